@@ -1,0 +1,1 @@
+"""Hydra finds sweepers in packages of this namespace."""

@@ -1,0 +1,1 @@
+"""How fast can a force field run, what does each optimisation cost, and is it still stable?"""

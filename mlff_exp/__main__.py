@@ -1,0 +1,67 @@
+"""The command ``mlff-exp``: configuration → task in a fresh process → result on disk → MLflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mlff_exp import config as schema
+from mlff_exp import tracking, worker
+from mlff_exp.config import ConfigError
+from mlff_exp.outcome import Outcome, exit_code
+from mlff_exp.report import row
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
+
+schema.register()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(composed: DictConfig) -> Outcome:
+    """One job: check, run, record. A sweep collects the outcomes; a single run exits with its own."""
+    job = HydraConfig.get()
+    directory = Path(job.runtime.output_dir)
+    config = schema.parse(composed)
+    single = job.mode is RunMode.RUN
+    store = tracking.connect(config.tracking) if single or config.sweep.id is not None else None
+
+    resolved = schema.save_resolved(composed, directory)
+    result = worker.run_task(config.on_this_machine(), resolved, directory)
+    if store is not None:
+        tracking.log_run(store, directory, config.sweep.id)
+    outcome = Outcome.of(result, directory)
+    if single:
+        print("  ".join(cell for cell in row(result).cells if cell))
+        print(outcome.summary(config.tracking))
+        raise SystemExit(exit_code([outcome]))
+    return outcome
+
+
+def main() -> None:
+    """Entry point; a refused configuration ends with exit code 2 and no traceback."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra would print tracebacks itself and exit with 1; this hands the exceptions to us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        run()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        print(f"mlff-exp: {schema.explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The one container that every model and engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mlff_exp.neighbors import NeighborMatrix, neighbor_matrix
+
+
+@dataclass(frozen=True)
+class AtomicBatch:
+    """Several systems, padded to the same number of atom slots each.
+
+    ``n_atoms = n_systems * n_slots`` counts slots; a padding slot has atomic number 0, no neighbours,
+    and contributes exactly nothing. Because systems are contiguous and equally long, a sum over the
+    atoms of a system is a sum over a dense axis: no scatter, no atomics, the same bits every time.
+
+    Positions are FP64 whatever the precision of the model: differences of positions are taken in
+    FP64 and forces are accumulated in FP64, so a force on one atom is exactly balanced by the others.
+
+    Attributes:
+        positions: [n_atoms, 3] Å, FP64.
+        atomic_numbers: [n_atoms], int64; 0 is padding.
+        cell: [n_systems, 3, 3] Å, FP64; rows are the cell vectors, as in ASE. Zero where not periodic.
+        pbc: [n_systems, 3], bool.
+        neighbors: [n_atoms, max_neighbors], int64; index of the neighbour's slot (see `neighbors.py`).
+        reverse: [n_atoms, max_neighbors], int64; flat index of the same pair seen from the neighbour.
+        mask: [n_atoms, max_neighbors], bool; False where there is no neighbour.
+        shifts: [n_atoms, max_neighbors, 3], FP64 whole numbers of cell vectors added to the neighbour's
+            position, or None if no system is periodic.
+    """
+
+    positions: Tensor
+    atomic_numbers: Tensor
+    cell: Tensor
+    pbc: Tensor
+    neighbors: Tensor
+    reverse: Tensor
+    mask: Tensor
+    shifts: Tensor | None = None
+
+    @property
+    def n_systems(self) -> int:
+        """Number of systems."""
+        return self.cell.shape[0]
+
+    @property
+    def n_slots(self) -> int:
+        """Atom slots per system, padding included."""
+        return self.positions.shape[0] // self.n_systems
+
+    @property
+    def is_atom(self) -> Tensor:
+        """[n_atoms], bool; False for padding."""
+        return self.atomic_numbers > 0
+
+    @property
+    def n_real_atoms(self) -> int:
+        """Atoms that are not padding."""
+        return int(self.is_atom.sum())
+
+    @property
+    def system_idx(self) -> Tensor:
+        """[n_atoms], int64; the system that each slot belongs to."""
+        return torch.arange(self.positions.shape[0], device=self.positions.device) // self.n_slots
+
+    @property
+    def shape_key(self) -> tuple[int, int, int, bool]:
+        """What a compiled graph is specialised on."""
+        return (
+            self.n_systems,
+            self.n_slots,
+            self.neighbors.shape[1],
+            self.shifts is not None,
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors in the order of the fields, without an absent ``shifts``."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(value for value in values if value is not None)
+
+    def to(self, device: torch.device | str) -> AtomicBatch:
+        """The same batch on another device."""
+        return AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
+
+    def with_positions(self, positions: Tensor) -> AtomicBatch:
+        """The same batch and neighbours at other positions [n_atoms, 3] Å."""
+        return replace(self, positions=positions)
+
+    def per_system(self, values: Tensor) -> Tensor:
+        """View [n_atoms, ...] as [n_systems, n_slots, ...]."""
+        return values.reshape(self.n_systems, self.n_slots, *values.shape[1:])
+
+
+def collate(
+    systems: Sequence[Atoms],
+    cutoff: float,
+    *,
+    skin: float = 0.0,
+    n_slots: int | None = None,
+    device: torch.device | str = "cpu",
+) -> AtomicBatch:
+    """Pad and join systems into one batch.
+
+    Args:
+        systems: at least one, none of them empty.
+        cutoff: of the model, Å.
+        skin: added to the cutoff of systems that need a list, Å; the list stays complete until an atom
+            has moved by half of it.
+        n_slots: atom slots per system; the size of the largest system if not given.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: no systems, an empty structure, NaN or infinite positions, or a system larger than ``n_slots``.
+    """
+    if not systems:
+        raise ValueError("a batch needs at least one system")
+    for atoms in systems:
+        check_structure(atoms)
+    largest = max(len(atoms) for atoms in systems)
+    n_slots = largest if n_slots is None else n_slots
+    if largest > n_slots:
+        raise ValueError(f"a system of {largest} atoms does not fit into {n_slots} slots")
+
+    matrices = [neighbor_matrix(atoms, cutoff, skin) for atoms in systems]
+    max_neighbors = max(matrix.neighbors.shape[1] for matrix in matrices)
+    padded = [matrix.padded(n_slots, max_neighbors) for matrix in matrices]
+
+    positions = np.zeros((len(systems), n_slots, 3))
+    numbers = np.zeros((len(systems), n_slots), dtype=np.int64)
+    for index, atoms in enumerate(systems):
+        positions[index, : len(atoms)] = atoms.positions
+        numbers[index, : len(atoms)] = atoms.numbers
+
+    periodic = any(atoms.pbc.any() for atoms in systems)
+    joined = NeighborMatrix.joined(padded)
+    return AtomicBatch(
+        positions=torch.from_numpy(positions.reshape(-1, 3)),
+        atomic_numbers=torch.from_numpy(numbers.reshape(-1)),
+        cell=torch.from_numpy(np.stack([np.asarray(atoms.cell) * atoms.pbc[:, None] for atoms in systems])),
+        pbc=torch.from_numpy(np.stack([np.asarray(atoms.pbc) for atoms in systems])),
+        neighbors=torch.from_numpy(joined.neighbors),
+        reverse=torch.from_numpy(joined.reverse),
+        mask=torch.from_numpy(joined.mask),
+        shifts=torch.from_numpy(joined.shifts) if periodic else None,
+    ).to(device)
+
+
+def check_structure(atoms: Atoms) -> None:
+    """Refuse what no force field can evaluate.
+
+    Raises:
+        ValueError: an empty structure, or NaN or infinite positions, naming the atoms.
+    """
+    if len(atoms) == 0:
+        raise ValueError("empty structure: there are no atoms to evaluate")
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if len(bad):
+        shown = ", ".join(str(index) for index in bad[:10])
+        raise ValueError(f"positions are NaN or infinite for atoms {shown} of {atoms.get_chemical_formula()}")

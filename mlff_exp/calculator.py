@@ -1,0 +1,198 @@
+"""The student as an ASE calculator, on the same engines as the benchmarks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mlff_exp import checkpoint
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.config import CompileMode, EngineName, Precision
+from mlff_exp.engine import Engine, Prediction, check_finite, make_engine
+from mlff_exp.painn import PaiNN
+from mlff_exp.stress import virial_stress
+
+
+class StudentForceFieldCalculator(Calculator):
+    """Energies (eV), forces (eV/Å) and, if enabled, stress (eV/Å³) of a student force field.
+
+    If compiling fails, it goes on with the eager engine, says so in a warning, and ``engine`` tells.
+
+    Args:
+        checkpoint_path: name of a shipped checkpoint, or a file.
+        device: CUDA if it is there, else the CPU, if not given.
+        dtype: `torch.float32` or `torch.float64`.
+        use_compile: compile energy and forces as one graph; the first call of each shape takes seconds.
+        compile_mode: of `torch.compile`.
+        use_fp16: FP16 autocast; on a CPU it would be slow and overflow, so FP32 is used, with a warning.
+        engine: eager, compile or cuda_graph; overrides ``use_compile``.
+        precision: fp64, fp32, tf32, fp16_autocast or bf16_autocast; overrides ``dtype`` and ``use_fp16``.
+        enable_stress: add stress to the implemented properties.
+        enable_timing: log the time of every evaluation.
+        logger: where compilations, fallbacks and timings are logged.
+
+    Raises:
+        CheckpointError: the checkpoint can't be used.
+        ValueError: an unknown engine, mode, precision or dtype.
+        EngineError: an engine or precision that the device does not have.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(
+        self,
+        checkpoint_path: str | Path = "student",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        use_compile: bool = True,
+        compile_mode: CompileMode = "reduce-overhead",
+        use_fp16: bool = False,
+        engine: EngineName | None = None,
+        precision: Precision | None = None,
+        enable_stress: bool = False,
+        enable_timing: bool = False,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        super().__init__()
+        self.logger = logging.getLogger(__name__) if logger is None else logger
+        self.checkpoint = checkpoint.load(checkpoint_path)
+        default_device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(default_device if device is None else device)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype={dtype} is not one of: torch.float32, torch.float64 (FP16: use_fp16=True)")
+        if precision is None:
+            precision = self._precision_of_flags(dtype, use_fp16)
+        if engine is None:
+            engine = "compile" if use_compile else "eager"
+        self.precision: Precision = precision
+        self.enable_timing = enable_timing
+        self._engine = make_engine(self._model, engine, precision, self.device, compile_mode)
+        self._stress_model: PaiNN | None = None
+        if enable_stress:
+            self.implemented_properties = [*type(self).implemented_properties, "stress"]
+            self._stress_model = deepcopy(self._model).cast(torch.float64).to(self.device)
+        self._times_s: list[float] = []
+
+    @property
+    def engine(self) -> str:
+        """The engine that really runs, after a fallback too."""
+        return self._engine.name
+
+    @property
+    def n_calls(self) -> int:
+        """Evaluations of the model; results that ASE had cached do not count."""
+        return len(self._times_s)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """ASE's entry point: evaluate ``atoms`` and fill ``results``.
+
+        Raises:
+            ValueError: an empty structure, NaN positions, or elements the model does not know.
+            FloatingPointError: the precision overflowed.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        (self.results,) = self._evaluate([self.atoms])
+        if "stress" in properties and self._stress_model is not None:
+            stress = virial_stress(self._stress_model, self._batch([self.atoms]))
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress[0])
+
+    def calculate_batch(
+        self, list_of_atoms: Sequence[Atoms], properties: Sequence[str] = ("energy", "forces")
+    ) -> list[dict[str, Any]]:
+        """Evaluate many structures at once.
+
+        Returns:
+            For each structure a dict with the properties asked for.
+
+        Raises:
+            ValueError: as `calculate`, or a property that is not implemented.
+        """
+        unknown = sorted(set(properties) - {"energy", "forces"})
+        if unknown:
+            raise ValueError(f"calculate_batch can't give {', '.join(unknown)}: choose from energy, forces")
+        if not list_of_atoms:
+            return []
+        return [{name: result[name] for name in properties} for result in self._evaluate(list_of_atoms)]
+
+    def warmup(self, atoms: Atoms) -> None:
+        """Compile for the shape of ``atoms`` now, instead of at the first call; not counted."""
+        self._predict(self._batch([atoms]))
+
+    def get_timing_stats(self) -> dict[str, float]:
+        """Seconds spent in evaluations: ``n_calls``, ``avg_time``, ``total_time``."""
+        total = float(sum(self._times_s))
+        return {"n_calls": self.n_calls, "avg_time": total / max(1, self.n_calls), "total_time": total}
+
+    def reset(self) -> None:
+        """Forget results, counts and times; compiled graphs are kept."""
+        super().reset()
+        self._times_s.clear()
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(checkpoint={self.checkpoint.path.name!r}, engine={self.engine!r}, "
+            f"precision={self.precision!r}, device='{self.device}')"
+        )
+
+    @property
+    def _model(self) -> PaiNN:
+        return self.checkpoint.model
+
+    def _precision_of_flags(self, dtype: torch.dtype, use_fp16: bool) -> Precision:
+        if use_fp16 and self.device.type == "cpu":
+            self.logger.warning("use_fp16: FP16 on a CPU is slow and overflows; going on in FP32")
+        elif use_fp16:
+            return "fp16_autocast"
+        return "fp64" if dtype == torch.float64 else "fp32"
+
+    def _batch(self, systems: Sequence[Atoms]) -> AtomicBatch:
+        for atoms in systems:
+            self._model.check_elements(atoms.symbols)
+        return collate(systems, self._model.architecture.cutoff, device=self.device)
+
+    def _evaluate(self, systems: Sequence[Atoms]) -> list[dict[str, Any]]:
+        batch = self._batch(systems)
+        started = time.perf_counter()
+        prediction = self._predict(batch)
+        check_finite(prediction, batch, self.precision)
+        energies = prediction.energy.cpu().numpy()
+        forces = batch.per_system(prediction.forces).cpu().numpy()
+        self._times_s.append(time.perf_counter() - started)
+        if self.enable_timing:
+            self.logger.info("%d structures in %.3f ms", len(systems), 1000 * self._times_s[-1])
+        return [
+            {"energy": float(energies[index]), "forces": np.array(forces[index, : len(atoms)])}
+            for index, atoms in enumerate(systems)
+        ]
+
+    def _predict(self, batch: AtomicBatch) -> Prediction:
+        graphs, seconds = self._engine.compiled_graphs, self._engine.compile_s
+        if not self._engine.has_graph(batch):
+            self.logger.info("compiling %s for %d systems of %d slots", self.engine, batch.n_systems, batch.n_slots)
+        try:
+            prediction = self._engine(batch)
+        # torch.compile wraps whatever its backend raises in subclasses of RuntimeError.
+        except RuntimeError as error:
+            if self._engine.name == "eager":
+                raise
+            self.logger.warning("%s failed, going on with eager: %s", self.engine, error)
+            self._engine = make_engine(self._model, "eager", self.precision, self.device)
+            return self._engine(batch)
+        if self._engine.compiled_graphs > graphs:
+            self.logger.info("compiled %s in %.1f s", self.engine, self._engine.compile_s - seconds)
+        return prediction

@@ -1,0 +1,189 @@
+"""Read and write model weights: safetensors with a JSON header, told by content and never unpickled blindly."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from ase.data import chemical_symbols
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mlff_exp.painn import Architecture, PaiNN
+
+FORMAT = "mlff_exp.painn.v1"
+UNITS = {"length": "Å", "energy": "eV", "force": "eV/Å"}
+HEADER_KEY = "mlff_exp"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        architecture: sizes and cutoff.
+        reference_energies: eV per atom by chemical symbol; its keys are the elements the model knows.
+        teacher: where the labels came from.
+        training_data_sha256: of the training set.
+    """
+
+    architecture: Architecture
+    reference_energies: Mapping[str, float]
+    teacher: str
+    training_data_sha256: str
+    units: Mapping[str, str] = field(default_factory=lambda: UNITS)
+    format: str = FORMAT
+
+    def to_json(self) -> str:
+        """As stored in the file."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> Header:
+        """Parse and check.
+
+        Raises:
+            ValueError: not JSON, a key missing or unknown, another format, other units or an unknown element.
+        """
+        values: Any = json.loads(text)
+        expected = {item.name for item in dataclasses.fields(Header)}
+        if not isinstance(values, dict) or set(values) != expected:
+            raise ValueError(f"its header must hold exactly {sorted(expected)}")
+        if values["format"] != FORMAT:
+            raise ValueError(f"its format is {values['format']!r}, this version reads {FORMAT!r}")
+        if values["units"] != UNITS:
+            raise ValueError(f"its units are {values['units']}, expected {UNITS}")
+        unknown = sorted(set(values["reference_energies"]) - set(chemical_symbols[1:]))
+        if unknown:
+            raise ValueError(f"it names elements that do not exist: {', '.join(unknown)}")
+        try:
+            architecture = Architecture(**values.pop("architecture"))
+        except TypeError as error:
+            raise ValueError(f"its architecture is not one we know ({error})") from None
+        return Header(architecture=architecture, **values)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Loaded weights and where they came from.
+
+    Attributes:
+        model: FP32 weights, frozen, in evaluation mode, on the CPU.
+        header: what the file says of itself.
+        path: of the file.
+        weights_sha256: identifies the weights whatever the container.
+    """
+
+    model: PaiNN
+    header: Header
+    path: Path
+    weights_sha256: str
+
+
+def shipped() -> list[str]:
+    """Names of the checkpoints inside the package."""
+    return sorted(Path(str(item)).stem for item in files("mlff_exp").joinpath("checkpoints").iterdir())
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The file behind the name of a shipped checkpoint or a path.
+
+    Raises:
+        CheckpointError: neither; the message lists the shipped names.
+    """
+    if str(name_or_path) in shipped():
+        return Path(str(files("mlff_exp").joinpath("checkpoints", f"{name_or_path}.safetensors")))
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint {str(name_or_path)!r}: neither a file nor a shipped one ({', '.join(shipped())})"
+        )
+    return path
+
+
+def save(model: PaiNN, path: Path, *, teacher: str, training_data_sha256: str) -> None:
+    """Write the weights as FP32 safetensors, first beside the target and then moved over it."""
+    reference = dict(zip(model.elements, model.reference_energies[1:].tolist(), strict=True))
+    header = Header(model.architecture, reference, teacher, training_data_sha256)
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(weights, partial, metadata={HEADER_KEY: header.to_json()})
+    partial.replace(path)
+
+
+def load(name_or_path: str | Path) -> Checkpoint:
+    """Load a shipped checkpoint by name or any file by path.
+
+    Raises:
+        CheckpointError: no such file, or one that is corrupt, truncated or foreign, saying which.
+    """
+    path = resolve(name_or_path)
+    with path.open("rb") as file:
+        magic = file.read(9)
+    if magic[:4] == b"PK\x03\x04":
+        text, weights = _read_torch(path)
+    elif magic[8:9] == b"{":
+        text, weights = _read_safetensors(path)
+    else:
+        raise CheckpointError(f"{path}: neither a safetensors nor a PyTorch checkpoint (it begins with {magic[:8]!r})")
+    try:
+        header = Header.from_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+    model = PaiNN(header.architecture, header.reference_energies)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit its header: {error}") from error
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: weight {name!r} holds NaN or infinite values")
+    model.requires_grad_(False)
+    return Checkpoint(model.eval(), header, path, _weights_sha256(model.state_dict()))
+
+
+def _read_safetensors(path: Path) -> tuple[str, dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: corrupt or truncated safetensors file: {error}") from error
+    if HEADER_KEY not in metadata:
+        raise CheckpointError(f"{path}: a foreign safetensors file: its metadata has no {HEADER_KEY!r} entry")
+    return metadata[HEADER_KEY], weights
+
+
+def _read_torch(path: Path) -> tuple[str, dict[str, Tensor]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused, because it holds more than weights: {error}") from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: corrupt or truncated PyTorch file: {error}") from error
+    if not isinstance(content, dict) or set(content) != {"header", "weights"}:
+        raise CheckpointError(f"{path}: a foreign PyTorch file: expected a dict with 'header' and 'weights'")
+    return content["header"], content["weights"]
+
+
+def _weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].numpy().tobytes())
+    return digest.hexdigest()

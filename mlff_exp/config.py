@@ -1,0 +1,456 @@
+"""The configuration as dataclasses; every bad value is refused here, before any work.
+
+Nothing in this module imports torch, so that a typo is reported at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
+EngineName = Literal["eager", "compile", "cuda_graph"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+TrackingName = Literal["local", "server", "offline"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
+TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
+
+# Names in ASE's g2 collection.
+MOLECULES = {
+    "benzene": "C6H6",
+    "ethanol": "CH3CH2OH",
+    "water": "H2O",
+    "carbon_dioxide": "CO2",
+    "ammonia": "NH3",
+    "methane": "CH4",
+    "acetamide": "CH3CONH2",
+    "pyridine": "C5H5N",
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that is wrong; the message names the bad value and the legal ones."""
+
+
+class UnavailableError(ConfigError):
+    """A configuration that is right but cannot run on this machine."""
+
+
+def choose(key: str, value: str, legal: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of the legal ones.
+
+    Raises:
+        ConfigError: naming the key, the value, the legal values and the nearest of them.
+    """
+    if value not in legal:
+        near = get_close_matches(value, legal, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"{key}={value!r} is not one of: {', '.join(legal)}{hint}")
+
+
+def positive(key: str, value: float) -> None:
+    """Refuse zero, negative and non-finite numbers.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{key}={value} must be greater than 0")
+
+
+@dataclass
+class InferenceTask:
+    """Time one engine on one shape of batch, its baselines beside it.
+
+    Attributes:
+        min_time_s: measure for at least this long.
+        min_calls: and at least this many calls; baselines get a tenth.
+    """
+
+    name: str = "inference"
+    min_time_s: float = 2.0
+    min_calls: int = 1000
+
+    def __post_init__(self) -> None:
+        positive("task.min_time_s", self.min_time_s)
+        positive("task.min_calls", self.min_calls)
+
+
+@dataclass
+class NveTask:
+    """Molecular dynamics at constant energy, judged by a gate.
+
+    Attributes:
+        duration_ps: of the recorded trajectory.
+        timestep_fs: of velocity Verlet.
+        temperature_k: the start is prepared at.
+        record_every: steps between records.
+        replicas: trajectories with different seeds, run as one batch.
+        settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
+        probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
+    """
+
+    name: str = "nve"
+    duration_ps: float = 100.0
+    timestep_fs: float = 0.5
+    temperature_k: float = 300.0
+    record_every: int = 10
+    replicas: int = 1
+    settle_ps: float = 1.0
+    probe_ps: float = 2.0
+
+    def __post_init__(self) -> None:
+        for key in (
+            "duration_ps",
+            "timestep_fs",
+            "temperature_k",
+            "record_every",
+            "replicas",
+            "settle_ps",
+            "probe_ps",
+        ):
+            positive(f"task.{key}", getattr(self, key))
+        if self.n_steps < 10 * self.record_every:
+            raise ConfigError(
+                f"task.duration_ps={self.duration_ps} holds fewer than ten records at task.timestep_fs={self.timestep_fs} "
+                f"and task.record_every={self.record_every}: lengthen it, or record more often"
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the recorded trajectory."""
+        return round(self.duration_ps * 1000 / self.timestep_fs)
+
+
+@dataclass
+class DistillTask:
+    """Sample molecules, label them with the teacher and train a student.
+
+    Attributes:
+        molecules: names in ASE's g2 collection to train on.
+        held_out: names that only measure the errors.
+        dataset: an npz of labelled structures to use instead of making one.
+        md_temperatures_k, md_frames, md_stride, rattled, scaled, dimers, water_clusters: see `data.Sampling`.
+        n_features, n_interactions: of the student.
+        steps, atoms_per_step, learning_rate, energy_weight, ema_decay, log_every: see `training.Schedule`.
+        workers: processes that label.
+    """
+
+    name: str = "distill"
+    molecules: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    dataset: str | None = None
+    md_temperatures_k: list[float] = field(default_factory=list)
+    md_frames: int = 70
+    md_stride: int = 10
+    rattled: int = 60
+    scaled: int = 10
+    dimers: int = 1500
+    water_clusters: int = 8
+    n_features: int = 128
+    n_interactions: int = 3
+    steps: int = 24_000
+    atoms_per_step: int = 192
+    learning_rate: float = 1e-3
+    energy_weight: float = 10.0
+    ema_decay: float = 0.999
+    log_every: int = 250
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("n_features", "n_interactions", "steps", "atoms_per_step", "learning_rate", "log_every", "workers"):
+            positive(f"task.{key}", getattr(self, key))
+        if not self.molecules:
+            raise ConfigError("task.molecules is empty: name at least one molecule of ASE's g2 collection")
+        both = sorted(set(self.molecules) & set(self.held_out))
+        if both:
+            raise ConfigError(f"task.held_out and task.molecules both name {', '.join(both)}")
+
+
+TASKS: dict[str, type] = {"inference": InferenceTask, "nve": NveTask, "distill": DistillTask}
+
+
+@dataclass
+class ModelConfig:
+    """The force field.
+
+    Attributes:
+        checkpoint: name of a shipped checkpoint, or a path.
+    """
+
+    name: str = "student"
+    checkpoint: str = "student"
+
+
+@dataclass
+class MoleculeSystem:
+    """A molecule by name."""
+
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        choose("system.name", self.name, tuple(MOLECULES))
+
+
+@dataclass
+class FileSystem:
+    """Anything that ASE reads.
+
+    Attributes:
+        path: of the file.
+        index: of the frame in it.
+    """
+
+    name: str = "file"
+    path: str = MISSING
+    index: int = -1
+
+    def __post_init__(self) -> None:
+        if not Path(self.path).expanduser().is_file():
+            raise ConfigError(f"system.path={self.path!r} is not a file")
+
+
+@dataclass
+class WaterBox:
+    """A periodic cube of water at 1 g/cm³.
+
+    Attributes:
+        n_molecules: a cube of a whole number: 8, 27, 64, 125, …
+    """
+
+    name: str = "water_box"
+    n_molecules: int = 64
+
+    def __post_init__(self) -> None:
+        edge = round(self.n_molecules ** (1 / 3)) if self.n_molecules > 0 else 0
+        if edge < 1 or edge**3 != self.n_molecules:
+            raise ConfigError(f"system.n_molecules={self.n_molecules} is not the cube of a whole number: 8, 27, 64, 125")
+
+
+System = MoleculeSystem | FileSystem | WaterBox
+
+
+@dataclass
+class EagerEngine:
+    """Plain PyTorch."""
+
+    name: str = "eager"
+
+
+@dataclass
+class CompileEngine:
+    """Energy and forces as one graph through `torch.compile`.
+
+    Attributes:
+        mode: of `torch.compile`.
+    """
+
+    name: str = "compile"
+    mode: str = "reduce-overhead"
+
+    def __post_init__(self) -> None:
+        choose("engine.mode", self.mode, COMPILE_MODES)
+
+
+@dataclass
+class CudaGraphEngine:
+    """The compiled graph captured in one CUDA graph with static buffers."""
+
+    name: str = "cuda_graph"
+
+
+Engine = EagerEngine | CompileEngine | CudaGraphEngine
+
+
+@dataclass
+class PrecisionConfig:
+    """Arithmetic of the network; geometry, sums and the integrator stay FP32 or FP64."""
+
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        choose("precision.name", self.name, PRECISIONS)
+
+
+@dataclass
+class Limit:
+    """The interval that a metric's value must lie in; an absent bound does not limit."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass
+class Gate:
+    """What an NVE run must fulfil.
+
+    Attributes:
+        criteria: limits by metric name.
+    """
+
+    name: str = "strict"
+    criteria: dict[str, Limit] = field(default_factory=dict)
+
+
+@dataclass
+class Tracking:
+    """Where results go besides the run's own directory.
+
+    Attributes:
+        name: local (SQLite), server (MLFLOW_TRACKING_URI) or offline (nowhere, until `mlff-exp-sync`).
+        directory: of the embedded store.
+        experiment: name in MLflow.
+    """
+
+    name: str = "local"
+    directory: str = "mlruns"
+    experiment: str = "mlff_exp"
+
+    def __post_init__(self) -> None:
+        choose("tracking.name", self.name, TRACKING_NAMES)
+
+
+@dataclass
+class Stage:
+    """One product of overrides within an experiment.
+
+    Attributes:
+        name: shown in progress and report.
+        overrides: as on the command line; values separated by commas are swept.
+        gate: stop the experiment here if a verdict is NO-GO.
+    """
+
+    name: str = MISSING
+    overrides: list[str] = field(default_factory=list)
+    gate: bool = False
+
+
+@dataclass
+class Sweep:
+    """The multirun that a run belongs to.
+
+    Attributes:
+        name: of the experiment file, or "sweep".
+        stages: of an experiment; empty for a plain multirun.
+        id: of the parent run; set by the sweeper.
+    """
+
+    name: str = "sweep"
+    stages: list[Stage] = field(default_factory=list)
+    id: str | None = None
+
+
+@dataclass
+class Config:
+    """Everything that determines a run. The groups hold the dataclass of the option that was chosen."""
+
+    task: Any = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    system: Any = MISSING
+    engine: Any = MISSING
+    precision: PrecisionConfig = MISSING
+    gate: Gate = field(default_factory=Gate)
+    tracking: Tracking = field(default_factory=Tracking)
+    sweep: Sweep = field(default_factory=Sweep)
+    batch_size: int = 1
+    device: str = "auto"
+    seed: int = 0
+    timeout_s: float = 3600.0
+    cold_compile: bool = False
+
+    def __post_init__(self) -> None:
+        positive("batch_size", self.batch_size)
+        positive("timeout_s", self.timeout_s)
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must not be negative")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
+
+    def on_this_machine(self) -> Config:
+        """Resolve ``device=auto`` and check that the combination can run here.
+
+        Raises:
+            UnavailableError: it cannot; the message says what is missing.
+        """
+        import torch
+
+        cuda = torch.cuda.is_available()
+        if self.device == "auto":
+            self.device = "cuda" if cuda else "cpu"
+        if self.device.startswith("cuda") and not cuda:
+            raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
+        if self.device == "cpu":
+            if self.precision.name == "tf32":
+                usable = ", ".join(name for name in PRECISIONS if name != "tf32")
+                raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
+            if self.engine.name == "cuda_graph":
+                raise UnavailableError("engine=cuda_graph needs a CUDA GPU; on device=cpu use one of: eager, compile")
+        return self
+
+
+def parse(config: DictConfig) -> Config:
+    """The composed configuration as dataclasses, every value checked.
+
+    Raises:
+        ConfigError: a wrong value; the message names it and the legal ones.
+    """
+    parsed = OmegaConf.to_object(config)
+    if not isinstance(parsed, Config):
+        raise ConfigError("the configuration is not based on mlff_exp's schema: start config.yaml with '- /schema/config'")
+    return parsed
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, which checks names and types against them while composing."""
+    OmegaConf.register_new_resolver("low_precision", _low_precision, replace=True)
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    schemas: dict[str, dict[str, type]] = {
+        "task": TASKS,
+        "model": {"student": ModelConfig},
+        "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
+        "engine": {"eager": EagerEngine, "compile": CompileEngine, "cuda_graph": CudaGraphEngine},
+        "precision": {"precision": PrecisionConfig},
+        "gate": {"gate": Gate},
+        "tracking": {"tracking": Tracking},
+    }
+    for group, nodes in schemas.items():
+        for name, node in nodes.items():
+            store.store(group=f"schema/{group}", name=name, node=node)
+
+
+def _low_precision(device: str) -> Precision:
+    """The 16-bit precision that suits a device; ``${low_precision:${device}}`` in configurations."""
+    import torch
+
+    return "fp16_autocast" if device != "cpu" and torch.cuda.is_available() else "bf16_autocast"
+
+
+def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
+    """The configuration as plain values, also written to ``config.yaml`` in the run's directory."""
+    resolved = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(resolved, dict)
+    # The plan of the whole experiment belongs to the sweep, not to each of its runs.
+    resolved["sweep"].pop("stages")
+    OmegaConf.save(OmegaConf.create(resolved), directory / "config.yaml")
+    return resolved  # type: ignore[return-value]
+
+
+def explain(error: Exception) -> str:
+    """The messages of an error and of what caused it, without repeats, on one screen."""
+    lines: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        lines += [line for line in str(current).splitlines() if line.strip() and line not in lines]
+        current = current.__cause__
+    return "\n  ".join(lines)

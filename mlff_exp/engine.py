@@ -1,0 +1,316 @@
+"""Engines turn a model into ``batch → Prediction``; energy and forces are always one graph.
+
+The engine that was asked for is the one that runs, or the call fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from mlff_exp.batch import AtomicBatch
+from mlff_exp.config import COMPILE_MODES, ENGINES, PRECISIONS, CompileMode, EngineName, Precision, choose
+from mlff_exp.painn import PaiNN
+
+AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
+
+
+class EngineError(RuntimeError):
+    """The engine or precision that was asked for cannot run here, or did not run as asked."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an engine returns.
+
+    Attributes:
+        energy: [n_systems] eV, FP64.
+        forces: [n_atoms, 3] eV/Å, FP64; exactly zero for padding.
+    """
+
+    energy: Tensor
+    forces: Tensor
+
+
+class Engine(Protocol):
+    """A model made ready to run at one precision on one device."""
+
+    @property
+    def name(self) -> str:
+        """The engine and its mode, as in the configuration."""
+
+    @property
+    def precision(self) -> Precision:
+        """What arithmetic it runs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches must be."""
+
+    @property
+    def cutoff(self) -> float:
+        """Of the model, Å."""
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """Whether a call replays a CUDA graph."""
+
+    @property
+    def compiled_graphs(self) -> int:
+        """Graphs compiled so far: one for each shape of batch."""
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds spent compiling so far."""
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Whether this shape of batch runs without compiling first."""
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces; asynchronous on a GPU."""
+
+
+def make_engine(
+    model: PaiNN,
+    engine: EngineName,
+    precision: Precision,
+    device: torch.device,
+    mode: CompileMode = "default",
+) -> Engine:
+    """An engine over its own frozen copy of the model.
+
+    Raises:
+        EngineError: an engine or precision that the device does not have.
+        ValueError: an engine, mode or precision that does not exist.
+    """
+    choose("precision", precision, PRECISIONS)
+    choose("engine", engine, ENGINES)
+    choose("engine.mode", mode, COMPILE_MODES)
+    if device.type != "cuda":
+        for word, value in (("precision", precision), ("engine", engine)):
+            if value in ("tf32", "cuda_graph"):
+                raise EngineError(f"{word} {value!r} needs a CUDA GPU; the device is {device.type!r}")
+    dtype = torch.float64 if precision == "fp64" else torch.float32
+    frozen = deepcopy(model).cast(dtype).to(device).eval().requires_grad_(False)
+    if engine == "eager":
+        return EagerEngine(frozen, precision, device)
+    if engine == "cuda_graph":
+        return CudaGraphEngine(CompiledEngine(frozen, precision, device, "default"))
+    return CompiledEngine(frozen, precision, device, mode)
+
+
+def energy_and_forces(model: PaiNN, batch: AtomicBatch, precision: Precision) -> tuple[Tensor, Tensor]:
+    """E [n_systems] eV and F = −∂E/∂x [n_atoms, 3] eV/Å, both FP64."""
+    positions = batch.positions.detach().requires_grad_(True)
+    with torch.enable_grad(), _autocast(precision, positions.device):
+        energy = model(batch.with_positions(positions))
+        (gradient,) = torch.autograd.grad(energy.sum(), positions)
+    return energy.detach(), -gradient
+
+
+class EagerEngine:
+    """Plain PyTorch, kernel by kernel: the reference every other engine is compared with."""
+
+    name = "eager"
+    uses_cuda_graphs = False
+    compiled_graphs = 0
+    compile_s = 0.0
+
+    def __init__(self, model: PaiNN, precision: Precision, device: torch.device) -> None:
+        self.model, self.precision, self.device = model, precision, device
+        self.cutoff = model.architecture.cutoff
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Nothing is ever compiled."""
+        return True
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces."""
+        with matmul_arithmetic(self.precision):
+            return Prediction(*energy_and_forces(self.model, batch, self.precision))
+
+
+class CompiledEngine:
+    """Energy and forces traced together and compiled by Inductor: one graph per shape, no breaks.
+
+    Tracing with `make_fx` runs autograd once and records what it did, so that Inductor sees forward and
+    backward as one inference graph and nothing is saved between them.
+    """
+
+    def __init__(self, model: PaiNN, precision: Precision, device: torch.device, mode: CompileMode) -> None:
+        self.model, self.precision, self.device, self.mode = model, precision, device, mode
+        self.cutoff = model.architecture.cutoff
+        self.compile_s = 0.0
+        # Inductor's CUDA graphs hand out the same output buffers at every call.
+        self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
+        self._graphs: dict[tuple[int, int, int, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def name(self) -> str:
+        """The engine and its mode."""
+        return f"compile/{self.mode}"
+
+    @property
+    def compiled_graphs(self) -> int:
+        """One for each shape of batch so far."""
+        return len(self._graphs)
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Whether the shape is compiled."""
+        return batch.shape_key in self._graphs
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces; the first call of a shape compiles."""
+        tensors = batch.tensors()
+        with torch.no_grad(), matmul_arithmetic(self.precision):
+            graph = self._graphs.get(batch.shape_key)
+            if graph is None:
+                graph = self._compile(batch)
+            energy, forces = graph(*tensors)
+            if self.uses_cuda_graphs:
+                energy, forces = energy.clone(), forces.clone()
+        return Prediction(energy, forces)
+
+    def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, Tensor]]:
+        started = time.perf_counter()
+        skips = _counters()["inductor"]["cudagraph_skips"]
+
+        def traced(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
+
+        module = make_fx(traced)(*batch.tensors())
+        # A compiled callable of its own for each shape: torch counts recompiles per callable and stops at eight.
+        graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(
+            module, fullgraph=True, dynamic=False, mode=self.mode
+        )
+        # CUDA graphs warm up on the first call and record on the second.
+        for _ in range(3 if self.uses_cuda_graphs else 1):
+            graph(*batch.tensors())
+        if _counters()["inductor"]["cudagraph_skips"] > skips:
+            raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
+        self._graphs[batch.shape_key] = graph
+        self.compile_s += time.perf_counter() - started
+        return graph
+
+
+class CudaGraphEngine:
+    """The compiled graph captured in a CUDA graph of our own: a call copies its inputs in and replays.
+
+    What it returns is overwritten by the next call of the same shape, so it is cloned.
+    """
+
+    name = "cuda_graph"
+    uses_cuda_graphs = True
+
+    def __init__(self, compiled: CompiledEngine) -> None:
+        self._compiled = compiled
+        self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
+        self._capture_s = 0.0
+        self._captures: dict[tuple[int, int, int, bool], _Capture] = {}
+
+    @property
+    def compiled_graphs(self) -> int:
+        """One for each shape of batch so far."""
+        return self._compiled.compiled_graphs
+
+    @property
+    def compile_s(self) -> float:
+        """Compiling and capturing."""
+        return self._compiled.compile_s + self._capture_s
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Whether the shape is compiled and captured."""
+        return batch.shape_key in self._captures
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces; the first call of a shape compiles and captures."""
+        capture = self._captures.get(batch.shape_key)
+        if capture is None:
+            capture = self._captures[batch.shape_key] = self._capture(batch)
+        for static, tensor in zip(capture.inputs.tensors(), batch.tensors(), strict=True):
+            static.copy_(tensor)
+        capture.graph.replay()
+        return Prediction(capture.output.energy.clone(), capture.output.forces.clone())
+
+    def _capture(self, batch: AtomicBatch) -> _Capture:
+        inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()))
+        self._compiled(inputs)
+        started = time.perf_counter()
+        # Lazy initialisation of libraries must happen on the side stream before the capture.
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._compiled(inputs)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._compiled(inputs)
+        self._capture_s += time.perf_counter() - started
+        return _Capture(graph, inputs, output)
+
+
+@dataclass(frozen=True)
+class _Capture:
+    graph: torch.cuda.CUDAGraph
+    inputs: AtomicBatch
+    output: Prediction
+
+
+def graph_breaks() -> int:
+    """Graph breaks in this process so far."""
+    return sum(_counters()["graph_break"].values())
+
+
+def check_finite(prediction: Prediction, batch: AtomicBatch, precision: Precision) -> None:
+    """Refuse NaN and infinity; waits for the GPU.
+
+    Raises:
+        FloatingPointError: naming the precision, the systems and their atoms.
+    """
+    energy_ok = prediction.energy.isfinite()
+    forces_ok = batch.per_system(prediction.forces.isfinite()).flatten(1).all(dim=1)
+    bad = (~(energy_ok & forces_ok)).nonzero().flatten().tolist()
+    if bad:
+        numbers = batch.per_system(batch.atomic_numbers)[bad[0]]
+        raise FloatingPointError(
+            f"{precision} gave NaN or infinite energies or forces for systems {bad[:10]} of {batch.n_systems} "
+            f"(the first has atomic numbers {numbers[numbers > 0].tolist()}): use a wider precision"
+        )
+
+
+def _counters() -> Mapping[str, Mapping[str, int]]:
+    # Imported here, because it costs seconds that an eager engine need not wait for.
+    from torch._dynamo.utils import counters
+
+    return counters
+
+
+@contextlib.contextmanager
+def matmul_arithmetic(precision: Precision) -> Iterator[None]:
+    """TF32 for FP32 products on CUDA if the precision says so, IEEE otherwise; restored afterwards."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+@contextlib.contextmanager
+def _autocast(precision: Precision, device: torch.device) -> Iterator[None]:
+    dtype = AUTOCAST_DTYPES.get(precision)
+    if dtype is None:
+        yield
+    else:
+        with torch.autocast(device.type, dtype=dtype, cache_enabled=False):
+            yield

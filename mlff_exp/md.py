@@ -1,0 +1,294 @@
+"""Molecular dynamics at constant energy on any engine: velocity Verlet, and the preparation of its start.
+
+Integrator state is FP64 whatever the precision of the engine. Velocities are in ASE's units, Å·√(eV/u)/Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ase import Atoms, units
+from ase.data import covalent_radii
+from torch import Tensor
+
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.engine import Engine
+from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
+from mlff_exp.neighbors import uses_all_pairs
+
+SKIN_ANG = 1.0
+BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
+BROKEN_BOND_ANG = 1.0
+TEMPERATURE_TOLERANCE_K = 10.0
+MAX_CORRECTIONS = 4
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass
+class MDState:
+    """Where a batch of trajectories stands; changed in place.
+
+    Attributes:
+        positions: [n_atoms, 3] Å, FP64.
+        velocities: [n_atoms, 3] ASE units, FP64.
+        forces: [n_atoms, 3] eV/Å, FP64.
+        energy: [n_systems] potential energy, eV, FP64.
+        step: steps done.
+    """
+
+    positions: Tensor
+    velocities: Tensor
+    forces: Tensor
+    energy: Tensor
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What was recorded.
+
+    Attributes:
+        steps: [n_records].
+        times_ps: [n_records].
+        potential: [n_records, n_systems] eV.
+        kinetic: [n_records, n_systems] eV.
+        temperature: [n_records, n_systems] K on internal degrees of freedom.
+        displacement: [n_records, n_systems] largest distance of an atom from its start, Å.
+        bond_change: [n_records, n_systems] largest change of a bond's length since the start, Å.
+        momentum: [n_records, n_systems] ‖Σ p‖ / Σ ‖p‖.
+        positions: [n_records, n_systems, n_slots, 3] Å.
+        blow_up: what ended the run early, or None.
+    """
+
+    steps: npt.NDArray[np.int64]
+    times_ps: FloatArray
+    potential: FloatArray
+    kinetic: FloatArray
+    temperature: FloatArray
+    displacement: FloatArray
+    bond_change: FloatArray
+    momentum: FloatArray
+    positions: FloatArray
+    blow_up: str | None
+
+
+class Dynamics:
+    """Equal systems moving independently in one batch.
+
+    Args:
+        engine: gives energies and forces.
+        systems: their start, all with the same number of atoms; their positions define bonds and displacements.
+        timestep_fs: of velocity Verlet.
+
+    Raises:
+        ValueError: systems of different sizes, or a single atom.
+    """
+
+    def __init__(self, engine: Engine, systems: list[Atoms], timestep_fs: float) -> None:
+        if len({len(atoms) for atoms in systems}) != 1:
+            raise ValueError("all systems of one batch of trajectories must have the same number of atoms")
+        self.engine, self.systems, self.timestep_fs = engine, systems, timestep_fs
+        self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
+        self.batch = self._collate(systems)
+        self._built_at = self.batch.positions
+        self._static_neighbors = all(uses_all_pairs(atoms) for atoms in systems)
+        masses = np.concatenate([atoms.get_masses() for atoms in systems])
+        self.masses = torch.from_numpy(masses).to(engine.device).unsqueeze(-1)
+        self._bonds = _bonds(systems, self.batch)
+        self._start = self.batch.positions
+
+    def state(self, positions: Tensor, velocities: Tensor) -> MDState:
+        """A state with its forces evaluated."""
+        prediction = self._evaluate(positions)
+        return MDState(positions, velocities, prediction[1], prediction[0])
+
+    def step(self, state: MDState) -> None:
+        """One step of velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982)), in place."""
+        dt = self.timestep_fs * units.fs
+        state.velocities = state.velocities + (0.5 * dt) * state.forces / self.masses
+        state.positions = state.positions + dt * state.velocities
+        state.energy, state.forces = self._evaluate(state.positions)
+        state.velocities = state.velocities + (0.5 * dt) * state.forces / self.masses
+        state.step += 1
+
+    def run(
+        self, state: MDState, n_steps: int, record_every: int, progress: Callable[[int], object] | None = None
+    ) -> Trajectory:
+        """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up."""
+        records: list[tuple[Tensor, ...]] = [self._record(state)]
+        steps = [state.step]
+        blow_up = None
+        checked = 0
+        for done in range(1, n_steps + 1):
+            self.step(state)
+            if done % record_every == 0:
+                records.append(self._record(state))
+                steps.append(state.step)
+                if progress is not None:
+                    progress(record_every)
+                # Looking at the numbers waits for the GPU, so it is not done at every record.
+                if len(records) - checked >= 20 or done == n_steps:
+                    blow_up = self._blow_up(records[checked:], steps[checked:])
+                    checked = len(records)
+                    if blow_up is not None:
+                        break
+        columns = [torch.stack(column).cpu().numpy() for column in zip(*records, strict=True)]
+        potential, kinetic, displacement, bond_change, momentum, positions = columns
+        return Trajectory(
+            steps=np.array(steps),
+            times_ps=np.array(steps) * self.timestep_fs / 1000,
+            potential=potential,
+            kinetic=kinetic,
+            temperature=np.stack(
+                [kinetic_temperature(kinetic[:, i], int(dof)) for i, dof in enumerate(self.dof)], axis=1
+            ),
+            displacement=displacement,
+            bond_change=bond_change,
+            momentum=momentum,
+            positions=positions,
+            blow_up=blow_up,
+        )
+
+    def kinetic_energy(self, velocities: Tensor) -> Tensor:
+        """[n_systems] eV."""
+        return self.batch.per_system(0.5 * self.masses * velocities.square()).sum(dim=(1, 2))
+
+    def _collate(self, systems: list[Atoms]) -> AtomicBatch:
+        return collate(systems, self.engine.cutoff, skin=SKIN_ANG, device=self.engine.device)
+
+    def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._static_neighbors:
+            moved = (positions - self._built_at).square().sum(dim=-1).max().sqrt()
+            if not moved <= SKIN_ANG / 2:  # NaN also rebuilds, and is refused there
+                for atoms, new in zip(self.systems, self.batch.per_system(positions).cpu().numpy(), strict=True):
+                    atoms.positions = new
+                self.batch, self._built_at = self._collate(self.systems), positions
+        prediction = self.engine(self.batch.with_positions(positions))
+        return prediction.energy, prediction.forces
+
+    def _record(self, state: MDState) -> tuple[Tensor, ...]:
+        kinetic = self.kinetic_energy(state.velocities)
+        moved = self.batch.per_system(state.positions - self._start).square().sum(dim=-1).sqrt().amax(dim=1)
+        momenta = self.batch.per_system(self.masses * state.velocities)
+        momentum = momenta.sum(dim=1).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=1)
+        first, second, rest_length, system = self._bonds
+        lengths = (state.positions[first] - state.positions[second]).square().sum(dim=-1).sqrt()
+        change = torch.zeros_like(kinetic).scatter_reduce(0, system, (lengths - rest_length).abs(), "amax")
+        return (state.energy, kinetic, moved, change, momentum, self.batch.per_system(state.positions))
+
+    def _blow_up(self, records: list[tuple[Tensor, ...]], steps: list[int]) -> str | None:
+        for record, step in zip(records, steps, strict=True):
+            potential, kinetic, _, bond_change, _, positions = record
+            total = potential + kinetic
+            if not total.isfinite().all():
+                system = int((~total.isfinite()).nonzero()[0])
+                atoms = (~positions[system].isfinite()).any(dim=-1).nonzero().flatten().tolist()
+                where = f"atoms {atoms}" if atoms else "its energy"
+                return f"replica {system} became NaN or infinite at step {step}: {where}"
+            if bond_change.max() > BROKEN_BOND_ANG:
+                system = int(bond_change.argmax())
+                first, second, rest_length, of_system = self._bonds
+                flat = positions.flatten(0, 1)
+                change = ((flat[first] - flat[second]).norm(dim=-1) - rest_length).abs() * (of_system == system)
+                worst = int(change.argmax())
+                pair = [int(index[worst]) - system * self.batch.n_slots for index in (first, second)]
+                return (
+                    f"replica {system} broke apart at step {step}: the bond of atoms {pair[0]} and {pair[1]} "
+                    f"changed by {float(change[worst]):.2f} Å"
+                )
+        return None
+
+
+def prepare_start(
+    dynamics: Dynamics, temperature_k: float, settle_ps: float, probe_ps: float, rng: np.random.Generator
+) -> MDState:
+    """Bring relaxed systems to a mean temperature, so that NVE judges the force field and not the start.
+
+    A relaxed molecule given velocities at T ends near T/2, because half of the kinetic energy becomes potential
+    energy. So: velocities at 2T, NVE for ``settle_ps``; from the second half the frame nearest to T, where
+    velocities are drawn anew and scaled to exactly T; NVE for ``probe_ps``; if its mean temperature is off, scale
+    the momenta by √(1 + ΔE/K) with ΔE = (T − T_mean) k dof, and probe again.
+
+    Raises:
+        RuntimeError: the systems blew up, or the mean temperature could not be reached.
+    """
+    batch = dynamics.batch
+    velocities = _draw_velocities(dynamics, batch.positions, 2 * temperature_k, rng)
+    state = dynamics.state(batch.positions, velocities)
+    settled = dynamics.run(state, _steps(settle_ps, dynamics), 2)
+    _refuse_blow_up(settled)
+    half = len(settled.steps) // 2
+    nearest = half + np.abs(settled.temperature[half:] - temperature_k).argmin(axis=0)
+    chosen = settled.positions[nearest, np.arange(batch.n_systems)]
+    positions = torch.from_numpy(chosen).to(batch.positions.device).flatten(0, 1)
+    state = dynamics.state(positions, _draw_velocities(dynamics, positions, temperature_k, rng))
+
+    for _ in range(MAX_CORRECTIONS):
+        probe = dynamics.run(state, _steps(probe_ps, dynamics), 2)
+        _refuse_blow_up(probe)
+        missing_k = temperature_k - probe.temperature.mean(axis=0)
+        off = np.abs(missing_k) > TEMPERATURE_TOLERANCE_K
+        if not off.any():
+            return state
+        kinetic = dynamics.kinetic_energy(state.velocities).cpu().numpy()
+        added = np.where(off, missing_k * units.kB * dynamics.dof, 0.0)
+        # A frame may hold less kinetic energy than has to leave: then take half now and the rest in the next round.
+        factor = np.sqrt(np.maximum(1 + added / kinetic, 0.5))
+        scale = torch.from_numpy(factor).to(positions.device)
+        state.velocities = state.velocities * scale.repeat_interleave(batch.n_slots).unsqueeze(-1)
+    raise RuntimeError(
+        f"the start did not reach a mean of {temperature_k} ± {TEMPERATURE_TOLERANCE_K} K in {MAX_CORRECTIONS} probes "
+        f"of {probe_ps} ps (off by {np.abs(missing_k).max():.0f} K): lengthen task.probe_ps"
+    )
+
+
+def _steps(duration_ps: float, dynamics: Dynamics) -> int:
+    return round(duration_ps * 1000 / dynamics.timestep_fs)
+
+
+def _refuse_blow_up(trajectory: Trajectory) -> None:
+    if trajectory.blow_up is not None:
+        raise RuntimeError(f"blew up while the start was prepared: {trajectory.blow_up}")
+
+
+def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float, rng: np.random.Generator) -> Tensor:
+    """Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T."""
+    velocities = []
+    for atoms, current, dof in zip(
+        dynamics.systems, dynamics.batch.per_system(positions).cpu().numpy(), dynamics.dof, strict=True
+    ):
+        masses = atoms.get_masses()[:, None]
+        drawn = rng.normal(size=current.shape) * np.sqrt(units.kB * temperature_k / masses)
+        drawn -= (masses * drawn).sum(axis=0) / masses.sum()
+        if not atoms.pbc.any():
+            arms = current - (masses * current).sum(axis=0) / masses.sum()
+            angular = np.cross(arms, masses * drawn).sum(axis=0)
+            inertia = (masses[:, :, None] * (np.sum(arms**2, axis=1)[:, None, None] * np.eye(3))).sum(axis=0)
+            inertia -= np.einsum("a,ai,aj->ij", masses[:, 0], arms, arms)
+            # The pseudo-inverse, because a linear molecule has no inertia about its axis.
+            drawn -= np.cross(np.linalg.pinv(inertia, rcond=1e-6) @ angular, arms)
+        kinetic = 0.5 * float((masses * drawn**2).sum())
+        velocities.append(drawn * np.sqrt(0.5 * units.kB * temperature_k * dof / kinetic))
+    return torch.from_numpy(np.concatenate(velocities)).to(positions.device)
+
+
+def _bonds(systems: list[Atoms], batch: AtomicBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """First and second atom, length at rest and system of every bond; periodic bonds across the cell are left out."""
+    first, second, lengths, owner = [], [], [], []
+    for index, atoms in enumerate(systems):
+        radii = np.array([covalent_radii[number] for number in atoms.numbers])
+        distances = np.linalg.norm(atoms.positions[:, None] - atoms.positions[None], axis=-1)
+        i, j = np.nonzero(np.triu(distances < BOND_TOLERANCE * (radii[:, None] + radii[None]), k=1))
+        first.append(i + index * batch.n_slots)
+        second.append(j + index * batch.n_slots)
+        lengths.append(distances[i, j])
+        owner.append(np.full(len(i), index))
+    device = batch.positions.device
+    return tuple(  # type: ignore[return-value]
+        torch.from_numpy(np.concatenate(part)).to(device) for part in (first, second, lengths, owner)
+    )

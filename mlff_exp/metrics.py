@@ -1,0 +1,125 @@
+"""Pure functions of arrays: errors, drift, fluctuation, temperature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from ase import units
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Of a straight line with its 95% interval, in units of y per unit of x."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def accuracy_vs_fp64(energy: Array, forces: Array, reference_energy: Array, reference_forces: Array, n_atoms: Array) -> dict[str, float]:
+    """Errors of an engine against eager FP64 of the same weights.
+
+    Args:
+        energy, reference_energy: [n_systems] eV.
+        forces, reference_forces: [n_atoms, 3] eV/Å, without padding.
+        n_atoms: [n_systems].
+    """
+    energy_error = np.abs(energy - reference_energy)
+    force_rmse = root_mean_square(forces - reference_forces)
+    return {
+        "energy_mae_vs_fp64_mev_per_atom": 1e3 * float(np.mean(energy_error / n_atoms)),
+        "energy_relative_mae_vs_fp64_percent": 100 * float(np.mean(energy_error / np.abs(reference_energy))),
+        "force_rmse_vs_fp64_mev_per_ang": 1e3 * force_rmse,
+        "force_relative_rmse_vs_fp64_percent": 100 * force_rmse / root_mean_square(reference_forces),
+    }
+
+
+def root_mean_square(values: Array) -> float:
+    """√⟨x²⟩."""
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def linear_slope(x: Array, y: Array, n_blocks: int = 10) -> Slope:
+    """Least-squares slope; its interval from the scatter of block averages, which absorbs correlated oscillation.
+
+    Flyvbjerg & Petersen, J. Chem. Phys. 91, 461 (1989), with a fixed number of blocks.
+
+    Args:
+        x: [n] increasing.
+        y: [n].
+        n_blocks: at least 3.
+    """
+    slope = float(np.polyfit(x - x.mean(), y, 1)[0])
+    blocks_x = np.array([block.mean() for block in np.array_split(x, n_blocks)])
+    blocks_y = np.array([block.mean() for block in np.array_split(y, n_blocks)])
+    blocks_slope, intercept = np.polyfit(blocks_x, blocks_y, 1)
+    residual = blocks_y - (blocks_slope * blocks_x + intercept)
+    variance = np.sum(residual**2) / (n_blocks - 2)
+    half_width = 2.0 * float(np.sqrt(variance / np.sum((blocks_x - blocks_x.mean()) ** 2)))
+    return Slope(slope, slope - half_width, slope + half_width)
+
+
+def detrended_std(x: Array, y: Array) -> float:
+    """Standard deviation about the least-squares line."""
+    return float(np.std(y - np.polyval(np.polyfit(x, y, 1), x)))
+
+
+def kinetic_temperature(kinetic_energy: Array, degrees_of_freedom: int) -> Array:
+    """2 K / (k · dof) in kelvin, from eV."""
+    return 2 * kinetic_energy / (units.kB * degrees_of_freedom)
+
+
+def internal_degrees_of_freedom(positions: Array, pbc: npt.NDArray[np.bool_]) -> int:
+    """3N−3 if periodic, 3N−5 if linear, 3N−6 otherwise.
+
+    Args:
+        positions: [n_atoms, 3] Å.
+        pbc: [3].
+
+    Raises:
+        ValueError: a single free atom, which has no internal motion.
+    """
+    n_atoms = len(positions)
+    if n_atoms < 2:
+        raise ValueError("a single atom has no internal degrees of freedom and no temperature at rest")
+    if pbc.any():
+        return 3 * n_atoms - 3
+    # Atoms on a line span one direction: the second singular value of the centred positions vanishes.
+    spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
+    linear = spread[1] < 1e-2 * spread[0]
+    return 3 * n_atoms - (5 if linear else 6)
+
+
+def energy_conservation(
+    times_ps: Array, total: Array, temperatures: Array, n_atoms: int, thermal_energy: float
+) -> dict[str, float]:
+    """How well one trajectory conserves its energy.
+
+    Args:
+        times_ps: [n_records] ps.
+        total: [n_records] potential plus kinetic energy, eV.
+        temperatures: [n_records] K over internal degrees of freedom.
+        n_atoms: of the system.
+        thermal_energy: E − E_min of the trajectory, eV: what a drift has to be measured against.
+    """
+    slope = linear_slope(times_ps, total)
+    duration_ps = float(times_ps[-1] - times_ps[0])
+    fluctuation = detrended_std(times_ps, total)
+    fifth = max(1, len(times_ps) // 5)
+    per_atom = 1e3 / n_atoms
+    return {
+        "energy_drift_percent": 100 * float((total[-1] - total[0]) / abs(total[0])),
+        "energy_fluctuation_percent": 100 * float(np.std(total) / abs(np.mean(total))),
+        "temperature_mean_k": float(np.mean(temperatures)),
+        "energy_drift_mev_per_atom_per_ps": slope.value * per_atom,
+        "energy_drift_mev_per_atom_per_ps_ci_low": slope.ci_low * per_atom,
+        "energy_drift_mev_per_atom_per_ps_ci_high": slope.ci_high * per_atom,
+        "energy_drift_percent_of_thermal": 100 * slope.value * duration_ps / thermal_energy,
+        "energy_fluctuation_mev_per_atom": fluctuation * per_atom,
+        "energy_fluctuation_percent_of_thermal": 100 * fluctuation / thermal_energy,
+        "temperature_drift_k": float(np.mean(temperatures[-fifth:]) - np.mean(temperatures[:fifth])),
+    }

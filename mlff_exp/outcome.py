@@ -1,0 +1,69 @@
+"""How a job ended, small enough to travel back from any launcher, and what the command exits with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlff_exp.config import Tracking
+from mlff_exp.result import RunResult, Status, label
+
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_NO_GO = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one job."""
+
+    label: str
+    directory: Path
+    status: Status
+    decision: str | None
+    failure_kind: str | None
+    failure_message: str | None
+
+    @staticmethod
+    def of(result: RunResult, directory: Path) -> Outcome:
+        """The outcome of a result."""
+        failure = result.failure
+        return Outcome(
+            label(result.config),
+            directory,
+            result.status,
+            None if result.verdict is None else result.verdict.decision,
+            None if failure is None else failure.kind,
+            None if failure is None else failure.message,
+        )
+
+    def summary(self, tracking: Tracking) -> str:
+        """Where to look next, or what went wrong."""
+        lines = []
+        if self.status != "FINISHED":
+            lines.append(f"{self.status}: {self.failure_kind}: {self.failure_message}")
+        lines.append(f"results: {self.directory}")
+        lines.append(where(tracking))
+        return "\n".join(lines)
+
+
+def where(tracking: Tracking) -> str:
+    """How to open the results in MLflow."""
+    if tracking.name == "offline":
+        return "not in MLflow yet: mlff-exp-sync <directory>"
+    if tracking.name == "server":
+        return "MLflow: the server at MLFLOW_TRACKING_URI"
+    database = (Path(tracking.directory) / "mlflow.db").resolve()
+    return f"MLflow: mlflow ui --backend-store-uri sqlite:///{database} (in a checkout: make ui)"
+
+
+def exit_code(outcomes: Iterable[Outcome]) -> int:
+    """1 if anything failed (2 if it was refused as wrong), else 3 for a NO-GO, else 0."""
+    outcomes = list(outcomes)
+    failed = [outcome for outcome in outcomes if outcome.status in ("FAILED", "KILLED")]
+    if failed and all(outcome.failure_kind == "ConfigError" for outcome in failed):
+        return EXIT_REFUSED
+    if failed:
+        return EXIT_FAILED
+    return EXIT_NO_GO if any(outcome.decision == "NO-GO" for outcome in outcomes) else 0

@@ -1,0 +1,239 @@
+"""PaiNN, the polarizable atom interaction network: `AtomicBatch` in, energy out.
+
+Schütt, Unke & Gastegger, "Equivariant message passing for the prediction of tensorial properties and
+molecular spectra", ICML 2021 (arXiv:2102.03150); equation numbers below are that paper's. What differs:
+the cutoff function is three times differentiable instead of once, a screened nuclear repulsion keeps
+colliding atoms apart, and energies are sums over FP64 reference energies of the elements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from ase.data import chemical_symbols, covalent_radii
+from torch import Tensor, nn
+
+from mlff_exp.batch import AtomicBatch
+from mlff_exp.neighbors import gather_neighbors
+
+COULOMB_EV_ANG = 14.399645  # e²/(4πε₀)
+BOHR_ANG = 0.529177211
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What fixes the shape of the weights; stored in every checkpoint.
+
+    Attributes:
+        n_features: width of the scalar and of the vector channel.
+        n_interactions: message-and-update blocks.
+        n_rbf: radial basis functions.
+        cutoff: Å.
+    """
+
+    n_features: int = 128
+    n_interactions: int = 3
+    n_rbf: int = 20
+    cutoff: float = 5.0
+
+
+class PaiNN(nn.Module):
+    """The force field. It knows nothing of compilation, precision or timing.
+
+    Network weights may be cast to any dtype (`cast`); positions, energies and reference energies are FP64.
+
+    Args:
+        architecture: sizes and cutoff.
+        reference_energies: eV per isolated atom of each element the model knows, by chemical symbol.
+    """
+
+    element_index: Tensor
+    reference_energies: Tensor
+    nuclear_charge: Tensor
+    covalent_radius: Tensor
+
+    def __init__(self, architecture: Architecture, reference_energies: Mapping[str, float]) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.elements = tuple(reference_energies)
+        features, n_elements = architecture.n_features, len(self.elements)
+
+        # Row 0 of every per-element table is padding.
+        element_index = torch.zeros(len(chemical_symbols), dtype=torch.int64)
+        for index, symbol in enumerate(self.elements):
+            element_index[chemical_symbols.index(symbol)] = index + 1
+        numbers = [0] + [chemical_symbols.index(symbol) for symbol in self.elements]
+        self.register_buffer("element_index", element_index, persistent=False)
+        self.register_buffer(
+            "reference_energies",
+            torch.tensor([0.0, *reference_energies.values()], dtype=torch.float64),
+            persistent=False,
+        )
+        self.register_buffer("nuclear_charge", torch.tensor(numbers, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "covalent_radius",
+            torch.tensor([float(covalent_radii[number]) if number else 1.0 for number in numbers], dtype=torch.float64),
+            persistent=False,
+        )
+
+        self.embedding = nn.Embedding(n_elements + 1, features, padding_idx=0)
+        self.messages = nn.ModuleList(
+            Message(features, architecture.n_rbf) for _ in range(architecture.n_interactions)
+        )
+        self.updates = nn.ModuleList(Update(features) for _ in range(architecture.n_interactions))
+        self.readout = nn.Sequential(nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network weights."""
+        return self.embedding.weight.dtype
+
+    def cast(self, dtype: torch.dtype) -> PaiNN:
+        """Cast the network weights in place; reference energies stay FP64."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return self
+
+    def check_elements(self, symbols: Iterable[str]) -> None:
+        """Refuse elements the model was not trained on.
+
+        Raises:
+            ValueError: naming them and the ones it knows.
+        """
+        unknown = sorted(set(symbols) - set(self.elements))
+        if unknown:
+            raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(self.elements)}")
+
+    def forward(self, batch: AtomicBatch) -> Tensor:
+        """Energy of each system, [n_systems] eV, FP64."""
+        element = self.element_index[batch.atomic_numbers]
+        vectors = neighbor_vectors(batch, self.architecture.cutoff).to(self.dtype)
+        distances = vectors.square().sum(dim=-1).sqrt()
+        directions = vectors / distances.unsqueeze(-1)
+        envelope = smooth_envelope(distances / self.architecture.cutoff)
+        radial = radial_basis(distances, self.architecture.n_rbf, self.architecture.cutoff)
+
+        scalars = self.embedding(element)
+        equivariants = scalars.new_zeros(scalars.shape[0], 3, scalars.shape[1])
+        for message, update in zip(self.messages, self.updates, strict=True):
+            scalars, equivariants = message(scalars, equivariants, radial, envelope, directions, batch)
+            scalars, equivariants = update(scalars, equivariants)
+
+        learned = self.readout(scalars).squeeze(-1).double()
+        repulsion = 0.5 * self._pair_repulsion(element, distances, batch).double().sum(dim=-1)
+        atomic = torch.where(batch.is_atom, learned + repulsion, 0.0) + self.reference_energies[element]
+        return batch.per_system(atomic).sum(dim=-1)
+
+    def _pair_repulsion(self, element: Tensor, distances: Tensor, batch: AtomicBatch) -> Tensor:
+        """Ziegler-Biersack-Littmark screened repulsion, [n_atoms, max_neighbors] eV per directed pair.
+
+        It is faded out at the sum of the covalent radii, so bonds at rest hardly feel it.
+        Ziegler, Biersack & Littmark, "The Stopping and Range of Ions in Matter" (1985), eq. 2-60.
+        """
+        neighbor_element = element[batch.neighbors]
+        charge = self.nuclear_charge.to(distances.dtype)
+        radius = self.covalent_radius.to(distances.dtype)
+        charge_i, charge_j = charge[element].unsqueeze(-1), charge[neighbor_element]
+        screening_length = 0.88534 * BOHR_ANG / (charge_i**0.23 + charge_j**0.23).clamp(min=1.0)
+        x = distances / screening_length
+        screening = (
+            0.18175 * torch.exp(-3.19980 * x)
+            + 0.50986 * torch.exp(-0.94229 * x)
+            + 0.28022 * torch.exp(-0.40290 * x)
+            + 0.02817 * torch.exp(-0.20162 * x)
+        )
+        fade = smooth_envelope(distances / (radius[element].unsqueeze(-1) + radius[neighbor_element]))
+        return COULOMB_EV_ANG * charge_i * charge_j / distances * screening * fade * batch.mask
+
+
+class Message(nn.Module):
+    """Continuous-filter message from neighbours, eq. 7 and 8."""
+
+    def __init__(self, n_features: int, n_rbf: int) -> None:
+        super().__init__()
+        self.scalar_net = nn.Sequential(
+            nn.Linear(n_features, n_features), nn.SiLU(), nn.Linear(n_features, 3 * n_features)
+        )
+        self.filter_net = nn.Linear(n_rbf, 3 * n_features)
+
+    def forward(
+        self,
+        scalars: Tensor,
+        equivariants: Tensor,
+        radial: Tensor,
+        envelope: Tensor,
+        directions: Tensor,
+        batch: AtomicBatch,
+    ) -> tuple[Tensor, Tensor]:
+        """Add the messages.
+
+        Args:
+            scalars: s, [n_atoms, n_features].
+            equivariants: v, [n_atoms, 3, n_features].
+            radial: [n_atoms, max_neighbors, n_rbf].
+            envelope: [n_atoms, max_neighbors]; zero for empty slots.
+            directions: r_ij / ‖r_ij‖, [n_atoms, max_neighbors, 3].
+            batch: for its neighbours.
+        """
+        # The envelope multiplies the whole filter, bias included: that alone makes messages vanish at the cutoff.
+        filters = self.filter_net(radial) * envelope.unsqueeze(-1)
+        source = gather_neighbors(self.scalar_net(scalars), batch.neighbors, batch.reverse)
+        to_scalar, to_equivariant, to_direction = (source * filters).chunk(3, dim=-1)
+        source_equivariants = gather_neighbors(equivariants, batch.neighbors, batch.reverse)
+        delta = to_equivariant.unsqueeze(2) * source_equivariants + to_direction.unsqueeze(2) * directions.unsqueeze(-1)
+        return scalars + to_scalar.sum(dim=1), equivariants + delta.sum(dim=1)
+
+
+class Update(nn.Module):
+    """Mixing of the channels of one atom, eq. 9 and 10."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(n_features, 2 * n_features, bias=False)
+        self.scalar_net = nn.Sequential(
+            nn.Linear(2 * n_features, n_features), nn.SiLU(), nn.Linear(n_features, 3 * n_features)
+        )
+
+    def forward(self, scalars: Tensor, equivariants: Tensor) -> tuple[Tensor, Tensor]:
+        """Update s [n_atoms, n_features] and v [n_atoms, 3, n_features]."""
+        u, v = self.mix(equivariants).chunk(2, dim=-1)
+        # Squares underflow in FP16 and the bare norm has no gradient at zero: both end as NaN.
+        wide_u, wide_v = u.to(scalars.dtype), v.to(scalars.dtype)
+        norm = (wide_v.square().sum(dim=1) + 1e-8).sqrt()
+        gate_ss, gate_sv, gate_vv = self.scalar_net(torch.cat([scalars, norm], dim=-1)).chunk(3, dim=-1)
+        inner = (wide_u * wide_v).sum(dim=1)
+        return scalars + gate_ss + gate_sv * inner, equivariants + gate_vv.unsqueeze(1) * wide_u
+
+
+def neighbor_vectors(batch: AtomicBatch, cutoff: float) -> Tensor:
+    """r_ij = r_j + S·cell − r_i, [n_atoms, max_neighbors, 3] Å, FP64.
+
+    An empty slot gets a vector longer than the cutoff, where every interaction is zero and smooth.
+    """
+    neighbors = gather_neighbors(batch.positions, batch.neighbors, batch.reverse)
+    vectors = neighbors - batch.positions.unsqueeze(1)
+    if batch.shifts is not None:
+        shifts = batch.per_system(batch.shifts).flatten(1, 2)
+        vectors = vectors + torch.bmm(shifts, batch.cell).view_as(vectors)
+    return torch.where(batch.mask.unsqueeze(-1), vectors, cutoff)
+
+
+def smooth_envelope(x: Tensor) -> Tensor:
+    """1 at x = 0, and 0 from x = 1 on with two vanishing derivatives there.
+
+    The polynomial of Gasteiger, Groß & Günnemann (arXiv:2003.03123, eq. 8) with p = 6, factored so that
+    it is accurate near x = 1: 1 − 28x⁶ + 48x⁷ − 21x⁸ = (1 − x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵).
+    """
+    rest = 1 + x * (3 + x * (6 + x * (10 + x * (15 + x * 21))))
+    gap = (1 - x).clamp(min=0)
+    return gap * gap * gap * rest
+
+
+def radial_basis(distances: Tensor, n_rbf: int, cutoff: float) -> Tensor:
+    """sin(nπ d / cutoff) / d for n = 1 … n_rbf, eq. 13, times √(2/cutoff): [..., n_rbf]."""
+    n = torch.arange(1, n_rbf + 1, device=distances.device, dtype=distances.dtype)
+    d = distances.unsqueeze(-1)
+    return math.sqrt(2 / cutoff) * torch.sin(d * (n * (math.pi / cutoff))) / d

@@ -1,0 +1,58 @@
+"""The figures of single runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from mlff_exp.md import Trajectory
+from mlff_exp.result import Timing
+
+
+def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
+    """Distribution of the samples of everything that was timed."""
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    names = list(timing)
+    axes.violinplot([timing[name].values_ms for name in names], showmedians=True)
+    axes.set_xticks(range(1, len(names) + 1), [name.replace("_", " ") for name in names])
+    axes.set_yscale("log")
+    axes.set_ylabel("latency / ms")
+    axes.grid(axis="y", alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_nve(trajectory: Trajectory, temperature_k: float, path: Path) -> None:
+    """Total energy with its drift, temperature, displacement and bond change of every replica."""
+    figure, ((energy, temperature), (displacement, bond)) = plt.subplots(
+        2, 2, figsize=(11, 7), layout="constrained", sharex=True
+    )
+    times = trajectory.times_ps
+    total = trajectory.potential + trajectory.kinetic
+    for replica in range(total.shape[1]):
+        change = 1000 * (total[:, replica] - total[0, replica])
+        (line,) = energy.plot(times, change, lw=0.6, alpha=0.7, label=f"replica {replica}")
+        finite = np.isfinite(change)
+        if finite.sum() > 2:
+            fit = np.polyfit(times[finite], change[finite], 1)
+            energy.plot(times, np.polyval(fit, times), color=line.get_color(), ls="--")
+        temperature.plot(times, trajectory.temperature[:, replica], lw=0.6, alpha=0.7)
+        displacement.plot(times, trajectory.displacement[:, replica], lw=0.8)
+        bond.plot(times, trajectory.bond_change[:, replica], lw=0.8)
+    temperature.axhline(temperature_k, color="black", lw=0.8)
+    energy.set_ylabel("total energy − start / meV")
+    energy.legend(fontsize="small")
+    temperature.set_ylabel("temperature / K")
+    displacement.set_ylabel("largest displacement / Å")
+    bond.set_ylabel("largest bond change / Å")
+    for axes in (displacement, bond):
+        axes.set_xlabel("time / ps")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

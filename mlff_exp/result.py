@@ -1,0 +1,152 @@
+"""What a run leaves behind: `RunResult`, written as ``result.json`` in the run's directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+RESULT_FILE = "result.json"
+
+Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Raw samples of one thing that was timed; statistics are derived from them (`timing.py`).
+
+    Attributes:
+        values_ms: one per call, after the warm-up, in the order of measurement.
+        warmup_ms: one per call of the warm-up.
+        first_call_s: the very first call, compiling and capturing included.
+        blocks: how many consecutive values belong to each block of the alternation.
+    """
+
+    values_ms: tuple[float, ...]
+    warmup_ms: tuple[float, ...]
+    first_call_s: float
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One line of a verdict: a metric, its limits and whether it held. ``value`` is None if it was not measured."""
+
+    metric: str
+    value: float | None
+    min: float | None
+    max: float | None
+    held: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """GO if every criterion held and nothing blew up."""
+
+    decision: Literal["GO", "NO-GO"]
+    gate: str
+    criteria: tuple[Criterion, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run did not finish.
+
+    Attributes:
+        kind: exception's class name, or ``timeout``, ``killed``, ``crash``, ``out_of_memory``, ``unavailable``.
+        message: for people.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything a task measured.
+
+    Attributes:
+        config: the resolved configuration.
+        status: FINISHED whatever the verdict; FAILED, KILLED and SKIPPED have a ``failure``.
+        metrics: finite numbers by the names of the metric table; one that does not apply is absent.
+        series: (step, value) pairs by name.
+        timing: raw samples by what was timed.
+        environment: where it ran.
+        artifacts: files in the run's directory.
+        verdict: of a gate, or None.
+        tags: words worth filtering by.
+        failure: or None.
+    """
+
+    config: Mapping[str, Any]
+    status: Status = "FINISHED"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    timing: Mapping[str, Timing] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Sequence[str] = ()
+    verdict: Verdict | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    failure: Failure | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in get_args(Status):
+            raise ValueError(f"status {self.status!r} is not one of {', '.join(get_args(Status))}")
+        if (self.status == "FINISHED") != (self.failure is None):
+            raise ValueError(f"a {self.status} run must {'not ' * (self.status == 'FINISHED')}have a failure")
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name!r} is {value}: leave out what does not apply")
+
+    def save(self, directory: Path) -> Path:
+        """Write ``result.json``, first beside the target and then moved over it."""
+        path = directory / RESULT_FILE
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=False, indent=1))
+        partial.replace(path)
+        return path
+
+    @staticmethod
+    def load(directory: Path) -> RunResult:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is damaged or of another version, naming it.
+        """
+        path = directory / RESULT_FILE
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            verdict, failure = values.pop("verdict"), values.pop("failure")
+            if verdict is not None:
+                verdict["criteria"] = tuple(Criterion(**criterion) for criterion in verdict["criteria"])
+                verdict["reasons"] = tuple(verdict["reasons"])
+            return RunResult(
+                timing={
+                    name: Timing(**{key: _frozen(value) for key, value in timing.items()})
+                    for name, timing in values.pop("timing").items()
+                },
+                verdict=None if verdict is None else Verdict(**verdict),
+                failure=None if failure is None else Failure(**failure),
+                **values,
+            )
+        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a result of this version: {error!r}") from error
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """Readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16``."""
+    task, engine = config["task"]["name"], config["engine"]
+    if task == "distill":
+        return f"distill · {config['task']['n_features']}/{config['task']['n_interactions']}"
+    engine_name = f"{engine['name']}/{engine['mode']}" if "mode" in engine else engine["name"]
+    size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
+    return " · ".join([task, config["system"]["name"], engine_name, config["precision"]["name"], size])
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,52 @@
+"""From the configuration of a system to `ase.Atoms`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+
+from mlff_exp.config import MOLECULES, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
+
+WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
+
+
+def build(system: System) -> Atoms:
+    """The structure that a configuration describes, without a calculator.
+
+    Raises:
+        ConfigError: a file that ASE can't read.
+    """
+    match system:
+        case MoleculeSystem():
+            return molecule(MOLECULES[system.name])
+        case WaterBox():
+            return water_box(system.n_molecules)
+        case FileSystem():
+            return _read(system)
+
+
+def water_box(n_molecules: int) -> Atoms:
+    """Randomly turned water molecules on a cubic lattice, periodic, 1 g/cm³; the same box every time."""
+    edge = round(n_molecules ** (1 / 3))
+    rng = np.random.default_rng(0)
+    box = Atoms(cell=[edge * WATER_SPACING_ANG] * 3, pbc=True)
+    for site in np.ndindex(edge, edge, edge):
+        water = molecule("H2O")
+        water.euler_rotate(*rng.uniform(0, 360, size=3), center="COM")
+        water.positions += (np.array(site) + 0.5) * WATER_SPACING_ANG - water.get_center_of_mass()
+        box += water
+    return box
+
+
+def _read(system: FileSystem) -> Atoms:
+    path = Path(system.path).expanduser()
+    try:
+        atoms = ase.io.read(path, index=system.index)
+    except (ase.io.formats.UnknownFileTypeError, ValueError, IndexError, OSError, KeyError) as error:
+        raise ConfigError(f"system.path={system.path!r}: ASE can't read frame {system.index} of it: {error}") from error
+    assert isinstance(atoms, Atoms)
+    return atoms

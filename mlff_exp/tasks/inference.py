@@ -1,0 +1,187 @@
+"""Time an engine with its baselines beside it, and compare its numbers with eager FP64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.config import Config
+from mlff_exp.engine import Engine, Prediction, check_finite, graph_breaks, make_engine
+from mlff_exp.environment import describe
+from mlff_exp.metrics import accuracy_vs_fp64
+from mlff_exp.painn import PaiNN
+from mlff_exp.plots import plot_latency
+from mlff_exp.result import RunResult, Timing
+from mlff_exp.tasks import setup
+from mlff_exp.timing import Candidate, mad_ms, measure, median_interval_ms, median_ms, p95_ms, ratio
+
+N_GEOMETRIES = 16
+DISPLACEMENT_ANG = 0.05
+
+# What each speedup is measured against: the name of the metric and the key of the timing.
+SPEEDUPS = {
+    "speedup_vs_baseline": "eager_fp32",
+    "speedup_vs_fp32": "same_engine_fp32",
+    "speedup_vs_single_eager": "eager_fp32_single",
+}
+
+
+def run(config: Config, directory: Path) -> RunResult:
+    """Measure one engine, precision and batch size."""
+    checkpoint, atoms, device = setup.load(config)
+    model, batch_size = checkpoint.model, config.batch_size
+    batch = collate([atoms] * batch_size, model.architecture.cutoff, device=device)
+    single = collate([atoms], model.architecture.cutoff, device=device)
+
+    engine = _Workload(_make(model, config, config.precision.name, device), batch, config.seed)
+    # Before the baselines exist, so that the peak is this engine's alone; the first call compiles.
+    first_call_s, peak_memory_mib = engine.first_call()
+    after_first_call = engine.engine.compiled_graphs
+    eager = make_engine(model, "eager", "fp32", device)
+    same_in_fp32 = engine.engine if config.precision.name == "fp32" else _make(model, config, "fp32", device)
+    workloads = {
+        "engine": engine,
+        "eager_fp32": _Workload(eager, batch, config.seed),
+        "same_engine_fp32": _Workload(same_in_fp32, batch, config.seed),
+        "eager_fp32_single": _Workload(eager, single, config.seed),
+    }
+    full = (config.task.min_calls, config.task.min_time_s)
+    tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
+    candidates = {
+        name: Candidate(workload.call, *(full if name == "engine" else tenth)) for name, workload in workloads.items()
+    }
+    timing = measure(candidates, device)
+    for name, workload in workloads.items():
+        workload.check_calls(timing[name])
+    timing["engine"] = Timing(
+        timing["engine"].values_ms, timing["engine"].warmup_ms, first_call_s, timing["engine"].blocks
+    )
+
+    metrics = {
+        **_speed(timing, batch_size, batch.n_real_atoms),
+        **_accuracy(engine, make_engine(model, "eager", "fp64", device)),
+        "first_call_s": first_call_s,
+        "graph_count": float(engine.engine.compiled_graphs),
+        "graph_breaks": float(graph_breaks()),
+        "recompiles": float(engine.engine.compiled_graphs - after_first_call),
+    }
+    if peak_memory_mib is not None:
+        metrics["peak_memory_mib"] = peak_memory_mib
+    np.savez_compressed(
+        directory / "samples.npz", **{name: np.asarray(value.values_ms) for name, value in timing.items()}
+    )
+    plot_latency(timing, directory / "latency.png")
+    return RunResult(
+        config={},
+        metrics=metrics,
+        timing=timing,
+        environment=describe(device),
+        artifacts=("samples.npz", "latency.png"),
+        tags={
+            "engine.ran": engine.engine.name,
+            "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
+            "checkpoint.sha256": checkpoint.weights_sha256,
+        },
+    )
+
+
+class _Workload:
+    """An engine on one shape of batch, at positions that change with every call."""
+
+    def __init__(self, engine: Engine, batch: AtomicBatch, seed: int) -> None:
+        self.engine, self.batch = engine, batch
+        generator = torch.Generator().manual_seed(seed)
+        shape = (N_GEOMETRIES, *batch.positions.shape)
+        moves = torch.randn(shape, generator=generator, dtype=torch.float64).to(batch.positions.device)
+        self.geometries = [
+            batch.with_positions(batch.positions + DISPLACEMENT_ANG * move) for move in moves
+        ]
+        self.evaluated = 0
+        self.last: Tensor | None = None
+
+    def call(self, number: int) -> Prediction:
+        """Evaluate the geometry whose turn it is."""
+        self.evaluated += 1
+        prediction = self.engine(self.geometries[number % N_GEOMETRIES])
+        self.last = prediction.energy
+        return prediction
+
+    def first_call(self) -> tuple[float, float | None]:
+        """Seconds of the first call, and peak memory in MiB on CUDA."""
+        import time
+
+        cuda = self.engine.device.type == "cuda"
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        self.call(0)
+        if not cuda:
+            return time.perf_counter() - started, None
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+        self.call(0)
+        return seconds, torch.cuda.max_memory_allocated() / 2**20
+
+    def check_calls(self, timing: Timing) -> None:
+        """Assert that what was timed was evaluated: nothing came from a cache.
+
+        Raises:
+            RuntimeError: fewer evaluations than samples.
+        """
+        samples = len(timing.values_ms) + len(timing.warmup_ms)
+        if self.evaluated < samples:
+            raise RuntimeError(f"{samples} samples were taken of only {self.evaluated} evaluations")
+
+
+def _make(model: PaiNN, config: Config, precision: str, device: torch.device) -> Engine:
+    mode = getattr(config.engine, "mode", "default")
+    return make_engine(model, config.engine.name, precision, device, mode)  # type: ignore[arg-type]
+
+
+def _speed(timing: dict[str, Timing], batch_size: int, n_atoms: int) -> dict[str, float]:
+    engine = timing["engine"]
+    median = median_ms(engine)
+    low, high = median_interval_ms(engine)
+    metrics = {
+        "latency_median_ms": median,
+        "latency_median_ms_ci_low": low,
+        "latency_median_ms_ci_high": high,
+        "latency_p95_ms": p95_ms(engine),
+        "latency_mad_ms": mad_ms(engine),
+        "throughput_systems_per_s": 1000 * batch_size / median,
+        "atoms_per_s": 1000 * n_atoms / median,
+    }
+    for metric, baseline in SPEEDUPS.items():
+        # Per structure: a single eager call does one, this engine does a batch.
+        structures = batch_size if baseline == "eager_fp32_single" else 1
+        speedup = ratio(timing[baseline], engine)
+        metrics[metric] = structures * speedup.value
+        metrics[f"{metric}_ci_low"] = structures * speedup.ci_low
+        metrics[f"{metric}_ci_high"] = structures * speedup.ci_high
+    saved_ms = median_ms(timing["eager_fp32"]) - median
+    if saved_ms > 0 and metrics["speedup_vs_baseline_ci_low"] > 1:
+        metrics["break_even_calls"] = 1000 * engine.first_call_s / saved_ms
+    return metrics
+
+
+def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
+    """On the very geometries that were timed."""
+    real = workload.batch.is_atom
+    n_atoms = workload.batch.per_system(real).sum(dim=1)
+    energies, forces, reference_energies, reference_forces = [], [], [], []
+    for batch in workload.geometries:
+        prediction, expected = workload.engine(batch), reference(batch)
+        check_finite(prediction, batch, workload.engine.precision)
+        energies.append(prediction.energy)
+        forces.append(prediction.forces[real])
+        reference_energies.append(expected.energy)
+        reference_forces.append(expected.forces[real])
+    return accuracy_vs_fp64(
+        *(torch.cat(part).cpu().numpy() for part in (energies, forces, reference_energies, reference_forces)),
+        n_atoms.repeat(len(energies)).cpu().numpy(),
+    )

@@ -1,0 +1,196 @@
+"""NVE molecular dynamics from a prepared start, judged by the gate."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.optimize import LBFGS
+from tqdm import tqdm
+
+from mlff_exp.batch import collate
+from mlff_exp.calculator import StudentForceFieldCalculator
+from mlff_exp.config import Config
+from mlff_exp.engine import Engine, make_engine
+from mlff_exp.environment import describe
+from mlff_exp.gate import interval, judge
+from mlff_exp.md import Dynamics, Trajectory, prepare_start
+from mlff_exp.metrics import energy_conservation
+from mlff_exp.plots import plot_nve
+from mlff_exp.result import RunResult, Verdict
+from mlff_exp.tasks import setup
+
+RELAXED_EV_PER_ANG = 0.01
+DIFFERENCE_STEP_ANG = 1e-4
+MAX_DIFFERENCED_COORDINATES = 36
+MAX_SERIES_POINTS = 2000
+
+
+def run(config: Config, directory: Path) -> RunResult:
+    """Relax, prepare the start, integrate, judge."""
+    checkpoint, atoms, device = setup.load(config)
+    task, model = config.task, checkpoint.model
+    engine = make_engine(
+        model, config.engine.name, config.precision.name, device, getattr(config.engine, "mode", "default")
+    )
+    relaxed, minimum_energy = _relax(atoms, config.model.checkpoint, device)
+    dynamics = Dynamics(engine, [relaxed.copy() for _ in range(task.replicas)], task.timestep_fs)
+    rng = np.random.default_rng(config.seed)
+    state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng)
+    state.step = 0
+
+    started = time.perf_counter()
+    with tqdm(total=task.n_steps, desc="NVE", unit="step", leave=False) as bar:
+        trajectory = dynamics.run(state, task.n_steps, task.record_every, bar.update)
+    seconds = time.perf_counter() - started
+
+    reference = make_engine(model, "eager", "fp64", device)
+    metrics = {
+        **_worst(trajectory, len(relaxed), minimum_energy),
+        **_speed(trajectory, seconds, task.timestep_fs),
+        "finite_difference_error_ev_per_ang": _finite_difference_error(reference, relaxed, rng),
+    }
+    verdict = judge(metrics, config.gate, trajectory.blow_up)
+    _write(directory, trajectory, verdict, metrics, config)
+    return RunResult(
+        config={},
+        metrics=metrics,
+        series=_series(trajectory),
+        environment=describe(device),
+        artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"),
+        verdict=verdict,
+        tags={"engine.ran": engine.name, "checkpoint.sha256": checkpoint.weights_sha256},
+    )
+
+
+def _relax(atoms: Atoms, checkpoint: str, device: torch.device) -> tuple[Atoms, float]:
+    """The minimum of the model under test and its energy, eV; eager FP64, so that E − E_min is exact.
+
+    Raises:
+        RuntimeError: it was not reached.
+    """
+    relaxed = atoms.copy()
+    relaxed.calc = StudentForceFieldCalculator(checkpoint, device=device, engine="eager", precision="fp64")
+    if not LBFGS(relaxed, logfile=None).run(fmax=RELAXED_EV_PER_ANG, steps=1000):
+        raise RuntimeError(f"{atoms.get_chemical_formula()} did not relax to {RELAXED_EV_PER_ANG} eV/Å in 1000 steps")
+    energy = float(relaxed.get_potential_energy())
+    relaxed.calc = None
+    return relaxed, energy
+
+
+def _worst(trajectory: Trajectory, n_atoms: int, minimum_energy: float) -> dict[str, float]:
+    """Each metric of the replica that is worst at it: the one farthest from what is ideal."""
+    finite = np.isfinite(trajectory.potential).all(axis=1)
+    total = (trajectory.potential + trajectory.kinetic)[finite]
+    if len(total) < 10:
+        return {}  # blew up before there was anything to fit; the verdict says so
+    replicas = []
+    for replica in range(total.shape[1]):
+        temperatures = trajectory.temperature[finite, replica]
+        replicas.append(
+            {
+                **energy_conservation(
+                    trajectory.times_ps[finite],
+                    total[:, replica],
+                    temperatures,
+                    n_atoms,
+                    float(total[:, replica].mean() - minimum_energy),
+                ),
+                "max_displacement_ang": float(trajectory.displacement[finite, replica].max()),
+                "max_bond_change_ang": float(trajectory.bond_change[finite, replica].max()),
+                "momentum_error": float(trajectory.momentum[finite, replica].max()),
+            }
+        )
+    slope = "energy_drift_mev_per_atom_per_ps"
+    temperature = "temperature_mean_k"
+    mean = float(np.mean([replica[temperature] for replica in replicas]))
+    worst = {}
+    for name in replicas[0]:
+        if name == temperature:
+            worst[name] = max((replica[name] for replica in replicas), key=lambda value: abs(value - mean))
+        elif not name.startswith(slope):
+            worst[name] = max((replica[name] for replica in replicas), key=abs)
+    # A slope and its interval belong to the same replica.
+    steepest = max(replicas, key=lambda replica: abs(replica[slope]))
+    return worst | {name: value for name, value in steepest.items() if name.startswith(slope)}
+
+
+def _speed(trajectory: Trajectory, seconds: float, timestep_fs: float) -> dict[str, float]:
+    steps_per_s = float(trajectory.steps[-1]) / seconds
+    return {"steps_per_s": steps_per_s, "ns_per_day": steps_per_s * timestep_fs * 86400 / 1e6}
+
+
+def _finite_difference_error(reference: Engine, relaxed: Atoms, rng: np.random.Generator) -> float:
+    """Largest difference of FP64 forces and central differences of the FP64 energy, eV/Å, off the minimum."""
+    atoms = relaxed.copy()
+    atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+    coordinates = [(atom, axis) for atom in range(len(atoms)) for axis in range(3)]
+    chosen = rng.permutation(len(coordinates))[:MAX_DIFFERENCED_COORDINATES]
+    displaced = []
+    for index in chosen:
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[coordinates[index]] += sign * DIFFERENCE_STEP_ANG
+            displaced.append(moved)
+    energies = np.concatenate(
+        [
+            reference(collate([moved], reference.cutoff, device=reference.device)).energy.cpu().numpy()
+            for moved in displaced
+        ]
+    ).reshape(-1, 2)
+    forces = reference(collate([atoms], reference.cutoff, device=reference.device)).forces.cpu().numpy()
+    numerical = -(energies[:, 0] - energies[:, 1]) / (2 * DIFFERENCE_STEP_ANG)
+    analytic = np.array([forces[coordinates[index]] for index in chosen])
+    return float(np.abs(numerical - analytic).max())
+
+
+def _series(trajectory: Trajectory) -> dict[str, list[tuple[int, float]]]:
+    thin = slice(None, None, max(1, -(-len(trajectory.steps) // MAX_SERIES_POINTS)))
+    columns = {
+        "total_energy_ev": trajectory.potential[:, 0] + trajectory.kinetic[:, 0],
+        "temperature_k": trajectory.temperature[:, 0],
+        "displacement_ang": trajectory.displacement[:, 0],
+    }
+    return {
+        name: [
+            (int(step), float(value))
+            for step, value in zip(trajectory.steps[thin], values[thin], strict=True)
+            if np.isfinite(value)
+        ]
+        for name, values in columns.items()
+    }
+
+
+def _write(directory: Path, trajectory: Trajectory, verdict: Verdict, metrics: dict[str, float], config: Config) -> None:
+    np.savez_compressed(
+        directory / "trajectory_data.npz",
+        steps=trajectory.steps,
+        times_ps=trajectory.times_ps,
+        potential_energy_ev=trajectory.potential,
+        kinetic_energy_ev=trajectory.kinetic,
+        temperature_k=trajectory.temperature,
+        displacement_ang=trajectory.displacement,
+        bond_change_ang=trajectory.bond_change,
+        positions_ang=trajectory.positions,
+    )
+    plot_nve(trajectory, config.task.temperature_k, directory / "quick_md_validation.png")
+    lines = [
+        f"NVE validation of {config.model.checkpoint} on {config.system.name}",
+        f"{trajectory.times_ps[-1]:g} ps of {config.task.duration_ps:g} ps, {config.task.timestep_fs:g} fs steps, "
+        f"{config.task.replicas} replicas, {config.engine.name}, {config.precision.name}",
+        "" if config.task.replicas >= 3 else "Fewer than 3 replicas: the scatter between starts is not known.",
+        "",
+        f"{'criterion':<42}{'value':>14}  {'allowed':<16}held",
+    ]
+    for criterion in verdict.criteria:
+        value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
+        allowed = interval(criterion.min, criterion.max)
+        lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{'yes' if criterion.held else 'NO'}")
+    lines += ["", "All metrics"]
+    lines += [f"{name:<42}{value:>14.6g}" for name, value in metrics.items()]
+    lines += ["", f"Decision (gate={verdict.gate}): {verdict.decision}"]
+    lines += [f"  {reason}" for reason in verdict.reasons]
+    (directory / "validation_report.txt").write_text("\n".join(lines) + "\n")

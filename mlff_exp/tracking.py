@@ -1,0 +1,230 @@
+"""The only file that writes to MLflow: finished run directories become MLflow runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from mlff_exp.config import ConfigError, Tracking
+from mlff_exp.result import RESULT_FILE, RunResult, label
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Written into a run's directory once its MLflow run is complete, so that it is uploaded once.
+UPLOADED_FILE = "mlflow_run_id"
+CONFIG_FILE = "config.yaml"
+METRICS_PER_CALL = 1000
+PARAMS_PER_CALL = 100
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store and the experiment in it."""
+
+    client: MlflowClient
+    experiment_id: str
+
+
+def connect(tracking: Tracking) -> Store | None:
+    """Open the store, making it on first use; None for ``tracking=offline``, which imports no MLflow.
+
+    Raises:
+        ConfigError: ``tracking=server`` without MLFLOW_TRACKING_URI.
+    """
+    if tracking.name == "offline":
+        return None
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    if tracking.name == "server":
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            raise ConfigError("tracking=server needs the environment variable MLFLOW_TRACKING_URI")
+        client = MlflowClient(tracking_uri=uri)
+        return Store(client, _experiment(client, tracking.experiment, None))
+
+    directory = Path(tracking.directory).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    database = directory / "mlflow.db"
+    # Processes that migrate a fresh database at the same time crash one another.
+    with FileLock(directory / "mlflow.lock"):
+        fresh = not database.exists()
+        client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+        # An absolute artifact location, or artifacts would follow whoever created the experiment.
+        experiment_id = _experiment(client, tracking.experiment, (directory / "artifacts").as_uri())
+        if fresh:
+            with sqlite3.connect(database) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+    return Store(client, experiment_id)
+
+
+def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
+    """Upload a finished run's directory, once; returns the id of its MLflow run.
+
+    Raises:
+        ValueError: the directory holds no valid result.
+    """
+    marker = directory / UPLOADED_FILE
+    if marker.is_file():
+        return marker.read_text().strip()
+    result = RunResult.load(directory)
+    client = store.client
+    tags = {"mlflow.note.content": _note(result), "status": result.status, **_tags(result)}
+    if parent_id is not None:
+        tags["mlflow.parentRunId"] = parent_id
+    run = client.create_run(store.experiment_id, run_name=label(result.config), tags=tags)
+    run_id: str = run.info.run_id
+    _log_params(client, run_id, result.config)
+    _log_metrics(client, run_id, result)
+    for name in (RESULT_FILE, CONFIG_FILE, *result.artifacts):
+        if (directory / name).is_file():
+            client.log_artifact(run_id, str(directory / name))
+    client.set_terminated(run_id, status="KILLED" if result.status == "SKIPPED" else result.status)
+    marker.write_text(run_id)
+    return run_id
+
+
+@contextmanager
+def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | None]:
+    """The parent run of a multirun; its jobs are children. Files put into ``directory`` become its artifacts."""
+    if store is None:
+        yield None
+        return
+    client = store.client
+    run = client.create_run(store.experiment_id, run_name=name, tags={"sweep": name})
+    run_id: str = run.info.run_id
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        for path in sorted(directory.glob("report*")):
+            client.log_artifact(run_id, str(path))
+        client.set_terminated(run_id, status=status)
+
+
+def sync(root: Path, tracking: Tracking) -> list[str]:
+    """Upload every finished run below ``root`` that was not uploaded yet; returns the new run ids.
+
+    Jobs of one sweep directory become children of one parent run.
+    """
+    store = connect(tracking)
+    assert store is not None, "sync needs a store to upload to"
+    uploaded = []
+    parents: dict[Path, str] = {}
+    for path in sorted(root.rglob(RESULT_FILE)):
+        directory = path.parent
+        if (directory / UPLOADED_FILE).is_file():
+            continue
+        sweep_directory = directory.parent
+        parent_id = None
+        if (sweep_directory / "multirun.yaml").is_file():
+            parent_id = parents.get(sweep_directory) or _sweep_parent(store, sweep_directory)
+            parents[sweep_directory] = parent_id
+        uploaded.append(log_run(store, directory, parent_id))
+    return uploaded
+
+
+def sync_main() -> None:
+    """Command line of ``mlff-exp-sync``."""
+    parser = argparse.ArgumentParser(
+        prog="mlff-exp-sync", description="Upload runs made with tracking=offline to MLflow, each once."
+    )
+    parser.add_argument("directory", type=Path, help="a run's or sweep's directory, or any directory above them")
+    parser.add_argument("--tracking", choices=("local", "server"), default="local", help="where to (default: local)")
+    parser.add_argument("--mlruns", default="mlruns", help="directory of the local store (default: mlruns)")
+    arguments = parser.parse_args()
+    if not arguments.directory.is_dir():
+        parser.error(f"{arguments.directory} is not a directory")
+    try:
+        uploaded = sync(arguments.directory, Tracking(name=arguments.tracking, directory=arguments.mlruns))
+    except (ConfigError, ValueError) as error:
+        sys.exit(f"mlff-exp-sync: {error}")
+    print(f"{len(uploaded)} runs uploaded")
+
+
+def _sweep_parent(store: Store, directory: Path) -> str:
+    marker = directory / UPLOADED_FILE
+    if not marker.is_file():
+        with sweep(store, directory.name, directory) as run_id:
+            assert run_id is not None
+            marker.write_text(run_id)
+    return marker.read_text().strip()
+
+
+def _experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, artifact_location=artifact_location))
+
+
+def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(key, value) for key, value in flatten(config).items()]
+    for start in range(0, len(params), PARAMS_PER_CALL):
+        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
+
+
+def _log_metrics(client: MlflowClient, run_id: str, result: RunResult) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in result.metrics.items()]
+    for name, points in result.series.items():
+        metrics += [Metric(name, value, now, step) for step, value in points]
+    for start in range(0, len(metrics), METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted names; values as text, cut where MLflow would refuse them."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = str(value)[:6000]
+    return flat
+
+
+def _tags(result: RunResult) -> dict[str, str]:
+    tags = {"task": str(result.config["task"]["name"]), **result.tags}
+    if result.verdict is not None:
+        tags["verdict"] = result.verdict.decision
+        tags["verdict.reasons"] = "; ".join(result.verdict.reasons)
+    if result.failure is not None:
+        tags["failure.kind"] = result.failure.kind
+        tags["failure.message"] = result.failure.message[:5000]
+    if "git_commit" in result.environment:
+        tags["mlflow.source.git.commit"] = result.environment["git_commit"]
+        tags["git.dirty"] = str(bool(result.environment["git_diff"])).lower()
+    return tags
+
+
+def _note(result: RunResult) -> str:
+    lines = [f"**{label(result.config)}**", ""]
+    if result.failure is not None:
+        lines += [f"{result.status}: {result.failure.kind}: {result.failure.message}", ""]
+    if result.verdict is not None:
+        lines += [f"Gate {result.verdict.gate}: **{result.verdict.decision}**", ""]
+        lines += [f"- {reason}" for reason in result.verdict.reasons]
+    lines += ["| metric | value |", "| --- | --- |"]
+    lines += [f"| {name} | {value:.6g} |" for name, value in result.metrics.items()]
+    return "\n".join(lines)

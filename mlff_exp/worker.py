@@ -1,0 +1,115 @@
+"""One task in a fresh process: a timeout, a crash and running out of memory become recorded failures."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from mlff_exp.config import Config
+from mlff_exp.result import RESULT_FILE, Failure, RunResult
+
+TRACEBACK_FILE = "traceback.txt"
+GRACE_S = 5.0
+
+
+def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> RunResult:
+    """Run a task in a process of its own and return what it left in ``directory``.
+
+    Nothing that one run compiles, allocates or sets reaches the next, except the compile cache on disk.
+    Whatever happens to the process, there is a ``result.json`` afterwards.
+
+    Args:
+        config: checked.
+        resolved: the same as plain values, to be recorded.
+        directory: exists.
+
+    Raises:
+        KeyboardInterrupt: after the process was stopped and the run recorded as killed.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_child, args=(config, resolved, directory))
+    process.start()
+    try:
+        process.join(config.timeout_s)
+    except KeyboardInterrupt:
+        _stop(process)
+        _record(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
+        raise
+    if process.is_alive():
+        _stop(process)
+        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
+        return _record(directory, resolved, "KILLED", failure)
+    if (directory / RESULT_FILE).is_file():
+        return RunResult.load(directory)
+    code = process.exitcode or 0
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+        return _record(directory, resolved, "KILLED", Failure("killed", f"the process was ended by {name}{hint}"))
+    return _record(directory, resolved, "FAILED", Failure("crash", f"the process ended with code {code}"))
+
+
+def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+    # A session of its own, so that stopping it also stops the compiler processes it started.
+    os.setsid()
+    with tempfile.TemporaryDirectory() as cold_cache:
+        if config.cold_compile:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
+        try:
+            result = replace(_task(config, directory), config=resolved)
+            result.save(directory)
+        # Not swallowed: it becomes the recorded result of this run, with its traceback.
+        except Exception as error:
+            (directory / TRACEBACK_FILE).write_text(traceback.format_exc())
+            _record(directory, resolved, "FAILED", Failure(_kind(error), str(error)))
+
+
+def _task(config: Config, directory: Path) -> RunResult:
+    # Imported here: the parent needs neither torch nor the tasks.
+    match config.task.name:
+        case "inference":
+            from mlff_exp.tasks import inference
+
+            return inference.run(config, directory)
+        case "nve":
+            from mlff_exp.tasks import nve
+
+            return nve.run(config, directory)
+        case "distill":
+            from mlff_exp.tasks import distill
+
+            return distill.run(config, directory)
+    raise AssertionError(f"no task {config.task.name!r}")
+
+
+def _kind(error: Exception) -> str:
+    import torch
+
+    return "out_of_memory" if isinstance(error, torch.OutOfMemoryError | MemoryError) else type(error).__name__
+
+
+def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
+    artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
+    result = RunResult(config=resolved, status=status, failure=failure, artifacts=artifacts)
+    result.save(directory)
+    return result
+
+
+def _stop(process: BaseProcess) -> None:
+    if process.pid is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:  # ended, or not yet in a session of its own
+            process.kill()
+        process.join(GRACE_S)
+        if not process.is_alive():
+            return
