@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlff_exp import checkpoint
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import CompileMode, EngineName, Precision
-from mlff_exp.engine import Engine, Prediction, check_finite, make_engine
+from mlff_exp.engine import Prediction, check_finite, make_engine
 from mlff_exp.painn import PaiNN
 from mlff_exp.stress import virial_stress
 
@@ -47,7 +47,7 @@ class StudentForceFieldCalculator(Calculator):
         EngineError: an engine or precision that the device does not have.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    implemented_properties: list[str] = ["energy", "forces"]  # noqa: RUF012 (ASE's declaration)
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
 from mlff_exp.painn import Architecture, PaiNN
 
 FORMAT = "mlff_exp.painn.v1"
@@ -94,23 +94,18 @@ class Checkpoint:
     weights_sha256: str
 
 
-def shipped() -> list[str]:
-    """Names of the checkpoints inside the package."""
-    return sorted(Path(str(item)).stem for item in files("mlff_exp").joinpath("checkpoints").iterdir())
-
-
 def resolve(name_or_path: str | Path) -> Path:
     """The file behind the name of a shipped checkpoint or a path.
 
     Raises:
         CheckpointError: neither; the message lists the shipped names.
     """
-    if str(name_or_path) in shipped():
-        return Path(str(files("mlff_exp").joinpath("checkpoints", f"{name_or_path}.safetensors")))
+    if str(name_or_path) in shipped_checkpoints():
+        return CHECKPOINTS / f"{name_or_path}.safetensors"
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint {str(name_or_path)!r}: neither a file nor a shipped one ({', '.join(shipped())})"
+            f"no checkpoint {str(name_or_path)!r}: neither a file nor one of: {', '.join(shipped_checkpoints())}"
         )
     return path
 

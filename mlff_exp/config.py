@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
 EngineName = Literal["eager", "compile", "cuda_graph"]
@@ -36,6 +37,9 @@ MOLECULES = {
     "acetamide": "CH3CONH2",
     "pyridine": "C5H5N",
 }
+
+
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
 class ConfigError(ValueError):
@@ -66,6 +70,11 @@ def positive(key: str, value: float) -> None:
     """
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{key}={value} must be greater than 0")
+
+
+def shipped_checkpoints() -> tuple[str, ...]:
+    """Names of the checkpoints inside the package."""
+    return tuple(sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors")))
 
 
 @dataclass
@@ -122,8 +131,9 @@ class NveTask:
             positive(f"task.{key}", getattr(self, key))
         if self.n_steps < 10 * self.record_every:
             raise ConfigError(
-                f"task.duration_ps={self.duration_ps} holds fewer than ten records at task.timestep_fs={self.timestep_fs} "
-                f"and task.record_every={self.record_every}: lengthen it, or record more often"
+                f"task.duration_ps={self.duration_ps} holds fewer than ten records at "
+                f"task.timestep_fs={self.timestep_fs} and task.record_every={self.record_every}: "
+                "lengthen it, or record more often"
             )
 
     @property
@@ -191,6 +201,12 @@ class ModelConfig:
     name: str = "student"
     checkpoint: str = "student"
 
+    def __post_init__(self) -> None:
+        if self.checkpoint not in shipped_checkpoints() and not Path(self.checkpoint).expanduser().is_file():
+            raise ConfigError(
+                f"model.checkpoint={self.checkpoint!r} is neither a file nor one of: {', '.join(shipped_checkpoints())}"
+            )
+
 
 @dataclass
 class MoleculeSystem:
@@ -234,7 +250,9 @@ class WaterBox:
     def __post_init__(self) -> None:
         edge = round(self.n_molecules ** (1 / 3)) if self.n_molecules > 0 else 0
         if edge < 1 or edge**3 != self.n_molecules:
-            raise ConfigError(f"system.n_molecules={self.n_molecules} is not the cube of a whole number: 8, 27, 64, 125")
+            raise ConfigError(
+                f"system.n_molecules={self.n_molecules} is not the cube of a whole number: 8, 27, 64, 125"
+            )
 
 
 System = MoleculeSystem | FileSystem | WaterBox
@@ -406,7 +424,9 @@ def parse(config: DictConfig) -> Config:
     """
     parsed = OmegaConf.to_object(config)
     if not isinstance(parsed, Config):
-        raise ConfigError("the configuration is not based on mlff_exp's schema: start config.yaml with '- /schema/config'")
+        raise ConfigError(
+            "the configuration is not based on mlff_exp's schema: start config.yaml with '- /schema/config'"
+        )
     return parsed
 
 
@@ -447,10 +467,17 @@ def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
 
 
 def explain(error: Exception) -> str:
-    """The messages of an error and of what caused it, without repeats, on one screen."""
+    """The messages of an error and of what caused it, without repeats, and the legal keys for a wrong one."""
     lines: list[str] = []
     current: BaseException | None = error
     while current is not None:
-        lines += [line for line in str(current).splitlines() if line.strip() and line not in lines]
+        # Where Hydra looked is of no help to somebody who mistyped a name.
+        text = str(current).partition("Config search path:")[0]
+        lines += [line for line in text.splitlines() if line.strip() and line not in lines]
+        if isinstance(current, ConfigKeyError | ConfigAttributeError) and is_dataclass(current.object_type):
+            legal = [item.name for item in fields(current.object_type)]
+            near = get_close_matches(str(current.key), legal, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            lines.append(f"legal keys: {', '.join(legal)}{hint}")
         current = current.__cause__
     return "\n  ".join(lines)

@@ -160,11 +160,10 @@ def generate(molecules: Sequence[str], sampling: Sampling, n_workers: int) -> Da
     for index in range(sampling.dimers // chunk):
         pairs = tuple(str(name) for name in rng.choice(molecules, size=2 * chunk))
         jobs.append(("dimers", pairs, 10_000 + index, sampling))
-    for index in range(sampling.water_clusters):
-        jobs.append(("water", ("H2O",) * (2 + index % 4), 20_000 + index, sampling))
+    clusters = range(sampling.water_clusters)
+    jobs += [("water", ("H2O",) * (2 + index % 4), 20_000 + index, sampling) for index in clusters]
 
     frames: list[Frame] = []
-    # The largest molecules first, so that no worker is left alone with one at the end.
     with multiprocessing.get_context("spawn").Pool(n_workers) as pool:
         for result in tqdm(pool.imap(_run_job, jobs), total=len(jobs), desc="labelling", unit="job"):
             frames.extend(result)

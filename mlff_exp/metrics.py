@@ -20,7 +20,9 @@ class Slope:
     ci_high: float
 
 
-def accuracy_vs_fp64(energy: Array, forces: Array, reference_energy: Array, reference_forces: Array, n_atoms: Array) -> dict[str, float]:
+def accuracy_vs_fp64(
+    energy: Array, forces: Array, reference_energy: Array, reference_forces: Array, n_atoms: Array
+) -> dict[str, float]:
     """Errors of an engine against eager FP64 of the same weights.
 
     Args:
@@ -70,7 +72,8 @@ def detrended_std(x: Array, y: Array) -> float:
 
 def kinetic_temperature(kinetic_energy: Array, degrees_of_freedom: int) -> Array:
     """2 K / (k · dof) in kelvin, from eV."""
-    return 2 * kinetic_energy / (units.kB * degrees_of_freedom)
+    temperature: Array = 2 * kinetic_energy / (units.kB * degrees_of_freedom)
+    return temperature
 
 
 def internal_degrees_of_freedom(positions: Array, pbc: npt.NDArray[np.bool_]) -> int:

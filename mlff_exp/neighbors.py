@@ -99,11 +99,9 @@ def neighbor_matrix(atoms: Atoms, cutoff: float, skin: float = 0.0) -> NeighborM
     return _from_pairs(n_atoms, source, target, shift, columns)
 
 
-def _from_pairs(
-    n_atoms: int, source: IntArray, target: IntArray, shift: IntArray, columns: int
-) -> NeighborMatrix:
+def _from_pairs(n_atoms: int, source: IntArray, target: IntArray, shift: IntArray, columns: int) -> NeighborMatrix:
     """Lay out directed pairs (both directions present) as a matrix whose width is a multiple of ``columns``."""
-    # A total order on (row, neighbour, shift); the reversed pair's position in it is found by sorting the reversed keys.
+    # A total order on (row, neighbour, shift); sorting the reversed keys finds the reversed pair's place in it.
     order = np.lexsort((*shift.T[::-1], target, source))
     source, target, shift = source[order], target[order], shift[order]
     counts = np.bincount(source, minlength=n_atoms)
@@ -142,7 +140,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         neighbors, reverse = ctx.saved_tensors
-        return _SumReverse.apply(grads[0], neighbors, reverse), None, None
+        return _SumReverse.apply(grads[0], neighbors, reverse), None, None  # type: ignore[no-untyped-call]
 
 
 class _SumReverse(torch.autograd.Function):
@@ -156,7 +154,7 @@ class _SumReverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         neighbors, reverse = ctx.saved_tensors
-        return _Gather.apply(grads[0], neighbors, reverse), None, None
+        return _Gather.apply(grads[0], neighbors, reverse), None, None  # type: ignore[no-untyped-call]
 
 
 def gather_neighbors(values: Tensor, neighbors: Tensor, reverse: Tensor) -> Tensor:
@@ -170,5 +168,5 @@ def gather_neighbors(values: Tensor, neighbors: Tensor, reverse: Tensor) -> Tens
     Returns:
         [n_atoms, max_neighbors, ...]; an empty slot holds the atom's own value.
     """
-    result: Tensor = _Gather.apply(values, neighbors, reverse)
+    result: Tensor = _Gather.apply(values, neighbors, reverse)  # type: ignore[no-untyped-call]
     return result

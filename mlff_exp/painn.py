@@ -2,8 +2,8 @@
 
 Schütt, Unke & Gastegger, "Equivariant message passing for the prediction of tensorial properties and
 molecular spectra", ICML 2021 (arXiv:2102.03150); equation numbers below are that paper's. What differs:
-the cutoff function is three times differentiable instead of once, a screened nuclear repulsion keeps
-colliding atoms apart, and energies are sums over FP64 reference energies of the elements.
+the cutoff function has two vanishing derivatives instead of one, colliding atoms feel a screened nuclear repulsion
+instead of the network, and per-element reference energies are added in FP64.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from mlff_exp.neighbors import gather_neighbors
 
 COULOMB_EV_ANG = 14.399645  # e²/(4πε₀)
 BOHR_ANG = 0.529177211
+# Between these fractions of the sum of the covalent radii the network is faded out in favour of the repulsion: no
+# training data reaches there, and an extrapolated network can be attractive without bound.
+CORE_INNER, CORE_OUTER = 0.35, 0.65
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,7 @@ class PaiNN(nn.Module):
         )
 
         self.embedding = nn.Embedding(n_elements + 1, features, padding_idx=0)
-        self.messages = nn.ModuleList(
-            Message(features, architecture.n_rbf) for _ in range(architecture.n_interactions)
-        )
+        self.messages = nn.ModuleList(Message(features, architecture.n_rbf) for _ in range(architecture.n_interactions))
         self.updates = nn.ModuleList(Update(features) for _ in range(architecture.n_interactions))
         self.readout = nn.Sequential(nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1))
 
@@ -113,7 +114,8 @@ class PaiNN(nn.Module):
         vectors = neighbor_vectors(batch, self.architecture.cutoff).to(self.dtype)
         distances = vectors.square().sum(dim=-1).sqrt()
         directions = vectors / distances.unsqueeze(-1)
-        envelope = smooth_envelope(distances / self.architecture.cutoff)
+        contact = distances / self._contact_distances(element, batch)
+        envelope = smooth_envelope(distances / self.architecture.cutoff) * outside_core(contact)
         radial = radial_basis(distances, self.architecture.n_rbf, self.architecture.cutoff)
 
         scalars = self.embedding(element)
@@ -123,20 +125,23 @@ class PaiNN(nn.Module):
             scalars, equivariants = update(scalars, equivariants)
 
         learned = self.readout(scalars).squeeze(-1).double()
-        repulsion = 0.5 * self._pair_repulsion(element, distances, batch).double().sum(dim=-1)
+        repulsion = 0.5 * self._pair_repulsion(element, distances, contact, batch).double().sum(dim=-1)
         atomic = torch.where(batch.is_atom, learned + repulsion, 0.0) + self.reference_energies[element]
         return batch.per_system(atomic).sum(dim=-1)
 
-    def _pair_repulsion(self, element: Tensor, distances: Tensor, batch: AtomicBatch) -> Tensor:
+    def _contact_distances(self, element: Tensor, batch: AtomicBatch) -> Tensor:
+        """Sum of the covalent radii of each pair, [n_atoms, max_neighbors] Å."""
+        radius = self.covalent_radius.to(self.dtype)
+        return radius[element].unsqueeze(-1) + radius[element[batch.neighbors]]
+
+    def _pair_repulsion(self, element: Tensor, distances: Tensor, contact: Tensor, batch: AtomicBatch) -> Tensor:
         """Ziegler-Biersack-Littmark screened repulsion, [n_atoms, max_neighbors] eV per directed pair.
 
         It is faded out at the sum of the covalent radii, so bonds at rest hardly feel it.
         Ziegler, Biersack & Littmark, "The Stopping and Range of Ions in Matter" (1985), eq. 2-60.
         """
-        neighbor_element = element[batch.neighbors]
         charge = self.nuclear_charge.to(distances.dtype)
-        radius = self.covalent_radius.to(distances.dtype)
-        charge_i, charge_j = charge[element].unsqueeze(-1), charge[neighbor_element]
+        charge_i, charge_j = charge[element].unsqueeze(-1), charge[element[batch.neighbors]]
         screening_length = 0.88534 * BOHR_ANG / (charge_i**0.23 + charge_j**0.23).clamp(min=1.0)
         x = distances / screening_length
         screening = (
@@ -145,8 +150,7 @@ class PaiNN(nn.Module):
             + 0.28022 * torch.exp(-0.40290 * x)
             + 0.02817 * torch.exp(-0.20162 * x)
         )
-        fade = smooth_envelope(distances / (radius[element].unsqueeze(-1) + radius[neighbor_element]))
-        return COULOMB_EV_ANG * charge_i * charge_j / distances * screening * fade * batch.mask
+        return COULOMB_EV_ANG * charge_i * charge_j / distances * screening * smooth_envelope(contact) * batch.mask
 
 
 class Message(nn.Module):
@@ -230,6 +234,11 @@ def smooth_envelope(x: Tensor) -> Tensor:
     rest = 1 + x * (3 + x * (6 + x * (10 + x * (15 + x * 21))))
     gap = (1 - x).clamp(min=0)
     return gap * gap * gap * rest
+
+
+def outside_core(contact: Tensor) -> Tensor:
+    """0 where atoms overlap, 1 from `CORE_OUTER` on, smooth between; of distances over covalent radii."""
+    return 1 - smooth_envelope(((contact - CORE_INNER) / (CORE_OUTER - CORE_INNER)).clamp(min=0))
 
 
 def radial_basis(distances: Tensor, n_rbf: int, cutoff: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -54,5 +54,18 @@ def plot_nve(trajectory: Trajectory, temperature_k: float, path: Path) -> None:
     bond.set_ylabel("largest bond change / Å")
     for axes in (displacement, bond):
         axes.set_xlabel("time / ps")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_training(losses: Sequence[tuple[int, float]], path: Path) -> None:
+    """Loss against steps."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    steps, values = zip(*losses, strict=True)
+    axes.plot(steps, values)
+    axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss / (eV/Å)")
+    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -123,7 +123,8 @@ def _page(name: str, rows: Sequence[Row]) -> str:
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
 div {{ overflow-x: auto; }} img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; }} th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; }}
 .failed, .killed {{ color: #b00020; }} .skipped {{ color: #8a6d00; }}
 </style></head><body>
 <h1>{escape(name)}</h1>
@@ -148,7 +149,10 @@ def _speedup_figure(rows: Sequence[Row]) -> str | None:
     figure, axes = plt.subplots(figsize=(9, 1 + 0.4 * len(timed)), layout="constrained")
     values = [result.metrics["speedup_vs_baseline"] for result in timed]
     errors = [
-        [abs(result.metrics["speedup_vs_baseline"] - result.metrics[f"speedup_vs_baseline_ci_{end}"]) for result in timed]
+        [
+            abs(result.metrics["speedup_vs_baseline"] - result.metrics[f"speedup_vs_baseline_ci_{end}"])
+            for result in timed
+        ]
         for end in ("low", "high")
     ]
     axes.barh([label(result.config) for result in timed], values, xerr=errors, color="#4477aa")

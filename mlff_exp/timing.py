@@ -44,7 +44,9 @@ class Ratio:
     ci_high: float
 
 
-def measure(candidates: Mapping[str, Candidate], device: torch.device, description: str = "timing") -> dict[str, Timing]:
+def measure(
+    candidates: Mapping[str, Candidate], device: torch.device, description: str = "timing"
+) -> dict[str, Timing]:
     """Time several candidates in alternating blocks A B C A B C …, so that drift of the machine hits all alike.
 
     Every call is timed alone, from an idle device to its end, by device events on CUDA and the wall clock on a
@@ -72,7 +74,7 @@ def measure(candidates: Mapping[str, Candidate], device: torch.device, descripti
             candidate.call(len(samples[name]))
             for _ in range(calls_per_block[name]):
                 number = len(samples[name])
-                samples[name].append(clock.time_ms(lambda c=candidate.call, n=number: c(n)))
+                samples[name].append(clock.time_ms(candidate.call, number))
     return {
         name: Timing(tuple(values), tuple(warmup[name]), first[name], (calls_per_block[name],) * N_BLOCKS)
         for name, values in samples.items()
@@ -98,8 +100,7 @@ def mad_ms(timing: Timing) -> float:
 def median_interval_ms(timing: Timing) -> tuple[float, float]:
     """Bootstrap interval of the median over blocks, ms."""
     blocks = _block_medians(timing)
-    interval = _bootstrap((blocks,), lambda a, axis: np.median(a, axis=axis))
-    return interval
+    return _bootstrap((blocks,), lambda a, axis: np.median(a, axis=axis))
 
 
 def ratio(numerator: Timing, denominator: Timing) -> Ratio:
@@ -135,7 +136,7 @@ def _warm_up(call: Callable[[int], object], clock: _WallClock | _DeviceClock) ->
     """Call until the medians of the last two windows agree."""
     times: list[float] = []
     while len(times) < MAX_WARMUP_CALLS:
-        times.append(clock.time_ms(lambda: call(len(times))))
+        times.append(clock.time_ms(call, len(times)))
         if len(times) >= max(MIN_WARMUP_CALLS, 2 * WARMUP_WINDOW):
             now = np.median(times[-WARMUP_WINDOW:])
             before = np.median(times[-2 * WARMUP_WINDOW : -WARMUP_WINDOW])
@@ -148,9 +149,9 @@ class _WallClock:
     def synchronize(self) -> None:
         pass
 
-    def time_ms(self, call: Callable[[], object]) -> float:
+    def time_ms(self, call: Callable[[int], object], number: int) -> float:
         started = time.perf_counter_ns()
-        call()
+        call(number)
         return (time.perf_counter_ns() - started) / 1e6
 
 
@@ -162,9 +163,9 @@ class _DeviceClock:
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
-    def time_ms(self, call: Callable[[], object]) -> float:
+    def time_ms(self, call: Callable[[int], object], number: int) -> float:
         self.start.record()
-        call()
+        call(number)
         self.end.record()
         self.end.synchronize()
         return float(self.start.elapsed_time(self.end))

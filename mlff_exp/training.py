@@ -31,11 +31,11 @@ class Schedule:
         log_every: steps between reports.
     """
 
-    steps: int = 30_000
+    steps: int = 24_000
     atoms_per_step: int = 192
     learning_rate: float = 1e-3
     warmup_steps: int = 500
-    energy_weight: float = 2.0
+    energy_weight: float = 10.0
     ema_decay: float = 0.999
     log_every: int = 250
 
@@ -68,14 +68,14 @@ class EqualSizeBatches:
             )
 
     def epoch(self, rng: np.random.Generator | None) -> Iterator[tuple[AtomicBatch, Tensor, Tensor]]:
-        """Every structure once, with energies [n_systems] eV and forces [n_atoms, 3] eV/Å; shuffled if there is an rng."""
+        """Every structure once, shuffled if there is an rng: batch, energies [n_systems] eV, forces [n_atoms, 3] eV/Å."""
         plan: list[tuple[int, npt.NDArray[np.int64]]] = []
         for size, (numbers, *_) in self.by_size.items():
             order = np.arange(len(numbers)) if rng is None else rng.permutation(len(numbers))
             per_batch = max(1, self.atoms_per_step // size)
             plan += [(size, order[start : start + per_batch]) for start in range(0, len(order), per_batch)]
         if rng is not None:
-            rng.shuffle(plan)  # type: ignore[arg-type]
+            rng.shuffle(plan)
         for size, chosen in plan:
             index = torch.from_numpy(chosen).to(self.device)
             numbers, positions, energies, forces = (values[index] for values in self.by_size[size])
@@ -123,7 +123,7 @@ def train(
         for batch, energies, forces in batches.epoch(rng):
             loss = _loss(model, batch, energies, forces, schedule.energy_weight)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
             warm_up_and_cosine.step()

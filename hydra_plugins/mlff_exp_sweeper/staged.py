@@ -8,6 +8,7 @@ NO-GO. A plain ``-m`` sweep is an experiment of one stage.
 # can't resolve such annotations then.
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 @dataclass
@@ -52,7 +53,7 @@ class StagedSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
-        self.hydra_context = hydra_context
+        self.loader = hydra_context.config_loader
         self.config: DictConfig = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -70,7 +71,7 @@ class StagedSweeper(Sweeper):
         from mlff_exp.outcome import exit_code, where
 
         master = parse(self.config_without_hydra(self.config))
-        jobs = self._plan(arguments)
+        jobs = self._plan(arguments, master.sweep.stages)
         directory = Path(self.config.hydra.sweep.dir).resolve()
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
@@ -90,40 +91,37 @@ class StagedSweeper(Sweeper):
     @staticmethod
     def config_without_hydra(config: DictConfig) -> DictConfig:
         """The part of a composed configuration that is ours."""
-        return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        ours = deepcopy(config)
+        with read_write(ours), open_dict(ours):
+            del ours["hydra"]
+        return ours
 
-    def _plan(self, arguments: list[str]) -> list[Job]:
-        from mlff_exp.config import UnavailableError, parse
+    def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
+        from mlff_exp.config import Stage, UnavailableError, parse
 
-        given = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        keys = {override.get_key_element() for override in self._parse(given)}
-        stages = OmegaConf.to_container(self.config.sweep.stages) or [{"name": "sweep", "overrides": [], "gate": False}]
-        local = isinstance(self.launcher, BasicLauncher)
+        given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
+        keys = {override.get_key_element() for override in given}
         jobs = []
-        for stage in stages:  # type: ignore[union-attr]
+        for stage in stages or [Stage(name="sweep")]:
             # What was given on the command line wins over what the stage says.
-            own = [item for item in self._parse(stage["overrides"]) if item.get_key_element() not in keys]  # type: ignore
-            for overrides in self._product(self._parse(given) + own):
-                composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-                config = parse(self.config_without_hydra(composed))
+            own = [override for override in self._parse(stage.overrides) if override.get_key_element() not in keys]
+            for overrides in BasicSweeper.split_arguments(given + own, max_batch_size=None)[0]:
+                config = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, overrides)))
                 unavailable = None
-                if local:
+                # A cluster's nodes are not this machine: there each job finds out for itself.
+                if isinstance(self.launcher, BasicLauncher):
                     try:
                         config.on_this_machine()
                     except UnavailableError as error:
-                        if not self.config.sweep.stages:
+                        if not stages:
                             raise
                         unavailable = str(error)
-                jobs.append(Job(stage["name"], stage["gate"], overrides, unavailable))  # type: ignore[index]
+                jobs.append(Job(stage.name, stage.gate, overrides, unavailable))
         return jobs
 
     def _parse(self, overrides: Sequence[str]) -> list[Any]:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self.loader)
         return parser.parse_overrides(list(overrides))
-
-    @staticmethod
-    def _product(overrides: list[Any]) -> list[list[str]]:
-        return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
 
     def _run(self, jobs: list[Job], directory: Path, sweep_id: str | None, store: Any) -> list[tuple[Any, bool]]:
         from tqdm import tqdm
@@ -143,9 +141,7 @@ class StagedSweeper(Sweeper):
                     outcomes.append((self._skip(batch[0], index, directory, sweep_id, store), False))
                 else:
                     launched = [[*job.overrides, f"sweep.id={sweep_id or 'null'}"] for job in batch]
-                    for job, returned in zip(
-                        batch, self.launcher.launch(launched, initial_job_idx=index), strict=True
-                    ):
+                    for job, returned in zip(batch, self.launcher.launch(launched, initial_job_idx=index), strict=True):
                         outcomes.append((returned.return_value, job.gate))
                 bar.update(len(batch))
                 index = end
@@ -161,7 +157,7 @@ class StagedSweeper(Sweeper):
         from mlff_exp.outcome import Outcome
         from mlff_exp.result import Failure, RunResult
 
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, job.overrides)
+        composed = self.loader.load_sweep_config(self.config, job.overrides)
         run_directory = directory / str(number)
         run_directory.mkdir(parents=True)
         resolved = save_resolved(self.config_without_hydra(composed), run_directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from mlff_exp.config import Config
 from mlff_exp.engine import Engine, Prediction, check_finite, graph_breaks, make_engine
 from mlff_exp.environment import describe
 from mlff_exp.metrics import accuracy_vs_fp64
-from mlff_exp.painn import PaiNN
 from mlff_exp.plots import plot_latency
 from mlff_exp.result import RunResult, Timing
 from mlff_exp.tasks import setup
@@ -37,12 +37,12 @@ def run(config: Config, directory: Path) -> RunResult:
     batch = collate([atoms] * batch_size, model.architecture.cutoff, device=device)
     single = collate([atoms], model.architecture.cutoff, device=device)
 
-    engine = _Workload(_make(model, config, config.precision.name, device), batch, config.seed)
+    engine = _Workload(setup.engine(config, model, config.precision.name), batch, config.seed)
     # Before the baselines exist, so that the peak is this engine's alone; the first call compiles.
     first_call_s, peak_memory_mib = engine.first_call()
     after_first_call = engine.engine.compiled_graphs
     eager = make_engine(model, "eager", "fp32", device)
-    same_in_fp32 = engine.engine if config.precision.name == "fp32" else _make(model, config, "fp32", device)
+    same_in_fp32 = engine.engine if config.precision.name == "fp32" else setup.engine(config, model, "fp32")
     workloads = {
         "engine": engine,
         "eager_fp32": _Workload(eager, batch, config.seed),
@@ -72,7 +72,9 @@ def run(config: Config, directory: Path) -> RunResult:
     if peak_memory_mib is not None:
         metrics["peak_memory_mib"] = peak_memory_mib
     np.savez_compressed(
-        directory / "samples.npz", **{name: np.asarray(value.values_ms) for name, value in timing.items()}
+        directory / "samples.npz",
+        allow_pickle=False,
+        **{name: np.asarray(value.values_ms) for name, value in timing.items()},
     )
     plot_latency(timing, directory / "latency.png")
     return RunResult(
@@ -97,9 +99,7 @@ class _Workload:
         generator = torch.Generator().manual_seed(seed)
         shape = (N_GEOMETRIES, *batch.positions.shape)
         moves = torch.randn(shape, generator=generator, dtype=torch.float64).to(batch.positions.device)
-        self.geometries = [
-            batch.with_positions(batch.positions + DISPLACEMENT_ANG * move) for move in moves
-        ]
+        self.geometries = [batch.with_positions(batch.positions + DISPLACEMENT_ANG * move) for move in moves]
         self.evaluated = 0
         self.last: Tensor | None = None
 
@@ -112,8 +112,6 @@ class _Workload:
 
     def first_call(self) -> tuple[float, float | None]:
         """Seconds of the first call, and peak memory in MiB on CUDA."""
-        import time
-
         cuda = self.engine.device.type == "cuda"
         if cuda:
             torch.cuda.synchronize()
@@ -136,11 +134,6 @@ class _Workload:
         samples = len(timing.values_ms) + len(timing.warmup_ms)
         if self.evaluated < samples:
             raise RuntimeError(f"{samples} samples were taken of only {self.evaluated} evaluations")
-
-
-def _make(model: PaiNN, config: Config, precision: str, device: torch.device) -> Engine:
-    mode = getattr(config.engine, "mode", "default")
-    return make_engine(model, config.engine.name, precision, device, mode)  # type: ignore[arg-type]
 
 
 def _speed(timing: dict[str, Timing], batch_size: int, n_atoms: int) -> dict[str, float]:
@@ -181,7 +174,8 @@ def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
         forces.append(prediction.forces[real])
         reference_energies.append(expected.energy)
         reference_forces.append(expected.forces[real])
-    return accuracy_vs_fp64(
-        *(torch.cat(part).cpu().numpy() for part in (energies, forces, reference_energies, reference_forces)),
-        n_atoms.repeat(len(energies)).cpu().numpy(),
+    energy, force, reference_energy, reference_force = (
+        torch.cat(part).cpu().numpy() for part in (energies, forces, reference_energies, reference_forces)
     )
+    counts = n_atoms.repeat(len(energies)).cpu().numpy()
+    return accuracy_vs_fp64(energy, force, reference_energy, reference_force, counts)

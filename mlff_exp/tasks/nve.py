@@ -33,9 +33,7 @@ def run(config: Config, directory: Path) -> RunResult:
     """Relax, prepare the start, integrate, judge."""
     checkpoint, atoms, device = setup.load(config)
     task, model = config.task, checkpoint.model
-    engine = make_engine(
-        model, config.engine.name, config.precision.name, device, getattr(config.engine, "mode", "default")
-    )
+    engine = setup.engine(config, model, config.precision.name)
     relaxed, minimum_energy = _relax(atoms, config.model.checkpoint, device)
     dynamics = Dynamics(engine, [relaxed.copy() for _ in range(task.replicas)], task.timestep_fs)
     rng = np.random.default_rng(config.seed)
@@ -164,7 +162,9 @@ def _series(trajectory: Trajectory) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def _write(directory: Path, trajectory: Trajectory, verdict: Verdict, metrics: dict[str, float], config: Config) -> None:
+def _write(
+    directory: Path, trajectory: Trajectory, verdict: Verdict, metrics: dict[str, float], config: Config
+) -> None:
     np.savez_compressed(
         directory / "trajectory_data.npz",
         steps=trajectory.steps,

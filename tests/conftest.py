@@ -1,0 +1,51 @@
+"""Shared fixtures; nothing here needs Hydra or MLflow, so that GPU tests run on bare compute nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+
+from mlff_exp import checkpoint
+from mlff_exp.painn import Architecture, PaiNN
+
+REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
+
+
+@pytest.fixture(autouse=True)
+def _skip_without_gpu(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+
+
+@pytest.fixture(scope="session")
+def student() -> PaiNN:
+    """The shipped weights, FP32."""
+    return checkpoint.load("student").model
+
+
+@pytest.fixture(scope="session")
+def random_model() -> PaiNN:
+    """Small, with random weights of a size that makes every term matter; FP64."""
+    return make_random_model()
+
+
+def make_random_model(n_features: int = 16, n_interactions: int = 2) -> PaiNN:
+    torch.manual_seed(0)
+    model = PaiNN(Architecture(n_features, n_interactions, 8, 5.0), REFERENCE_ENERGIES)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    return model.cast(torch.float64).requires_grad_(False)
+
+
+@pytest.fixture
+def benzene() -> Atoms:
+    return molecule("C6H6")
+
+
+def rattled(name: str, seed: int, scale: float = 0.08) -> Atoms:
+    atoms = molecule(name)
+    atoms.positions += np.random.default_rng(seed).normal(scale=scale, size=atoms.positions.shape)
+    return atoms

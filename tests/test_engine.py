@@ -1,0 +1,160 @@
+"""Every engine and precision against eager FP64 of the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from mlff_exp.batch import collate
+from mlff_exp.config import COMPILE_MODES, PRECISIONS, Precision
+from mlff_exp.engine import Engine, EngineError, Prediction, check_finite, graph_breaks, make_engine, matmul_arithmetic
+from mlff_exp.painn import PaiNN
+from tests.conftest import rattled
+
+# Largest relative error of the forces, ‖F − F₆₄‖ / ‖F₆₄‖, and of the energy per atom in meV, by precision.
+FORCE_TOLERANCE: dict[Precision, float] = {
+    "fp64": 1e-11,
+    "fp32": 1e-5,
+    "tf32": 5e-3,
+    "fp16_autocast": 1e-2,
+    "bf16_autocast": 5e-2,
+}
+ENERGY_TOLERANCE_MEV: dict[Precision, float] = {
+    "fp64": 1e-8,
+    "fp32": 0.01,
+    "tf32": 2.0,
+    "fp16_autocast": 5.0,
+    "bf16_autocast": 30.0,
+}
+CPU_PRECISIONS: tuple[Precision, ...] = ("fp64", "fp32", "bf16_autocast", "fp16_autocast")
+GPU_ENGINES = [("eager", "default"), *(("compile", mode) for mode in COMPILE_MODES), ("cuda_graph", "default")]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CUTOFF = 5.0
+
+
+def benzenes(n_systems: int) -> list[Atoms]:
+    return [rattled("C6H6", seed) for seed in range(n_systems)]
+
+
+def assert_agrees(engine: Engine, model: PaiNN, systems: list[Atoms], precision: Precision) -> None:
+    batch = collate(systems, CUTOFF, device=engine.device)
+    expected = make_engine(model, "eager", "fp64", engine.device)(batch)
+    for _ in range(3):  # compile, capture, replay
+        prediction = engine(batch)
+    check_finite(prediction, batch, precision)
+    assert prediction.energy.dtype == prediction.forces.dtype == torch.float64
+    n_atoms = batch.per_system(batch.is_atom).sum(dim=1)
+    energy_error = 1e3 * ((prediction.energy - expected.energy).abs() / n_atoms).max().item()
+    force_error = ((prediction.forces - expected.forces).norm() / expected.forces.norm()).item()
+    where = f"{engine.name} {precision} {batch.shape_key}"
+    assert energy_error < ENERGY_TOLERANCE_MEV[precision], f"{where}: {energy_error} meV/atom"
+    assert force_error < FORCE_TOLERANCE[precision], f"{where}: {force_error}"
+    assert (prediction.forces[~batch.is_atom] == 0).all()
+
+
+@pytest.mark.parametrize("precision", CPU_PRECISIONS)
+@pytest.mark.parametrize("n_systems", [1, 3])
+def test_eager_on_the_cpu(student: PaiNN, precision: Precision, n_systems: int) -> None:
+    assert_agrees(make_engine(student, "eager", precision, CPU), student, benzenes(n_systems), precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "mode"), [("fp32", "default"), ("bf16_autocast", "reduce-overhead")])
+def test_compiled_on_the_cpu_is_one_graph_per_shape(student: PaiNN, precision: Precision, mode: str) -> None:
+    engine = make_engine(student, "compile", precision, CPU, mode)  # type: ignore[arg-type]
+    breaks = graph_breaks()
+    assert_agrees(engine, student, [*benzenes(2), rattled("H2O", 5)], precision)
+    assert_agrees(engine, student, [*benzenes(2), rattled("CH4", 7)], precision)
+    assert engine.compiled_graphs == 1
+    assert graph_breaks() == breaks
+    assert engine.compile_s > 0
+    assert not engine.uses_cuda_graphs
+
+
+@pytest.mark.slow
+def test_compiled_periodic_system_on_the_cpu(random_model: PaiNN) -> None:
+    box = Atoms("OHHO", positions=np.diag([1.0, 2.2, 3.1, 0.0])[:4, :3] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 2, 2]])
+    box.cell, box.pbc = [4.1, 4.3, 4.7], True
+    assert_agrees(make_engine(random_model, "compile", "fp64", CPU), random_model, [box], "fp64")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n_systems", [1, 3, 16])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
+def test_on_the_gpu(student: PaiNN, name: str, mode: str, precision: Precision, n_systems: int) -> None:
+    engine = make_engine(student, name, precision, CUDA, mode)  # type: ignore[arg-type]
+    breaks = graph_breaks()
+    assert_agrees(engine, student, benzenes(n_systems), precision)
+    assert graph_breaks() == breaks
+    assert engine.uses_cuda_graphs == (name == "cuda_graph" or (name == "compile" and mode != "default"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
+def test_mixed_molecules_and_new_positions_on_the_gpu(student: PaiNN, name: str, mode: str) -> None:
+    engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
+    assert_agrees(engine, student, [rattled("C6H6", 1), rattled("H2O", 2)], "fp32")
+    graphs = engine.compiled_graphs
+    assert_agrees(engine, student, [rattled("C6H6", 3), rattled("CH4", 4)], "fp32")
+    assert engine.compiled_graphs == graphs
+
+
+@pytest.mark.gpu
+def test_earlier_predictions_are_not_overwritten_on_the_gpu(student: PaiNN) -> None:
+    for name, mode in GPU_ENGINES:
+        engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
+        first_batch, second_batch = (collate([rattled("C6H6", seed)], CUTOFF, device=CUDA) for seed in (0, 1))
+        first = engine(first_batch)
+        kept = first.forces.clone()
+        second = engine(second_batch)
+        assert torch.equal(first.forces, kept), name
+        assert not torch.equal(second.forces, kept), name
+
+
+@pytest.mark.gpu
+def test_same_bits_twice_on_the_gpu(student: PaiNN) -> None:
+    batch = collate(benzenes(16), CUTOFF, device=CUDA)
+    for name, mode in GPU_ENGINES:
+        engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
+        first, second = engine(batch), engine(batch)
+        assert torch.equal(first.energy, second.energy), name
+        assert torch.equal(first.forces, second.forces), name
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("eager", "tf32"), ("cuda_graph", "fp32")])
+def test_what_needs_cuda_is_refused_on_a_cpu(student: PaiNN, engine: str, precision: str) -> None:
+    with pytest.raises(EngineError, match="needs a CUDA GPU; the device is 'cpu'"):
+        make_engine(student, engine, precision, CPU)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fused", "fp32", CPU), r"engine='fused' is not one of: eager, compile, cuda_graph"),
+        (("eager", "fp8", CPU), r"precision='fp8' is not one of: fp64, fp32, tf32, fp16_autocast, bf16_autocast"),
+        (("compile", "fp32", CPU, "fast"), r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
+    ],
+)
+def test_unknown_words_are_refused(student: PaiNN, arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_engine(student, *arguments)  # type: ignore[arg-type]
+
+
+def test_non_finite_predictions_are_refused_by_system(student: PaiNN) -> None:
+    batch = collate(benzenes(3), CUTOFF)
+    forces = torch.zeros(36, 3, dtype=torch.float64)
+    forces[13, 1] = torch.inf
+    with pytest.raises(FloatingPointError, match=r"fp16_autocast gave NaN or infinite .* systems \[1\] of 3"):
+        check_finite(Prediction(torch.zeros(3, dtype=torch.float64), forces), batch, "fp16_autocast")
+
+
+def test_an_engine_leaves_no_trace(student: PaiNN) -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
+    with matmul_arithmetic("tf32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert torch.backends.cuda.matmul.fp32_precision == before
+    make_engine(student, "eager", "fp64", CPU)
+    assert student.dtype == torch.float32

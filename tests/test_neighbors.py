@@ -1,0 +1,100 @@
+"""The neighbour matrix against ASE's neighbour list, and the rules that make its adjoint a gather."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.neighborlist import primitive_neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS, gather_neighbors, neighbor_matrix
+from mlff_exp.painn import neighbor_vectors
+from tests.conftest import rattled
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_cell(seed: int) -> Atoms:
+    """Skewed cells down to half the cutoff, any mixture of periodic directions."""
+    rng = np.random.default_rng(seed)
+    cell = np.diag(rng.uniform(2.5, 8, size=3)) + rng.uniform(-1, 1, size=(3, 3))
+    n_atoms = int(rng.integers(1, 6))
+    scaled = rng.uniform(-1, 2, size=(n_atoms, 3))
+    return Atoms(["H"] * n_atoms, positions=scaled @ cell, cell=cell, pbc=rng.random(3) < 0.7)
+
+
+def listed(batch: AtomicBatch, cutoff: float) -> set[tuple[int, int, tuple[float, ...]]]:
+    vectors = neighbor_vectors(batch, cutoff)
+    rows, columns = torch.nonzero(batch.mask & (vectors.norm(dim=-1) < cutoff), as_tuple=True)
+    return {
+        (int(i), int(batch.neighbors[i, k]), tuple(vectors[i, k].numpy().round(6) + 0.0))
+        for i, k in zip(rows, columns, strict=True)
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds)
+def test_every_pair_within_the_cutoff_is_there_once(seed: int) -> None:
+    atoms = random_cell(seed)
+    batch = collate([atoms], 4.0, skin=0.5)
+    first, second, vectors = primitive_neighbor_list("ijD", atoms.pbc, atoms.cell, atoms.positions, 4.0)
+    expected = {
+        (int(i), int(j), tuple(vector.round(6) + 0.0)) for i, j, vector in zip(first, second, vectors, strict=True)
+    }
+    assert listed(batch, 4.0) == expected
+    assert len(first) == len(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, others=st.integers(0, 2))
+def test_reverse_is_an_involution_that_swaps_the_atoms_of_a_pair(seed: int, others: int) -> None:
+    batch = collate([random_cell(seed + index) for index in range(1 + others)], 4.0)
+    slots = torch.arange(batch.reverse.numel())
+    reverse = batch.reverse.flatten()
+    assert (reverse[reverse] == slots).all()
+    width = batch.neighbors.shape[1]
+    assert (batch.neighbors.flatten()[reverse] == slots // width).all()
+    assert (batch.mask.flatten()[reverse] == batch.mask.flatten()).all()
+    assert batch.shifts is None or (batch.shifts.flatten(0, 1)[reverse] == -batch.shifts.flatten(0, 1)).all()
+
+
+def test_gather_and_its_adjoint_to_second_order() -> None:
+    batch = collate([rattled("H2O", 0), rattled("CH4", 1)], 5.0)
+    values = torch.randn(batch.positions.shape[0], 2, dtype=torch.float64, requires_grad=True)
+
+    def gather(x: torch.Tensor) -> torch.Tensor:
+        return gather_neighbors(x, batch.neighbors, batch.reverse)
+
+    assert torch.equal(gather(values), values[batch.neighbors])
+    assert torch.autograd.gradcheck(gather, values)
+    assert torch.autograd.gradgradcheck(lambda x: gather(x).square(), values)
+
+
+@pytest.mark.parametrize("n_atoms", [1, 2, ALL_PAIRS_MAX_ATOMS, ALL_PAIRS_MAX_ATOMS + 1])
+def test_small_molecules_get_all_pairs_and_larger_ones_a_list(n_atoms: int) -> None:
+    atoms = Atoms(["H"] * n_atoms, positions=np.arange(n_atoms)[:, None] * [[1.5, 0, 0]])
+    matrix = neighbor_matrix(atoms, cutoff=5.0)
+    assert int(matrix.mask.sum()) == (
+        n_atoms * (n_atoms - 1) if n_atoms <= ALL_PAIRS_MAX_ATOMS else sum(2 * (n_atoms - k) for k in (1, 2, 3))
+    )
+
+
+def test_a_system_too_large_for_its_slots_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 atoms does not fit into 2 slots"):
+        collate([rattled("H2O", 0)], 5.0, n_slots=2)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms(), "empty structure"),
+        (Atoms("HO", positions=[[0, 0, 0], [np.nan, 0, 0]]), "NaN or infinite for atoms 1 of HO"),
+    ],
+)
+def test_what_no_force_field_can_evaluate_is_refused(atoms: Atoms, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        collate([atoms], 5.0)
