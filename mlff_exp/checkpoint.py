@@ -166,7 +166,9 @@ def _read_safetensors(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def _read_torch(path: Path) -> tuple[str, dict[str, Tensor]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, because torch.load believes in suffixes.
+        with path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, because it holds more than weights: {error}") from error
     except (RuntimeError, EOFError) as error:

@@ -25,6 +25,7 @@ BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the c
 BROKEN_BOND_ANG = 1.0
 TEMPERATURE_TOLERANCE_K = 10.0
 MAX_CORRECTIONS = 4
+RECORD_START_EVERY = 2  # steps; often enough to find a frame close to the temperature
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -205,7 +206,12 @@ class Dynamics:
 
 
 def prepare_start(
-    dynamics: Dynamics, temperature_k: float, settle_ps: float, probe_ps: float, rng: np.random.Generator
+    dynamics: Dynamics,
+    temperature_k: float,
+    settle_ps: float,
+    probe_ps: float,
+    rng: np.random.Generator,
+    progress: Callable[[int], object] | None = None,
 ) -> MDState:
     """Bring relaxed systems to a mean temperature, so that NVE judges the force field and not the start.
 
@@ -220,7 +226,7 @@ def prepare_start(
     batch = dynamics.batch
     velocities = _draw_velocities(dynamics, batch.positions, 2 * temperature_k, rng)
     state = dynamics.state(batch.positions, velocities)
-    settled = dynamics.run(state, _steps(settle_ps, dynamics), 2)
+    settled = dynamics.run(state, _steps(settle_ps, dynamics), RECORD_START_EVERY, progress)
     _refuse_blow_up(settled)
     half = len(settled.steps) // 2
     nearest = half + np.abs(settled.temperature[half:] - temperature_k).argmin(axis=0)
@@ -229,7 +235,7 @@ def prepare_start(
     state = dynamics.state(positions, _draw_velocities(dynamics, positions, temperature_k, rng))
 
     for _ in range(MAX_CORRECTIONS):
-        probe = dynamics.run(state, _steps(probe_ps, dynamics), 2)
+        probe = dynamics.run(state, _steps(probe_ps, dynamics), RECORD_START_EVERY, progress)
         _refuse_blow_up(probe)
         missing_k = temperature_k - probe.temperature.mean(axis=0)
         off = np.abs(missing_k) > TEMPERATURE_TOLERANCE_K

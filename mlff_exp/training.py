@@ -68,7 +68,11 @@ class EqualSizeBatches:
             )
 
     def epoch(self, rng: np.random.Generator | None) -> Iterator[tuple[AtomicBatch, Tensor, Tensor]]:
-        """Every structure once, shuffled if there is an rng: batch, energies [n_systems] eV, forces [n_atoms, 3] eV/Å."""
+        """Every structure once, shuffled if there is an rng.
+
+        Yields:
+            Batch, energies [n_systems] eV, forces [n_atoms, 3] eV/Å.
+        """
         plan: list[tuple[int, npt.NDArray[np.int64]]] = []
         for size, (numbers, *_) in self.by_size.items():
             order = np.arange(len(numbers)) if rng is None else rng.permutation(len(numbers))

@@ -37,11 +37,12 @@ def run(config: Config, directory: Path) -> RunResult:
     relaxed, minimum_energy = _relax(atoms, config.model.checkpoint, device)
     dynamics = Dynamics(engine, [relaxed.copy() for _ in range(task.replicas)], task.timestep_fs)
     rng = np.random.default_rng(config.seed)
-    state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng)
+    with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
+        state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
     state.step = 0
 
     started = time.perf_counter()
-    with tqdm(total=task.n_steps, desc="NVE", unit="step", leave=False) as bar:
+    with tqdm(total=task.n_steps, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
         trajectory = dynamics.run(state, task.n_steps, task.record_every, bar.update)
     seconds = time.perf_counter() - started
 

@@ -1,0 +1,195 @@
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from mlff_exp import StudentForceFieldCalculator
+from mlff_exp.checkpoint import CheckpointError
+from mlff_exp.engine import CompiledEngine, EngineError
+from mlff_exp.systems import water_box
+from tests.conftest import rattled
+
+
+def eager(**arguments: object) -> StudentForceFieldCalculator:
+    return StudentForceFieldCalculator("student", device="cpu", engine="eager", **arguments)  # type: ignore[arg-type]
+
+
+def test_energy_and_forces_agree_with_finite_differences() -> None:
+    atoms = rattled("CH3CH2OH", 0)
+    atoms.calc = eager(dtype=torch.float64)
+    forces = atoms.get_forces()
+    for atom, axis in ((0, 0), (4, 1), (8, 2)):
+        energies = []
+        for step in (1e-4, -1e-4):
+            moved = atoms.copy()
+            moved.calc = atoms.calc
+            moved.positions[atom, axis] += step
+            energies.append(moved.get_potential_energy())
+        assert forces[atom, axis] == pytest.approx(-(energies[0] - energies[1]) / 2e-4, abs=1e-5)
+
+
+def test_counts_evaluations_and_not_cache_hits() -> None:
+    atoms = rattled("H2O", 0)
+    atoms.calc = eager()
+    atoms.get_potential_energy()
+    atoms.get_forces()
+    assert atoms.calc.n_calls == 1
+    atoms.positions += 0.01 * np.arange(9).reshape(3, 3)
+    atoms.get_forces()
+    assert atoms.calc.n_calls == 2
+    stats = atoms.calc.get_timing_stats()
+    assert set(stats) == {"n_calls", "avg_time", "total_time"}
+    assert stats["n_calls"] == 2
+    assert stats["avg_time"] == pytest.approx(stats["total_time"] / 2)
+    atoms.calc.reset()
+    assert atoms.calc.get_timing_stats() == {"n_calls": 0, "avg_time": 0.0, "total_time": 0.0}
+
+
+def test_batch_of_different_molecules_equals_one_by_one() -> None:
+    calculator = eager(dtype=torch.float64)
+    systems = [rattled(name, index) for index, name in enumerate(["C6H6", "H2O", "CH3CH2OH", "CO2"])]
+    results = calculator.calculate_batch(systems)
+    assert calculator.n_calls == 1
+    for atoms, result in zip(systems, results, strict=True):
+        atoms.calc = calculator
+        assert result["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        np.testing.assert_allclose(result["forces"], atoms.get_forces(), atol=1e-9)
+    assert set(calculator.calculate_batch(systems, properties=("energy",))[0]) == {"energy"}
+    assert calculator.calculate_batch([]) == []
+    with pytest.raises(ValueError, match=r"can't give dipole: choose from energy, forces"):
+        calculator.calculate_batch(systems, properties=("energy", "dipole"))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms(), "empty structure"),
+        (Atoms("HO", positions=[[0, 0, 0], [np.nan, 0, 0]]), "NaN"),
+        (Atoms("SiFe", positions=[[0, 0, 0], [0, 0, 2]]), "not trained on Fe, Si; it knows C, H, N, O|H, C, N, O"),
+    ],
+)
+def test_bad_structures_are_refused(atoms: Atoms, message: str) -> None:
+    atoms.calc = eager()
+    with pytest.raises(ValueError, match=message):
+        atoms.get_potential_energy()
+
+
+def test_stress_agrees_with_finite_strain() -> None:
+    box = water_box(8)
+    box.rattle(0.02, rng=np.random.default_rng(0))
+    box.set_cell(box.cell + [[0, 0.3, 0], [0, 0, 0.2], [0.1, 0, 0]], scale_atoms=True)
+    box.calc = eager(dtype=torch.float64, enable_stress=True)
+    assert "stress" in box.calc.implemented_properties
+    stress = voigt_6_to_full_3x3_stress(box.get_stress())
+    for i, j in ((0, 0), (1, 2), (2, 0)):
+        energies = []
+        for step in (1e-5, -1e-5):
+            strain = np.eye(3)
+            strain[i, j] += step / 2
+            strain[j, i] += step / 2
+            strained = box.copy()
+            strained.set_cell(box.cell @ strain, scale_atoms=True)
+            strained.calc = box.calc
+            energies.append(strained.get_potential_energy())
+        assert stress[i, j] == pytest.approx((energies[0] - energies[1]) / 2e-5 / box.get_volume(), abs=1e-6)
+
+
+def test_stress_of_a_molecule_is_refused_and_absent_unless_enabled() -> None:
+    atoms = molecule("H2O")
+    atoms.calc = eager(enable_stress=True)
+    assert np.isfinite(atoms.get_potential_energy())
+    with pytest.raises(ValueError, match="periodic in all three directions"):
+        atoms.get_stress()
+    assert "stress" not in eager().implemented_properties
+
+
+def test_falls_back_to_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(CompiledEngine, "_compile", broken)
+    atoms = rattled("H2O", 0)
+    atoms.calc = StudentForceFieldCalculator(device="cpu")
+    assert atoms.calc.engine == "compile/reduce-overhead"
+    with caplog.at_level(logging.WARNING):
+        energy = atoms.get_potential_energy()
+    assert atoms.calc.engine == "eager"
+    assert "going on with eager: no C compiler" in caplog.text
+    reference = atoms.copy()
+    reference.calc = eager()
+    assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_compiled_logs_warms_up_and_agrees(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("a.logger.of.the.user")
+    with caplog.at_level(logging.INFO, logger=logger.name):
+        calculator = StudentForceFieldCalculator(device="cpu", compile_mode="default", enable_timing=True, logger=logger)
+        calculator.warmup(molecule("H2O"))
+        assert calculator.n_calls == 0
+        atoms = rattled("H2O", 0)
+        atoms.calc = calculator
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    assert [record.name for record in caplog.records if "compil" in record.message] == [logger.name] * 2
+    assert "compiled compile/default in" in caplog.text
+    assert "1 structures in" in caplog.text
+    reference = atoms.copy()
+    reference.calc = eager()
+    assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-4)
+    np.testing.assert_allclose(forces, reference.get_forces(), atol=1e-4)
+
+
+def test_fp16_on_a_cpu_is_fp32_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        calculator = StudentForceFieldCalculator(device="cpu", use_fp16=True, use_compile=False)
+    assert calculator.precision == "fp32"
+    assert "going on in FP32" in caplog.text
+
+
+def test_flags_and_words_choose_the_engine() -> None:
+    assert StudentForceFieldCalculator(device="cpu", use_compile=False).engine == "eager"
+    assert StudentForceFieldCalculator(device="cpu").engine == "compile/reduce-overhead"
+    words = StudentForceFieldCalculator(device="cpu", engine="eager", precision="bf16_autocast")
+    assert (words.engine, words.precision) == ("eager", "bf16_autocast")
+    with pytest.raises(EngineError, match="needs a CUDA GPU"):
+        StudentForceFieldCalculator(device="cpu", engine="cuda_graph")
+    with pytest.raises(ValueError, match="is not one of: fp64, fp32"):
+        StudentForceFieldCalculator(device="cpu", precision="fp8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"dtype=torch.float16 is not one of"):
+        StudentForceFieldCalculator(device="cpu", dtype=torch.float16)
+    with pytest.raises(CheckpointError, match="neither a file nor one of: student"):
+        StudentForceFieldCalculator("nowhere")
+
+
+def test_repr_names_class_and_checkpoint() -> None:
+    assert repr(eager()) == (
+        "StudentForceFieldCalculator(checkpoint='student.safetensors', engine='eager', precision='fp32', device='cpu')"
+    )
+
+
+def test_relaxation_and_dynamics_with_ase() -> None:
+    atoms = rattled("NH3", 0)
+    atoms.calc = eager(dtype=torch.float64)
+    assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=100)
+    atoms.positions += np.random.default_rng(0).normal(scale=0.02, size=(4, 3))
+    start = atoms.get_total_energy()
+    VelocityVerlet(atoms, timestep=0.02).run(50)
+    assert atoms.get_total_energy() == pytest.approx(start, abs=1e-4)
+
+
+def test_no_global_side_effects() -> None:
+    before = (torch.are_deterministic_algorithms_enabled(), torch.get_default_dtype(), torch.is_grad_enabled())
+    atoms = rattled("H2O", 0)
+    atoms.calc = eager()
+    atoms.get_forces()
+    assert before == (torch.are_deterministic_algorithms_enabled(), torch.get_default_dtype(), torch.is_grad_enabled())

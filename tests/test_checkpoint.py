@@ -1,0 +1,152 @@
+"""Checkpoints: what is written is read, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlff_exp import checkpoint
+from mlff_exp.batch import collate
+from mlff_exp.checkpoint import HEADER_KEY, CheckpointError
+from mlff_exp.config import shipped_checkpoints
+from mlff_exp.painn import PaiNN
+from tests.conftest import rattled
+
+
+@pytest.fixture
+def saved(random_model: PaiNN, tmp_path: Path) -> Path:
+    path = tmp_path / "model.anything"
+    checkpoint.save(random_model, path, teacher="none", training_data_sha256="0" * 64)
+    return path
+
+
+def test_round_trip(random_model: PaiNN, saved: Path) -> None:
+    loaded = checkpoint.load(saved)
+    assert loaded.model.elements == random_model.elements
+    assert loaded.header.architecture == random_model.architecture
+    assert torch.equal(loaded.model.reference_energies, random_model.reference_energies)
+    batch = collate([rattled("H2O", 0)], 5.0)
+    expected = random_model(batch)
+    assert torch.allclose(loaded.model.cast(torch.float64)(batch), expected, atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_the_hash_names_the_weights_and_not_the_file(saved: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copy.safetensors"
+    shutil.copy(saved, copied)
+    loaded, again = checkpoint.load(saved), checkpoint.load(copied)
+    assert loaded.weights_sha256 == again.weights_sha256
+    loaded.model.readout[2].bias.data += 1
+    checkpoint.save(loaded.model, copied, teacher="none", training_data_sha256="0" * 64)
+    assert checkpoint.load(copied).weights_sha256 != again.weights_sha256
+
+
+@pytest.mark.parametrize("name", shipped_checkpoints())
+def test_shipped_checkpoints_say_where_they_come_from(name: str) -> None:
+    loaded = checkpoint.load(name)
+    assert loaded.header.teacher.startswith("GFN2-xTB")
+    assert len(loaded.header.training_data_sha256) == 64
+    assert set(loaded.model.elements) >= {"H", "C", "N", "O"}
+
+
+def test_a_pytorch_file_is_told_by_its_content(saved: Path, tmp_path: Path) -> None:
+    loaded = checkpoint.load(saved)
+    path = tmp_path / "weights.safetensors"  # the suffix lies
+    torch.save({"header": loaded.header.to_json(), "weights": loaded.model.state_dict()}, path)
+    assert checkpoint.load(path).weights_sha256 == loaded.weights_sha256
+
+
+def header(saved: Path, **changes: object) -> dict[str, str]:
+    values = json.loads(checkpoint.load(saved).header.to_json())
+    return {HEADER_KEY: json.dumps(values | changes)}
+
+
+def weights(saved: Path) -> dict[str, torch.Tensor]:
+    return dict(checkpoint.load(saved).model.state_dict())
+
+
+def truncated(saved: Path, path: Path) -> None:
+    path.write_bytes(saved.read_bytes()[:-100])
+
+
+def garbage(_: Path, path: Path) -> None:
+    path.write_bytes(os.urandom(8) + b"!" + os.urandom(100))
+
+
+def foreign(_: Path, path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, path)
+
+
+def other_units(saved: Path, path: Path) -> None:
+    save_file(weights(saved), path, metadata=header(saved, units={"length": "bohr"}))
+
+
+def other_format(saved: Path, path: Path) -> None:
+    save_file(weights(saved), path, metadata=header(saved, format="mlff_exp.painn.v9"))
+
+
+def other_element(saved: Path, path: Path) -> None:
+    save_file(weights(saved), path, metadata=header(saved, reference_energies={"Xx": 0.0}))
+
+
+def missing_weight(saved: Path, path: Path) -> None:
+    kept = weights(saved)
+    del kept["embedding.weight"]
+    save_file(kept, path, metadata=header(saved))
+
+
+def nan_weight(saved: Path, path: Path) -> None:
+    changed = weights(saved)
+    changed["embedding.weight"] = changed["embedding.weight"] * torch.nan
+    save_file(changed, path, metadata=header(saved))
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def pickled_code(_: Path, path: Path) -> None:
+    torch.save({"header": Payload(), "weights": {}}, path)
+
+
+def foreign_torch(_: Path, path: Path) -> None:
+    torch.save({"epoch": 3}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (truncated, "corrupt or truncated safetensors"),
+        (garbage, "neither a safetensors nor a PyTorch checkpoint"),
+        (foreign, "foreign safetensors file"),
+        (other_units, "its units are"),
+        (other_format, r"its format is 'mlff_exp.painn.v9', this version reads"),
+        (other_element, "elements that do not exist: Xx"),
+        (missing_weight, r"do not fit its header(.|\n)*embedding.weight"),
+        (nan_weight, "'embedding.weight' holds NaN"),
+        (pickled_code, "refused, because it holds more than weights"),
+        (foreign_torch, "foreign PyTorch file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: object, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "spoiled"
+    spoil(saved, path)  # type: ignore[operator]
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint.load(path)
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_file_lists_the_shipped_names(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a file nor one of: .*student"):
+        checkpoint.load(tmp_path / "nothing")

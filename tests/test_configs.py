@@ -1,0 +1,149 @@
+"""Every file in conf composes and passes the checks; what is wrong is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlff_exp import config as schema
+from mlff_exp import systems
+from mlff_exp.config import Config, ConfigError, FileSystem, UnavailableError, parse
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
+OPTIONS = [
+    f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
+]
+SYSTEMS = [path.stem for path in sorted((CONF / "system").glob("*.yaml"))]
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    schema.register()
+    Plugins.instance()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> Config:
+    return parse(compose("config", overrides=list(overrides)))
+
+
+def test_every_group_is_covered() -> None:
+    tested = {*GROUPS, "system", "hydra"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes(option: str) -> None:
+    group, _, name = option.partition("=")
+    parsed = composed(option)
+    if group != "experiment":
+        assert getattr(parsed, group).name == name
+    else:
+        assert parsed.sweep.name == name
+        assert parsed.sweep.stages
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_builds(name: str, tmp_path: Path) -> None:
+    overrides = [f"system={name}"]
+    if name == "file":
+        path = tmp_path / "water.xyz"
+        path.write_text("3\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\n")
+        overrides.append(f"system.path={path}")
+    atoms = systems.build(composed(*overrides).system)
+    assert len(atoms) >= 3
+    assert atoms.pbc.any() == (name == "water_box")
+
+
+def test_the_keys_are_those_of_the_documentation() -> None:
+    keys = OmegaConf.to_container(compose("config", overrides=["task=nve"]))
+    assert isinstance(keys, dict)
+    assert set(keys) >= {"task", "model", "system", "engine", "precision", "gate", "tracking"}
+    assert set(keys) >= {"batch_size", "device", "seed", "timeout_s", "cold_compile"}
+    assert keys["task"]["duration_ps"] == 100
+    assert keys["task"]["timestep_fs"] == 0.5
+    assert compose("config").task.min_calls == 1000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["batch_size=0"], "batch_size=0 must be greater than 0"),
+        (["seed=-1"], "seed=-1 must not be negative"),
+        (["timeout_s=0"], r"timeout_s=0.0 must be greater than 0"),
+        (["device=tpu"], r"device='tpu' is not one of: auto, cpu, cuda, cuda:<number>"),
+        (["engine.mode=fast"], r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
+        (["system.name=benzen"], r"system.name='benzen' is not one of: .*\(did you mean 'benzene'\?\)"),
+        (["precision.name=fp8"], r"precision.name='fp8' is not one of: fp64, fp32, tf32, fp16_autocast"),
+        (["task.min_calls=0"], "task.min_calls=0 must be greater than 0"),
+        (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
+        (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),
+        (["model.checkpoint=nowhere"], r"model.checkpoint='nowhere' is neither a file nor one of: student"),
+        (["system=file", "system.path=/nowhere.xyz"], r"system.path='/nowhere.xyz' is not a file"),
+        (["system=water_box", "system.n_molecules=10"], "not the cube of a whole number"),
+        (["task=distill", "task.held_out=[H2O]"], r"task.held_out and task.molecules both name H2O"),
+    ],
+)
+def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        composed(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "messages"),
+    [
+        ("bach_size=3", ["bach_size", "legal keys: task, model", "did you mean 'batch_size'?"]),
+        ("task.min_cals=3", ["min_cals", "legal keys: name, min_time_s, min_calls", "did you mean 'min_calls'?"]),
+        ("batch_size=two", ["two", "Integer", "batch_size"]),
+        ("system=benzen", ["system/benzen", "benzene", "water_box"]),
+        ("engine=warp", ["engine/warp", "eager", "compile", "cuda_graph"]),
+        ("system=file", ["missing mandatory value: path"]),
+    ],
+)
+def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
+        composed(override)
+    explained = schema.explain(caught.value)
+    assert all(message in explained for message in messages), explained
+    assert "Config search path" not in explained
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["engine=cuda_graph"], "engine=cuda_graph needs a CUDA GPU; on device=cpu use one of: eager, compile"),
+        (["precision=tf32"], "precision=tf32 needs a CUDA GPU; on device=cpu use one of: fp64, fp32"),
+    ],
+)
+def test_what_a_cpu_cannot_run_is_unavailable(overrides: list[str], message: str) -> None:
+    with pytest.raises(UnavailableError, match=message):
+        composed("device=cpu", *overrides).on_this_machine()
+
+
+def test_a_missing_gpu_is_unavailable_and_auto_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert composed().on_this_machine().device == "cpu"
+    with pytest.raises(UnavailableError, match=r"device=cuda:1: this machine has no CUDA GPU"):
+        composed("device=cuda:1").on_this_machine()
+
+
+def test_a_present_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert composed("engine=cuda_graph", "precision=tf32").on_this_machine().device == "cuda"
+    assert composed("experiment=quickstart").sweep.stages[1].overrides[2] == "precision=fp32,fp16_autocast"
+
+
+def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.xyz"
+    path.write_text("not a structure")
+    with pytest.raises(ConfigError, match=r"broken.xyz.*ASE can't read frame -1"):
+        systems.build(FileSystem(path=str(path)))

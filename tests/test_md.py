@@ -1,0 +1,155 @@
+"""The integrator, the preparation of its start, and the detection of explosions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import LBFGS
+
+from mlff_exp import StudentForceFieldCalculator
+from mlff_exp.batch import AtomicBatch
+from mlff_exp.engine import EagerEngine, Engine, Prediction, make_engine
+from mlff_exp.md import Dynamics, MDState, prepare_start
+from mlff_exp.metrics import internal_degrees_of_freedom
+from mlff_exp.painn import PaiNN
+from mlff_exp.systems import water_box
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def engine(student: PaiNN) -> Engine:
+    return make_engine(student, "eager", "fp64", CPU)
+
+
+def moving(dynamics: Dynamics, seed: int = 0) -> MDState:
+    generator = torch.Generator().manual_seed(seed)
+    velocities = 0.02 * torch.randn(dynamics.batch.positions.shape, generator=generator, dtype=torch.float64)
+    return dynamics.state(dynamics.batch.positions, velocities)
+
+
+def test_same_trajectory_as_ase(engine: Engine) -> None:
+    atoms = molecule("CH3OH")
+    dynamics = Dynamics(engine, [atoms.copy()], timestep_fs=0.5)
+    state = moving(dynamics)
+    atoms.set_velocities(state.velocities.numpy())
+    atoms.calc = StudentForceFieldCalculator(device="cpu", engine="eager", precision="fp64")
+    VelocityVerlet(atoms, timestep=0.5 * units.fs).run(40)
+    trajectory = dynamics.run(state, 40, record_every=10)
+    np.testing.assert_allclose(state.positions.numpy(), atoms.positions, atol=1e-9)
+    assert trajectory.steps.tolist() == [0, 10, 20, 30, 40]
+    assert trajectory.times_ps[-1] == pytest.approx(0.02)
+    assert trajectory.potential[-1, 0] == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+    assert trajectory.kinetic[-1, 0] == pytest.approx(atoms.get_kinetic_energy(), abs=1e-8)
+
+
+def test_time_reversal(engine: Engine) -> None:
+    dynamics = Dynamics(engine, [molecule("H2O")], timestep_fs=0.5)
+    state = moving(dynamics)
+    start = state.positions.clone()
+    dynamics.run(state, 100, 10)
+    state.velocities = -state.velocities
+    dynamics.run(state, 100, 10)
+    assert (state.positions - start).abs().max() < 1e-9
+
+
+def test_energy_fluctuation_shrinks_with_the_square_of_the_timestep(engine: Engine) -> None:
+    fluctuation = []
+    for timestep_fs, n_steps in ((0.5, 200), (0.25, 400)):
+        dynamics = Dynamics(engine, [molecule("H2O")], timestep_fs)
+        trajectory = dynamics.run(moving(dynamics), n_steps, 1)
+        fluctuation.append(float((trajectory.potential + trajectory.kinetic).std()))
+    assert 3 < fluctuation[0] / fluctuation[1] < 5
+
+
+def test_replicas_do_not_feel_each_other(engine: Engine) -> None:
+    both = Dynamics(engine, [molecule("NH3"), molecule("NH3")], 0.5)
+    state = moving(both)
+    alone = Dynamics(engine, [molecule("NH3")], 0.5)
+    second = alone.state(alone.batch.positions, state.velocities[4:].clone())
+    both.run(state, 20, 10)
+    alone.run(second, 20, 10)
+    np.testing.assert_allclose(state.positions[4:].numpy(), second.positions.numpy(), atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "dof"), [("H2O", 3), ("CO2", 4), ("C6H6", 30)])
+def test_the_start_reaches_its_temperature_without_drifting_or_spinning(engine: Engine, name: str, dof: int) -> None:
+    atoms = molecule(name)
+    atoms.calc = StudentForceFieldCalculator(device="cpu", engine="eager", precision="fp64")
+    LBFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
+    assert internal_degrees_of_freedom(atoms.positions, atoms.pbc) == dof
+    dynamics = Dynamics(engine, [atoms.copy(), atoms.copy()], timestep_fs=1.0)
+    state = prepare_start(dynamics, 300.0, settle_ps=0.1, probe_ps=0.25, rng=np.random.default_rng(1))
+    trajectory = dynamics.run(state, 250, 2)
+    assert trajectory.temperature.mean() == pytest.approx(300, abs=60)
+    assert trajectory.momentum.max() < 1e-10
+    masses = atoms.get_masses()[:, None]
+    for positions, velocities in zip(
+        dynamics.batch.per_system(state.positions).numpy(),
+        dynamics.batch.per_system(state.velocities).numpy(),
+        strict=True,
+    ):
+        arms = positions - (masses * positions).sum(axis=0) / masses.sum()
+        angular = np.cross(arms, masses * velocities).sum(axis=0)
+        assert np.abs(angular).max() < 1e-3 * (masses * np.linalg.norm(arms, axis=1)[:, None] * velocities).std()
+
+
+def test_a_single_atom_is_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="no internal degrees of freedom"):
+        Dynamics(engine, [Atoms("H")], 0.5)
+
+
+def test_systems_of_different_sizes_are_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="same number of atoms"):
+        Dynamics(engine, [molecule("H2O"), molecule("CH4")], 0.5)
+
+
+class Scripted(EagerEngine):
+    """The student, until something happens to its forces."""
+
+    def __init__(self, model: PaiNN, after: int, factor: float) -> None:
+        super().__init__(model, "fp32", CPU)
+        self.calls, self.after, self.factor = 0, after, factor
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        self.calls += 1
+        prediction = super().__call__(batch)
+        if self.calls <= self.after:
+            return prediction
+        forces = prediction.forces.clone()
+        forces[4] += self.factor
+        return Prediction(prediction.energy, forces)
+
+
+def test_a_broken_bond_stops_the_run_and_names_the_atoms(student: PaiNN) -> None:
+    dynamics = Dynamics(Scripted(student, after=30, factor=200.0), [molecule("H2O"), molecule("H2O")], 0.5)
+    trajectory = dynamics.run(moving(dynamics), 2000, 5)
+    assert trajectory.blow_up is not None
+    assert trajectory.blow_up.startswith("replica 1 broke apart at step ")
+    assert "the bond of atoms 0 and 1" in trajectory.blow_up
+    assert trajectory.steps[-1] < 2000
+    assert len(trajectory.steps) == len(trajectory.potential)
+
+
+def test_nan_stops_the_run_and_names_the_atoms(student: PaiNN) -> None:
+    dynamics = Dynamics(Scripted(student, after=30, factor=float("nan")), [molecule("H2O"), molecule("H2O")], 0.5)
+    trajectory = dynamics.run(moving(dynamics), 2000, 5)
+    assert trajectory.blow_up is not None
+    assert "replica 1 became NaN or infinite at step 30" in trajectory.blow_up
+
+
+def test_a_periodic_system_rebuilds_its_neighbors_and_conserves_energy(engine: Engine) -> None:
+    box = water_box(8)
+    dynamics = Dynamics(engine, [box], timestep_fs=0.25)
+    first = dynamics.batch
+    state = moving(dynamics)
+    # A common velocity uses up the skin without changing the physics.
+    state.velocities += torch.tensor([0.2, 0.0, 0.0], dtype=torch.float64)
+    trajectory = dynamics.run(state, 150, 5)
+    assert dynamics.batch is not first
+    total = trajectory.potential + trajectory.kinetic
+    assert np.abs(total - total[0]).max() < 0.05
