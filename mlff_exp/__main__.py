@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
-from mlff_exp.outcome import Outcome, exit_code
+from mlff_exp.outcome import EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import row
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def run(composed: DictConfig) -> Outcome:
     if single:
         print("  ".join(cell for cell in row(result).cells if cell))
         print(outcome.summary(config.tracking))
-        raise SystemExit(exit_code([outcome]))
+        raise SystemExit(EXIT_REFUSED if outcome.refused else exit_code([outcome]))
     return outcome
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         if wants_traceback:
             raise
         print(f"mlff-exp: {schema.explain(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_REFUSED)
     except KeyboardInterrupt:
         print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
         sys.exit(130)

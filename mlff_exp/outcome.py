@@ -38,6 +38,16 @@ class Outcome:
             None if failure is None else failure.message,
         )
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was to run and did not finish."""
+        return self.status in ("FAILED", "KILLED")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the configuration turned out to be wrong once the task looked at the files it names."""
+        return self.failure_kind == "ConfigError"
+
     def summary(self, tracking: Tracking) -> str:
         """Where to look next, or what went wrong."""
         lines = []
@@ -59,11 +69,8 @@ def where(tracking: Tracking) -> str:
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """1 if anything failed (2 if it was refused as wrong), else 3 for a NO-GO, else 0."""
+    """1 if anything failed, else 3 for a NO-GO, else 0."""
     outcomes = list(outcomes)
-    failed = [outcome for outcome in outcomes if outcome.status in ("FAILED", "KILLED")]
-    if failed and all(outcome.failure_kind == "ConfigError" for outcome in failed):
-        return EXIT_REFUSED
-    if failed:
+    if any(outcome.failed for outcome in outcomes):
         return EXIT_FAILED
     return EXIT_NO_GO if any(outcome.decision == "NO-GO" for outcome in outcomes) else 0

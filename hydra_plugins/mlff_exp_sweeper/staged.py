@@ -82,9 +82,10 @@ class StagedSweeper(Sweeper):
             page = report.write(directory, master.sweep.name)
         print(f"report: {page}")
         print(where(master.tracking))
-        code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.status in ("FAILED", "KILLED"))
+        # The verdict of an optional row is only a row; that of a gate is the experiment's.
+        code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.failed)
         for outcome, _ in outcomes:
-            if outcome.status in ("FAILED", "KILLED"):
+            if outcome.failed:
                 print(f"{outcome.status}: {outcome.label}: {outcome.failure_message}", file=sys.stderr)
         sys.exit(code)
 

@@ -1,0 +1,208 @@
+"""The command as its users call it, in a directory of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlff_exp.result import RunResult
+
+INFERENCE = ["task=inference", "engine=eager", "system=water", "device=cpu", "task.min_calls=10", "task.min_time_s=0.01"]
+NVE = [
+    "task=nve",
+    "engine=eager",
+    "device=cpu",
+    "task.duration_ps=0.1",
+    "task.settle_ps=0.05",
+    "task.probe_ps=0.1",
+    "gate=seed",
+]
+
+
+def mlff_exp(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlff_exp", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+
+
+def results(directory: Path) -> list[RunResult]:
+    return [RunResult.load(path.parent) for path in sorted(directory.glob("outputs/**/result.json"))]
+
+
+def test_help_says_how_to_use_it(tmp_path: Path) -> None:
+    finished = mlff_exp(tmp_path, "--help")
+    assert finished.returncode == 0
+    for words in ("mlff-exp -m engine=eager,compile", "experiment=quickstart", "precision: bf16_autocast", "Exit codes"):
+        assert words in finished.stdout
+
+
+def test_cfg_shows_the_configuration_and_runs_nothing(tmp_path: Path) -> None:
+    finished = mlff_exp(tmp_path, "--cfg", "job", "batch_size=7")
+    assert finished.returncode == 0
+    assert "batch_size: 7" in finished.stdout
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("batch_size=0", "batch_size=0 must be greater than 0"),
+        ("bach_size=1", "did you mean 'batch_size'?"),
+        ("system=benzen", "Available options in 'system'"),
+        ("device=cpu engine=cuda_graph", "on device=cpu use one of: eager, compile"),
+    ],
+)
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_bad_configuration_is_refused_before_anything_runs(
+    tmp_path: Path, override: str, message: str, multirun: bool
+) -> None:
+    sweep = ["-m", "seed=0,1"] if multirun else []
+    finished = mlff_exp(tmp_path, *sweep, *override.split())
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert results(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
+    finished = mlff_exp(tmp_path, *INFERENCE, "batch_size=2")
+    assert finished.returncode == 0, finished.stderr
+    (result,) = results(tmp_path)
+    assert result.status == "FINISHED"
+    assert result.config["batch_size"] == 2
+    assert result.metrics["graph_breaks"] == result.metrics["recompiles"] == 0
+    for name in ("speedup_vs_baseline", "speedup_vs_fp32", "speedup_vs_single_eager"):
+        low, value, high = (result.metrics[name + end] for end in ("_ci_low", "", "_ci_high"))
+        assert 0 < low <= value * (1 + 1e-9)
+        assert value <= high * (1 + 1e-9)
+    assert result.metrics["force_relative_rmse_vs_fp64_percent"] < 0.01
+    assert len(result.timing["engine"].values_ms) >= 10
+    assert "mlflow.db" in finished.stdout
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    (run,) = client.search_runs(["1"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["latency_median_ms"] == result.metrics["latency_median_ms"]
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert names == {"result.json", "config.yaml", "samples.npz", "latency.png"}
+
+
+@pytest.mark.slow
+def test_a_sweep_makes_children_of_one_parent_and_goes_on_after_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_bytes(b"not a checkpoint")
+    finished = mlff_exp(tmp_path, "-m", *INFERENCE, "model.checkpoint=broken,student", "batch_size=1,2")
+    assert finished.returncode == 1
+    assert "neither a safetensors nor a PyTorch checkpoint" in finished.stderr
+    assert sorted(result.status for result in results(tmp_path)) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+
+    from mlflow import MlflowClient
+
+    runs = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db").search_runs(["1"])
+    (parent,) = [run for run in runs if "sweep" in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(run.info.status for run in children) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    assert len(runs) == 5
+    (page,) = tmp_path.glob("outputs/*/*/report.html")
+    assert page.read_text().count("<tr") == 5
+    assert 'src="data:image/png;base64,' in page.read_text()
+
+
+@pytest.mark.slow
+def test_offline_writes_no_store_and_sync_uploads_later(tmp_path: Path) -> None:
+    assert mlff_exp(tmp_path, "-m", *INFERENCE, "seed=0,1", "tracking=offline").returncode == 0
+    assert not (tmp_path / "mlruns").exists()
+    command = [sys.executable, "-c", "from mlff_exp.tracking import sync_main; sync_main()", "outputs"]
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120) for _ in range(2)
+    )
+    assert first.stdout == "2 runs uploaded\n"
+    assert second.stdout == "0 runs uploaded\n"
+
+
+@pytest.mark.slow
+def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
+    go = mlff_exp(tmp_path, *NVE)
+    assert go.returncode == 0, go.stdout + go.stderr
+    no_go = mlff_exp(tmp_path, *NVE, "gate.criteria.temperature_mean_k.max=10")
+    assert no_go.returncode == 3
+    assert "NO-GO" in no_go.stdout
+    first, second = results(tmp_path)
+    assert first.verdict is not None
+    assert second.verdict is not None
+    assert (first.verdict.decision, second.verdict.decision) == ("GO", "NO-GO")
+    assert second.status == "FINISHED"
+    assert second.verdict.reasons[0].startswith("temperature_mean_k is ")
+    assert set(first.artifacts) == {"validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"}
+    assert first.metrics["momentum_error"] < 1e-10
+    assert first.metrics["finite_difference_error_ev_per_ang"] < 1e-4
+
+
+@pytest.mark.slow
+def test_stages_skip_what_cannot_run_and_stop_at_a_gate(tmp_path: Path) -> None:
+    experiment = tmp_path / "mine" / "experiment" / "tiny.yaml"
+    experiment.parent.mkdir(parents=True)
+    stages = [
+        {"name": "arithmetic", "overrides": [*INFERENCE, "precision=tf32,fp32"]},
+        {"name": "stability", "gate": True, "overrides": [*NVE, "gate.criteria.temperature_mean_k.max=10"]},
+        {"name": "never", "overrides": [*INFERENCE, "batch_size=64"]},
+    ]
+    sweep = {"sweep": {"name": "tiny", "stages": stages}, "hydra": {"mode": "MULTIRUN"}}
+    experiment.write_text("# @package _global_\n" + json.dumps(sweep))
+    finished = mlff_exp(tmp_path, "-cd", "mine", "experiment=tiny", "tracking=offline", "seed=5")
+    assert finished.returncode == 3, finished.stdout + finished.stderr
+    skipped, timed, gate = results(tmp_path)
+    assert skipped.status == "SKIPPED"
+    assert skipped.failure is not None
+    assert "needs a CUDA GPU" in skipped.failure.message
+    assert (timed.status, timed.config["precision"]["name"]) == ("FINISHED", "fp32")
+    assert gate.verdict is not None
+    assert gate.verdict.decision == "NO-GO"
+    assert {result.config["seed"] for result in (skipped, timed, gate)} == {5}
+    assert "the stages after the gate are not run" in finished.stdout
+
+
+def long_run(tmp_path: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "mlff_exp", *NVE, "task.duration_ps=100", "tracking=offline", *overrides]
+
+
+def test_a_timeout_is_a_result(tmp_path: Path) -> None:
+    finished = subprocess.run(long_run(tmp_path, "timeout_s=8"), cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    assert finished.returncode == 1
+    (result,) = results(tmp_path)
+    assert result.status == "KILLED"
+    assert result.failure is not None
+    assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    worker = _wait_for_worker(process.pid)
+    os.kill(worker if number is signal.SIGKILL else process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (1 if number is signal.SIGKILL else 130), errors
+    (result,) = results(tmp_path)
+    assert result.status == "KILLED"
+    assert result.failure is not None
+    assert result.failure.kind == ("killed" if number is signal.SIGKILL else "interrupted")
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def _wait_for_worker(parent: int) -> int:
+    """The worker is the child in a session of its own."""
+    for _ in range(600):
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for child in map(int, children):
+            if os.getsid(child) == child:
+                return child
+        time.sleep(0.05)
+    raise AssertionError("no worker appeared")
