@@ -147,8 +147,8 @@ class DistillTask:
     """Sample molecules, label them with the teacher and train a student.
 
     Attributes:
-        molecules: names in ASE's g2 collection to train on.
-        held_out: names that only measure the errors.
+        molecules: names in ASE's g2 collection.
+        held_out: those of them that are not trained on and measure the errors.
         dataset: an npz of labelled structures to use instead of making one.
         md_temperatures_k, md_frames, md_stride, rattled, scaled, dimers, water_clusters: see `data.Sampling`.
         n_features, n_interactions: of the student.
@@ -182,9 +182,11 @@ class DistillTask:
             positive(f"task.{key}", getattr(self, key))
         if not self.molecules:
             raise ConfigError("task.molecules is empty: name at least one molecule of ASE's g2 collection")
-        both = sorted(set(self.molecules) & set(self.held_out))
-        if both:
-            raise ConfigError(f"task.held_out and task.molecules both name {', '.join(both)}")
+        unknown = sorted(set(self.held_out) - set(self.molecules))
+        if unknown:
+            raise ConfigError(f"task.held_out names {', '.join(unknown)}, which task.molecules does not")
+        if set(self.molecules) == set(self.held_out):
+            raise ConfigError("task.held_out names every molecule: nothing is left to train on")
 
 
 TASKS: dict[str, type] = {"inference": InferenceTask, "nve": NveTask, "distill": DistillTask}

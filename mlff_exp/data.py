@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,10 +165,15 @@ def generate(molecules: Sequence[str], sampling: Sampling, n_workers: int) -> Da
     jobs += [("water", ("H2O",) * (2 + index % 4), 20_000 + index, sampling) for index in clusters]
 
     frames: list[Frame] = []
-    with multiprocessing.get_context("spawn").Pool(n_workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(n_workers, _one_thread) as pool:
         for result in tqdm(pool.imap(_run_job, jobs), total=len(jobs), desc="labelling", unit="job"):
             frames.extend(result)
     return Dataset.from_frames(frames)
+
+
+def _one_thread() -> None:
+    # Before tblite is loaded: more threads than cores would only wait for one another.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _run_job(job: tuple[str, tuple[str, ...], int, Sampling]) -> list[Frame]:

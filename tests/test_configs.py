@@ -90,7 +90,8 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["model.checkpoint=nowhere"], r"model.checkpoint='nowhere' is neither a file nor one of: student"),
         (["system=file", "system.path=/nowhere.xyz"], r"system.path='/nowhere.xyz' is not a file"),
         (["system=water_box", "system.n_molecules=10"], "not the cube of a whole number"),
-        (["task=distill", "task.held_out=[H2O]"], r"task.held_out and task.molecules both name H2O"),
+        (["task=distill", "task.held_out=[C60]"], "task.held_out names C60, which task.molecules does not"),
+        (["task=distill", "task.molecules=[H2O]", "task.held_out=[H2O]"], "nothing is left to train on"),
     ],
 )
 def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:

@@ -82,6 +82,6 @@ def _dataset(config: Config, directory: Path) -> data.Dataset:
         water_clusters=task.water_clusters,
         seed=config.seed,
     )
-    dataset = data.generate([*task.molecules, *task.held_out], sampling, task.workers)
+    dataset = data.generate(task.molecules, sampling, task.workers)
     dataset.save(directory / DATASET_FILE)
     return dataset
