@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch._inductor.config
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -191,9 +192,11 @@ class CompiledEngine:
         graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(
             module, fullgraph=True, dynamic=False, mode=self.mode
         )
-        # CUDA graphs warm up on the first call and record on the second.
-        for _ in range(3 if self.uses_cuda_graphs else 1):
-            graph(*batch.tensors())
+        # On a CPU explicit SIMD code takes a third of the compile time and gains nothing measurable for these gathers.
+        with torch._inductor.config.patch({"cpp.simdlen": 1}):
+            # CUDA graphs warm up on the first call and record on the second.
+            for _ in range(3 if self.uses_cuda_graphs else 1):
+                graph(*batch.tensors())
         if self.uses_cuda_graphs and _counters()["inductor"]["cudagraph_skips"] > skips:
             raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
         self._graphs[batch.shape_key] = graph

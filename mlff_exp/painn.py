@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ase.data import chemical_symbols, covalent_radii
@@ -184,11 +185,72 @@ class Message(nn.Module):
         """
         # The envelope multiplies the whole filter, bias included: that alone makes messages vanish at the cutoff.
         filters = self.filter_net(radial) * envelope.unsqueeze(-1)
-        source = gather_neighbors(self.scalar_net(scalars), batch.neighbors, batch.reverse)
-        to_scalar, to_equivariant, to_direction = (source * filters).chunk(3, dim=-1)
-        source_equivariants = gather_neighbors(equivariants, batch.neighbors, batch.reverse)
-        delta = to_equivariant.unsqueeze(2) * source_equivariants + to_direction.unsqueeze(2) * directions.unsqueeze(-1)
-        return scalars + to_scalar.sum(dim=1), equivariants + delta.sum(dim=1)
+        to_scalars, to_equivariants = _Aggregate.apply(  # type: ignore[no-untyped-call]
+            self.scalar_net(scalars), equivariants, filters, directions, batch.neighbors, batch.reverse
+        )
+        return scalars + to_scalars, equivariants + to_equivariants
+
+
+class _Aggregate(torch.autograd.Function):
+    """Sums of messages over neighbours, eq. 7 and 8, with an adjoint that only gathers from atoms.
+
+    Autograd would gather products of the size of all pairs through ``reverse``. But a pair has the same filter seen
+    from either end, and opposite directions; so the adjoint is again a sum of messages, from the neighbours'
+    gradients. It is written in differentiable operations, because training needs a second derivative.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,  # φ, [n_atoms, 3 n_features]
+        equivariants: Tensor,  # v, [n_atoms, 3, n_features]
+        filters: Tensor,  # W, [n_atoms, max_neighbors, 3 n_features]; equal in a slot and its reverse
+        directions: Tensor,  # r̂, [n_atoms, max_neighbors, 3]; opposite in a slot and its reverse
+        neighbors: Tensor,
+        reverse: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(features, equivariants, filters, directions, neighbors, reverse)
+        to_scalars, through_equivariants, along_directions = (features[neighbors] * filters).chunk(3, dim=-1)
+        to_equivariants = through_equivariants.unsqueeze(2) * equivariants[neighbors]
+        to_equivariants = to_equivariants + along_directions.unsqueeze(2) * directions.unsqueeze(-1)
+        return to_scalars.sum(dim=1), to_equivariants.sum(dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        features, equivariants, filters, directions, neighbors, reverse = ctx.saved_tensors
+        grad_s, grad_v = grads
+        filter_s, filter_v, filter_r = filters.chunk(3, dim=-1)
+        units = directions.unsqueeze(-1)
+
+        # What reaches the sender: the neighbours' gradients through the pair's filter.
+        neighbor_grad_s = gather_neighbors(grad_s, neighbors, reverse)
+        neighbor_grad_v = gather_neighbors(grad_v, neighbors, reverse)
+        sent_v = (filter_v.unsqueeze(2) * neighbor_grad_v).sum(dim=1)
+        grad_features = torch.cat(
+            [
+                (filter_s * neighbor_grad_s).sum(dim=1),
+                (equivariants * sent_v).sum(dim=1),
+                -(filter_r * (neighbor_grad_v * units).sum(dim=2)).sum(dim=1),
+            ],
+            dim=-1,
+        )
+        feature_v = features.chunk(3, dim=-1)[1]
+        grad_equivariants = feature_v.unsqueeze(1) * sent_v
+
+        # What reaches the pair: the receiver's gradient times what the neighbour sent.
+        received_s, received_v, received_r = gather_neighbors(features, neighbors, reverse).chunk(3, dim=-1)
+        own_grad_v = grad_v.unsqueeze(1)
+        neighbor_v = gather_neighbors(equivariants, neighbors, reverse)
+        grad_filters = torch.cat(
+            [
+                received_s * grad_s.unsqueeze(1),
+                received_v * (own_grad_v * neighbor_v).sum(dim=2),
+                received_r * (own_grad_v * units).sum(dim=2),
+            ],
+            dim=-1,
+        )
+        grad_directions = (own_grad_v * (received_r * filter_r).unsqueeze(2)).sum(dim=-1)
+        return grad_features.to(features.dtype), grad_equivariants, grad_filters, grad_directions, None, None
 
 
 class Update(nn.Module):

@@ -18,6 +18,8 @@ from mlff_exp.result import RESULT_FILE, Failure, RunResult
 
 TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
+# Imported once and inherited by every worker, which is otherwise fresh; without it importing takes longer than many runs.
+PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve", "torch._inductor.compile_fx"]
 
 
 def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> RunResult:
@@ -34,7 +36,9 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
     Raises:
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
     """
-    process = multiprocessing.get_context("spawn").Process(target=_child, args=(config, resolved, directory))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=_child, args=(config, resolved, directory))
     process.start()
     try:
         process.join(config.timeout_s)

@@ -19,7 +19,7 @@ from mlff_exp.result import RunResult, Timing
 from mlff_exp.tasks import setup
 from mlff_exp.timing import Candidate, mad_ms, measure, median_interval_ms, median_ms, p95_ms, ratio
 
-N_GEOMETRIES = 16
+N_GEOMETRIES = 8
 DISPLACEMENT_ANG = 0.05
 
 # What each speedup is measured against: the name of the metric and the key of the timing.
