@@ -300,13 +300,13 @@ def _counters() -> Mapping[str, Mapping[str, int]]:
 @contextlib.contextmanager
 def matmul_arithmetic(precision: Precision) -> Iterator[None]:
     """TF32 for FP32 products on CUDA if the precision says so, IEEE otherwise; restored afterwards."""
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    # Not through torch.backends.cuda.matmul: Inductor reads the older of its two interfaces, and they must not disagree.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager

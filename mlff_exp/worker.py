@@ -18,7 +18,7 @@ from mlff_exp.result import RESULT_FILE, Failure, RunResult
 
 TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
-# Imported once and inherited by every worker, which is otherwise fresh; without it importing takes longer than many runs.
+# Imported once and inherited by every worker on a CPU; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve", "torch._inductor.compile_fx"]
 
 
@@ -36,9 +36,7 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
     Raises:
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=_child, args=(config, resolved, directory))
+    process = _process(config, resolved, directory)
     process.start()
     try:
         process.join(config.timeout_s)
@@ -58,6 +56,16 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return _record(directory, resolved, "KILLED", Failure("killed", f"the process was ended by {name}{hint}"))
     return _record(directory, resolved, "FAILED", Failure("crash", f"the process ended with code {code}"))
+
+
+def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> BaseProcess:
+    arguments = (config, resolved, directory)
+    if config.device.startswith("cuda"):
+        # CUDA does not survive a fork, and importing the compiler touches it.
+        return multiprocessing.get_context("spawn").Process(target=_child, args=arguments)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context.Process(target=_child, args=arguments)
 
 
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:

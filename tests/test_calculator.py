@@ -134,7 +134,9 @@ def test_falls_back_to_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch, cap
 def test_compiled_logs_warms_up_and_agrees(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("a.logger.of.the.user")
     with caplog.at_level(logging.INFO, logger=logger.name):
-        calculator = StudentForceFieldCalculator(device="cpu", compile_mode="default", enable_timing=True, logger=logger)
+        calculator = StudentForceFieldCalculator(
+            device="cpu", compile_mode="default", enable_timing=True, logger=logger
+        )
         calculator.warmup(molecule("H2O"))
         assert calculator.n_calls == 0
         atoms = rattled("H2O", 0)

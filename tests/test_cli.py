@@ -14,7 +14,14 @@ import pytest
 
 from mlff_exp.result import RunResult
 
-INFERENCE = ["task=inference", "engine=eager", "system=water", "device=cpu", "task.min_calls=10", "task.min_time_s=0.01"]
+INFERENCE = [
+    "task=inference",
+    "engine=eager",
+    "system=water",
+    "device=cpu",
+    "task.min_calls=10",
+    "task.min_time_s=0.01",
+]
 NVE = [
     "task=nve",
     "engine=eager",
@@ -38,7 +45,12 @@ def results(directory: Path) -> list[RunResult]:
 def test_help_says_how_to_use_it(tmp_path: Path) -> None:
     finished = mlff_exp(tmp_path, "--help")
     assert finished.returncode == 0
-    for words in ("mlff-exp -m engine=eager,compile", "experiment=quickstart", "precision: bf16_autocast", "Exit codes"):
+    for words in (
+        "mlff-exp -m engine=eager,compile",
+        "experiment=quickstart",
+        "precision: bf16_autocast",
+        "Exit codes",
+    ):
         assert words in finished.stdout
 
 
@@ -175,7 +187,9 @@ def long_run(tmp_path: Path, *overrides: str) -> list[str]:
 
 
 def test_a_timeout_is_a_result(tmp_path: Path) -> None:
-    finished = subprocess.run(long_run(tmp_path, "timeout_s=8"), cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    finished = subprocess.run(
+        long_run(tmp_path, "timeout_s=8"), cwd=tmp_path, capture_output=True, text=True, timeout=90
+    )
     assert finished.returncode == 1
     (result,) = results(tmp_path)
     assert result.status == "KILLED"
@@ -197,12 +211,16 @@ def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.
     assert not Path(f"/proc/{worker}").exists()
 
 
+def _descendants(process: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return children + [below for child in children for below in _descendants(child)]
+
+
 def _wait_for_worker(parent: int) -> int:
-    """The worker is the child in a session of its own."""
-    for _ in range(600):
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for child in map(int, children):
-            if os.getsid(child) == child:
-                return child
+    """The worker is the descendant in a session of its own."""
+    for _ in range(1200):
+        for descendant in _descendants(parent):
+            if os.getsid(descendant) == descendant:
+                return descendant
         time.sleep(0.05)
     raise AssertionError("no worker appeared")

@@ -18,9 +18,7 @@ from mlff_exp.config import Config, ConfigError, FileSystem, UnavailableError, p
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
-OPTIONS = [
-    f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
-]
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 SYSTEMS = [path.stem for path in sorted((CONF / "system").glob("*.yaml"))]
 
 

@@ -103,25 +103,25 @@ def test_mixed_molecules_and_new_positions_on_the_gpu(student: PaiNN, name: str,
 
 
 @pytest.mark.gpu
-def test_earlier_predictions_are_not_overwritten_on_the_gpu(student: PaiNN) -> None:
-    for name, mode in GPU_ENGINES:
-        engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
-        first_batch, second_batch = (collate([rattled("C6H6", seed)], CUTOFF, device=CUDA) for seed in (0, 1))
-        first = engine(first_batch)
-        kept = first.forces.clone()
-        second = engine(second_batch)
-        assert torch.equal(first.forces, kept), name
-        assert not torch.equal(second.forces, kept), name
+@pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
+def test_earlier_predictions_are_not_overwritten_on_the_gpu(student: PaiNN, name: str, mode: str) -> None:
+    engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
+    first_batch, second_batch = (collate([rattled("C6H6", seed)], CUTOFF, device=CUDA) for seed in (0, 1))
+    first = engine(first_batch)
+    kept = first.forces.clone()
+    second = engine(second_batch)
+    assert torch.equal(first.forces, kept)
+    assert not torch.equal(second.forces, kept)
 
 
 @pytest.mark.gpu
-def test_same_bits_twice_on_the_gpu(student: PaiNN) -> None:
+@pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
+def test_same_bits_twice_on_the_gpu(student: PaiNN, name: str, mode: str) -> None:
     batch = collate(benzenes(16), CUTOFF, device=CUDA)
-    for name, mode in GPU_ENGINES:
-        engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
-        first, second = engine(batch), engine(batch)
-        assert torch.equal(first.energy, second.energy), name
-        assert torch.equal(first.forces, second.forces), name
+    engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
+    first, second = engine(batch), engine(batch)
+    assert torch.equal(first.energy, second.energy)
+    assert torch.equal(first.forces, second.forces)
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("eager", "tf32"), ("cuda_graph", "fp32")])
@@ -152,9 +152,11 @@ def test_non_finite_predictions_are_refused_by_system(student: PaiNN) -> None:
 
 
 def test_an_engine_leaves_no_trace(student: PaiNN) -> None:
-    before = torch.backends.cuda.matmul.fp32_precision
+    before = torch.get_float32_matmul_precision()
     with matmul_arithmetic("tf32"):
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-    assert torch.backends.cuda.matmul.fp32_precision == before
+        assert torch.backends.cuda.matmul.allow_tf32
+    with matmul_arithmetic("fp32"):
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == before
     make_engine(student, "eager", "fp64", CPU)
     assert student.dtype == torch.float32
