@@ -300,7 +300,7 @@ def _counters() -> Mapping[str, Mapping[str, int]]:
 @contextlib.contextmanager
 def matmul_arithmetic(precision: Precision) -> Iterator[None]:
     """TF32 for FP32 products on CUDA if the precision says so, IEEE otherwise; restored afterwards."""
-    # Not through torch.backends.cuda.matmul: Inductor reads the older of its two interfaces, and they must not disagree.
+    # Not through torch.backends.cuda.matmul: Inductor reads the older of its two interfaces, which must agree.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
