@@ -87,7 +87,7 @@ def test_bad_structures_are_refused(atoms: Atoms, message: str) -> None:
 def test_stress_agrees_with_finite_strain() -> None:
     box = water_box(8)
     box.rattle(0.02, rng=np.random.default_rng(0))
-    box.set_cell(box.cell + [[0, 0.3, 0], [0, 0, 0.2], [0.1, 0, 0]], scale_atoms=True)
+    box.set_cell(np.add(box.cell, [[0, 0.3, 0], [0, 0, 0.2], [0.1, 0, 0]]), scale_atoms=True)
     box.calc = eager(dtype=torch.float64, enable_stress=True)
     assert "stress" in box.calc.implemented_properties
     stress = voigt_6_to_full_3x3_stress(box.get_stress())

@@ -148,5 +148,5 @@ def test_what_is_wrong_with_a_file_is_named(
 
 
 def test_a_missing_file_lists_the_shipped_names(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a file nor one of: .*student"):
+    with pytest.raises(CheckpointError, match=r"neither a file nor one of: .*student"):
         checkpoint.load(tmp_path / "nothing")
