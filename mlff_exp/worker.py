@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -37,8 +39,9 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
     """
     process = _process(config, resolved, directory)
-    process.start()
     try:
+        with _interrupts_postponed():
+            process.start()
         process.join(config.timeout_s)
     except KeyboardInterrupt:
         _stop(process)
@@ -56,6 +59,25 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return _record(directory, resolved, "KILLED", Failure("killed", f"the process was ended by {name}{hint}"))
     return _record(directory, resolved, "FAILED", Failure("crash", f"the process ended with code {code}"))
+
+
+@contextlib.contextmanager
+def _interrupts_postponed() -> Iterator[None]:
+    """Raise a KeyboardInterrupt after the block instead of inside it.
+
+    One that comes while a process is being started would leave it running, unknown to us.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where signals are never delivered
+        yield
+        return
+    pending: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pending:
+        raise KeyboardInterrupt
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> BaseProcess:

@@ -200,9 +200,12 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    worker = _wait_for_worker(process.pid)
-    os.kill(worker if number is signal.SIGKILL else process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        worker = _wait_for_worker(process.pid)
+        os.kill(worker if number is signal.SIGKILL else process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == (1 if number is signal.SIGKILL else 130), errors
     (result,) = results(tmp_path)
     assert result.status == "KILLED"

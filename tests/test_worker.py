@@ -1,0 +1,38 @@
+"""What the process boundary promises; whole commands are in test_cli.py."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlff_exp import worker
+from mlff_exp.config import Config, Inference
+from mlff_exp.result import RunResult
+
+
+class InterruptedWhileStarting(multiprocessing.get_context("spawn").Process):  # type: ignore[name-defined,misc]
+    def start(self) -> None:
+        super().start()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # where Python would raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = InterruptedWhileStarting(target=time.sleep, args=(600,))
+
+    def fake(*arguments: Any) -> InterruptedWhileStarting:
+        return process
+
+    monkeypatch.setattr(worker, "_process", fake)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run_task(Config(task=Inference()), {}, tmp_path)
+    assert not process.is_alive()
+    failure = RunResult.load(tmp_path).failure
+    assert failure is not None
+    assert failure.kind == "interrupted"
