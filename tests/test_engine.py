@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from ase import Atoms
 
 from mlff_exp.batch import collate
@@ -37,6 +40,13 @@ GPU_ENGINES = [
 ]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CUTOFF = 5.0
+
+
+@pytest.fixture(autouse=True)
+def _few_autotuning_choices() -> Iterator[None]:
+    """Two templates for each product instead of dozens: max-autotune takes a minute less and is the same code."""
+    with torch._inductor.config.patch({"test_configs.max_mm_configs": 2}):
+        yield
 
 
 def benzenes(n_systems: int) -> list[Atoms]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlff_exp import worker
-from mlff_exp.config import Config, Inference
+from mlff_exp.config import Config, InferenceTask
 from mlff_exp.result import RunResult
 
 
-class InterruptedWhileStarting(multiprocessing.get_context("spawn").Process):  # type: ignore[name-defined,misc]
+class InterruptedWhileStarting(SpawnProcess):
     def start(self) -> None:
         super().start()
         os.kill(os.getpid(), signal.SIGINT)
@@ -31,7 +31,7 @@ def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(worker, "_process", fake)
     with pytest.raises(KeyboardInterrupt):
-        worker.run_task(Config(task=Inference()), {}, tmp_path)
+        worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
     assert not process.is_alive()
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
