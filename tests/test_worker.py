@@ -7,7 +7,7 @@ import signal
 import time
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,10 +17,15 @@ from mlff_exp.result import RunResult
 
 
 class InterruptedWhileStarting(SpawnProcess):
-    def start(self) -> None:
-        super().start()
+    started: ClassVar[list[int]] = []
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802 (multiprocessing's name)
+        popen = SpawnProcess._Popen(process)  # type: ignore[attr-defined]
+        InterruptedWhileStarting.started.append(popen.pid)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)  # where Python would raise KeyboardInterrupt
+        time.sleep(0.1)  # where Python would raise KeyboardInterrupt, before anybody knows the new process
+        return popen
 
 
 def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +37,8 @@ def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypat
     monkeypatch.setattr(worker, "_process", fake)
     with pytest.raises(KeyboardInterrupt):
         worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
-    assert not process.is_alive()
+    (pid,) = InterruptedWhileStarting.started
+    assert not Path(f"/proc/{pid}").exists()
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
     assert failure.kind == "interrupted"
