@@ -25,7 +25,7 @@ class Schedule:
     Attributes:
         steps: gradient steps.
         atoms_per_step: systems of one size are batched up to about this many atoms.
-        learning_rate: its peak; linear warm-up over ``warmup_steps``, then a cosine down to zero.
+        learning_rate: its peak; linear warm-up over ``warmup_steps`` (a tenth of ``steps`` at most), then a cosine down to zero.
         energy_weight: of the energy error per atom (eV) against the force error (eV/Å).
         ema_decay: of the moving average of the weights, which is what is kept.
         log_every: steps between reports.
@@ -182,7 +182,8 @@ def _loss(model: PaiNN, batch: AtomicBatch, energies: Tensor, forces: Tensor, en
 
 
 def _learning_rate(step: int, schedule: Schedule) -> float:
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
-    fraction = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    warmup_steps = min(schedule.warmup_steps, schedule.steps // 10)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    fraction = (step - warmup_steps) / max(1, schedule.steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))

@@ -14,6 +14,7 @@ import pytest
 
 from mlff_exp.result import RunResult
 
+ROOT = Path(__file__).resolve().parent.parent
 INFERENCE = [
     "task=inference",
     "engine=eager",
@@ -227,3 +228,24 @@ def _wait_for_worker(parent: int) -> int:
                 return descendant
         time.sleep(0.05)
     raise AssertionError("no worker appeared")
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_in_another_directory(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for command in (
+        ("build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)),
+        ("pip", "install", "--quiet", "--no-deps", "--target", str(site), "WHEEL"),
+    ):
+        words = [str(next(tmp_path.glob("*.whl"))) if word == "WHEEL" else word for word in command]
+        subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True, cwd=tmp_path, timeout=120)
+    # Before the checkout on the path of imports; -P keeps the current directory from it.
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    script = "import mlff_exp, sys; print(mlff_exp.__file__); from mlff_exp.__main__ import main; main()"
+    finished = subprocess.run(
+        [sys.executable, "-P", "-c", script, *INFERENCE, "tracking=offline"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith(str(site))
+    assert [result.status for result in results(tmp_path)] == ["FINISHED"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from mlff_exp import checkpoint, data, training
@@ -30,6 +31,10 @@ def run(config: Config, directory: Path) -> RunResult:
     torch.manual_seed(config.seed)
     architecture = Architecture(n_features=task.n_features, n_interactions=task.n_interactions)
     student = PaiNN(architecture, data.reference_energies(training_set))
+    try:
+        student.check_elements(chemical_symbols[number] for number in validation_set.atomic_numbers)
+    except ValueError as error:
+        raise ConfigError(f"task.held_out: {error}") from error
     schedule = training.Schedule(
         steps=task.steps,
         atoms_per_step=task.atoms_per_step,
