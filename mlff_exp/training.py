@@ -25,7 +25,7 @@ class Schedule:
     Attributes:
         steps: gradient steps.
         atoms_per_step: systems of one size are batched up to about this many atoms.
-        learning_rate: its peak; linear warm-up over ``warmup_steps`` (a tenth of ``steps`` at most), then a cosine down to zero.
+        learning_rate: its peak; linear warm-up over ``warmup_steps`` or a tenth of ``steps``, then a cosine to zero.
         energy_weight: of the energy error per atom (eV) against the force error (eV/Å).
         ema_decay: of the moving average of the weights, which is what is kept.
         log_every: steps between reports.

@@ -103,7 +103,8 @@ def distill(directory: Path, held_out: str) -> subprocess.CompletedProcess[str]:
     return mlff_exp(
         directory, "task=distill", "task.molecules=[H2O,CH4,CH3OH,NH3]", f"task.held_out=[{held_out}]",
         "task.md_temperatures_k=[300]", "task.md_frames=3", "task.rattled=10", "task.scaled=2", "task.dimers=0",
-        "task.water_clusters=0", "task.n_features=16", "task.n_interactions=1", "task.steps=60", "task.log_every=20",
+        "task.water_clusters=0", "task.n_features=16", "task.n_interactions=1", "task.steps=150", "task.log_every=50",
+        "task.learning_rate=5e-3",
         "device=cpu", "tracking=offline",
     )  # fmt: skip
 
