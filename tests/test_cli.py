@@ -200,7 +200,11 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        long_run(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell makes background jobs deaf to it, and these tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     try:
         worker = _wait_for_worker(process.pid)
         os.kill(worker if number is signal.SIGKILL else process.pid, number)
