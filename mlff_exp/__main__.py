@@ -31,13 +31,15 @@ def run(composed: DictConfig) -> Outcome:
     job = HydraConfig.get()
     directory = Path(job.runtime.output_dir)
     config = schema.parse(composed)
+    schema.refuse_ignored(config, job.overrides.task)
     single = job.mode is RunMode.RUN
     store = tracking.connect(config.tracking) if single or config.sweep.id is not None else None
 
     resolved = schema.save_resolved(composed, directory)
-    result = worker.run_task(config.on_this_machine(), resolved, directory)
-    if store is not None:
-        tracking.log_run(store, directory, config.sweep.id)
+    live = None if store is None else tracking.Live(store, directory, resolved, config.sweep.id)
+    result = worker.run_task(config.on_this_machine(), resolved, directory, live)
+    if store is not None and live is not None:
+        tracking.log_run(store, directory, config.sweep.id, live.run_id)
     outcome = Outcome.of(result, directory)
     if single:
         print("  ".join(cell for cell in row(result).cells if cell))

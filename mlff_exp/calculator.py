@@ -18,8 +18,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlff_exp import checkpoint
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import CompileMode, EngineName, Precision
-from mlff_exp.engine import Prediction, check_finite, make_engine
-from mlff_exp.painn import PaiNN
+from mlff_exp.engine import ForceField, Prediction, check_finite, make_engine
 from mlff_exp.stress import virial_stress
 
 
@@ -77,7 +76,7 @@ class StudentForceFieldCalculator(Calculator):
         self.precision: Precision = precision
         self.enable_timing = enable_timing
         self._engine = make_engine(self._model, engine, precision, self.device, compile_mode)
-        self._stress_model: PaiNN | None = None
+        self._stress_model: ForceField | None = None
         if enable_stress:
             self.implemented_properties = [*type(self).implemented_properties, "stress"]
             self._stress_model = deepcopy(self._model).cast(torch.float64).to(self.device)
@@ -150,7 +149,7 @@ class StudentForceFieldCalculator(Calculator):
         )
 
     @property
-    def _model(self) -> PaiNN:
+    def _model(self) -> ForceField:
         return self.checkpoint.model
 
     def _precision_of_flags(self, dtype: torch.dtype, use_fp16: bool) -> Precision:

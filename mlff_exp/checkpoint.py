@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mlff_exp import legacy
 from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
+from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import Architecture, PaiNN
 
 FORMAT = "mlff_exp.painn.v1"
@@ -88,7 +90,7 @@ class Checkpoint:
         weights_sha256: identifies the weights whatever the container.
     """
 
-    model: PaiNN
+    model: PaiNN | LegacyPaiNN
     header: Header
     path: Path
     weights_sha256: str
@@ -130,7 +132,10 @@ def load(name_or_path: str | Path) -> Checkpoint:
     with path.open("rb") as file:
         magic = file.read(9)
     if magic[:4] == b"PK\x03\x04":
-        text, weights = _read_torch(path)
+        content = _read_torch(path)
+        if legacy.is_legacy(content):
+            return _load_legacy(content, path)
+        text, weights = content["header"], content["weights"]
     elif magic[8:9] == b"{":
         text, weights = _read_safetensors(path)
     else:
@@ -164,7 +169,18 @@ def _read_safetensors(path: Path) -> tuple[str, dict[str, Tensor]]:
     return metadata[HEADER_KEY], weights
 
 
-def _read_torch(path: Path) -> tuple[str, dict[str, Tensor]]:
+def _load_legacy(content: Mapping[str, Any], path: Path) -> Checkpoint:
+    try:
+        model = legacy.load(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: a checkpoint of the predecessor, but {error}") from error
+    model.requires_grad_(False)
+    # It has no energies of isolated atoms, and says nothing of its labels.
+    header = Header(model.architecture, dict.fromkeys(model.elements, 0.0), "unknown", "unknown")
+    return Checkpoint(model, header, path, _weights_sha256(model.state_dict()))
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
     try:
         # An open file, because torch.load believes in suffixes.
         with path.open("rb") as file:
@@ -173,9 +189,13 @@ def _read_torch(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise CheckpointError(f"{path}: refused, because it holds more than weights: {error}") from error
     except (RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path}: corrupt or truncated PyTorch file: {error}") from error
-    if not isinstance(content, dict) or set(content) != {"header", "weights"}:
-        raise CheckpointError(f"{path}: a foreign PyTorch file: expected a dict with 'header' and 'weights'")
-    return content["header"], content["weights"]
+    if not legacy.is_legacy(content) and (not isinstance(content, dict) or set(content) != {"header", "weights"}):
+        raise CheckpointError(
+            f"{path}: a foreign PyTorch file: expected a dict with 'header' and 'weights', "
+            "or the predecessor's with 'config' and 'model_state_dict'"
+        )
+    checked: dict[str, Any] = content
+    return checked
 
 
 def _weights_sha256(weights: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -144,57 +145,99 @@ class NveTask:
 
 @dataclass
 class DistillTask:
-    """Sample molecules, label them with the teacher and train a student.
+    """Sample molecules, label them with the teacher and train a student; goes on where an earlier run stopped.
 
     Attributes:
-        molecules: names in ASE's g2 collection.
-        held_out: those of them that are not trained on and measure the errors.
-        dataset: an npz of labelled structures to use instead of making one.
-        md_temperatures_k, md_frames, md_stride, rattled, scaled, dimers, water_clusters: see `data.Sampling`.
+        directory: where labels and states of training are kept between runs.
+        molecules: how many to train on; all of the list if null.
+        validation_molecules: how many of those with unseen scaffolds measure the errors.
+        normal_modes, rattled, stretched, md_share, md_temperatures_k, md_frames, md_stride, dimers, water_clusters:
+            see `sampling.Sampling`.
+        rounds: of active learning: the student's hot dynamics, relabelled.
+        explored_frames, explored_stride: frames of each trajectory, and steps of 1 fs between them.
+        explored_kept: frames that a round adds: those that the student was worst at.
         n_features, n_interactions: of the student.
-        steps, atoms_per_step, learning_rate, energy_weight, ema_decay, log_every: see `training.Schedule`.
+        steps: of the last training.
+        round_steps: of those before a round of active learning.
+        atoms_per_step, learning_rate, energy_weight, ema_decay: see `training.Schedule`.
+        data_fraction: of the molecules that are trained on, for a learning curve.
+        budget_s: stop training after this long; run again to go on.
         workers: processes that label.
     """
 
     name: str = "distill"
-    molecules: list[str] = field(default_factory=list)
-    held_out: list[str] = field(default_factory=list)
-    dataset: str | None = None
-    md_temperatures_k: list[float] = field(default_factory=list)
-    md_frames: int = 70
-    md_stride: int = 10
-    rattled: int = 60
-    scaled: int = 10
-    dimers: int = 1500
-    water_clusters: int = 8
+    directory: str = "outputs/distill"
+    molecules: int | None = None
+    validation_molecules: int = 200
+    normal_modes: int = 16
+    rattled: int = 5
+    stretched: int = 4
+    md_share: float = 0.1
+    md_temperatures_k: list[float] = field(default_factory=lambda: [500.0, 1000.0, 1500.0])
+    md_frames: int = 7
+    md_stride: int = 20
+    dimers: int = 3000
+    water_clusters: int = 24
+    rounds: int = 2
+    explored_frames: int = 10
+    explored_stride: int = 100
+    explored_kept: int = 15_000
     n_features: int = 128
     n_interactions: int = 3
-    steps: int = 24_000
-    atoms_per_step: int = 192
+    steps: int = 150_000
+    round_steps: int = 40_000
+    atoms_per_step: int = 1024
     learning_rate: float = 1e-3
     energy_weight: float = 10.0
-    ema_decay: float = 0.999
-    log_every: int = 250
+    ema_decay: float = 0.9995
+    data_fraction: float = 1.0
+    budget_s: float = 540.0
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for key in ("n_features", "n_interactions", "steps", "atoms_per_step", "learning_rate", "log_every", "workers"):
+        for key in (
+            "validation_molecules", "explored_frames", "explored_stride", "explored_kept", "n_features",
+            "n_interactions", "steps", "round_steps", "atoms_per_step", "learning_rate", "energy_weight",
+            "data_fraction", "budget_s", "workers", "md_frames", "md_stride",
+        ):  # fmt: skip
             positive(f"task.{key}", getattr(self, key))
-        if not self.molecules:
-            raise ConfigError("task.molecules is empty: name at least one molecule of ASE's g2 collection")
-        unknown = sorted(set(self.held_out) - set(self.molecules))
-        if unknown:
-            raise ConfigError(f"task.held_out names {', '.join(unknown)}, which task.molecules does not")
-        if set(self.molecules) == set(self.held_out):
-            raise ConfigError("task.held_out names every molecule: nothing is left to train on")
-
-
-TASKS: dict[str, type] = {"inference": InferenceTask, "nve": NveTask, "distill": DistillTask}
+        for key in ("normal_modes", "rattled", "stretched", "md_share", "dimers", "water_clusters", "rounds"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"task.{key}={getattr(self, key)} must not be negative")
+        if self.molecules is not None:
+            positive("task.molecules", self.molecules)
+        for key in ("ema_decay", "data_fraction", "md_share"):
+            if getattr(self, key) > 1:
+                raise ConfigError(f"task.{key}={getattr(self, key)} must not be above 1")
 
 
 @dataclass
-class ModelConfig:
-    """The force field.
+class AccuracyTask:
+    """Errors of an engine and precision over a labelled set.
+
+    Attributes:
+        dataset: "validation", the set inside the package, or the path of another.
+    """
+
+    name: str = "accuracy"
+    dataset: str = "validation"
+
+    def __post_init__(self) -> None:
+        if self.dataset != "validation" and not Path(self.dataset).expanduser().is_file():
+            raise ConfigError(f"task.dataset={self.dataset!r} is neither a file nor validation")
+
+
+TASKS: dict[str, type] = {
+    "inference": InferenceTask,
+    "accuracy": AccuracyTask,
+    "nve": NveTask,
+    "distill": DistillTask,
+}
+
+
+@dataclass
+class StudentModel:
+    """A force field of our architecture, or of the predecessor's.
 
     Attributes:
         checkpoint: name of a shipped checkpoint, or a path.
@@ -208,6 +251,22 @@ class ModelConfig:
             raise ConfigError(
                 f"model.checkpoint={self.checkpoint!r} is neither a file nor one of: {', '.join(shipped_checkpoints())}"
             )
+
+
+@dataclass
+class AseModel:
+    """Any ASE calculator, as it is: it loops over a batch and takes no engine and no precision.
+
+    Attributes:
+        calculator: its class or function as ``_target_``, and the arguments.
+    """
+
+    name: str = "ase"
+    calculator: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "_target_" not in self.calculator:
+            raise ConfigError("model.calculator needs a _target_, for example tblite.ase.TBLite")
 
 
 @dataclass
@@ -375,7 +434,7 @@ class Config:
     """Everything that determines a run. The groups hold the dataclass of the option that was chosen."""
 
     task: Any = MISSING
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Any = MISSING
     system: Any = MISSING
     engine: Any = MISSING
     precision: PrecisionConfig = MISSING
@@ -405,6 +464,10 @@ class Config:
         import torch
 
         cuda = torch.cuda.is_available()
+        if self.model.name == "ase":
+            # Where the calculator runs is its own affair; batches are handed to it on the CPU.
+            self.device = "cpu"
+            return self
         if self.device == "auto":
             self.device = "cuda" if cuda else "cpu"
         if self.device.startswith("cuda") and not cuda:
@@ -432,6 +495,17 @@ def parse(config: DictConfig) -> Config:
     return parsed
 
 
+def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
+    """Refuse words that would change nothing.
+
+    Raises:
+        ConfigError: an engine or a precision for an ASE calculator.
+    """
+    for override in overrides:
+        if config.model.name == "ase" and re.match(r"\+*(engine|precision)\b", override):
+            raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
+
+
 def register() -> None:
     """Make the schemas known to Hydra, which checks names and types against them while composing."""
     OmegaConf.register_new_resolver("low_precision", _low_precision, replace=True)
@@ -439,7 +513,7 @@ def register() -> None:
     store.store(group="schema", name="config", node=Config)
     schemas: dict[str, dict[str, type]] = {
         "task": TASKS,
-        "model": {"student": ModelConfig},
+        "model": {"student": StudentModel, "ase": AseModel},
         "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
         "engine": {"eager": EagerEngine, "compile": CompileEngine, "cuda_graph": CudaGraphEngine},
         "precision": {"precision": PrecisionConfig},

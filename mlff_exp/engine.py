@@ -20,8 +20,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import COMPILE_MODES, ENGINES, PRECISIONS, CompileMode, EngineName, Precision, choose
+from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import PaiNN
 
+ForceField = PaiNN | LegacyPaiNN
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
 
 
@@ -50,8 +52,8 @@ class Engine(Protocol):
         """The engine and its mode, as in the configuration."""
 
     @property
-    def precision(self) -> Precision:
-        """What arithmetic it runs."""
+    def precision(self) -> str:
+        """What arithmetic it runs: a `Precision`, or "native" for what is not ours."""
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +83,7 @@ class Engine(Protocol):
 
 
 def make_engine(
-    model: PaiNN,
+    model: ForceField,
     engine: EngineName,
     precision: Precision,
     device: torch.device,
@@ -109,7 +111,7 @@ def make_engine(
     return CompiledEngine(frozen, precision, device, mode)
 
 
-def energy_and_forces(model: PaiNN, batch: AtomicBatch, precision: Precision) -> tuple[Tensor, Tensor]:
+def energy_and_forces(model: ForceField, batch: AtomicBatch, precision: Precision) -> tuple[Tensor, Tensor]:
     """E [n_systems] eV and F = −∂E/∂x [n_atoms, 3] eV/Å, both FP64."""
     positions = batch.positions.detach().requires_grad_(True)
     with torch.enable_grad(), _autocast(precision, positions.device):
@@ -126,7 +128,7 @@ class EagerEngine:
     compiled_graphs = 0
     compile_s = 0.0
 
-    def __init__(self, model: PaiNN, precision: Precision, device: torch.device) -> None:
+    def __init__(self, model: ForceField, precision: Precision, device: torch.device) -> None:
         self.model, self.precision, self.device = model, precision, device
         self.cutoff = model.architecture.cutoff
 
@@ -147,7 +149,7 @@ class CompiledEngine:
     backward as one inference graph and nothing is saved between them.
     """
 
-    def __init__(self, model: PaiNN, precision: Precision, device: torch.device, mode: CompileMode) -> None:
+    def __init__(self, model: ForceField, precision: Precision, device: torch.device, mode: CompileMode) -> None:
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
         self.cutoff = model.architecture.cutoff
         self.compile_s = 0.0
@@ -276,7 +278,7 @@ def graph_breaks() -> int:
     return sum(_counters()["graph_break"].values())
 
 
-def check_finite(prediction: Prediction, batch: AtomicBatch, precision: Precision) -> None:
+def check_finite(prediction: Prediction, batch: AtomicBatch, precision: str) -> None:
     """Refuse NaN and infinity; waits for the GPU.
 
     Raises:

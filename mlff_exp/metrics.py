@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ase import units
 
 Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Slope:
 
 
 def accuracy_vs_fp64(
-    energy: Array, forces: Array, reference_energy: Array, reference_forces: Array, n_atoms: Array
+    energy: Array, forces: Array, reference_energy: Array, reference_forces: Array, n_atoms: Counts
 ) -> dict[str, float]:
     """Errors of an engine against eager FP64 of the same weights.
 
@@ -38,6 +40,28 @@ def accuracy_vs_fp64(
         "force_rmse_vs_fp64_mev_per_ang": 1e3 * force_rmse,
         "force_relative_rmse_vs_fp64_percent": 100 * force_rmse / root_mean_square(reference_forces),
     }
+
+
+def accuracy_vs_teacher(
+    energy: Array, forces: Array, teacher_energy: Array, teacher_forces: Array, n_atoms: Counts
+) -> dict[str, float]:
+    """Errors against the labels; R² is that of all force components together.
+
+    Args:
+        energy, teacher_energy: [n_systems] eV.
+        forces, teacher_forces: [n_atoms, 3] eV/Å, without padding.
+        n_atoms: [n_systems].
+    """
+    error = forces - teacher_forces
+    spread = np.square(teacher_forces - teacher_forces.mean()).sum()
+    metrics = {
+        "energy_mae_mev_per_atom": 1e3 * float(np.mean(np.abs(energy - teacher_energy) / n_atoms)),
+        "force_mae_mev_per_ang": 1e3 * float(np.mean(np.abs(error))),
+        "force_rmse_mev_per_ang": 1e3 * root_mean_square(error),
+    }
+    if spread > 0:
+        metrics["force_r2"] = 1 - float(np.square(error).sum() / spread)
+    return metrics
 
 
 def root_mean_square(values: Array) -> float:

@@ -9,7 +9,7 @@ instead of the network, and per-element reference energies are added in FP64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +105,7 @@ class PaiNN(nn.Module):
         Raises:
             ValueError: naming them and the ones it knows.
         """
-        unknown = sorted(set(symbols) - set(self.elements))
-        if unknown:
-            raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(self.elements)}")
+        check_elements(symbols, self.elements)
 
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Energy of each system, [n_systems] eV, FP64."""
@@ -272,6 +270,17 @@ class Update(nn.Module):
         gate_ss, gate_sv, gate_vv = self.scalar_net(torch.cat([scalars, norm], dim=-1)).chunk(3, dim=-1)
         inner = (wide_u * wide_v).sum(dim=1)
         return scalars + gate_ss + gate_sv * inner, equivariants + gate_vv.unsqueeze(1) * wide_u
+
+
+def check_elements(symbols: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse elements that are not known.
+
+    Raises:
+        ValueError: naming them and the known ones.
+    """
+    unknown = sorted(set(symbols) - set(known))
+    if unknown:
+        raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")
 
 
 def neighbor_vectors(batch: AtomicBatch, cutoff: float) -> Tensor:

@@ -11,7 +11,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
+from ase.data import chemical_symbols
 
+from mlff_exp.data import Dataset
 from mlff_exp.md import Trajectory
 from mlff_exp.result import Timing
 
@@ -68,4 +71,38 @@ def plot_training(losses: Sequence[tuple[int, float]], path: Path) -> None:
     axes.set_ylabel("loss / (eV/Å)")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_accuracy(
+    dataset: Dataset,
+    energies: npt.NDArray[np.float64],
+    forces: npt.NDArray[np.float64],
+    reference_energies: Mapping[str, float],
+    path: Path,
+) -> None:
+    """Parity with the teacher and histograms of the errors, of energies per atom and of force components."""
+    figure, ((parity_e, parity_f), (error_e, error_f)) = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
+    per_atom = np.zeros(len(chemical_symbols))
+    for symbol, energy in reference_energies.items():
+        per_atom[chemical_symbols.index(symbol)] = energy
+    isolated = np.add.reduceat(per_atom[dataset.atomic_numbers], dataset.starts)
+    pairs = (
+        (parity_e, error_e, (dataset.energies - isolated) / dataset.counts, (energies - isolated) / dataset.counts,
+         "energy of binding / (eV/atom)", "error / (meV/atom)"),
+        (parity_f, error_f, dataset.forces.ravel(), forces.ravel(), "force / (eV/Å)", "error / (meV/Å)"),
+    )  # fmt: skip
+    for parity, histogram, teacher, student, quantity, error in pairs:
+        parity.hexbin(teacher, student, gridsize=80, bins="log", mincnt=1)
+        ends = [min(teacher.min(), student.min()), max(teacher.max(), student.max())]
+        parity.plot(ends, ends, color="black", lw=0.6)
+        parity.set_xlabel(f"teacher: {quantity}")
+        parity.set_ylabel(f"student: {quantity}")
+        errors = 1000 * (student - teacher)
+        span = np.percentile(np.abs(errors), 99.5)
+        histogram.hist(errors.clip(-span, span), bins=120)
+        histogram.set_yscale("log")
+        histogram.set_xlabel(f"{error}; the outermost half percent at the ends")
+        histogram.set_ylabel("count")
+    figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -21,6 +21,7 @@ COLUMNS = (
     "speedup vs eager FP32",
     "per structure vs single eager",
     "force error vs FP64 / %",
+    "force MAE vs teacher / (meV/Å)",
     "verdict",
 )
 
@@ -60,9 +61,10 @@ def row(result: RunResult) -> Row:
     name = label(result.config)
     if result.failure is not None:
         reason = f"{result.failure.kind}: {result.failure.message.splitlines()[0] if result.failure.message else ''}"
-        return Row(result, (name, result.status, "", "", "", "", reason[:120]))
+        return Row(result, (name, result.status, "", "", "", "", "", reason[:120]))
     latency = f"{metrics['latency_median_ms']:.3f}" if "latency_median_ms" in metrics else ""
     error = metrics.get("force_relative_rmse_vs_fp64_percent")
+    teacher = metrics.get("force_mae_mev_per_ang")
     verdict = "" if result.verdict is None else f"{result.verdict.decision} ({result.verdict.gate})"
     cells = (
         name,
@@ -71,6 +73,7 @@ def row(result: RunResult) -> Row:
         _with_interval(result, "speedup_vs_baseline"),
         _with_interval(result, "speedup_vs_single_eager"),
         "" if error is None else f"{error:.2g}",
+        "" if teacher is None else f"{teacher:.1f}",
         verdict,
     )
     return Row(result, cells)
@@ -80,7 +83,7 @@ def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """For a terminal."""
     table = Table(title=title)
     for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if index in (0, 1, 6) else "right", overflow="fold")
+        table.add_column(column, justify="left" if index in (0, 1, 7) else "right", overflow="fold")
     for item in rows:
         colour = {"FINISHED": None, "SKIPPED": "yellow"}.get(item.result.status, "red")
         if item.result.verdict is not None:

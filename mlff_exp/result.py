@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 RESULT_FILE = "result.json"
+PROGRESS_FILE = "progress.jsonl"
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 
@@ -138,14 +139,47 @@ class RunResult:
             raise ValueError(f"{path} is not a result of this version: {error!r}") from error
 
 
+class Progress:
+    """Metrics of a run that is still going on, a line of JSON each; whoever watches the directory may read along."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / PROGRESS_FILE
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a step."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "metrics": metrics}, allow_nan=False) + "\n")
+
+    def read(self, position: int) -> tuple[list[tuple[int, dict[str, float]]], int]:
+        """What was written since a position in the file, (step, metrics) each, and the position to go on from."""
+        if not self._path.is_file():
+            return [], position
+        with self._path.open() as file:
+            file.seek(position)
+            text = file.read()
+        whole = text[: text.rfind("\n") + 1]  # the last line may still be written
+        records = [json.loads(line) for line in whole.splitlines()]
+        return [(record["step"], record["metrics"]) for record in records], position + len(whole.encode())
+
+
 def label(config: Mapping[str, Any]) -> str:
     """Readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16``."""
-    task, engine = config["task"]["name"], config["engine"]
+    task, model, engine = config["task"]["name"], config["model"], config["engine"]
     if task == "distill":
         return f"distill · {config['task']['n_features']}/{config['task']['n_interactions']}"
-    engine_name = f"{engine['name']}/{engine['mode']}" if "mode" in engine else engine["name"]
+    if model["name"] == "ase":
+        how = ["ase/" + model["calculator"]["_target_"].rpartition(".")[2]]
+    else:
+        how = [
+            f"{engine['name']}/{engine['mode']}" if "mode" in engine else engine["name"],
+            config["precision"]["name"],
+        ]
+        if model["checkpoint"] != "student":
+            how.insert(0, Path(model["checkpoint"]).name)
+    if task == "accuracy":
+        return " · ".join([task, *how])
     size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
-    return " · ".join([task, config["system"]["name"], engine_name, config["precision"]["name"], size])
+    return " · ".join([task, config["system"]["name"], *how, size])
 
 
 def _frozen(value: Any) -> Any:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 
 from mlff_exp.batch import AtomicBatch
-from mlff_exp.painn import PaiNN
+from mlff_exp.engine import ForceField
 
 
-def virial_stress(model: PaiNN, batch: AtomicBatch) -> npt.NDArray[np.float64]:
+def virial_stress(model: ForceField, batch: AtomicBatch) -> npt.NDArray[np.float64]:
     """σ = (1/V) ∂E/∂ε at ε = 0, where ε strains positions and cell alike; eager, in the precision of the weights.
 
     Returns:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mlff_exp.config import ConfigError, Tracking
-from mlff_exp.result import RESULT_FILE, RunResult, label
+from mlff_exp.result import RESULT_FILE, Progress, RunResult, label
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,8 +69,43 @@ def connect(tracking: Tracking) -> Store | None:
     return Store(client, experiment_id)
 
 
-def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
+class Live:
+    """Follows a run that is going on: what it writes as its progress appears in MLflow as it comes."""
+
+    def __init__(self, store: Store, directory: Path, config: Mapping[str, Any], parent_id: str | None = None) -> None:
+        self._store, self._config, self._parent_id = store, config, parent_id
+        self._progress, self._position = Progress(directory), 0
+        self.run_id: str | None = None
+
+    def __call__(self) -> None:
+        """Log what is new; the run appears with its first progress."""
+        from mlflow.entities import Metric
+
+        records, self._position = self._progress.read(self._position)
+        if not records:
+            return
+        if self.run_id is None:
+            self.run_id = _create_run(self._store, self._config, {}, self._parent_id)
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for step, values in records for name, value in values.items()]
+        for start in range(0, len(metrics), METRICS_PER_CALL):
+            self._store.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+
+
+def _create_run(store: Store, config: Mapping[str, Any], tags: Mapping[str, str], parent_id: str | None) -> str:
+    parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
+    run = store.client.create_run(store.experiment_id, run_name=label(config), tags={**tags, **parent})
+    return str(run.info.run_id)
+
+
+def log_run(store: Store, directory: Path, parent_id: str | None = None, live_id: str | None = None) -> str:
     """Upload a finished run's directory, once; returns the id of its MLflow run.
+
+    Args:
+        store: where to.
+        directory: of the run.
+        parent_id: of its sweep.
+        live_id: of its MLflow run, if it was followed by `Live`, which has its series then.
 
     Raises:
         ValueError: the directory holds no valid result.
@@ -81,12 +116,14 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
     result = RunResult.load(directory)
     client = store.client
     tags = {"mlflow.note.content": _note(result), "status": result.status, **_tags(result)}
-    if parent_id is not None:
-        tags["mlflow.parentRunId"] = parent_id
-    run = client.create_run(store.experiment_id, run_name=label(result.config), tags=tags)
-    run_id: str = run.info.run_id
+    if live_id is None:
+        run_id = _create_run(store, result.config, tags, parent_id)
+    else:
+        run_id = live_id
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
     _log_params(client, run_id, result.config)
-    _log_metrics(client, run_id, result)
+    _log_metrics(client, run_id, result, with_series=live_id is None)
     for name in (RESULT_FILE, CONFIG_FILE, *result.artifacts):
         if (directory / name).is_file():
             client.log_artifact(run_id, str(directory / name))
@@ -181,12 +218,12 @@ def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) ->
         client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
 
 
-def _log_metrics(client: MlflowClient, run_id: str, result: RunResult) -> None:
+def _log_metrics(client: MlflowClient, run_id: str, result: RunResult, *, with_series: bool) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in result.metrics.items()]
-    for name, points in result.series.items():
+    for name, points in result.series.items() if with_series else ():
         metrics += [Metric(name, value, now, step) for step, value in points]
     for start in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])

@@ -1,21 +1,31 @@
-"""Fit a student to labelled structures."""
+"""Fit a student to labelled structures, on one device, in as many sittings as it takes."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from ase import Atoms
 from torch import Tensor
 
-from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp import packing
+from mlff_exp.batch import AtomicBatch
 from mlff_exp.data import Dataset
+from mlff_exp.engine import matmul_arithmetic
+from mlff_exp.metrics import accuracy_vs_teacher
+from mlff_exp.packing import Labelled
 from mlff_exp.painn import PaiNN
+
+Array = npt.NDArray[np.float64]
+
+MAX_GRADIENT_NORM = 10.0
 
 
 @dataclass(frozen=True)
@@ -24,145 +34,187 @@ class Schedule:
 
     Attributes:
         steps: gradient steps.
-        atoms_per_step: systems of one size are batched up to about this many atoms.
-        learning_rate: its peak; linear warm-up over ``warmup_steps`` or a tenth of ``steps``, then a cosine to zero.
+        atoms_per_step: structures of about one size are batched up to this many atoms.
+        learning_rate: its peak; linear warm-up over a fiftieth of ``steps``, then a cosine to zero.
         energy_weight: of the energy error per atom (eV) against the force error (eV/Å).
         ema_decay: of the moving average of the weights, which is what is kept.
-        log_every: steps between reports.
+        save_every_s: seconds between states on disk, and between reports.
     """
 
-    steps: int = 24_000
-    atoms_per_step: int = 192
-    learning_rate: float = 1e-3
-    warmup_steps: int = 500
-    energy_weight: float = 10.0
-    ema_decay: float = 0.999
-    log_every: int = 250
+    steps: int
+    atoms_per_step: int
+    learning_rate: float
+    energy_weight: float
+    ema_decay: float
+    save_every_s: float = 30.0
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Of a student against its teacher on a set of structures."""
+class Training:
+    """A training that can be interrupted: it goes on from the last state on disk with the same numbers.
 
-    energy_mae_mev_per_atom: float
-    force_mae_mev_per_ang: float
-    force_rmse_mev_per_ang: float
-    force_r2: float
+    Args:
+        model: to begin with; changed in place.
+        dataset: to fit.
+        schedule: see there.
+        seed: of the order of the structures.
+        device: on CUDA each shape of batch is captured in a CUDA graph: the many small kernels of a second derivative
+            take longer to launch than to run.
+    """
 
+    def __init__(self, model: PaiNN, dataset: Dataset, schedule: Schedule, *, seed: int, device: torch.device) -> None:
+        self.schedule, self.seed, self.device = schedule, seed, device
+        self.model = model.to(device).train().requires_grad_(True)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False)
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[tuple[int, float]] = []
+        self._parameters = list(self.model.parameters())
+        self._learning_rate = torch.tensor(0.0, device=device)
+        self._ema_weight = torch.tensor(0.0, device=device)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=self._learning_rate, weight_decay=1e-6, fused=True, capturable=device.type == "cuda"
+        )
+        self._buckets = packing.buckets(dataset, model.architecture.cutoff, device)
+        self._n_systems = [max(1, schedule.atoms_per_step // bucket.n_slots) for bucket in self._buckets]
+        self._loss = torch.zeros((), device=device, dtype=torch.float64)
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._seen = [0] * len(self._buckets)
 
-class EqualSizeBatches:
-    """Batches of structures with the same number of atoms: no padding, and one topology per size."""
+    def run(self, state: Path, budget_s: float, report: Callable[[Training], None]) -> bool:
+        """Train until it is done or the time is up; ``report`` is called whenever a state was written.
 
-    def __init__(self, dataset: Dataset, cutoff: float, atoms_per_step: int, device: torch.device) -> None:
-        self.cutoff, self.device, self.atoms_per_step = cutoff, device, atoms_per_step
-        self.by_size: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-        self.topology: dict[tuple[int, int], AtomicBatch] = {}
-        for size in np.unique(dataset.counts):
-            part = dataset.select(dataset.counts == size)
-            shape = (len(part), int(size))
-            self.by_size[int(size)] = (
-                torch.from_numpy(part.atomic_numbers.reshape(shape)).to(device),
-                torch.from_numpy(part.positions.reshape(*shape, 3).astype(np.float64)).to(device),
-                torch.from_numpy(part.energies).to(device),
-                torch.from_numpy(part.forces.reshape(*shape, 3).astype(np.float64)).to(device),
-            )
+        Returns:
+            Whether the training is complete.
 
-    def epoch(self, rng: np.random.Generator | None) -> Iterator[tuple[AtomicBatch, Tensor, Tensor]]:
-        """Every structure once, shuffled if there is an rng.
-
-        Yields:
-            Batch, energies [n_systems] eV, forces [n_atoms, 3] eV/Å.
+        Raises:
+            FloatingPointError: the loss became NaN or infinite.
         """
-        plan: list[tuple[int, npt.NDArray[np.int64]]] = []
-        for size, (numbers, *_) in self.by_size.items():
-            order = np.arange(len(numbers)) if rng is None else rng.permutation(len(numbers))
-            per_batch = max(1, self.atoms_per_step // size)
-            plan += [(size, order[start : start + per_batch]) for start in range(0, len(order), per_batch)]
-        if rng is not None:
-            rng.shuffle(plan)
-        for size, chosen in plan:
-            index = torch.from_numpy(chosen).to(self.device)
-            numbers, positions, energies, forces = (values[index] for values in self.by_size[size])
-            batch = replace(
-                self._topology(size, len(chosen)),
-                positions=positions.reshape(-1, 3),
-                atomic_numbers=numbers.reshape(-1),
-            )
-            yield batch, energies, forces.reshape(-1, 3)
-
-    def _topology(self, size: int, n_systems: int) -> AtomicBatch:
-        key = (size, n_systems)
-        if key not in self.topology:
-            # Molecules of one size share their neighbours: every atom has all the others.
-            placeholder = Atoms(numbers=np.ones(size), positions=np.arange(3 * size).reshape(size, 3))
-            self.topology[key] = collate([placeholder] * n_systems, self.cutoff, device=self.device)
-        return self.topology[key]
-
-
-def train(
-    model: PaiNN,
-    dataset: Dataset,
-    schedule: Schedule,
-    *,
-    seed: int,
-    device: torch.device,
-    report: Callable[[int, float, PaiNN], None],
-) -> PaiNN:
-    """Minimise energy and force errors; returns the moving average of the weights.
-
-    ``report(step, mean loss since the last report, averaged model)`` is called every ``schedule.log_every`` steps.
-
-    Raises:
-        FloatingPointError: the loss became NaN or infinite.
-    """
-    model = model.to(device).train()
-    averaged = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=1e-6)
-    warm_up_and_cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, schedule))
-    batches = EqualSizeBatches(dataset, model.architecture.cutoff, schedule.atoms_per_step, device)
-    rng = np.random.default_rng(seed)
-
-    step, losses = 0, []
-    while step < schedule.steps:
-        for batch, energies, forces in batches.epoch(rng):
-            loss = _loss(model, batch, energies, forces, schedule.energy_weight)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-            optimizer.step()
-            warm_up_and_cosine.step()
-            decay = min(schedule.ema_decay, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for mean, current in zip(averaged.parameters(), model.parameters(), strict=True):
-                    mean.lerp_(current, 1 - decay)
-            losses.append(loss.detach())
-            step += 1
-            if step % schedule.log_every == 0 or step == schedule.steps:
-                mean_loss = float(torch.stack(losses).mean())
-                if not math.isfinite(mean_loss):
-                    raise FloatingPointError(f"the loss is {mean_loss} after step {step}: lower the learning rate")
-                losses.clear()
-                report(step, mean_loss, averaged)
-            if step == schedule.steps:
+        if state.is_file():
+            self._load(state)
+        began = saved = time.monotonic()
+        since, self._loss = self.step, self._loss.zero_()
+        done = self.step >= self.schedule.steps
+        for bucket, index in () if done else self._plan():
+            self._one_step(bucket, index)
+            now = time.monotonic()
+            done = self.step == self.schedule.steps
+            if done or now - saved > self.schedule.save_every_s or now - began > budget_s:
+                mean = float(self._loss) / (self.step - since)
+                if not math.isfinite(mean):
+                    raise FloatingPointError(f"the loss is {mean} after step {self.step}: lower the learning rate")
+                self.seconds += time.monotonic() - saved
+                self.losses.append((self.step, mean))
+                self._save(state)
+                report(self)
+                since, saved = self.step, time.monotonic()
+                self._loss.zero_()
+            if done or now - began > budget_s:
                 break
-    return averaged.eval()
+        return done
+
+    def _plan(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Batches from the current step on: every structure in every epoch, the order drawn from seed and epoch."""
+        per_epoch = sum(-(-len(bucket) // n) for bucket, n in zip(self._buckets, self._n_systems, strict=True))
+        epoch, position = divmod(self.step, per_epoch)
+        while True:
+            rng = np.random.default_rng([self.seed, epoch])
+            plan: list[tuple[int, npt.NDArray[np.int64]]] = []
+            for number, (bucket, n) in enumerate(zip(self._buckets, self._n_systems, strict=True)):
+                order = rng.permutation(len(bucket))
+                # The last batch is filled up, so that every batch of a bucket has one shape.
+                order = np.concatenate([order, rng.integers(len(bucket), size=-len(order) % n)])
+                plan += [(number, chosen) for chosen in order.reshape(-1, n)]
+            rng.shuffle(plan)
+            yield from plan[position:]
+            epoch, position = epoch + 1, 0
+
+    def _one_step(self, number: int, chosen: npt.NDArray[np.int64]) -> None:
+        self._learning_rate.fill_(learning_rate(self.step, self.schedule))
+        self._ema_weight.fill_(1 - min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step)))
+        index = torch.from_numpy(chosen).to(self.device)
+        self._seen[number] += 1
+        if self.device.type != "cuda":
+            self._update(number, index)
+        elif self._seen[number] <= 2:  # libraries initialise themselves before a capture, on a side stream
+            side = torch.cuda.Stream(self.device)
+            side.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(side):
+                self._update(number, index)
+            torch.cuda.current_stream(self.device).wait_stream(side)
+        else:
+            if number not in self._graphs:
+                graph, static = torch.cuda.CUDAGraph(), index.clone()
+                with torch.cuda.graph(graph):
+                    self._update(number, static)
+                self._graphs[number] = (graph, static)
+            graph, static = self._graphs[number]
+            static.copy_(index)
+            graph.replay()
+        self.step += 1
+
+    def _update(self, number: int, index: Tensor) -> None:
+        with matmul_arithmetic("tf32" if self.device.type == "cuda" else "fp32"):
+            loss = _loss(self.model, self._buckets[number].take(index), self.schedule.energy_weight)
+            gradients = torch.autograd.grad(loss, self._parameters)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        scale = (MAX_GRADIENT_NORM / (norm + 1e-6)).clamp(max=1.0)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient * scale
+        self._optimizer.step()
+        self._loss += loss.detach()
+        with torch.no_grad():
+            for mean, current in zip(self.averaged.parameters(), self._parameters, strict=True):
+                mean.lerp_(current, self._ema_weight)
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "losses": self.losses,
+            "seconds": self.seconds,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def _load(self, path: Path) -> None:
+        state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        # The optimizer must keep reading the tensor that the schedule writes.
+        self._optimizer.param_groups[0]["lr"] = self._learning_rate
+        self.step, self.losses, self.seconds = state["step"], list(state["losses"]), state["seconds"]
 
 
-def evaluate(model: PaiNN, dataset: Dataset, device: torch.device) -> Errors:
-    """Errors over a whole set, in the precision of the weights."""
-    energy_errors, force_errors, labels = [], [], []
-    for batch, energies, forces in EqualSizeBatches(dataset, model.architecture.cutoff, 1024, device).epoch(None):
-        predicted_energy, predicted_forces = _predict(model, batch, training=False)
-        energy_errors.append((predicted_energy.detach() - energies) / batch.n_slots)
-        force_errors.append(predicted_forces.detach() - forces)
-        labels.append(forces)
-    energy, force, label = torch.cat(energy_errors), torch.cat(force_errors), torch.cat(labels)
-    return Errors(
-        energy_mae_mev_per_atom=1e3 * float(energy.abs().mean()),
-        force_mae_mev_per_ang=1e3 * float(force.abs().mean()),
-        force_rmse_mev_per_ang=1e3 * float(force.square().mean().sqrt()),
-        force_r2=1 - float(force.square().sum() / (label - label.mean()).square().sum()),
-    )
+def continue_from(model: PaiNN, state: Path) -> None:
+    """Give a model the averaged weights of a training on disk, in place."""
+    model.load_state_dict(torch.load(state, map_location="cpu", weights_only=True)["averaged"])
+
+
+def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array, Array]:
+    """Energies [n_structures] eV and forces [sum of counts, 3] eV/Å, in the precision of the weights."""
+
+    def forces(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+        energy, force = _predict(model, batch, training=False)
+        return energy.detach(), force.detach()
+
+    return packing.evaluate(forces, dataset, model.architecture.cutoff, device)
+
+
+def errors(model: PaiNN, dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """Of a student against its teacher over a whole set, by the names of the metrics."""
+    return accuracy_vs_teacher(*predict(model, dataset, device), dataset.energies, dataset.forces, dataset.counts)
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """At a step: linear warm-up, then half a cosine."""
+    warmup_steps = max(1, schedule.steps // 50)
+    if step < warmup_steps:
+        return schedule.learning_rate * (step + 1) / warmup_steps
+    fraction = (step - warmup_steps) / max(1, schedule.steps - warmup_steps)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
 
 def _predict(model: PaiNN, batch: AtomicBatch, *, training: bool) -> tuple[Tensor, Tensor]:
@@ -172,18 +224,11 @@ def _predict(model: PaiNN, batch: AtomicBatch, *, training: bool) -> tuple[Tenso
     return energy, -gradient
 
 
-def _loss(model: PaiNN, batch: AtomicBatch, energies: Tensor, forces: Tensor, energy_weight: float) -> Tensor:
-    predicted_energy, predicted_forces = _predict(model, batch, training=True)
-    energy_error = (predicted_energy - energies) / batch.n_slots
-    force_error = predicted_forces - forces
-    # Norms instead of squares: a few distorted structures would otherwise dominate.
-    force_loss = (force_error.square().sum(dim=-1) + 1e-8).sqrt().mean()
-    return force_loss + energy_weight * energy_error.abs().mean()
-
-
-def _learning_rate(step: int, schedule: Schedule) -> float:
-    warmup_steps = min(schedule.warmup_steps, schedule.steps // 10)
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    fraction = (step - warmup_steps) / max(1, schedule.steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
+def _loss(model: PaiNN, labelled: Labelled, energy_weight: float) -> Tensor:
+    energies, forces = _predict(model, labelled.batch, training=True)
+    real = labelled.batch.is_atom
+    counts = labelled.batch.per_system(real).sum(dim=1)
+    energy_error = (energies - labelled.energies) / counts
+    # Norms instead of squares: a few distorted structures would otherwise dominate. Padding adds a constant.
+    force_error = ((forces - labelled.forces).square().sum(dim=-1) + 1e-8).sqrt()
+    return force_error.sum() / counts.sum() + energy_weight * energy_error.abs().mean()

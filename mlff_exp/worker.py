@@ -8,8 +8,9 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,11 +21,14 @@ from mlff_exp.result import RESULT_FILE, Failure, RunResult
 
 TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
+WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker on a CPU; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve", "torch._inductor.compile_fx"]
 
 
-def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> RunResult:
+def run_task(
+    config: Config, resolved: Mapping[str, Any], directory: Path, watch: Callable[[], None] | None = None
+) -> RunResult:
     """Run a task in a process of its own and return what it left in ``directory``.
 
     Nothing that one run compiles, allocates or sets reaches the next, except the compile cache on disk.
@@ -34,6 +38,7 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
         config: checked.
         resolved: the same as plain values, to be recorded.
         directory: exists.
+        watch: called every few seconds while the process runs.
 
     Raises:
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
@@ -42,7 +47,11 @@ def run_task(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ru
     try:
         with _interrupts_postponed():
             process.start()
-        process.join(config.timeout_s)
+        deadline = time.monotonic() + config.timeout_s
+        while process.is_alive() and (left := deadline - time.monotonic()) > 0:
+            process.join(min(left, WATCH_EVERY_S))
+            if watch is not None:
+                watch()
     except KeyboardInterrupt:
         _stop(process)
         _record(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
@@ -120,6 +129,10 @@ def _task(config: Config, directory: Path) -> RunResult:
             from mlff_exp.tasks import distill
 
             return distill.run(config, directory)
+        case "accuracy":
+            from mlff_exp.tasks import accuracy
+
+            return accuracy.run(config, directory)
     raise AssertionError(f"no task {config.task.name!r}")
 
 

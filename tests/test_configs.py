@@ -88,8 +88,11 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["model.checkpoint=nowhere"], r"model.checkpoint='nowhere' is neither a file nor one of: student"),
         (["system=file", "system.path=/nowhere.xyz"], r"system.path='/nowhere.xyz' is not a file"),
         (["system=water_box", "system.n_molecules=10"], "not the cube of a whole number"),
-        (["task=distill", "task.held_out=[C60]"], "task.held_out names C60, which task.molecules does not"),
-        (["task=distill", "task.molecules=[H2O]", "task.held_out=[H2O]"], "nothing is left to train on"),
+        (["task=distill", "task.molecules=0"], "task.molecules=0 must be greater than 0"),
+        (["task=distill", "task.rounds=-1"], "task.rounds=-1 must not be negative"),
+        (["task=distill", "task.data_fraction=2"], "task.data_fraction=2.0 must not be above 1"),
+        (["task=accuracy", "task.dataset=nowhere.npz"], "task.dataset='nowhere.npz' is neither a file nor validation"),
+        (["model=ase", "~model.calculator._target_"], "model.calculator needs a _target_, for example tblite"),
     ],
 )
 def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:
@@ -114,6 +117,16 @@ def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> Non
     explained = schema.explain(caught.value)
     assert all(message in explained for message in messages), explained
     assert "Config search path" not in explained
+
+
+def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
+    config = composed("model=ase")
+    assert config.on_this_machine().device == "cpu"
+    schema.refuse_ignored(config, ["batch_size=2", "model=ase", "task=nve"])
+    for override in ("engine=eager", "engine.mode=default", "precision=fp32"):
+        with pytest.raises(ConfigError, match=f"{override}: model=ase runs as it is"):
+            schema.refuse_ignored(config, ["model=ase", override])
+        schema.refuse_ignored(composed(), [override])
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class StagedSweeper(Sweeper):
         return ours
 
     def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
-        from mlff_exp.config import Stage, UnavailableError, parse
+        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
@@ -108,6 +108,7 @@ class StagedSweeper(Sweeper):
             own = [override for override in self._parse(stage.overrides) if override.get_key_element() not in keys]
             for overrides in BasicSweeper.split_arguments(given + own, max_batch_size=None)[0]:
                 config = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, overrides)))
+                refuse_ignored(config, overrides)
                 unavailable = None
                 # A cluster's nodes are not this machine: there each job finds out for itself.
                 if isinstance(self.launcher, BasicLauncher):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import Config
 from mlff_exp.engine import Engine, Prediction, check_finite, graph_breaks, make_engine
 from mlff_exp.environment import describe
@@ -31,44 +34,38 @@ SPEEDUPS = {
 
 
 def run(config: Config, directory: Path) -> RunResult:
-    """Measure one engine, precision and batch size."""
-    checkpoint, atoms, device = setup.load(config)
-    model, batch_size = checkpoint.model, config.batch_size
-    batch = collate([atoms] * batch_size, model.architecture.cutoff, device=device)
-    single = collate([atoms], model.architecture.cutoff, device=device)
-
-    engine = _Workload(setup.engine(config, model, config.precision.name), batch, config.seed)
+    """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone."""
+    subject = setup.subject(config)
+    atoms = setup.system(config, subject.checkpoint)
+    batch = collate([atoms] * config.batch_size, subject.engine.cutoff, device=subject.device)
+    engine = _Workload(subject.engine, batch, config.seed)
     # Before the baselines exist, so that the peak is this engine's alone; the first call compiles.
     first_call_s, peak_memory_mib = engine.first_call()
     after_first_call = engine.engine.compiled_graphs
-    eager = make_engine(model, "eager", "fp32", device)
-    same_in_fp32 = engine.engine if config.precision.name == "fp32" else setup.engine(config, model, "fp32")
-    workloads = {
-        "engine": engine,
-        "eager_fp32": _Workload(eager, batch, config.seed),
-        "same_engine_fp32": _Workload(same_in_fp32, batch, config.seed),
-        "eager_fp32_single": _Workload(eager, single, config.seed),
-    }
+
+    workloads = {"engine": engine}
+    if subject.checkpoint is not None:
+        workloads |= _baselines(config, subject.checkpoint, engine, atoms)
     full = (config.task.min_calls, config.task.min_time_s)
     tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
     candidates = {
         name: Candidate(workload.call, *(full if name == "engine" else tenth)) for name, workload in workloads.items()
     }
-    timing = measure(candidates, device)
+    timing = measure(candidates, subject.device)
     for name, workload in workloads.items():
         workload.check_calls(timing[name])
-    timing["engine"] = Timing(
-        timing["engine"].values_ms, timing["engine"].warmup_ms, first_call_s, timing["engine"].blocks
-    )
+    timing["engine"] = replace(timing["engine"], first_call_s=first_call_s)
 
     metrics = {
-        **_speed(timing, batch_size, batch.n_real_atoms),
-        **_accuracy(engine, make_engine(model, "eager", "fp64", device)),
+        **_speed(timing["engine"], config.batch_size, batch.n_real_atoms),
+        **_speedups(timing, config.batch_size),
         "first_call_s": first_call_s,
         "graph_count": float(engine.engine.compiled_graphs),
         "graph_breaks": float(graph_breaks()),
         "recompiles": float(engine.engine.compiled_graphs - after_first_call),
     }
+    if subject.checkpoint is not None:
+        metrics |= _accuracy(engine, make_engine(subject.checkpoint.model, "eager", "fp64", subject.device))
     if peak_memory_mib is not None:
         metrics["peak_memory_mib"] = peak_memory_mib
     np.savez_compressed(
@@ -81,14 +78,23 @@ def run(config: Config, directory: Path) -> RunResult:
         config={},
         metrics=metrics,
         timing=timing,
-        environment=describe(device),
+        environment=describe(subject.device),
         artifacts=("samples.npz", "latency.png"),
-        tags={
-            "engine.ran": engine.engine.name,
-            "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
-            "checkpoint.sha256": checkpoint.weights_sha256,
-        },
+        tags={**subject.tags, "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower()},
     )
+
+
+def _baselines(config: Config, loaded: Checkpoint, engine: _Workload, atoms: Atoms) -> dict[str, _Workload]:
+    """What the engine is compared with, all in IEEE FP32."""
+    device = engine.engine.device
+    eager = make_engine(loaded.model, "eager", "fp32", device)
+    same = engine.engine if config.precision.name == "fp32" else setup.at_precision(config, loaded, "fp32")
+    single = collate([atoms], eager.cutoff, device=device)
+    return {
+        "eager_fp32": _Workload(eager, engine.batch, config.seed),
+        "same_engine_fp32": _Workload(same, engine.batch, config.seed),
+        "eager_fp32_single": _Workload(eager, single, config.seed),
+    }
 
 
 class _Workload:
@@ -136,11 +142,10 @@ class _Workload:
             raise RuntimeError(f"{samples} samples were taken of only {self.evaluated} evaluations")
 
 
-def _speed(timing: dict[str, Timing], batch_size: int, n_atoms: int) -> dict[str, float]:
-    engine = timing["engine"]
+def _speed(engine: Timing, batch_size: int, n_atoms: int) -> dict[str, float]:
     median = median_ms(engine)
     low, high = median_interval_ms(engine)
-    metrics = {
+    return {
         "latency_median_ms": median,
         "latency_median_ms_ci_low": low,
         "latency_median_ms_ci_high": high,
@@ -149,15 +154,23 @@ def _speed(timing: dict[str, Timing], batch_size: int, n_atoms: int) -> dict[str
         "throughput_systems_per_s": 1000 * batch_size / median,
         "atoms_per_s": 1000 * n_atoms / median,
     }
+
+
+def _speedups(timing: dict[str, Timing], batch_size: int) -> dict[str, float]:
+    """Against every baseline that was timed."""
+    engine = timing["engine"]
+    metrics: dict[str, float] = {}
     for metric, baseline in SPEEDUPS.items():
+        if baseline not in timing:
+            continue
         # Per structure: a single eager call does one, this engine does a batch.
         structures = batch_size if baseline == "eager_fp32_single" else 1
         speedup = ratio(timing[baseline], engine)
         metrics[metric] = structures * speedup.value
         metrics[f"{metric}_ci_low"] = structures * speedup.ci_low
         metrics[f"{metric}_ci_high"] = structures * speedup.ci_high
-    saved_ms = median_ms(timing["eager_fp32"]) - median
-    if saved_ms > 0 and metrics["speedup_vs_baseline_ci_low"] > 1:
+    if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1:
+        saved_ms = median_ms(timing["eager_fp32"]) - median_ms(engine)
         metrics["break_even_calls"] = 1000 * engine.first_call_s / saved_ms
     return metrics
 

@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.optimize import LBFGS
 from tqdm import tqdm
 
+from mlff_exp.ase_engine import EngineCalculator
 from mlff_exp.batch import collate
-from mlff_exp.calculator import StudentForceFieldCalculator
 from mlff_exp.config import Config
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
@@ -31,10 +30,11 @@ MAX_SERIES_POINTS = 2000
 
 def run(config: Config, directory: Path) -> RunResult:
     """Relax, prepare the start, integrate, judge."""
-    checkpoint, atoms, device = setup.load(config)
-    task, model = config.task, checkpoint.model
-    engine = setup.engine(config, model, config.precision.name)
-    relaxed, minimum_energy = _relax(atoms, config.model.checkpoint, device)
+    task, subject = config.task, setup.subject(config)
+    engine, checkpoint = subject.engine, subject.checkpoint
+    # Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference.
+    reference = engine if checkpoint is None else make_engine(checkpoint.model, "eager", "fp64", subject.device)
+    relaxed, minimum_energy = _relax(setup.system(config, checkpoint), reference)
     dynamics = Dynamics(engine, [relaxed.copy() for _ in range(task.replicas)], task.timestep_fs)
     rng = np.random.default_rng(config.seed)
     with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
@@ -46,7 +46,6 @@ def run(config: Config, directory: Path) -> RunResult:
         trajectory = dynamics.run(state, task.n_steps, task.record_every, bar.update)
     seconds = time.perf_counter() - started
 
-    reference = make_engine(model, "eager", "fp64", device)
     metrics = {
         **_worst(trajectory, len(relaxed), minimum_energy),
         **_speed(trajectory, seconds, task.timestep_fs),
@@ -58,21 +57,21 @@ def run(config: Config, directory: Path) -> RunResult:
         config={},
         metrics=metrics,
         series=_series(trajectory),
-        environment=describe(device),
+        environment=describe(subject.device),
         artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"),
         verdict=verdict,
-        tags={"engine.ran": engine.name, "checkpoint.sha256": checkpoint.weights_sha256},
+        tags=subject.tags,
     )
 
 
-def _relax(atoms: Atoms, checkpoint: str, device: torch.device) -> tuple[Atoms, float]:
-    """The minimum of the model under test and its energy, eV; eager FP64, so that E − E_min is exact.
+def _relax(atoms: Atoms, reference: Engine) -> tuple[Atoms, float]:
+    """The minimum of the model under test and its energy, eV.
 
     Raises:
         RuntimeError: it was not reached.
     """
     relaxed = atoms.copy()
-    relaxed.calc = StudentForceFieldCalculator(checkpoint, device=device, engine="eager", precision="fp64")
+    relaxed.calc = EngineCalculator(reference)
     if not LBFGS(relaxed, logfile=None).run(fmax=RELAXED_EV_PER_ANG, steps=1000):
         raise RuntimeError(f"{atoms.get_chemical_formula()} did not relax to {RELAXED_EV_PER_ANG} eV/Å in 1000 steps")
     energy = float(relaxed.get_potential_energy())
@@ -179,7 +178,7 @@ def _write(
     )
     plot_nve(trajectory, config.task.temperature_k, directory / "quick_md_validation.png")
     lines = [
-        f"NVE validation of {config.model.checkpoint} on {config.system.name}",
+        f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {config.system.name}",
         f"{trajectory.times_ps[-1]:g} ps of {config.task.duration_ps:g} ps, {config.task.timestep_fs:g} fs steps, "
         f"{config.task.replicas} replicas, {config.engine.name}, {config.precision.name}",
         "" if config.task.replicas >= 3 else "Fewer than 3 replicas: the scatter between starts is not known.",

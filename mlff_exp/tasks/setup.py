@@ -2,37 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
+import hydra.utils
 import torch
 from ase import Atoms
+from hydra.errors import InstantiationException
 
 from mlff_exp import checkpoint, systems
+from mlff_exp.ase_engine import AseEngine
 from mlff_exp.checkpoint import Checkpoint
-from mlff_exp.config import CompileMode, Config, ConfigError, Precision
+from mlff_exp.config import AseModel, CompileMode, Config, ConfigError, Precision
 from mlff_exp.engine import Engine, make_engine
-from mlff_exp.painn import PaiNN
 
 
-def load(config: Config) -> tuple[Checkpoint, Atoms, torch.device]:
-    """Checkpoint, system and device.
+@dataclass(frozen=True)
+class Subject:
+    """What a task measures.
+
+    Attributes:
+        engine: at the precision of the configuration.
+        checkpoint: the weights in it, from which baselines and references are made; None for an ASE calculator, which
+            has neither.
+        device: where batches go.
+    """
+
+    engine: Engine
+    checkpoint: Checkpoint | None
+    device: torch.device
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Words that identify it."""
+        weights = {} if self.checkpoint is None else {"checkpoint.sha256": self.checkpoint.weights_sha256}
+        return {"engine.ran": self.engine.name, **weights}
+
+
+def subject(config: Config) -> Subject:
+    """The force field of a configuration, made ready.
 
     Raises:
-        ConfigError: no usable checkpoint, an unreadable system, or elements that the model does not know.
+        ConfigError: no usable checkpoint or calculator.
     """
+    device = torch.device(config.device)
+    if isinstance(config.model, AseModel):
+        try:
+            calculator = hydra.utils.instantiate(config.model.calculator)
+            return Subject(AseEngine(calculator), None, device)
+        except (InstantiationException, ValueError) as error:
+            raise ConfigError(f"model.calculator: {error}") from error
     try:
         loaded = checkpoint.load(config.model.checkpoint)
     except checkpoint.CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
-    atoms = systems.build(config.system)
-    try:
-        loaded.model.check_elements(atoms.symbols)
-    except ValueError as error:
-        raise ConfigError(f"system={config.system.name}: {error}") from error
-    return loaded, atoms, torch.device(config.device)
+    return Subject(at_precision(config, loaded, config.precision.name), loaded, device)
 
 
-def engine(config: Config, model: PaiNN, precision: str) -> Engine:
+def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:
     """The engine of the configuration at a precision."""
     mode = cast(CompileMode, getattr(config.engine, "mode", "default"))
-    return make_engine(model, config.engine.name, cast(Precision, precision), torch.device(config.device), mode)
+    return make_engine(loaded.model, config.engine.name, cast(Precision, precision), torch.device(config.device), mode)
+
+
+def system(config: Config, loaded: Checkpoint | None) -> Atoms:
+    """The system of a configuration.
+
+    Raises:
+        ConfigError: it is unreadable, or holds elements that the model does not know.
+    """
+    atoms = systems.build(config.system)
+    if loaded is not None:
+        try:
+            loaded.model.check_elements(atoms.symbols)
+        except ValueError as error:
+            raise ConfigError(f"system={config.system.name}: {error}") from error
+    return atoms

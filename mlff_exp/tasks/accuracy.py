@@ -1,0 +1,120 @@
+"""An engine on the validation set: against eager FP64 of the same weights, and against the teacher's labels."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from mlff_exp import data, packing
+from mlff_exp.batch import AtomicBatch
+from mlff_exp.config import Config, ConfigError
+from mlff_exp.data import Dataset, DatasetError, reference_energies
+from mlff_exp.engine import Engine, make_engine
+from mlff_exp.environment import describe
+from mlff_exp.metrics import accuracy_vs_fp64, accuracy_vs_teacher
+from mlff_exp.plots import plot_accuracy
+from mlff_exp.result import RunResult
+from mlff_exp.tasks import setup
+
+Array = npt.NDArray[np.float64]
+
+SLOT_STEP = 8  # few shapes, because each is compiled
+SIZES = ((2, 8), (9, 16), (17, 24), (25, 32), (33, 64))
+TABLE_FILE = "accuracy.csv"
+
+
+def run(config: Config, directory: Path) -> RunResult:
+    """Metrics of the whole set, and each of them by size of the molecule and by element."""
+    subject = setup.subject(config)
+    engine, checkpoint = subject.engine, subject.checkpoint
+    dataset = _dataset(config, None if checkpoint is None else checkpoint.model.elements)
+    energy, forces = _evaluate(engine, dataset, config)
+    exact = None
+    if checkpoint is not None:
+        exact = _evaluate(make_engine(checkpoint.model, "eager", "fp64", subject.device), dataset, config)
+
+    def metrics(structures: npt.NDArray[np.bool_], atoms: npt.NDArray[np.bool_]) -> dict[str, float]:
+        counts = dataset.counts[structures]
+        ours, labels = (energy[structures], forces[atoms]), (dataset.energies[structures], dataset.forces[atoms])
+        found = accuracy_vs_teacher(*ours, *labels, counts)
+        if exact is not None:
+            found |= accuracy_vs_fp64(*ours, exact[0][structures], exact[1][atoms], counts)
+        return found
+
+    everything = np.ones(len(dataset), dtype=bool)
+    table = {"all": metrics(everything, np.repeat(everything, dataset.counts))}
+    for smallest, largest in SIZES:
+        chosen = (dataset.counts >= smallest) & (dataset.counts <= largest)
+        if chosen.any():
+            table[f"atoms/{smallest}-{largest}"] = metrics(chosen, np.repeat(chosen, dataset.counts))
+    for number in np.unique(dataset.atomic_numbers):
+        # Energies of the structures that hold the element, forces on its atoms.
+        atoms = dataset.atomic_numbers == number
+        holds = np.add.reduceat(atoms, dataset.starts) > 0
+        table[f"element/{chemical_symbols[number]}"] = metrics(holds, atoms)
+
+    _write(table, directory / TABLE_FILE)
+    plot_accuracy(dataset, energy, forces, reference_energies(dataset), directory / "accuracy.png")
+    flat = {name if part == "all" else f"{name}/{part}": v for part, m in table.items() for name, v in m.items()}
+    return RunResult(
+        config={},
+        metrics={"structures": float(len(dataset)), "graph_count": float(engine.compiled_graphs), **flat},
+        environment=describe(subject.device),
+        artifacts=(TABLE_FILE, "accuracy.png"),
+        tags={**subject.tags, "dataset.sha256": dataset.sha256},
+    )
+
+
+def _dataset(config: Config, known: tuple[str, ...] | None) -> Dataset:
+    name = config.task.dataset
+    path = data.VALIDATION if name == "validation" else Path(name).expanduser()
+    try:
+        dataset = Dataset.load(path)
+    except DatasetError as error:
+        raise ConfigError(f"task.dataset={name!r}: {error}") from error
+    unknown = sorted({chemical_symbols[number] for number in dataset.atomic_numbers} - set(known or chemical_symbols))
+    if known is not None and unknown:
+        raise ConfigError(
+            f"task.dataset={name!r} holds {', '.join(unknown)}, which model.checkpoint={config.model.checkpoint!r} was "
+            f"not trained on; it knows {', '.join(known)}"
+        )
+    return dataset
+
+
+def _evaluate(engine: Engine, dataset: Dataset, config: Config) -> tuple[Array, Array]:
+    """Energies and forces of every structure.
+
+    Raises:
+        FloatingPointError: NaN or infinity, naming the structure.
+    """
+
+    def function(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+        prediction = engine(batch)
+        return prediction.energy, prediction.forces
+
+    energies, forces = packing.evaluate(
+        function, dataset, engine.cutoff, torch.device(config.device), slot_step=SLOT_STEP, n_systems=config.batch_size
+    )
+    bad = ~np.isfinite(energies) | (np.add.reduceat(~np.isfinite(forces).all(axis=1), dataset.starts) > 0)
+    if bad.any():
+        first = int(bad.argmax())
+        raise FloatingPointError(
+            f"{engine.name} at {engine.precision} gave NaN or infinite energies or forces for {bad.sum()} structures; "
+            f"the first is number {first}, {dataset.names[first]}: use a wider precision"
+        )
+    return energies, forces
+
+
+def _write(table: dict[str, dict[str, float]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["part", *table["all"]])
+        for part, metrics in table.items():
+            # R² has no value where all labels are equal.
+            writer.writerow([part, *(f"{metrics[name]:.6g}" if name in metrics else "" for name in table["all"])])
