@@ -11,6 +11,7 @@ from mlff_exp.result import RESULT_FILE, Criterion, Failure, RunResult, Timing, 
 
 CONFIG = {
     "task": {"name": "inference"},
+    "model": {"name": "student", "checkpoint": "student"},
     "system": {"name": "benzene"},
     "engine": {"name": "compile", "mode": "reduce-overhead"},
     "precision": {"name": "fp32"},
@@ -66,3 +67,7 @@ def test_labels() -> None:
     assert label(nve) == "nve · benzene · eager · fp32 · ×3"
     distill = CONFIG | {"task": {"name": "distill", "n_features": 64, "n_interactions": 2}}
     assert label(distill) == "distill · 64/2"
+    teacher = {"name": "ase", "calculator": {"_target_": "tblite.ase.TBLite"}}
+    assert label(CONFIG | {"model": teacher}) == "inference · benzene · ase/TBLite · B16"
+    mine = CONFIG | {"task": {"name": "accuracy"}, "model": {"name": "student", "checkpoint": "/models/mine.pt"}}
+    assert label(mine) == "accuracy · mine.pt · compile/reduce-overhead · fp32"

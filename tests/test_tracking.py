@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from mlff_exp import tracking
 from mlff_exp.config import ConfigError, Tracking
-from mlff_exp.result import Failure, RunResult
+from mlff_exp.result import Failure, Progress, RunResult
 from tests.test_result import CONFIG, full_result
 
 
@@ -48,6 +48,33 @@ def test_a_run_arrives_whole(store: tracking.Store, tmp_path: Path) -> None:
     ]
     names = {item.path for item in store.client.list_artifacts(run_id)}
     assert names == {"result.json", "config.yaml", "latency.png"}
+
+
+def test_progress_arrives_while_a_run_is_going_on(store: tracking.Store, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    live = tracking.Live(store, directory, CONFIG)
+    live()
+    assert live.run_id is None
+    progress = Progress(directory)
+    progress.write(1, {"loss": 0.5})
+    live()
+    assert live.run_id is not None
+    assert store.client.get_run(live.run_id).info.status == "RUNNING"
+    progress.write(2, {"loss": 0.25, "force_mae_mev_per_ang": 40.0})
+    with (directory / "progress.jsonl").open("a") as file:
+        file.write('{"step": 3, "metr')  # the next line, half written
+    live()
+    live()
+    history = [(metric.step, metric.value) for metric in store.client.get_metric_history(live.run_id, "loss")]
+    assert history == [(1, 0.5), (2, 0.25)]
+    full_result().save(directory)
+    assert tracking.log_run(store, directory, live_id=live.run_id) == live.run_id
+    run = store.client.get_run(live.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["verdict"] == "NO-GO"
+    assert run.data.metrics["latency_median_ms"] == 1.25
+    assert len(store.client.get_metric_history(live.run_id, "loss")) == 2
 
 
 def test_failures_arrive_as_such(store: tracking.Store, tmp_path: Path) -> None:
