@@ -78,18 +78,27 @@ class Live:
         self.run_id: str | None = None
 
     def __call__(self) -> None:
-        """Log what is new; the run appears with its first progress."""
-        from mlflow.entities import Metric
+        """Log what is new; the run appears with its first progress.
 
-        records, self._position = self._progress.read(self._position)
+        A store that can't be reached just now is tried again the next time: no run is ended for it.
+        """
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        records, position = self._progress.read(self._position)
         if not records:
             return
-        if self.run_id is None:
-            self.run_id = _create_run(self._store, self._config, {}, self._parent_id)
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for step, values in records for name, value in values.items()]
-        for start in range(0, len(metrics), METRICS_PER_CALL):
-            self._store.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+        try:
+            if self.run_id is None:
+                self.run_id = _create_run(self._store, self._config, {}, self._parent_id)
+            for start in range(0, len(metrics), METRICS_PER_CALL):
+                self._store.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+        except MlflowException as error:
+            print(f"mlff-exp: progress not in MLflow yet: {error}", file=sys.stderr)
+        else:
+            self._position = position
 
 
 def _create_run(store: Store, config: Mapping[str, Any], tags: Mapping[str, str], parent_id: str | None) -> str:

@@ -56,6 +56,9 @@ def run_task(
         _stop(process)
         _record(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
         raise
+    except BaseException:  # whatever ends us ends the worker
+        _stop(process)
+        raise
     if process.is_alive():
         _stop(process)
         failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlff_exp import tracking
 from mlff_exp.config import ConfigError, Tracking
@@ -75,6 +76,24 @@ def test_progress_arrives_while_a_run_is_going_on(store: tracking.Store, tmp_pat
     assert run.data.tags["verdict"] == "NO-GO"
     assert run.data.metrics["latency_median_ms"] == 1.25
     assert len(store.client.get_metric_history(live.run_id, "loss")) == 2
+
+
+def test_progress_waits_for_a_store_that_is_away(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Progress(tmp_path).write(1, {"loss": 0.5})
+    live = tracking.Live(store, tmp_path, CONFIG)
+
+    def away(*arguments: object, **keywords: object) -> None:
+        raise MlflowException("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.client, "log_batch", away)
+        live()
+    assert "progress not in MLflow yet: no answer" in capsys.readouterr().err
+    live()
+    assert live.run_id is not None
+    assert len(store.client.get_metric_history(live.run_id, "loss")) == 1
 
 
 def test_failures_arrive_as_such(store: tracking.Store, tmp_path: Path) -> None:

@@ -28,6 +28,19 @@ class InterruptedWhileStarting(SpawnProcess):
         return popen
 
 
+def test_what_fails_while_watching_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = SpawnProcess(target=time.sleep, args=(600,))
+    monkeypatch.setattr(worker, "_process", lambda *arguments: process)
+    monkeypatch.setattr(worker, "WATCH_EVERY_S", 0.1)
+
+    def watch() -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        worker.run_task(Config(task=InferenceTask()), {}, tmp_path, watch)
+    assert not process.is_alive()
+
+
 def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = InterruptedWhileStarting(target=time.sleep, args=(600,))
 
