@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mlff_exp import packing
 from mlff_exp.data import ORIGINS, Dataset
 from mlff_exp.engine import energy_and_forces
-from mlff_exp.packing import EVALUATED_SLOTS, Bucket
+from mlff_exp.packing import Bucket, slots_per_batch
 from mlff_exp.painn import PaiNN
 
 TIMESTEP_FS = 1.0
@@ -84,7 +84,7 @@ def explore(
     parts = [
         (bucket, index)
         for bucket in packing.buckets(starts, model.architecture.cutoff, device)
-        for index in torch.arange(len(bucket), device=device).split(max(1, EVALUATED_SLOTS // bucket.n_slots))
+        for index in torch.arange(len(bucket), device=device).split(max(1, slots_per_batch(device) // bucket.n_slots))
     ]
     generator = torch.Generator(device).manual_seed(seed)
     with tqdm(total=len(parts) * n_frames, desc="exploring", unit="frame") as bar:

@@ -16,7 +16,6 @@ from mlff_exp.data import Dataset
 from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS
 
 SLOT_STEP = 4  # structures share a batch if their sizes round up to the same multiple of this
-EVALUATED_SLOTS = 4096  # of a batch, if nothing else is asked for
 
 Array = npt.NDArray[np.float64]
 
@@ -94,6 +93,11 @@ def buckets(dataset: Dataset, cutoff: float, device: torch.device, slot_step: in
     return [Bucket(dataset, np.flatnonzero(slots == n), int(n), cutoff).to(device) for n in np.unique(slots)]
 
 
+def slots_per_batch(device: torch.device) -> int:
+    """Slots of a batch that keep a device busy without filling its memory, energies and forces only."""
+    return 16384 if device.type == "cuda" else 4096
+
+
 def evaluate(
     function: Callable[[AtomicBatch], tuple[Tensor, Tensor]],
     dataset: Dataset,
@@ -111,7 +115,7 @@ def evaluate(
         cutoff: of the model, Å.
         device: where batches go.
         slot_step: see `buckets`.
-        n_systems: structures in every batch, the last one filled up; as many as fit `EVALUATED_SLOTS` if not given.
+        n_systems: structures in every batch, the last one filled up; as many as fit `slots_per_batch` if not given.
 
     Returns:
         Energies [n_structures] and forces [sum of counts, 3].
@@ -119,7 +123,7 @@ def evaluate(
     energies, forces = np.empty(len(dataset)), np.empty((len(dataset.position_steps), 3))
     starts, counts = dataset.starts, dataset.counts
     for bucket in buckets(dataset, cutoff, device, slot_step):
-        per_batch = n_systems or max(1, EVALUATED_SLOTS // bucket.n_slots)
+        per_batch = n_systems or max(1, slots_per_batch(device) // bucket.n_slots)
         for first in range(0, len(bucket), per_batch):
             members = bucket.members[first : first + per_batch]
             wanted = torch.arange(first, first + (per_batch if n_systems else len(members)), device=device)
