@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlff_exp import labelling, molecules
 from mlff_exp.config import ConfigError
-from mlff_exp.data import ORIGINS, RESOLUTION, Dataset, DatasetError, Frame, quantised, reference_energies
+from mlff_exp.data import ORIGINS, RESOLUTION, VALIDATION, Dataset, DatasetError, Frame, quantised, reference_energies
 from mlff_exp.sampling import Sampling, SamplingError, conformer, thermal_modes
 
 TINY = Sampling(
@@ -107,6 +107,17 @@ def test_no_molecule_and_no_scaffold_is_on_both_sides() -> None:
     assert all(2 <= one.n_atoms <= 32 for one in training + validation)
     listed = {one.key for one in molecules._described(molecules.SMALL.split())}
     assert listed <= {one.key for one in training}
+
+
+def test_the_shipped_validation_set_is_of_unseen_molecules() -> None:
+    dataset = Dataset.load(VALIDATION)
+    unseen = {one.smiles for one in molecules.library()["validation"]}
+    assert set(dataset.molecules) <= unseen
+    assert len(dataset.molecules) >= 150
+    assert len(dataset) >= 1000
+    assert set(dataset.atomic_numbers) == {1, 6, 7, 8, 9, 16, 17}
+    assert {ORIGINS[index] for index in dataset.origin} == {"relaxed", "teacher_md"}
+    assert np.abs(dataset.forces).max() <= 30
 
 
 def test_thermal_displacements_have_the_variance_of_equipartition() -> None:
