@@ -34,11 +34,6 @@ def describe(device: torch.device) -> dict[str, Any]:
     return facts
 
 
-def device_name(facts: dict[str, Any]) -> str:
-    """One line that names what did the arithmetic."""
-    return str(facts["gpu"]) if "gpu" in facts else f"{facts['cpu']} ({facts['threads']} threads)"
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
