@@ -150,12 +150,13 @@ class DistillTask:
     Attributes:
         directory: where labels and states of training are kept between runs.
         molecules: how many to train on; all of the list if null.
+        analogues: how many of their analogues besides; all if null.
         validation_molecules: how many of those with unseen scaffolds measure the errors.
         normal_modes, rattled, stretched, md_share, md_temperatures_k, md_frames, md_stride, dimers, water_clusters:
             see `sampling.Sampling`.
         rounds: of active learning: the student's hot dynamics, relabelled.
         explored_frames, explored_stride: frames of each trajectory, and steps of 1 fs between them.
-        explored_kept: frames that a round adds: those that the student was worst at.
+        explored_kept: frames that a round adds: those where dynamics broke, then those that the student was worst at.
         n_features, n_interactions: of the student.
         steps: of the last training.
         round_steps: of those before a round of active learning.
@@ -168,6 +169,7 @@ class DistillTask:
     name: str = "distill"
     directory: str = "outputs/distill"
     molecules: int | None = None
+    analogues: int | None = None
     validation_molecules: int = 200
     normal_modes: int = 16
     rattled: int = 5
@@ -179,8 +181,8 @@ class DistillTask:
     dimers: int = 3000
     water_clusters: int = 24
     rounds: int = 2
-    explored_frames: int = 10
-    explored_stride: int = 100
+    explored_frames: int = 4
+    explored_stride: int = 50
     explored_kept: int = 15_000
     n_features: int = 128
     n_interactions: int = 3

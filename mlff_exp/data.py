@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from ase.data import chemical_symbols
 
-Origin = Literal["relaxed", "normal_modes", "rattled", "stretched", "teacher_md", "dimer", "water", "student_md"]
+Origin = Literal[
+    "relaxed", "normal_modes", "rattled", "stretched", "teacher_md", "dimer", "water", "student_md", "student_exploded"
+]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 # Positions are rounded to this many Å *before* they are labelled, so that labels are exact; forces, in eV/Å, after.
 RESOLUTION = 1e-3

@@ -107,6 +107,13 @@ def explore(
     )
 
 
+def worst(exploded: npt.NDArray[np.bool_], error: npt.NDArray[np.float64], n_kept: int) -> npt.NDArray[np.bool_]:
+    """Which of the frames to keep, all three arrays [n_frames]: those where it broke first, then by their error."""
+    kept = np.zeros(len(error), dtype=bool)
+    kept[np.lexsort((error, exploded))[::-1][:n_kept]] = True
+    return kept
+
+
 def _trajectories(
     model: PaiNN,
     bucket: Bucket,

@@ -40,33 +40,37 @@ class Job:
     """What one process labels at a time; its name is that of its file."""
 
     name: str
-    kind: Literal["molecule", "pairs", "water", "given"]
+    kind: Literal["molecule", "analogue", "pairs", "water", "given"]
     smiles: tuple[str, ...]
     seed: tuple[int, int] = (0, 0)
-    given: tuple[Atoms, ...] = ()
+    given: tuple[tuple[Origin, Atoms], ...] = ()
 
 
-def plan(molecules: Sequence[str], small: Sequence[str], recipe: Sampling) -> list[Job]:
-    """The jobs of a recipe: each molecule, pairs of the small ones, and water clusters."""
+def plan(molecules: Sequence[str], analogues: Sequence[str], small: Sequence[str], recipe: Sampling) -> list[Job]:
+    """The jobs of a recipe: each molecule, each analogue, pairs of the small ones, and water clusters."""
     jobs = [Job(f"molecule-{i:05d}", "molecule", (one,), (recipe.seed, i)) for i, one in enumerate(molecules)]
     rng = np.random.default_rng(recipe.seed)
     for index in range(recipe.dimers // PAIRS_PER_JOB):
         pairs = tuple(str(one) for one in rng.choice(small, size=2 * PAIRS_PER_JOB))
         jobs.append(Job(f"pairs-{index:05d}", "pairs", pairs, (recipe.seed, 100_000 + index)))
+    for index, one in enumerate(analogues):
+        jobs.append(Job(f"analogue-{index:05d}", "analogue", (one,), (recipe.seed, 300_000 + index)))
     return jobs + [
         Job(f"water-{index:05d}", "water", ("O",) * (2 + index % 5), (recipe.seed, 200_000 + index))
         for index in range(recipe.water_clusters)
     ]
 
 
-def plan_given(names: Sequence[str], frames: Sequence[Atoms]) -> list[Job]:
-    """The jobs for structures that the student itself went to."""
+def plan_given(names: Sequence[str], frames: Sequence[Atoms], exploded: Sequence[bool]) -> list[Job]:
+    """The jobs for structures that the student itself went to, and whether it broke there."""
+    origins: list[Origin] = ["student_exploded" if broke else "student_md" for broke in exploded]
+    given = list(zip(origins, frames, strict=True))
     return [
         Job(
             f"given-{first:06d}",
             "given",
             tuple(names[first : first + FRAMES_PER_JOB]),
-            given=tuple(frames[first : first + FRAMES_PER_JOB]),
+            given=tuple(given[first : first + FRAMES_PER_JOB]),
         )
         for first in range(0, len(frames), FRAMES_PER_JOB)
     ]
@@ -131,12 +135,14 @@ def _run_job(job: Job, recipe: Sampling, directory: Path) -> None:
         match job.kind:
             case "molecule":
                 structures = sampling.of_molecule(job.smiles[0], recipe, teacher_calculator, rng)
+            case "analogue":
+                structures = sampling.of_molecule(job.smiles[0], sampling.of_analogues(recipe), teacher_calculator, rng)
             case "pairs":
                 structures = sampling.of_pairs(job.smiles, rng)
             case "water":
                 structures = sampling.of_water(len(job.smiles), recipe, teacher_calculator, rng)
             case "given":
-                structures = [("student_md", atoms) for atoms in job.given]
+                structures = list(job.given)
     except SamplingError as error:
         failures[str(error)] += 1
     names = _names(job, len(structures))

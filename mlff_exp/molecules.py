@@ -1,26 +1,29 @@
 """The molecules that a student is distilled on, and those it never sees.
 
 Origin: the first 5,000 structures of the NCI open database as RDKit ships them (`Data/NCI/first_5K.smi`; the
-database is public domain), some of them with hydrogen replaced by fluorine, which they lack; and a list of small
-molecules written down here.
+database is public domain), some of them with hydrogen replaced by fluorine, which they lack; a list of small
+molecules written down here; and analogues of what is trained on, with hydrogens replaced by small groups.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ase.data import atomic_numbers
+
 from mlff_exp.config import ConfigError
 
-Split = Literal["training", "validation"]
+Split = Literal["training", "analogues", "validation"]
 ELEMENTS = frozenset({"H", "C", "N", "O", "F", "S", "Cl"})
 MAX_ATOMS = 32
 VALIDATION_SHARE = 0.13
 FLUORINATED_SHARE = 0.12
+SUBSTITUENTS = ("C", "N", "O", "F", "S", "Cl")
 
 # Small molecules that the NCI list lacks, and the systems that this project measures. All are trained on, and so is
 # everything that shares a scaffold with one of them.
@@ -52,7 +55,7 @@ class Molecule:
 
 
 def library() -> dict[Split, list[Molecule]]:
-    """Every molecule once, in an order that never changes, split so that no scaffold is on both sides.
+    """Every molecule once, in an order that never changes, split so that no scaffold that is trained on is validated.
 
     A scaffold falls on the side that the hash of its name says, so a molecule more or less moves no other.
 
@@ -61,13 +64,20 @@ def library() -> dict[Split, list[Molecule]]:
     """
     small = list(_described(SMALL.split()))
     seen = {molecule.scaffold for molecule in small}
-    split: dict[Split, list[Molecule]] = {"training": small, "validation": []}
+    split: dict[Split, list[Molecule]] = {"training": small, "analogues": [], "validation": []}
     keys = {molecule.key for molecule in small}
-    for molecule in _described(_nci()):
-        if molecule.key not in keys:
-            keys.add(molecule.key)
-            unseen = molecule.scaffold not in seen and share(molecule.scaffold) < VALIDATION_SHARE
-            split["validation" if unseen else "training"].append(molecule)
+
+    def new(candidates: Iterable[str]) -> Iterator[tuple[Split, Molecule]]:
+        for molecule in _described(candidates):
+            if molecule.key not in keys:
+                keys.add(molecule.key)
+                unseen = molecule.scaffold not in seen and share(molecule.scaffold) < VALIDATION_SHARE
+                yield "validation" if unseen else "training", molecule
+
+    for side, molecule in new(_nci()):
+        split[side].append(molecule)
+    # Analogues only widen what is trained on: validation stays what it is, whatever is added to them.
+    split["analogues"] = [molecule for side, molecule in new(_analogues(split["training"])) if side == "training"]
     return split
 
 
@@ -82,29 +92,31 @@ def _nci() -> Iterator[str]:
     for line in path.read_text().splitlines():
         smiles = line.split()[0]
         yield smiles
-        if share(smiles) < FLUORINATED_SHARE:
-            fluorinated = _fluorinated(smiles)
-            if fluorinated is not None:
-                yield fluorinated
+        molecule = _parse(smiles)
+        if molecule is not None and share(smiles) < FLUORINATED_SHARE:
+            yield _substituted(molecule, smiles, ("F",))
 
 
-def _fluorinated(smiles: str) -> str | None:
-    """One or two hydrogens on carbon turned into fluorine."""
+def _analogues(parents: Iterable[Molecule]) -> Iterator[str]:
+    for parent in parents:
+        yield _substituted(_parse(parent.smiles), f"{parent.smiles} analogue", SUBSTITUENTS)
+
+
+def _substituted(molecule: Any, name: str, elements: Sequence[str]) -> str:
+    """One or two hydrogens on carbon replaced by an element with its hydrogens; which ones, the name says."""
     chem = _rdkit().Chem
-    molecule = _parse(smiles)
-    if molecule is None:
-        return None
     whole = chem.AddHs(molecule)
-    pattern = chem.MolFromSmarts("[#6][H]")
-    hydrogens = [match[1] for match in whole.GetSubstructMatches(pattern)]
+    hydrogens = [match[1] for match in whole.GetSubstructMatches(chem.MolFromSmarts("[#6][H]"))]
     for turn in range(2 if len(hydrogens) > 6 else 1):
         if hydrogens:
-            hydrogen = hydrogens.pop(int(share(f"{smiles} {turn}") * len(hydrogens)))
-            whole.GetAtomWithIdx(hydrogen).SetAtomicNum(9)
+            hydrogen = whole.GetAtomWithIdx(hydrogens.pop(int(share(f"{name} {turn}") * len(hydrogens))))
+            element = elements[int(share(f"{name} {turn} element") * len(elements))]
+            hydrogen.SetAtomicNum(atomic_numbers[element])
+            hydrogen.SetNoImplicit(False)
     return str(chem.MolToSmiles(chem.RemoveHs(whole)))
 
 
-def _described(lines: Any) -> Iterator[Molecule]:
+def _described(lines: Iterable[str]) -> Iterator[Molecule]:
     """Those that the teacher can be trusted on: closed shell, neutral, of our elements, not too large."""
     chem = _rdkit().Chem
     murcko: Any = importlib.import_module("rdkit.Chem.Scaffolds.MurckoScaffold")

@@ -25,6 +25,9 @@ BOHR_ANG = 0.529177211
 # Between these fractions of the sum of the covalent radii the network is faded out in favour of the repulsion: no
 # training data reaches there, and an extrapolated network can be attractive without bound.
 CORE_INNER, CORE_OUTER = 0.35, 0.65
+# ε of the norm √(v² + ε). Symmetry makes many vectors pass through zero, where a smaller ε leaves what is nearly a
+# kink: at 1e-8 benzene drifts by 0.4 meV/atom/ps even in FP64.
+NORM_SMOOTHING = 1e-2
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ class Update(nn.Module):
         u, v = self.mix(equivariants).chunk(2, dim=-1)
         # Squares underflow in FP16 and the bare norm has no gradient at zero: both end as NaN.
         wide_u, wide_v = u.to(scalars.dtype), v.to(scalars.dtype)
-        norm = (wide_v.square().sum(dim=1) + 1e-8).sqrt()
+        norm = (wide_v.square().sum(dim=1) + NORM_SMOOTHING).sqrt()
         gate_ss, gate_sv, gate_vv = self.scalar_net(torch.cat([scalars, norm], dim=-1)).chunk(3, dim=-1)
         inner = (wide_u * wide_v).sum(dim=1)
         return scalars + gate_ss + gate_sv * inner, equivariants + gate_vv.unsqueeze(1) * wide_u

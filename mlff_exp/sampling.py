@@ -6,7 +6,7 @@ Where a structure comes from only decides what the student sees; its labels are 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,12 @@ class Sampling:
     dimers: int = 3000
     water_clusters: int = 24
     seed: int = 0
+
+
+def of_analogues(sampling: Sampling) -> Sampling:
+    """A quarter as many structures and no teacher MD: new environments are worth more than new geometries."""
+    few = {name: getattr(sampling, name) // 4 for name in ("normal_modes", "rattled", "stretched")}
+    return replace(sampling, md_share=0.0, **few)
 
 
 @dataclass(frozen=True)

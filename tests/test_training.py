@@ -17,6 +17,7 @@ from mlff_exp import checkpoint, exploration, packing, training
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.data import Dataset, Frame, quantised, reference_energies
 from mlff_exp.engine import energy_and_forces
+from mlff_exp.exploration import worst
 from mlff_exp.painn import Architecture, PaiNN
 from mlff_exp.training import Schedule, Training
 from tests.conftest import make_random_model, rattled
@@ -158,11 +159,23 @@ def test_exploration_tells_what_broke(student: PaiNN, tmp_path: Path) -> None:
     assert all(np.isfinite(atoms.positions).all() for atoms in broken.atoms)
 
 
+@given(seed=st.integers(0, 2**32 - 1), n_kept=st.integers(0, 40))
+@settings(max_examples=25, deadline=None)
+def test_exploded_frames_are_kept_first_and_then_the_worst(seed: int, n_kept: int) -> None:
+    rng = np.random.default_rng(seed)
+    exploded, error = rng.random(30) < 0.3, rng.random(30)
+    kept = worst(exploded, error, n_kept)
+    assert kept.sum() == min(n_kept, 30)
+    for a in np.flatnonzero(kept):
+        for b in np.flatnonzero(~kept):
+            assert (exploded[a], error[a]) > (exploded[b], error[b])
+
+
 def distill(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return mlff_exp(
-        directory, "task=distill", "task.molecules=12", "task.validation_molecules=2", "task.normal_modes=2",
-        "task.rattled=2", "task.stretched=1", "task.md_share=0", "task.dimers=0", "task.water_clusters=0",
-        "task.n_features=16", "task.n_interactions=1", "task.steps=200", "task.round_steps=20", "task.rounds=1",
+        directory, "task=distill", "task.molecules=12", "task.analogues=2", "task.validation_molecules=2",
+        "task.normal_modes=2", "task.rattled=2", "task.stretched=1", "task.md_share=0", "task.dimers=0",
+        "task.water_clusters=0", "task.n_features=16", "task.n_interactions=1", "task.steps=200", "task.round_steps=20", "task.rounds=1",
         "task.explored_frames=1", "task.explored_stride=5", "task.explored_kept=5", "task.atoms_per_step=64",
         "task.learning_rate=5e-3", "task.energy_weight=1", "device=cpu", "tracking=offline", *overrides,
     )  # fmt: skip
@@ -172,8 +185,11 @@ def distill(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str
 def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
     interrupted = distill(tmp_path, "task.budget_s=0.01")
     assert interrupted.returncode == 0, interrupted.stderr
+    early = distill(tmp_path, "task.data_fraction=0.5")
+    assert early.returncode == 2, early.stderr
+    assert "task.data_fraction=0.5 needs the data of all rounds" in early.stderr
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/distill/*/*.npz")}
-    assert len(shards) == 14
+    assert len(shards) == 16
     finished = distill(tmp_path)
     assert finished.returncode == 0, finished.stderr
     first, last = results(tmp_path)
@@ -182,6 +198,9 @@ def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert last.metrics["training_structures"] == first.metrics["training_structures"] + 5
     assert last.metrics["training_steps"] == 200
+    left_out = {key: value for key, value in first.tags.items() if key.startswith("left_out.")}
+    assert left_out
+    assert {key: last.tags[key] for key in left_out} == left_out
     assert 0 < last.metrics["force_mae_mev_per_ang"] < last.metrics["force_rmse_mev_per_ang"]
     assert last.metrics["training_loss"] < 0.8 * first.metrics["training_loss"]
 

@@ -6,6 +6,7 @@ time was up goes on where it stopped.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from mlff_exp import checkpoint, exploration, labelling, molecules, training
-from mlff_exp.config import Config, DistillTask
-from mlff_exp.data import Dataset, DatasetError, reference_energies
+from mlff_exp.config import Config, ConfigError, DistillTask
+from mlff_exp.data import ORIGINS, Dataset, DatasetError, reference_energies
 from mlff_exp.environment import describe
 from mlff_exp.exploration import Explored
 from mlff_exp.painn import Architecture, PaiNN
@@ -31,6 +32,7 @@ from mlff_exp.training import Schedule, Training
 CHECKPOINT_FILE = "student.safetensors"
 SMALL_ATOMS = 14  # a molecule that pairs are made of has at most this many
 WATCHED_STRUCTURES = 300  # of the validation set, while training
+LEFT_OUT_SUFFIX = ".left_out.json"
 
 
 def run(config: Config, directory: Path) -> RunResult:
@@ -38,12 +40,16 @@ def run(config: Config, directory: Path) -> RunResult:
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     until = time.monotonic() + task.budget_s
     work.mkdir(parents=True, exist_ok=True)
-    failures: Counter[str] = Counter()
-    validation_set = _made(work / "validation.npz", lambda: _label_validation(task, config.seed, work, failures))
-    _made(_dataset_file(work, 0), lambda: _label_training(task, config.seed, work, failures))
+    validation_set = _made(work / "validation.npz", lambda: _label_validation(task, config.seed, work))
+    _made(_dataset_file(work, 0), lambda: _label_training(task, config.seed, work))
 
     # Another student on the same data begins where the data is complete.
     number = max(n for n in range(task.rounds + 1) if _dataset_file(work, n).is_file())
+    if task.data_fraction < 1 and number < task.rounds:
+        raise ConfigError(
+            f"task.data_fraction={task.data_fraction:g} needs the data of all rounds, and {work} holds {number} "
+            f"of {task.rounds}: run task.data_fraction=1 first"
+        )
     while True:
         dataset = Dataset.load(_dataset_file(work, number))
         if task.data_fraction < 1:
@@ -52,7 +58,7 @@ def run(config: Config, directory: Path) -> RunResult:
         if not complete or number == task.rounds:
             break
         number += 1
-        _made(_dataset_file(work, number), partial(_explore, config, trained, dataset, number, failures))
+        _made(_dataset_file(work, number), partial(_explore, config, trained, dataset, number))
 
     path = directory / CHECKPOINT_FILE
     checkpoint.save(trained.averaged, path, teacher=labelling.TEACHER, training_data_sha256=dataset.sha256)
@@ -74,17 +80,23 @@ def run(config: Config, directory: Path) -> RunResult:
             "dataset.sha256": dataset.sha256,
             "training.complete": str(complete and number == task.rounds).lower(),
             "training.round": str(number),
-            **{f"left_out.{reason}": str(count) for reason, count in failures.items()},
+            **{f"left_out.{reason}": str(count) for reason, count in _left_out(work).items()},
         },
     )
 
 
-def _made(path: Path, make: Callable[[], Dataset]) -> Dataset:
-    if path.is_file():
-        return Dataset.load(path)
-    dataset = make()
-    dataset.save(path)
-    return dataset
+def _made(path: Path, make: Callable[[], tuple[Dataset, Counter[str]]]) -> Dataset:
+    """The dataset in the file, made if it is not there, with what its labelling left out beside it."""
+    if not path.is_file():
+        dataset, left_out = make()
+        path.with_suffix(LEFT_OUT_SUFFIX).write_text(json.dumps(left_out, ensure_ascii=False))
+        dataset.save(path)
+    return Dataset.load(path)
+
+
+def _left_out(work: Path) -> Counter[str]:
+    files = sorted(work.glob(f"*{LEFT_OUT_SUFFIX}"))
+    return sum((Counter(json.loads(file.read_text())) for file in files), Counter())
 
 
 def _dataset_file(work: Path, number: int) -> Path:
@@ -96,18 +108,15 @@ def _recipe(task: DistillTask, seed: int) -> Sampling:
     return Sampling(**{**chosen, "md_temperatures_k": tuple(task.md_temperatures_k)}, seed=seed)
 
 
-def _label_training(task: DistillTask, seed: int, work: Path, failures: Counter[str]) -> Dataset:
-    listed = molecules.library()["training"]
-    chosen = listed if task.molecules is None else listed[: task.molecules]
-    recipe = _recipe(task, seed)
+def _label_training(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, Counter[str]]:
+    library, recipe = molecules.library(), _recipe(task, seed)
+    chosen, analogues = library["training"][: task.molecules], library["analogues"][: task.analogues]
     small = [molecule.smiles for molecule in chosen if molecule.n_atoms <= SMALL_ATOMS]
-    jobs = labelling.plan([molecule.smiles for molecule in chosen], small, recipe)
-    dataset, left_out = labelling.run(jobs, recipe, work / "training", task.workers)
-    failures.update(left_out)
-    return dataset
+    jobs = labelling.plan([one.smiles for one in chosen], [one.smiles for one in analogues], small, recipe)
+    return labelling.run(jobs, recipe, work / "training", task.workers)
 
 
-def _label_validation(task: DistillTask, seed: int, work: Path, failures: Counter[str]) -> Dataset:
+def _label_validation(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, Counter[str]]:
     """From relaxed to 1,000 K, as molecular dynamics would meet them."""
     listed = sorted(molecules.library()["validation"], key=lambda molecule: molecules.share(molecule.key))
     chosen = [molecule.smiles for molecule in listed[: task.validation_molecules]]
@@ -115,10 +124,8 @@ def _label_validation(task: DistillTask, seed: int, work: Path, failures: Counte
         normal_modes=0, rattled=0, stretched=0, dimers=0, water_clusters=0, seed=seed + 1,
         md_share=1.0, md_temperatures_k=(300.0, 650.0, 1000.0), md_frames=2, md_stride=100,
     )  # fmt: skip
-    jobs = labelling.plan(chosen, [], recipe)
-    dataset, left_out = labelling.run(jobs, recipe, work / "validation", task.workers)
-    failures.update(left_out)
-    return dataset
+    jobs = labelling.plan(chosen, [], [], recipe)
+    return labelling.run(jobs, recipe, work / "validation", task.workers)
 
 
 def _train(
@@ -158,8 +165,8 @@ def _train(
     return trained, complete
 
 
-def _explore(config: Config, trained: Training, dataset: Dataset, number: int, failures: Counter[str]) -> Dataset:
-    """The dataset with the frames that the student went to and was worst at."""
+def _explore(config: Config, trained: Training, dataset: Dataset, number: int) -> tuple[Dataset, Counter[str]]:
+    """The dataset with the frames that the student went to, first where it broke and then where it was worst."""
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     frames_file = work / f"round-{number}-frames.npz"
     if not frames_file.is_file():
@@ -168,13 +175,11 @@ def _explore(config: Config, trained: Training, dataset: Dataset, number: int, f
             seed=config.seed + number, device=device,
         ).save(frames_file)  # fmt: skip
     explored = Explored.load(frames_file)
-    labels, left_out = labelling.run(
-        labelling.plan_given(explored.names, explored.atoms), Sampling(), work / f"round-{number}", task.workers
-    )
-    failures.update(left_out)
+    jobs = labelling.plan_given(explored.names, explored.atoms, explored.exploded.tolist())
+    labels, left_out = labelling.run(jobs, Sampling(), work / f"round-{number}", task.workers)
     _, forces = training.predict(trained.averaged, labels, device)
     squared = np.square(forces - labels.forces).sum(axis=1)
     error = np.sqrt(np.add.reduceat(squared, labels.starts) / labels.counts)
-    worst = np.zeros(len(labels), dtype=bool)
-    worst[np.argsort(-error)[: task.explored_kept]] = True
-    return Dataset.joined([dataset, labels.select(worst)])
+    exploded = labels.origin == ORIGINS.index("student_exploded")
+    kept = exploration.worst(exploded, error, task.explored_kept)
+    return Dataset.joined([dataset, labels.select(kept)]), left_out
