@@ -175,9 +175,10 @@ def distill(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str
     return mlff_exp(
         directory, "task=distill", "task.molecules=12", "task.analogues=2", "task.validation_molecules=2",
         "task.normal_modes=2", "task.rattled=2", "task.stretched=1", "task.md_share=0", "task.dimers=0",
-        "task.water_clusters=0", "task.n_features=16", "task.n_interactions=1", "task.steps=200", "task.round_steps=20", "task.rounds=1",
-        "task.explored_frames=1", "task.explored_stride=5", "task.explored_kept=5", "task.atoms_per_step=64",
-        "task.learning_rate=5e-3", "task.energy_weight=1", "device=cpu", "tracking=offline", *overrides,
+        "task.water_clusters=0", "task.n_features=16", "task.n_interactions=1", "task.steps=200",
+        "task.round_steps=20", "task.rounds=1", "task.explored_frames=1", "task.explored_stride=5",
+        "task.explored_kept=5", "task.atoms_per_step=64", "task.learning_rate=5e-3", "task.energy_weight=1",
+        "device=cpu", "tracking=offline", *overrides,
     )  # fmt: skip
 
 
