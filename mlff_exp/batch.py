@@ -10,7 +10,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from mlff_exp.neighbors import NeighborMatrix, neighbor_matrix
+from mlff_exp.neighbors import LIST_COLUMNS, NeighborMatrix, neighbor_matrix, uses_all_pairs
+
+# Slots are added up to a multiple of the first number if all atoms of a system are each other's neighbours, of the
+# second if there is a list: few shapes, and with them few compiled graphs, for little padding.
+SLOT_STEP, LIST_SLOT_STEP = 4, 64
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def collate(
     *,
     skin: float = 0.0,
     n_slots: int | None = None,
+    bucketed: bool = False,
     device: torch.device | str = "cpu",
 ) -> AtomicBatch:
     """Pad and join systems into one batch.
@@ -114,6 +119,7 @@ def collate(
         skin: added to the cutoff of systems that need a list, Å; the list stays complete until an atom
             has moved by half of it.
         n_slots: atom slots per system; the size of the largest system if not given.
+        bucketed: pad slots, neighbours and, with systems without atoms, the batch itself up to one of few shapes.
         device: where the tensors go.
 
     Raises:
@@ -123,33 +129,44 @@ def collate(
         raise ValueError("a batch needs at least one system")
     for atoms in systems:
         check_structure(atoms)
-    largest = max(len(atoms) for atoms in systems)
+    largest, n_systems = max(len(atoms) for atoms in systems), len(systems)
     n_slots = largest if n_slots is None else n_slots
     if largest > n_slots:
         raise ValueError(f"a system of {largest} atoms does not fit into {n_slots} slots")
 
     matrices = [neighbor_matrix(atoms, cutoff, skin) for atoms in systems]
     max_neighbors = max(matrix.neighbors.shape[1] for matrix in matrices)
+    if bucketed:
+        all_pairs = all(uses_all_pairs(atoms) for atoms in systems)
+        n_slots = _up(n_slots, SLOT_STEP if all_pairs else LIST_SLOT_STEP)
+        max_neighbors = n_slots - 1 if all_pairs else _up(max_neighbors, LIST_COLUMNS)
+        n_systems = 1 << (n_systems - 1).bit_length()
     padded = [matrix.padded(n_slots, max_neighbors) for matrix in matrices]
+    padded += [NeighborMatrix.empty(n_slots, max_neighbors)] * (n_systems - len(systems))
 
-    positions = np.zeros((len(systems), n_slots, 3))
-    numbers = np.zeros((len(systems), n_slots), dtype=np.int64)
+    positions = np.zeros((n_systems, n_slots, 3))
+    numbers = np.zeros((n_systems, n_slots), dtype=np.int64)
+    cell, pbc = np.zeros((n_systems, 3, 3)), np.zeros((n_systems, 3), dtype=bool)
     for index, atoms in enumerate(systems):
         positions[index, : len(atoms)] = atoms.positions
         numbers[index, : len(atoms)] = atoms.numbers
+        cell[index], pbc[index] = np.asarray(atoms.cell) * atoms.pbc[:, None], atoms.pbc
 
-    periodic = any(atoms.pbc.any() for atoms in systems)
     joined = NeighborMatrix.joined(padded)
     return AtomicBatch(
         positions=torch.from_numpy(positions.reshape(-1, 3)),
         atomic_numbers=torch.from_numpy(numbers.reshape(-1)),
-        cell=torch.from_numpy(np.stack([np.asarray(atoms.cell) * atoms.pbc[:, None] for atoms in systems])),
-        pbc=torch.from_numpy(np.stack([np.asarray(atoms.pbc) for atoms in systems])),
+        cell=torch.from_numpy(cell),
+        pbc=torch.from_numpy(pbc),
         neighbors=torch.from_numpy(joined.neighbors),
         reverse=torch.from_numpy(joined.reverse),
         mask=torch.from_numpy(joined.mask),
-        shifts=torch.from_numpy(joined.shifts) if periodic else None,
+        shifts=torch.from_numpy(joined.shifts) if pbc.any() else None,
     ).to(device)
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step
 
 
 def check_structure(atoms: Atoms) -> None:

@@ -162,7 +162,9 @@ class StudentForceFieldCalculator(Calculator):
     def _batch(self, systems: Sequence[Atoms]) -> AtomicBatch:
         for atoms in systems:
             self._model.check_elements(atoms.symbols)
-        return collate(systems, self._model.architecture.cutoff, device=self.device)
+        # Every new shape is a compilation, so a compiled engine gets few of them.
+        bucketed = self._engine.name != "eager"
+        return collate(systems, self._model.architecture.cutoff, bucketed=bucketed, device=self.device)
 
     def _evaluate(self, systems: Sequence[Atoms]) -> list[dict[str, Any]]:
         batch = self._batch(systems)

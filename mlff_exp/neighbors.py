@@ -59,6 +59,11 @@ class NeighborMatrix:
         return NeighborMatrix(neighbors, reverse, mask, shifts)
 
     @staticmethod
+    def empty(n_atoms: int, max_neighbors: int) -> NeighborMatrix:
+        """No neighbours at all."""
+        return NeighborMatrix(*_empty(n_atoms, max_neighbors))
+
+    @staticmethod
     def joined(matrices: Sequence[NeighborMatrix]) -> NeighborMatrix:
         """Stack matrices of one shape, renumbering atoms and slots."""
         n_atoms, max_neighbors = matrices[0].neighbors.shape

@@ -11,11 +11,9 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.batch import SLOT_STEP, AtomicBatch, collate
 from mlff_exp.data import Dataset
 from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS
-
-SLOT_STEP = 4  # structures share a batch if their sizes round up to the same multiple of this
 
 Array = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from mlff_exp.batch import collate
+from mlff_exp.batch import LIST_SLOT_STEP, SLOT_STEP, collate
 from mlff_exp.engine import energy_and_forces
 from mlff_exp.painn import PaiNN, smooth_envelope
 from tests.conftest import make_random_model
@@ -84,6 +84,27 @@ def test_batched_equals_single_and_padding_is_exactly_zero(seed: int, dtype: tor
         assert_close(energy.numpy()[index] - single_energy, np.zeros(1), dtype, f"energy of system {index}")
         assert_close(rows[index, : len(atoms)], single_forces, dtype, f"forces of system {index}")
         assert (rows[index, len(atoms) :] == 0).all()
+
+
+@few
+@given(seed=seeds, n_systems=st.integers(1, 5), n_atoms=st.integers(1, 9), periodic=st.booleans())
+def test_buckets_change_nothing(seed: int, n_systems: int, n_atoms: int, periodic: bool) -> None:
+    systems = [random_molecule(seed + index, n_atoms) for index in range(n_systems)]
+    if periodic:
+        systems[-1].cell, systems[-1].pbc = np.diag([6.0, 7.0, 8.0]), True
+    model = MODELS[torch.float64]
+    batch = collate(systems, CUTOFF, bucketed=True)
+    step = LIST_SLOT_STEP if periodic else SLOT_STEP
+    assert batch.n_slots % step == 0
+    assert n_systems <= batch.n_systems < 2 * n_systems
+    energy, forces = energy_and_forces(model, batch, "fp64")
+    exact_energy, exact_forces = predict(systems, model)
+    assert_close(energy.numpy()[:n_systems], exact_energy, torch.float64, "energy")
+    assert (energy[n_systems:] == 0).all()
+    rows = batch.per_system(forces).numpy()
+    assert_close(rows[:n_systems, :n_atoms], exact_forces.reshape(n_systems, n_atoms, 3), torch.float64, "forces")
+    assert (rows[n_systems:] == 0).all()
+    assert (rows[:, n_atoms:] == 0).all()
 
 
 @few
