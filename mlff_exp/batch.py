@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from mlff_exp.neighbors import LIST_COLUMNS, NeighborMatrix, neighbor_matrix, uses_all_pairs
+from mlff_exp.neighbors import NeighborMatrix, all_pairs, neighbor_list, uses_all_pairs
 
 # Slots are added up to a multiple of the first number if all atoms of a system are each other's neighbours, of the
 # second if there is a list: few shapes, and with them few compiled graphs, for little padding.
@@ -134,15 +134,10 @@ def collate(
     if largest > n_slots:
         raise ValueError(f"a system of {largest} atoms does not fit into {n_slots} slots")
 
-    matrices = [neighbor_matrix(atoms, cutoff, skin) for atoms in systems]
-    max_neighbors = max(matrix.neighbors.shape[1] for matrix in matrices)
+    no_list = all(uses_all_pairs(atoms) for atoms in systems)
     if bucketed:
-        all_pairs = all(uses_all_pairs(atoms) for atoms in systems)
-        n_slots = _up(n_slots, SLOT_STEP if all_pairs else LIST_SLOT_STEP)
-        max_neighbors = n_slots - 1 if all_pairs else _up(max_neighbors, LIST_COLUMNS)
+        n_slots = _up(n_slots, SLOT_STEP if no_list else LIST_SLOT_STEP)
         n_systems = 1 << (n_systems - 1).bit_length()
-    padded = [matrix.padded(n_slots, max_neighbors) for matrix in matrices]
-    padded += [NeighborMatrix.empty(n_slots, max_neighbors)] * (n_systems - len(systems))
 
     positions = np.zeros((n_systems, n_slots, 3))
     numbers = np.zeros((n_systems, n_slots), dtype=np.int64)
@@ -152,17 +147,68 @@ def collate(
         numbers[index, : len(atoms)] = atoms.numbers
         cell[index], pbc[index] = np.asarray(atoms.cell) * atoms.pbc[:, None], atoms.pbc
 
-    joined = NeighborMatrix.joined(padded)
+    # Molecules are laid out where they come from, lists where the arithmetic is.
+    where = torch.device("cpu" if no_list else device)
+    at, element, cells, periodic = (torch.from_numpy(array).to(where) for array in (positions, numbers, cell, pbc))
+    listed = [not uses_all_pairs(atoms) for atoms in systems] + [False] * (n_systems - len(systems))
+    width = n_slots - 1 if bucketed and no_list else 0
+    neighbors = _neighbors(at, element, cells, periodic, listed, cutoff + skin, width)
     return AtomicBatch(
-        positions=torch.from_numpy(positions.reshape(-1, 3)),
-        atomic_numbers=torch.from_numpy(numbers.reshape(-1)),
-        cell=torch.from_numpy(cell),
-        pbc=torch.from_numpy(pbc),
-        neighbors=torch.from_numpy(joined.neighbors),
-        reverse=torch.from_numpy(joined.reverse),
-        mask=torch.from_numpy(joined.mask),
-        shifts=torch.from_numpy(joined.shifts) if pbc.any() else None,
+        positions=at.flatten(0, 1),
+        atomic_numbers=element.flatten(),
+        cell=cells,
+        pbc=periodic,
+        neighbors=neighbors.neighbors,
+        reverse=neighbors.reverse,
+        mask=neighbors.mask,
+        shifts=neighbors.shifts if pbc.any() else None,
     ).to(device)
+
+
+def relisted(batch: AtomicBatch, listed: Sequence[bool], radius: float) -> AtomicBatch:
+    """The same batch with neighbours found anew at its positions, on its device.
+
+    Its shape stays, unless an atom has more neighbours than there were columns: then there are more columns.
+
+    Args:
+        batch: as `collate` made it, at new positions.
+        listed: [n_systems] of which systems the neighbours are a list and not all their atoms.
+        radius: cutoff and skin together, Å.
+    """
+    found = _neighbors(
+        batch.per_system(batch.positions),
+        batch.per_system(batch.atomic_numbers),
+        batch.cell,
+        batch.pbc,
+        listed,
+        radius,
+        batch.neighbors.shape[1],
+    )
+    shifts = None if batch.shifts is None else found.shifts
+    return replace(batch, neighbors=found.neighbors, reverse=found.reverse, mask=found.mask, shifts=shifts)
+
+
+def _neighbors(
+    positions: Tensor,
+    numbers: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    listed: Sequence[bool],
+    radius: float,
+    min_columns: int,
+) -> NeighborMatrix:
+    """Neighbours of systems of equally many slots, padded and joined; arguments as `AtomicBatch` per system."""
+    n_slots = numbers.shape[1]
+    matrices = []
+    for system, n_atoms in enumerate((numbers > 0).sum(dim=1).tolist()):
+        if listed[system]:
+            matrices.append(neighbor_list(positions[system, :n_atoms], cell[system], pbc[system], radius))
+        elif n_atoms > 0:
+            matrices.append(all_pairs(n_atoms).to(positions.device))
+        else:
+            matrices.append(NeighborMatrix.empty(n_slots, 1, positions.device))
+    max_neighbors = max(min_columns, *(matrix.max_neighbors for matrix in matrices))
+    return NeighborMatrix.joined([matrix.padded(n_slots, max_neighbors) for matrix in matrices])
 
 
 def _up(value: int, step: int) -> int:

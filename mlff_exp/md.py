@@ -15,7 +15,7 @@ from ase import Atoms, units
 from ase.data import covalent_radii
 from torch import Tensor
 
-from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.batch import AtomicBatch, collate, relisted
 from mlff_exp.engine import Engine
 from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.neighbors import uses_all_pairs
@@ -95,9 +95,9 @@ class Dynamics:
             raise ValueError("all systems of one batch of trajectories must have the same number of atoms")
         self.engine, self.systems, self.timestep_fs = engine, systems, timestep_fs
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
-        self.batch = self._collate(systems)
+        self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
         self._built_at = self.batch.positions
-        self._static_neighbors = all(uses_all_pairs(atoms) for atoms in systems)
+        self._listed = [not uses_all_pairs(atoms) for atoms in systems]
         masses = np.concatenate([atoms.get_masses() for atoms in systems])
         self.masses = torch.from_numpy(masses).to(engine.device).unsqueeze(-1)
         self._bonds = _bonds(systems, self.batch)
@@ -159,16 +159,13 @@ class Dynamics:
         """[n_systems] eV."""
         return self.batch.per_system(0.5 * self.masses * velocities.square()).sum(dim=(1, 2))
 
-    def _collate(self, systems: list[Atoms]) -> AtomicBatch:
-        return collate(systems, self.engine.cutoff, skin=SKIN_ANG, device=self.engine.device)
-
     def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        if not self._static_neighbors:
+        if any(self._listed):
             moved = (positions - self._built_at).square().sum(dim=-1).max().sqrt()
-            if not moved <= SKIN_ANG / 2:  # NaN also rebuilds, and is refused there
-                for atoms, new in zip(self.systems, self.batch.per_system(positions).cpu().numpy(), strict=True):
-                    atoms.positions = new
-                self.batch, self._built_at = self._collate(self.systems), positions
+            if not moved <= SKIN_ANG / 2:
+                moved_batch = self.batch.with_positions(positions)
+                self.batch = relisted(moved_batch, self._listed, self.engine.cutoff + SKIN_ANG)
+                self._built_at = positions
         prediction = self.engine(self.batch.with_positions(positions))
         return prediction.energy, prediction.forces
 

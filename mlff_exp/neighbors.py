@@ -9,25 +9,22 @@ same bits, and the compiler can fuse both directions.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from ase import Atoms
-from ase.neighborlist import primitive_neighbor_list
+from ase.geometry import complete_cell
 from torch import Tensor
 
 # A list has a multiple of this many columns, so that its shape, and with it the compiled graph, rarely changes.
 LIST_COLUMNS = 16
 # Up to this many atoms a molecule gets all its other atoms as neighbours: exact for every geometry, never rebuilt.
 ALL_PAIRS_MAX_ATOMS = 64
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
+CANDIDATES_AT_ONCE = 4_000_000  # pairs and images whose distances are looked at together, to bound memory
 
 
 @dataclass(frozen=True)
@@ -41,40 +38,52 @@ class NeighborMatrix:
         shifts: [n_atoms, max_neighbors, 3] whole cell vectors added to the neighbour's position.
     """
 
-    neighbors: IntArray
-    reverse: IntArray
-    mask: BoolArray
-    shifts: FloatArray
+    neighbors: Tensor
+    reverse: Tensor
+    mask: Tensor
+    shifts: Tensor
+
+    def to(self, device: torch.device) -> NeighborMatrix:
+        """The same matrix on another device."""
+        tensors = (self.neighbors, self.reverse, self.mask, self.shifts)
+        return NeighborMatrix(*(tensor.to(device) for tensor in tensors))
+
+    @property
+    def max_neighbors(self) -> int:
+        """Columns."""
+        return self.neighbors.shape[1]
 
     def padded(self, n_atoms: int, max_neighbors: int) -> NeighborMatrix:
         """The same neighbours in a larger matrix; new slots are empty."""
-        old_atoms, old_neighbors = self.neighbors.shape
-        neighbors, reverse, mask, shifts = _empty(n_atoms, max_neighbors)
-        rows, columns = np.divmod(self.reverse, old_neighbors)
-        block = (slice(0, old_atoms), slice(0, old_neighbors))
-        neighbors[block] = self.neighbors
-        reverse[block] = rows * max_neighbors + columns
-        mask[block] = self.mask
-        shifts[block] = self.shifts
-        return NeighborMatrix(neighbors, reverse, mask, shifts)
+        rows, columns = self.neighbors.shape
+        larger = NeighborMatrix.empty(n_atoms, max_neighbors, self.mask.device)
+        larger.neighbors[:rows, :columns] = self.neighbors
+        larger.reverse[:rows, :columns] = self.reverse // columns * max_neighbors + self.reverse % columns
+        larger.mask[:rows, :columns] = self.mask
+        larger.shifts[:rows, :columns] = self.shifts
+        return larger
 
     @staticmethod
-    def empty(n_atoms: int, max_neighbors: int) -> NeighborMatrix:
+    def empty(n_atoms: int, max_neighbors: int, device: torch.device | str = "cpu") -> NeighborMatrix:
         """No neighbours at all."""
-        return NeighborMatrix(*_empty(n_atoms, max_neighbors))
+        atoms = torch.arange(n_atoms, device=device)
+        return NeighborMatrix(
+            atoms.unsqueeze(1).repeat(1, max_neighbors),
+            torch.arange(n_atoms * max_neighbors, device=device).view(n_atoms, max_neighbors),
+            torch.zeros(n_atoms, max_neighbors, dtype=torch.bool, device=device),
+            torch.zeros(n_atoms, max_neighbors, 3, dtype=torch.float64, device=device),
+        )
 
     @staticmethod
     def joined(matrices: Sequence[NeighborMatrix]) -> NeighborMatrix:
         """Stack matrices of one shape, renumbering atoms and slots."""
         n_atoms, max_neighbors = matrices[0].neighbors.shape
-        offsets = np.arange(len(matrices))[:, None, None] * n_atoms
-        neighbors = np.stack([matrix.neighbors for matrix in matrices]) + offsets
-        reverse = np.stack([matrix.reverse for matrix in matrices]) + offsets * max_neighbors
+        offsets = torch.arange(len(matrices), device=matrices[0].mask.device).view(-1, 1, 1) * n_atoms
         return NeighborMatrix(
-            neighbors.reshape(-1, max_neighbors),
-            reverse.reshape(-1, max_neighbors),
-            np.concatenate([matrix.mask for matrix in matrices]),
-            np.concatenate([matrix.shifts for matrix in matrices]),
+            (torch.stack([matrix.neighbors for matrix in matrices]) + offsets).flatten(0, 1),
+            (torch.stack([matrix.reverse for matrix in matrices]) + offsets * max_neighbors).flatten(0, 1),
+            torch.cat([matrix.mask for matrix in matrices]),
+            torch.cat([matrix.shifts for matrix in matrices]),
         )
 
 
@@ -83,55 +92,76 @@ def uses_all_pairs(atoms: Atoms) -> bool:
     return len(atoms) <= ALL_PAIRS_MAX_ATOMS and not atoms.pbc.any()
 
 
-def neighbor_matrix(atoms: Atoms, cutoff: float, skin: float = 0.0) -> NeighborMatrix:
-    """Neighbours of one system.
+@functools.cache
+def all_pairs(n_atoms: int) -> NeighborMatrix:
+    """Every other atom as a neighbour, on the CPU."""
+    source = torch.arange(n_atoms).repeat_interleave(n_atoms - 1)
+    column = torch.arange(n_atoms - 1).repeat(n_atoms)
+    target = column + (column >= source)
+    return _from_pairs(n_atoms, source, target, torch.zeros(len(source), 3, dtype=torch.int64), 1)
 
-    A molecule of at most `ALL_PAIRS_MAX_ATOMS` gets every other atom. Anything larger, or periodic in any
-    direction, gets all images within ``cutoff + skin`` (both in Å).
+
+def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -> NeighborMatrix:
+    """All pairs and images nearer than a radius, on the device of the positions.
+
+    Args:
+        positions: [n_atoms, 3] Å, FP64, inside the cell or not.
+        cell: [3, 3] Å, FP64; rows of directions that are not periodic may be zero.
+        pbc: [3] bool.
+        radius: Å; a cell may be smaller.
     """
-    n_atoms = len(atoms)
-    if uses_all_pairs(atoms):
-        source = np.repeat(np.arange(n_atoms), n_atoms - 1)
-        column = np.tile(np.arange(n_atoms - 1), n_atoms)
-        target = column + (column >= source)
-        shift = np.zeros((len(source), 3), dtype=np.int64)
-        columns = 1
-    else:
-        source, target, shift = primitive_neighbor_list(
-            "ijS", atoms.pbc, atoms.cell, atoms.positions, cutoff + skin, self_interaction=False
-        )
-        columns = LIST_COLUMNS
-    return _from_pairs(n_atoms, source, target, shift, columns)
+    n_atoms, device = len(positions), positions.device
+    whole = torch.from_numpy(complete_cell(cell.cpu().numpy())).to(device)
+    inverse = torch.linalg.inv(whole)
+    # A pair's nearest image along each axis is less than half a cell away in fractions of the cell; any image
+    # within the radius is at most radius / height further.
+    height = 1 / inverse.norm(dim=0)
+    reach = torch.where(pbc, (radius / height + 0.5).floor(), 0.0).long().tolist()
+    images = torch.cartesian_prod(*(torch.arange(-n, n + 1, device=device) for n in reach)).view(-1, 3)
+    # Of the two directions of a pair one is looked for; an atom's own images come in opposite pairs.
+    forward = torch.arange(len(images), device=device) > len(images) // 2
+    atoms = torch.arange(n_atoms, device=device)
 
-
-def _from_pairs(n_atoms: int, source: IntArray, target: IntArray, shift: IntArray, columns: int) -> NeighborMatrix:
-    """Lay out directed pairs (both directions present) as a matrix whose width is a multiple of ``columns``."""
-    # A total order on (row, neighbour, shift); sorting the reversed keys finds the reversed pair's place in it.
-    order = np.lexsort((*shift.T[::-1], target, source))
-    source, target, shift = source[order], target[order], shift[order]
-    counts = np.bincount(source, minlength=n_atoms)
-    max_neighbors = columns * max(1, -(-int(counts.max(initial=0)) // columns))
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    column = np.arange(len(source)) - first[source]
-    slot = source * max_neighbors + column
-
-    neighbors, reverse, mask, shifts = _empty(n_atoms, max_neighbors)
-    neighbors[source, column] = target
-    mask[source, column] = True
-    shifts[source, column] = shift
-    reversed_order = np.lexsort((*(-shift.T[::-1]), source, target))
-    reverse.reshape(-1)[slot[reversed_order]] = slot
-    return NeighborMatrix(neighbors, reverse, mask, shifts)
-
-
-def _empty(n_atoms: int, max_neighbors: int) -> tuple[IntArray, IntArray, BoolArray, FloatArray]:
-    shape = (n_atoms, max_neighbors)
-    return (
-        np.broadcast_to(np.arange(n_atoms)[:, None], shape).copy(),
-        np.arange(n_atoms * max_neighbors).reshape(shape),
-        np.zeros(shape, dtype=bool),
-        np.zeros((*shape, 3)),
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for first in atoms.split(max(1, CANDIDATES_AT_ONCE // (n_atoms * len(images)))):
+        difference = positions - positions[first].unsqueeze(1)
+        nearest = torch.where(pbc, -(difference @ inverse).round(), 0.0)
+        shift = nearest.unsqueeze(2) + images
+        near = (difference.unsqueeze(2) + shift @ whole).square().sum(dim=-1) < radius**2
+        once = (first.unsqueeze(1) < atoms).unsqueeze(2) | (first.unsqueeze(1) == atoms).unsqueeze(2) & forward
+        row, second, image = (near & once).nonzero(as_tuple=True)
+        found.append((first[row], second, shift[row, second, image].long()))
+    source, target, shift = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return _from_pairs(
+        n_atoms,
+        torch.cat([source, target]),
+        torch.cat([target, source]),
+        torch.cat([shift, -shift]),
+        LIST_COLUMNS,
     )
+
+
+def _from_pairs(n_atoms: int, source: Tensor, target: Tensor, shift: Tensor, columns: int) -> NeighborMatrix:
+    """Lay out directed pairs (both directions present) as a matrix whose width is a multiple of ``columns``."""
+    # One number for each pair and image: sorted by it pairs stand row by row, and the reversed pair is looked up.
+    span = 2 * shift.abs().amax(dim=0) + 1 if len(shift) else torch.ones(3, dtype=torch.int64, device=shift.device)
+    offset = shift + span // 2
+    image = (offset[:, 0] * span[1] + offset[:, 1]) * span[2] + offset[:, 2]
+    n_images = span.prod()
+    key, order = ((source * n_atoms + target) * n_images + image).sort()
+    source, target, shift, image = source[order], target[order], shift[order], image[order]
+
+    counts = torch.bincount(source, minlength=n_atoms)
+    max_neighbors = columns * max(1, math.ceil(int(counts.max()) / columns))
+    column = torch.arange(len(source), device=source.device) - (counts.cumsum(0) - counts)[source]
+    slot = source * max_neighbors + column
+    matrix = NeighborMatrix.empty(n_atoms, max_neighbors, source.device)
+    matrix.neighbors[source, column] = target
+    matrix.mask[source, column] = True
+    matrix.shifts[source, column] = shift.double()
+    reversed_key = (target * n_atoms + source) * n_images + (n_images - 1 - image)
+    matrix.reverse[source, column] = slot[torch.searchsorted(key, reversed_key)]
+    return matrix
 
 
 class _Gather(torch.autograd.Function):

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.geometry import complete_cell
 from ase.neighborlist import primitive_neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlff_exp import neighbors
 from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS, gather_neighbors, neighbor_matrix
+from mlff_exp.engine import Prediction
+from mlff_exp.md import Dynamics
+from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS, gather_neighbors, neighbor_list
 from mlff_exp.painn import neighbor_vectors
 from tests.conftest import rattled
 
@@ -49,6 +53,58 @@ def test_every_pair_within_the_cutoff_is_there_once(seed: int) -> None:
     assert len(first) == len(expected)
 
 
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_looking_at_few_pairs_at_a_time_finds_the_same(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    atoms = random_cell(3)
+    tensors = [torch.from_numpy(np.asarray(array)) for array in (atoms.positions, atoms.cell, atoms.pbc)]
+    whole = neighbor_list(*tensors, 4.0)
+    monkeypatch.setattr(neighbors, "CANDIDATES_AT_ONCE", at_once)
+    parts = neighbor_list(*tensors, 4.0)
+    assert torch.equal(parts.neighbors, whole.neighbors)
+    assert torch.equal(parts.reverse, whole.reverse)
+    assert torch.equal(parts.shifts, whole.shifts)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds)
+def test_no_pair_is_lost_while_atoms_fly(seed: int) -> None:
+    """Atoms that feel nothing leave their cell and crowd together; the list is remade when the skin is used up."""
+    rng = np.random.default_rng(seed)
+    systems = [random_cell(seed), Atoms("H30", rng.uniform(0, 7, (30, 3)), cell=np.diag([7.0, 8.0, 9.0]), pbc=True)]
+    systems = [
+        Atoms("H30", rng.uniform(-1, 2, (30, 3)) @ atoms.cell, cell=atoms.cell, pbc=atoms.pbc) for atoms in systems
+    ]
+    for atoms in systems:
+        atoms.pbc[0] = True
+    flight = FreeFlight()
+    dynamics = Dynamics(flight, systems, timestep_fs=1.0)
+    positions = dynamics.batch.positions
+    velocities = torch.from_numpy(rng.normal(scale=1.5, size=positions.shape))
+    dynamics.run(dynamics.state(positions, velocities), 20, 20)
+    assert len(flight.lists) > 1
+
+
+class FreeFlight:
+    """An engine without forces that compares every list it is given with ASE's."""
+
+    cutoff, device = 3.0, torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.lists: set[int] = set()
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        self.lists.add(batch.neighbors.data_ptr())
+        offset = 0
+        expected = set()
+        for positions, cell, pbc in zip(batch.per_system(batch.positions), batch.cell, batch.pbc, strict=True):
+            arrays = (pbc.numpy(), complete_cell(cell.numpy()), positions.numpy())
+            for i, j, vector in zip(*primitive_neighbor_list("ijD", *arrays, self.cutoff), strict=True):
+                expected.add((int(i) + offset, int(j) + offset, tuple(vector.round(6) + 0.0)))
+            offset += batch.n_slots
+        assert listed(batch, self.cutoff) == expected
+        return Prediction(torch.zeros(batch.n_systems, dtype=torch.float64), torch.zeros_like(batch.positions))
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, others=st.integers(0, 2))
 def test_reverse_is_an_involution_that_swaps_the_atoms_of_a_pair(seed: int, others: int) -> None:
@@ -77,8 +133,8 @@ def test_gather_and_its_adjoint_to_second_order() -> None:
 @pytest.mark.parametrize("n_atoms", [1, 2, ALL_PAIRS_MAX_ATOMS, ALL_PAIRS_MAX_ATOMS + 1])
 def test_small_molecules_get_all_pairs_and_larger_ones_a_list(n_atoms: int) -> None:
     atoms = Atoms(["H"] * n_atoms, positions=np.arange(n_atoms)[:, None] * [[1.5, 0, 0]])
-    matrix = neighbor_matrix(atoms, cutoff=5.0)
-    assert int(matrix.mask.sum()) == (
+    batch = collate([atoms], 5.0)
+    assert int(batch.mask.sum()) == (
         n_atoms * (n_atoms - 1) if n_atoms <= ALL_PAIRS_MAX_ATOMS else sum(2 * (n_atoms - k) for k in (1, 2, 3))
     )
 
