@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,21 @@ from ase.optimize import LBFGS
 from tqdm import tqdm
 
 from mlff_exp.ase_engine import EngineCalculator
-from mlff_exp.batch import collate
+from mlff_exp.checks import finite_difference_error, fluctuation_ratio_dt, potential_along, time_reversal_error
 from mlff_exp.config import Config
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
 from mlff_exp.gate import interval, judge
-from mlff_exp.md import Dynamics, Trajectory, prepare_start
+from mlff_exp.md import Dynamics, FloatArray, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
 from mlff_exp.result import RunResult, Verdict
 from mlff_exp.tasks import setup
 
 RELAXED_EV_PER_ANG = 0.01
-DIFFERENCE_STEP_ANG = 1e-4
-MAX_DIFFERENCED_COORDINATES = 36
 MAX_SERIES_POINTS = 2000
+# Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
+ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
 
 
 def run(config: Config, directory: Path) -> RunResult:
@@ -40,23 +41,30 @@ def run(config: Config, directory: Path) -> RunResult:
     with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
         state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
     state.step = 0
+    start = replace(state)
 
     started = time.perf_counter()
     with tqdm(total=task.n_steps, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
         trajectory = dynamics.run(state, task.n_steps, task.record_every, bar.update)
     seconds = time.perf_counter() - started
 
-    metrics = {
-        **_worst(trajectory, len(relaxed), minimum_energy),
-        **_speed(trajectory, seconds, task.timestep_fs),
-        "finite_difference_error_ev_per_ang": _finite_difference_error(reference, relaxed, rng),
-    }
+    engine_potential = trajectory.potential
+    metrics = _speed(trajectory, seconds, task.timestep_fs)
+    if checkpoint is not None:
+        own = _worst(trajectory, len(relaxed), minimum_energy)
+        metrics |= {f"engine_{name}": own[name] for name in ENGINE_METRICS if name in own}
+        trajectory = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
+    metrics |= _worst(trajectory, len(relaxed), minimum_energy)
+    metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(reference, relaxed, rng)
+    if config.gate.criteria.keys() & {"fluctuation_ratio_dt", "time_reversal_error_ang"}:
+        metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start)
+        metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start)
     verdict = judge(metrics, config.gate, trajectory.blow_up)
-    _write(directory, trajectory, verdict, metrics, config)
+    _write(directory, trajectory, engine_potential, verdict, metrics, config)
     return RunResult(
         config={},
         metrics=metrics,
-        series=_series(trajectory),
+        series=_series(trajectory, engine_potential),
         environment=describe(subject.device),
         artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"),
         verdict=verdict,
@@ -81,7 +89,7 @@ def _relax(atoms: Atoms, reference: Engine) -> tuple[Atoms, float]:
 
 def _worst(trajectory: Trajectory, n_atoms: int, minimum_energy: float) -> dict[str, float]:
     """Each metric of the replica that is worst at it: the one farthest from what is ideal."""
-    finite = np.isfinite(trajectory.potential).all(axis=1)
+    finite = np.isfinite(trajectory.potential + trajectory.kinetic).all(axis=1)
     total = (trajectory.potential + trajectory.kinetic)[finite]
     if len(total) < 10:
         return {}  # blew up before there was anything to fit; the verdict says so
@@ -121,34 +129,11 @@ def _speed(trajectory: Trajectory, seconds: float, timestep_fs: float) -> dict[s
     return {"steps_per_s": steps_per_s, "ns_per_day": steps_per_s * timestep_fs * 86400 / 1e6}
 
 
-def _finite_difference_error(reference: Engine, relaxed: Atoms, rng: np.random.Generator) -> float:
-    """Largest difference of FP64 forces and central differences of the FP64 energy, eV/Å, off the minimum."""
-    atoms = relaxed.copy()
-    atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
-    coordinates = [(atom, axis) for atom in range(len(atoms)) for axis in range(3)]
-    chosen = rng.permutation(len(coordinates))[:MAX_DIFFERENCED_COORDINATES]
-    displaced = []
-    for index in chosen:
-        for sign in (1, -1):
-            moved = atoms.copy()
-            moved.positions[coordinates[index]] += sign * DIFFERENCE_STEP_ANG
-            displaced.append(moved)
-    energies = np.concatenate(
-        [
-            reference(collate([moved], reference.cutoff, device=reference.device)).energy.cpu().numpy()
-            for moved in displaced
-        ]
-    ).reshape(-1, 2)
-    forces = reference(collate([atoms], reference.cutoff, device=reference.device)).forces.cpu().numpy()
-    numerical = -(energies[:, 0] - energies[:, 1]) / (2 * DIFFERENCE_STEP_ANG)
-    analytic = np.array([forces[coordinates[index]] for index in chosen])
-    return float(np.abs(numerical - analytic).max())
-
-
-def _series(trajectory: Trajectory) -> dict[str, list[tuple[int, float]]]:
+def _series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
     thin = slice(None, None, max(1, -(-len(trajectory.steps) // MAX_SERIES_POINTS)))
     columns = {
         "total_energy_ev": trajectory.potential[:, 0] + trajectory.kinetic[:, 0],
+        "engine_total_energy_ev": engine_potential[:, 0] + trajectory.kinetic[:, 0],
         "temperature_k": trajectory.temperature[:, 0],
         "displacement_ang": trajectory.displacement[:, 0],
     }
@@ -163,13 +148,19 @@ def _series(trajectory: Trajectory) -> dict[str, list[tuple[int, float]]]:
 
 
 def _write(
-    directory: Path, trajectory: Trajectory, verdict: Verdict, metrics: dict[str, float], config: Config
+    directory: Path,
+    trajectory: Trajectory,
+    engine_potential: FloatArray,
+    verdict: Verdict,
+    metrics: dict[str, float],
+    config: Config,
 ) -> None:
     np.savez_compressed(
         directory / "trajectory_data.npz",
         steps=trajectory.steps,
         times_ps=trajectory.times_ps,
         potential_energy_ev=trajectory.potential,
+        engine_potential_energy_ev=engine_potential,
         kinetic_energy_ev=trajectory.kinetic,
         temperature_k=trajectory.temperature,
         displacement_ang=trajectory.displacement,

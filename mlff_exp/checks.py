@@ -1,0 +1,101 @@
+"""What a force field has to satisfy whatever its trajectory: forces that are a gradient, and a smooth one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from mlff_exp.batch import collate, relisted
+from mlff_exp.engine import Engine
+from mlff_exp.md import Dynamics, FloatArray, MDState, Trajectory
+from mlff_exp.metrics import detrended_std
+from mlff_exp.neighbors import uses_all_pairs
+
+DIFFERENCE_STEP_ANG = 1e-4
+MAX_DIFFERENCED_COORDINATES = 36
+PROBE_FS = 100.0  # of the trajectories that compare timesteps: many periods of the fastest vibration
+REVERSED_STEPS = 200
+SLOTS_AT_ONCE = 8192
+
+
+def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Generator) -> float:
+    """Largest difference of forces and central differences of the energy, eV/Å, off the geometry given.
+
+    Args:
+        reference: FP64.
+        atoms: near a minimum; looked at after a random displacement.
+        rng: of the displacement, and of the coordinates if there are many.
+    """
+    start = atoms.copy()
+    start.positions += rng.normal(scale=0.05, size=start.positions.shape)
+    coordinates = [(atom, axis) for atom in range(len(start)) for axis in range(3)]
+    chosen = [coordinates[index] for index in rng.permutation(len(coordinates))[:MAX_DIFFERENCED_COORDINATES]]
+
+    def energy(coordinate: tuple[int, int], step: float) -> float:
+        moved = start.copy()
+        moved.positions[coordinate] += step
+        return float(reference(collate([moved], reference.cutoff, device=reference.device)).energy)
+
+    forces = reference(collate([start], reference.cutoff, device=reference.device)).forces.cpu().numpy()
+    slopes = [
+        (energy(coordinate, DIFFERENCE_STEP_ANG) - energy(coordinate, -DIFFERENCE_STEP_ANG)) / (2 * DIFFERENCE_STEP_ANG)
+        for coordinate in chosen
+    ]
+    analytic = np.array([forces[coordinate] for coordinate in chosen])
+    return float(np.abs(analytic + np.array(slopes)).max())
+
+
+def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState) -> float:
+    """Fluctuation of the total energy at the timestep over that at half of it, from one start; the first replica.
+
+    Velocity Verlet conserves a shadow energy that is off by the square of the timestep, so that 4 is right for a
+    smooth force field; less says that something else than the timestep moves the energy.
+    """
+    fluctuation = []
+    for timestep_fs in (dynamics.timestep_fs, dynamics.timestep_fs / 2):
+        first, start = _first_replica(reference, dynamics, state, timestep_fs)
+        trajectory = first.run(start, round(PROBE_FS / timestep_fs), 1)
+        total = (trajectory.potential + trajectory.kinetic)[:, 0]
+        fluctuation.append(detrended_std(trajectory.times_ps, total))
+    return fluctuation[0] / fluctuation[1]
+
+
+def time_reversal_error(reference: Engine, dynamics: Dynamics, state: MDState) -> float:
+    """How far atoms end from where they began, Å, after so many steps forth and back; the first replica."""
+    first, start = _first_replica(reference, dynamics, state, dynamics.timestep_fs)
+    began = start.positions
+    first.run(start, REVERSED_STEPS, REVERSED_STEPS)
+    start.velocities = -start.velocities
+    first.run(start, REVERSED_STEPS, REVERSED_STEPS)
+    return float((start.positions - began).norm(dim=-1).max())
+
+
+def _first_replica(
+    reference: Engine, dynamics: Dynamics, state: MDState, timestep_fs: float
+) -> tuple[Dynamics, MDState]:
+    n_atoms = len(dynamics.systems[0])
+    alone = Dynamics(reference, [dynamics.systems[0].copy()], timestep_fs)
+    return alone, alone.state(state.positions[:n_atoms].clone(), state.velocities[:n_atoms].clone())
+
+
+def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajectory) -> FloatArray:
+    """Potential energy of every recorded frame anew, [n_records, n_systems] eV.
+
+    What an engine of low precision says of its own energy is noisy; what it did to the energy is in the frames.
+    """
+    systems = dynamics.systems
+    per_frame = len(systems) * len(systems[0])
+    n_frames = min(max(1, SLOTS_AT_ONCE // per_frame), len(trajectory.positions))
+    batch = collate(systems * n_frames, reference.cutoff, device=reference.device)
+    listed = [not uses_all_pairs(atoms) for atoms in systems * n_frames]
+    energies = []
+    for first in range(0, len(trajectory.positions), n_frames):
+        frames = trajectory.positions[first : first + n_frames]
+        # The last batch is filled up, so that all of them have one shape.
+        filled = np.concatenate([frames, np.repeat(frames[-1:], n_frames - len(frames), axis=0)])
+        batch = batch.with_positions(torch.from_numpy(filled.reshape(-1, 3)).to(reference.device))
+        if any(listed):
+            batch = relisted(batch, listed, reference.cutoff)
+        energies.append(reference(batch).energy.view(n_frames, len(systems))[: len(frames)].cpu().numpy())
+    return np.concatenate(energies)
