@@ -26,6 +26,7 @@ class AseEngine:
     precision = "native"
     device = torch.device("cpu")
     uses_cuda_graphs = False
+    capturable = None
     compiled_graphs = 0
     compile_s = 0.0
 

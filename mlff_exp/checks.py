@@ -64,7 +64,7 @@ def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState) 
 def time_reversal_error(reference: Engine, dynamics: Dynamics, state: MDState) -> float:
     """How far atoms end from where they began, Å, after so many steps forth and back; the first replica."""
     first, start = _first_replica(reference, dynamics, state, dynamics.timestep_fs)
-    began = start.positions
+    began = start.positions.clone()
     first.run(start, REVERSED_STEPS, REVERSED_STEPS)
     start.velocities = -start.velocities
     first.run(start, REVERSED_STEPS, REVERSED_STEPS)

@@ -68,6 +68,10 @@ class Engine(Protocol):
         """Whether a call replays a CUDA graph."""
 
     @property
+    def capturable(self) -> Engine | None:
+        """What to call instead while capturing a larger CUDA graph, or None if this engine is not to be captured."""
+
+    @property
     def compiled_graphs(self) -> int:
         """Graphs compiled so far: one for each shape of batch."""
 
@@ -125,6 +129,7 @@ class EagerEngine:
 
     name = "eager"
     uses_cuda_graphs = False
+    capturable = None
     compiled_graphs = 0
     compile_s = 0.0
 
@@ -153,6 +158,7 @@ class CompiledEngine:
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
         self.cutoff = model.architecture.cutoff
         self.compile_s = 0.0
+        self.capturable = None
         # Inductor's CUDA graphs hand out the same output buffers at every call.
         self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
         self._graphs: dict[tuple[int, int, int, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
@@ -223,6 +229,11 @@ class CudaGraphEngine:
         self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
         self._capture_s = 0.0
         self._captures: dict[tuple[int, int, int, bool], _Capture] = {}
+
+    @property
+    def capturable(self) -> Engine:
+        """The compiled graph: it launches kernels and waits for nothing."""
+        return self._compiled
 
     @property
     def compiled_graphs(self) -> int:

@@ -5,7 +5,7 @@ Integrator state is FP64 whatever the precision of the engine. Velocities are in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ase.data import covalent_radii
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate, relisted
-from mlff_exp.engine import Engine
+from mlff_exp.engine import Engine, Prediction
 from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.neighbors import uses_all_pairs
 
@@ -25,6 +25,7 @@ BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the c
 BROKEN_BOND_ANG = 1.0
 TEMPERATURE_TOLERANCE_K = 10.0
 MAX_CORRECTIONS = 4
+RECORDS_AT_ONCE = {"cpu": 20, "cuda": 200}  # between looks at the numbers
 RECORD_START_EVERY = 2  # steps; often enough to find a frame close to the temperature
 
 FloatArray = npt.NDArray[np.float64]
@@ -47,6 +48,12 @@ class MDState:
     forces: Tensor
     energy: Tensor
     step: int = 0
+
+    def copy(self) -> MDState:
+        """Another state at the same point."""
+        return MDState(
+            self.positions.clone(), self.velocities.clone(), self.forces.clone(), self.energy.clone(), self.step
+        )
 
 
 @dataclass(frozen=True)
@@ -104,42 +111,49 @@ class Dynamics:
         self._start = self.batch.positions
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
-        """A state with its forces evaluated."""
-        prediction = self._evaluate(positions)
-        return MDState(positions, velocities, prediction[1], prediction[0])
+        """A state with its forces evaluated; it does not share the tensors."""
+        prediction = self._evaluate(positions, self.engine)
+        return MDState(positions.clone(), velocities.clone(), prediction.forces, prediction.energy)
 
     def step(self, state: MDState) -> None:
         """One step of velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982)), in place."""
-        dt = self.timestep_fs * units.fs
-        state.velocities = state.velocities + (0.5 * dt) * state.forces / self.masses
-        state.positions = state.positions + dt * state.velocities
-        state.energy, state.forces = self._evaluate(state.positions)
-        state.velocities = state.velocities + (0.5 * dt) * state.forces / self.masses
+        self._step(state, self.engine)
         state.step += 1
+
+    def _step(self, state: MDState, engine: Engine) -> None:
+        dt = self.timestep_fs * units.fs
+        state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
+        state.positions.add_(state.velocities, alpha=dt)
+        prediction = self._evaluate(state.positions, engine)
+        state.energy.copy_(prediction.energy)
+        state.forces.copy_(prediction.forces)
+        state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
 
     def run(
         self, state: MDState, n_steps: int, record_every: int, progress: Callable[[int], object] | None = None
     ) -> Trajectory:
-        """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up."""
-        records: list[tuple[Tensor, ...]] = [self._record(state)]
-        steps = [state.step]
-        blow_up = None
-        checked = 0
-        for done in range(1, n_steps + 1):
+        """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up.
+
+        Where the engine can be captured, all steps from one record to the next and the record itself are one CUDA
+        graph. Records stay on the device and are looked at in blocks, while the next block is under way.
+        """
+        n_records, rest = divmod(n_steps, record_every)
+        first = tuple(column.unsqueeze(0).cpu().clone() for column in self._record(state))
+        blocks, steps, blow_up = [first], [state.step], None
+        for block in self._blocks(state, n_records, record_every):
+            new = [steps[-1] + record_every * (index + 1) for index in range(len(block[0]))]
+            blow_up = self._blow_up(block, new)
+            blocks.append(block)
+            steps += new
+            if progress is not None:
+                progress(record_every * len(new))
+            if blow_up is not None:
+                break
+        for _ in range(0 if blow_up else rest):
             self.step(state)
-            if done % record_every == 0:
-                records.append(self._record(state))
-                steps.append(state.step)
-                if progress is not None:
-                    progress(record_every)
-                # Looking at the numbers waits for the GPU, so it is not done at every record.
-                if len(records) - checked >= 20 or done == n_steps:
-                    blow_up = self._blow_up(records[checked:], steps[checked:])
-                    checked = len(records)
-                    if blow_up is not None:
-                        break
-        columns = [torch.stack(column).cpu().numpy() for column in zip(*records, strict=True)]
-        potential, kinetic, displacement, bond_change, momentum, positions = columns
+        potential, kinetic, displacement, bond_change, momentum, positions = (
+            torch.cat(column).numpy() for column in zip(*blocks, strict=True)
+        )
         return Trajectory(
             steps=np.array(steps),
             times_ps=np.array(steps) * self.timestep_fs / 1000,
@@ -155,19 +169,32 @@ class Dynamics:
             blow_up=blow_up,
         )
 
+    def _blocks(self, state: MDState, n_records: int, record_every: int) -> Iterator[tuple[Tensor, ...]]:
+        """Columns of records on the CPU, some records at a time, each while the device is at work on the next."""
+        at_once = RECORDS_AT_ONCE[self.engine.device.type]
+        stretch = _Stretch(self, state, record_every, min(at_once, n_records))
+        under_way = None
+        for done in range(0, n_records, at_once):
+            for _ in range(min(at_once, n_records - done)):
+                stretch()
+            previous, under_way = under_way, stretch.take()
+            if previous is not None:
+                yield previous.result()
+        if under_way is not None:
+            yield under_way.result()
+
     def kinetic_energy(self, velocities: Tensor) -> Tensor:
         """[n_systems] eV."""
         return self.batch.per_system(0.5 * self.masses * velocities.square()).sum(dim=(1, 2))
 
-    def _evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        if any(self._listed):
+    def _evaluate(self, positions: Tensor, engine: Engine) -> Prediction:
+        if self.listed:
             moved = (positions - self._built_at).square().sum(dim=-1).max().sqrt()
             if not moved <= SKIN_ANG / 2:
                 moved_batch = self.batch.with_positions(positions)
-                self.batch = relisted(moved_batch, self._listed, self.engine.cutoff + SKIN_ANG)
-                self._built_at = positions
-        prediction = self.engine(self.batch.with_positions(positions))
-        return prediction.energy, prediction.forces
+                self.batch = relisted(moved_batch, self._listed, engine.cutoff + SKIN_ANG)
+                self._built_at = positions.clone()
+        return engine(self.batch.with_positions(positions))
 
     def _record(self, state: MDState) -> tuple[Tensor, ...]:
         kinetic = self.kinetic_energy(state.velocities)
@@ -179,8 +206,13 @@ class Dynamics:
         change = torch.zeros_like(kinetic).scatter_reduce(0, system, (lengths - rest_length).abs(), "amax")
         return (state.energy, kinetic, moved, change, momentum, self.batch.per_system(state.positions))
 
-    def _blow_up(self, records: list[tuple[Tensor, ...]], steps: list[int]) -> str | None:
-        for record, step in zip(records, steps, strict=True):
+    @property
+    def listed(self) -> bool:
+        """Whether neighbours have to be looked after."""
+        return any(self._listed)
+
+    def _blow_up(self, block: tuple[Tensor, ...], steps: list[int]) -> str | None:
+        for record, step in zip(zip(*block, strict=True), steps, strict=True):
             potential, kinetic, _, bond_change, _, positions = record
             total = potential + kinetic
             if not total.isfinite().all():
@@ -190,7 +222,7 @@ class Dynamics:
                 return f"replica {system} became NaN or infinite at step {step}: {where}"
             if bond_change.max() > BROKEN_BOND_ANG:
                 system = int(bond_change.argmax())
-                first, second, rest_length, of_system = self._bonds
+                first, second, rest_length, of_system = (column.cpu() for column in self._bonds)
                 flat = positions.flatten(0, 1)
                 change = ((flat[first] - flat[second]).norm(dim=-1) - rest_length).abs() * (of_system == system)
                 worst = int(change.argmax())
@@ -200,6 +232,82 @@ class Dynamics:
                     f"changed by {float(change[worst]):.2f} Å"
                 )
         return None
+
+
+class _Stretch:
+    """All steps from one record to the next and the record, in one CUDA graph where the engine can be captured.
+
+    Records go into a buffer on the device; ``take`` sends what is in it to the CPU and begins anew.
+    """
+
+    def __init__(self, dynamics: Dynamics, state: MDState, n_steps: int, capacity: int) -> None:
+        self._dynamics, self._state, self._n_steps, self._filled = dynamics, state, n_steps, 0
+        self._device = dynamics.engine.device
+        self._buffers = [column.new_zeros(capacity, *column.shape) for column in dynamics._record(state)]
+        self._row = torch.zeros(1, dtype=torch.int64, device=self._device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        inner = dynamics.engine.capturable
+        if inner is not None and not dynamics.listed:
+            self._graph = self._captured(inner)
+
+    def __call__(self) -> None:
+        if self._graph is None:
+            self._run(self._state, self._dynamics.engine)
+        else:
+            self._graph.replay()
+        self._state.step += self._n_steps
+        self._filled += 1
+
+    def take(self) -> _Records:
+        """What was recorded since the last time."""
+        columns = [buffer[: self._filled] for buffer in self._buffers]
+        self._filled = 0
+        self._row.zero_()
+        return _Records(columns)
+
+    def _run(self, state: MDState, engine: Engine) -> None:
+        for _ in range(self._n_steps):
+            self._dynamics._step(state, engine)
+        for buffer, column in zip(self._buffers, self._dynamics._record(state), strict=True):
+            buffer.index_copy_(0, self._row, column.unsqueeze(0))
+        self._row += 1
+
+    def _captured(self, inner: Engine) -> torch.cuda.CUDAGraph:
+        # Libraries initialise themselves on the side stream before the capture, on a state that nobody needs.
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            scratch = self._state.copy()
+            for _ in range(2):
+                self._run(scratch, inner)
+                self._row.zero_()
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._run(self._state, inner)
+        return graph
+
+
+class _Records:
+    """Columns on their way to the CPU."""
+
+    def __init__(self, columns: list[Tensor]) -> None:
+        self._event = None
+        if columns[0].is_cuda:
+            # Pinned, so that the copy waits for the device and not the other way round.
+            self._host = [torch.empty(column.shape, dtype=column.dtype, pin_memory=True) for column in columns]
+            for host, column in zip(self._host, columns, strict=True):
+                host.copy_(column, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._host = [column.clone() for column in columns]
+
+    def result(self) -> tuple[Tensor, ...]:
+        """[n_records, ...] each, when they have arrived."""
+        if self._event is not None:
+            self._event.synchronize()
+        return tuple(self._host)
 
 
 def prepare_start(

@@ -47,6 +47,34 @@ def test_same_trajectory_as_ase(engine: Engine) -> None:
     assert trajectory.kinetic[-1, 0] == pytest.approx(atoms.get_kinetic_energy(), abs=1e-8)
 
 
+@pytest.mark.gpu
+def test_captured_steps_are_the_steps_of_the_eager_engine(student: PaiNN) -> None:
+    """Across several blocks of records; in FP64, so that 4,010 steps of rounding stay small."""
+    systems = [molecule("CH3OH"), molecule("CH3OH")]
+    trajectories = []
+    for name in ("eager", "cuda_graph"):
+        dynamics = Dynamics(make_engine(student, name, "fp64", torch.device("cuda")), systems, timestep_fs=0.1)
+        state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
+        trajectories.append(dynamics.run(state, 4010, record_every=10))
+        assert state.step == 4010
+    eager, captured = trajectories
+    assert captured.steps.tolist() == eager.steps.tolist()
+    assert len(captured.positions) == 402
+    assert np.abs(captured.positions[-1] - captured.positions[0]).max() > 0.01
+    np.testing.assert_allclose(captured.positions, eager.positions, atol=1e-7)
+    np.testing.assert_allclose(captured.potential, eager.potential, atol=1e-7)
+    np.testing.assert_allclose(captured.kinetic, eager.kinetic, atol=1e-7)
+
+
+@pytest.mark.gpu
+def test_a_captured_run_stops_when_it_blows_up(student: PaiNN) -> None:
+    dynamics = Dynamics(make_engine(student, "cuda_graph", "fp32", torch.device("cuda")), [molecule("H2O")], 5.0)
+    velocities = torch.randn(dynamics.batch.positions.shape, dtype=torch.float64, device="cuda")
+    trajectory = dynamics.run(dynamics.state(dynamics.batch.positions, velocities), 100_000, 10)
+    assert trajectory.blow_up is not None
+    assert trajectory.steps[-1] < 100_000
+
+
 def test_time_reversal(engine: Engine) -> None:
     dynamics = Dynamics(engine, [molecule("H2O")], timestep_fs=0.5)
     state = moving(dynamics)

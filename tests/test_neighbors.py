@@ -87,7 +87,7 @@ def test_no_pair_is_lost_while_atoms_fly(seed: int) -> None:
 class FreeFlight:
     """An engine without forces that compares every list it is given with ASE's."""
 
-    cutoff, device = 3.0, torch.device("cpu")
+    cutoff, device, capturable = 3.0, torch.device("cpu"), None
 
     def __init__(self) -> None:
         self.lists: set[int] = set()

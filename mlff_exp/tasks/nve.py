@@ -41,7 +41,7 @@ def run(config: Config, directory: Path) -> RunResult:
     with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
         state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
     state.step = 0
-    start = replace(state)
+    start = state.copy()
 
     started = time.perf_counter()
     with tqdm(total=task.n_steps, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
