@@ -19,8 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are
 	$(BIN)/mlff-exp experiment=quickstart $(ARGS)
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: install  ## the whole test suite, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: install  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
