@@ -85,8 +85,8 @@ def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajector
     What an engine of low precision says of its own energy is noisy; what it did to the energy is in the frames.
     """
     systems = dynamics.systems
-    per_frame = len(systems) * len(systems[0])
-    n_frames = min(max(1, SLOTS_AT_ONCE // per_frame), len(trajectory.positions))
+    n_records, _, n_slots, _ = trajectory.positions.shape
+    n_frames = min(max(1, SLOTS_AT_ONCE // (len(systems) * n_slots)), n_records)
     batch = collate(systems * n_frames, reference.cutoff, device=reference.device)
     listed = [not uses_all_pairs(atoms) for atoms in systems * n_frames]
     energies = []

@@ -86,27 +86,28 @@ class Trajectory:
 
 
 class Dynamics:
-    """Equal systems moving independently in one batch.
+    """Systems moving independently in one batch.
 
     Args:
         engine: gives energies and forces.
-        systems: their start, all with the same number of atoms; their positions define bonds and displacements.
+        systems: their start; their positions define bonds and displacements.
         timestep_fs: of velocity Verlet.
 
     Raises:
-        ValueError: systems of different sizes, or a single atom.
+        ValueError: a single atom, which has no internal motion.
     """
 
     def __init__(self, engine: Engine, systems: list[Atoms], timestep_fs: float) -> None:
-        if len({len(atoms) for atoms in systems}) != 1:
-            raise ValueError("all systems of one batch of trajectories must have the same number of atoms")
         self.engine, self.systems, self.timestep_fs = engine, systems, timestep_fs
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
         self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
         self._built_at = self.batch.positions
         self._listed = [not uses_all_pairs(atoms) for atoms in systems]
-        masses = np.concatenate([atoms.get_masses() for atoms in systems])
-        self.masses = torch.from_numpy(masses).to(engine.device).unsqueeze(-1)
+        # Padding feels no force and never moves, whatever its mass.
+        masses = np.ones((len(systems), self.batch.n_slots))
+        for row, atoms in zip(masses, systems, strict=True):
+            row[: len(atoms)] = atoms.get_masses()
+        self.masses = torch.from_numpy(masses.reshape(-1, 1)).to(engine.device)
         self._bonds = _bonds(systems, self.batch)
         self._start = self.batch.positions
 
@@ -369,11 +370,12 @@ def _refuse_blow_up(trajectory: Trajectory) -> None:
 
 def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float, rng: np.random.Generator) -> Tensor:
     """Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T."""
-    velocities = []
-    for atoms, current, dof in zip(
-        dynamics.systems, dynamics.batch.per_system(positions).cpu().numpy(), dynamics.dof, strict=True
+    batch = dynamics.batch
+    velocities = np.zeros((batch.n_systems, batch.n_slots, 3))
+    for index, (atoms, padded) in enumerate(
+        zip(dynamics.systems, batch.per_system(positions).cpu().numpy(), strict=True)
     ):
-        masses = atoms.get_masses()[:, None]
+        masses, current = atoms.get_masses()[:, None], padded[: len(atoms)]
         drawn = rng.normal(size=current.shape) * np.sqrt(units.kB * temperature_k / masses)
         drawn -= (masses * drawn).sum(axis=0) / masses.sum()
         if not atoms.pbc.any():
@@ -384,8 +386,9 @@ def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float
             # The pseudo-inverse, because a linear molecule has no inertia about its axis.
             drawn -= np.cross(np.linalg.pinv(inertia, rcond=1e-6) @ angular, arms)
         kinetic = 0.5 * float((masses * drawn**2).sum())
-        velocities.append(drawn * np.sqrt(0.5 * units.kB * temperature_k * dof / kinetic))
-    return torch.from_numpy(np.concatenate(velocities)).to(positions.device)
+        wanted = 0.5 * units.kB * temperature_k * dynamics.dof[index]
+        velocities[index, : len(atoms)] = drawn * np.sqrt(wanted / kinetic)
+    return torch.from_numpy(velocities.reshape(-1, 3)).to(positions.device)
 
 
 def _bonds(systems: list[Atoms], batch: AtomicBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -110,17 +110,19 @@ def test_the_start_reaches_its_temperature_without_drifting_or_spinning(engine: 
     atoms.calc = StudentForceFieldCalculator(device="cpu", engine="eager", precision="fp64")
     LBFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
     assert internal_degrees_of_freedom(atoms.positions, atoms.pbc) == dof
-    dynamics = Dynamics(engine, [atoms.copy(), atoms.copy()], timestep_fs=1.0)
+    dynamics = Dynamics(engine, [atoms.copy(), molecule("NH3")], timestep_fs=1.0)
     state = prepare_start(dynamics, 300.0, settle_ps=0.1, probe_ps=0.25, rng=np.random.default_rng(1))
     trajectory = dynamics.run(state, 250, 2)
     assert trajectory.temperature.mean() == pytest.approx(300, abs=60)
     assert trajectory.momentum.max() < 1e-10
-    masses = atoms.get_masses()[:, None]
-    for positions, velocities in zip(
+    for one, padded_positions, padded_velocities in zip(
+        dynamics.systems,
         dynamics.batch.per_system(state.positions).numpy(),
         dynamics.batch.per_system(state.velocities).numpy(),
         strict=True,
     ):
+        masses = one.get_masses()[:, None]
+        positions, velocities = padded_positions[: len(one)], padded_velocities[: len(one)]
         arms = positions - (masses * positions).sum(axis=0) / masses.sum()
         angular = np.cross(arms, masses * velocities).sum(axis=0)
         assert np.abs(angular).max() < 1e-3 * (masses * np.linalg.norm(arms, axis=1)[:, None] * velocities).std()
@@ -131,9 +133,22 @@ def test_a_single_atom_is_refused(engine: Engine) -> None:
         Dynamics(engine, [Atoms("H")], 0.5)
 
 
-def test_systems_of_different_sizes_are_refused(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="same number of atoms"):
-        Dynamics(engine, [molecule("H2O"), molecule("CH4")], 0.5)
+def test_systems_of_different_sizes_move_as_they_do_alone(engine: Engine) -> None:
+    systems = [molecule("H2O"), molecule("CH4"), molecule("CO2")]
+    together = Dynamics(engine, systems, 0.5)
+    state = moving(together)
+    # Padding is at rest.
+    state.velocities *= together.batch.is_atom.unsqueeze(-1)
+    rows = together.batch.per_system(state.velocities).clone()
+    trajectory = together.run(state, 20, 5)
+    for index, atoms in enumerate(systems):
+        alone = Dynamics(engine, [atoms], 0.5)
+        single = alone.run(alone.state(alone.batch.positions, rows[index, : len(atoms)]), 20, 5)
+        for column in ("potential", "kinetic", "temperature", "displacement", "bond_change", "momentum"):
+            ours, theirs = getattr(trajectory, column)[:, index], getattr(single, column)[:, 0]
+            np.testing.assert_allclose(ours, theirs, atol=1e-9, err_msg=column)
+        np.testing.assert_allclose(trajectory.positions[:, index, : len(atoms)], single.positions[:, 0], atol=1e-9)
+        assert (trajectory.positions[:, index, len(atoms) :] == 0).all()
 
 
 class Scripted(EagerEngine):
