@@ -46,37 +46,38 @@ def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Gene
     return float(np.abs(analytic + np.array(slopes)).max())
 
 
-def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState) -> float:
-    """Fluctuation of the total energy at the timestep over that at half of it, from one start; the first replica.
+def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState, system: int = 0) -> float:
+    """Fluctuation of a system's total energy at the timestep over that at half of it, from one start.
 
     Velocity Verlet conserves a shadow energy that is off by the square of the timestep, so that 4 is right for a
     smooth force field; less says that something else than the timestep moves the energy.
     """
     fluctuation = []
     for timestep_fs in (dynamics.timestep_fs, dynamics.timestep_fs / 2):
-        first, start = _first_replica(reference, dynamics, state, timestep_fs)
-        trajectory = first.run(start, round(PROBE_FS / timestep_fs), 1)
+        alone, start = _alone(reference, dynamics, state, system, timestep_fs)
+        trajectory = alone.run(start, round(PROBE_FS / timestep_fs), 1)
         total = (trajectory.potential + trajectory.kinetic)[:, 0]
         fluctuation.append(detrended_std(trajectory.times_ps, total))
     return fluctuation[0] / fluctuation[1]
 
 
-def time_reversal_error(reference: Engine, dynamics: Dynamics, state: MDState) -> float:
-    """How far atoms end from where they began, Å, after so many steps forth and back; the first replica."""
-    first, start = _first_replica(reference, dynamics, state, dynamics.timestep_fs)
+def time_reversal_error(reference: Engine, dynamics: Dynamics, state: MDState, system: int = 0) -> float:
+    """How far a system's atoms end from where they began, Å, after so many steps forth and back."""
+    alone, start = _alone(reference, dynamics, state, system, dynamics.timestep_fs)
     began = start.positions.clone()
-    first.run(start, REVERSED_STEPS, REVERSED_STEPS)
+    alone.run(start, REVERSED_STEPS, REVERSED_STEPS)
     start.velocities = -start.velocities
-    first.run(start, REVERSED_STEPS, REVERSED_STEPS)
+    alone.run(start, REVERSED_STEPS, REVERSED_STEPS)
     return float((start.positions - began).norm(dim=-1).max())
 
 
-def _first_replica(
-    reference: Engine, dynamics: Dynamics, state: MDState, timestep_fs: float
+def _alone(
+    reference: Engine, dynamics: Dynamics, state: MDState, system: int, timestep_fs: float
 ) -> tuple[Dynamics, MDState]:
-    n_atoms = len(dynamics.systems[0])
-    alone = Dynamics(reference, [dynamics.systems[0].copy()], timestep_fs)
-    return alone, alone.state(state.positions[:n_atoms].clone(), state.velocities[:n_atoms].clone())
+    atoms, per_system = dynamics.systems[system], dynamics.batch.per_system
+    alone = Dynamics(reference, [atoms.copy()], timestep_fs)
+    positions, velocities = (per_system(each)[system, : len(atoms)] for each in (state.positions, state.velocities))
+    return alone, alone.state(positions, velocities)
 
 
 def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajectory) -> FloatArray:

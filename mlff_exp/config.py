@@ -105,7 +105,8 @@ class NveTask:
         timestep_fs: of velocity Verlet.
         temperature_k: the start is prepared at.
         record_every: steps between records.
-        replicas: trajectories with different seeds, run as one batch.
+        systems: names of molecules that move side by side, each judged; those of ``system`` if empty.
+        replicas: trajectories of each system with different seeds; all of them are one batch.
         settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
         probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
     """
@@ -115,6 +116,7 @@ class NveTask:
     timestep_fs: float = 0.5
     temperature_k: float = 300.0
     record_every: int = 10
+    systems: list[str] = field(default_factory=list)
     replicas: int = 1
     settle_ps: float = 1.0
     probe_ps: float = 2.0
@@ -130,6 +132,10 @@ class NveTask:
             "probe_ps",
         ):
             positive(f"task.{key}", getattr(self, key))
+        for name in self.systems:
+            choose("task.systems", name, tuple(MOLECULES))
+        if len(set(self.systems)) < len(self.systems):
+            raise ConfigError(f"task.systems={list(self.systems)} names a molecule twice: use task.replicas")
         if self.n_steps < 10 * self.record_every:
             raise ConfigError(
                 f"task.duration_ps={self.duration_ps} holds fewer than ten records at "

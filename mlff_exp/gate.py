@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mlff_exp.config import Gate
 from mlff_exp.result import Criterion, Verdict
@@ -32,6 +33,18 @@ def judge(metrics: Mapping[str, float], gate: Gate, blow_up: str | None) -> Verd
             shown = "not measured" if value is None else f"{value:.4g}"
             reasons.append(f"{metric} is {shown}, allowed is {interval(limit.min, limit.max)}")
     return Verdict("NO-GO" if reasons else "GO", gate.name, tuple(criteria), tuple(reasons))
+
+
+def together(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """One verdict on several systems, by name: GO if it is for each of them."""
+    criteria = tuple(
+        replace(criterion, metric=f"{criterion.metric}/{name}")
+        for name, verdict in verdicts.items()
+        for criterion in verdict.criteria
+    )
+    reasons = [f"{name}: {reason}" for name, verdict in verdicts.items() for reason in verdict.reasons]
+    gate = next(iter(verdicts.values())).gate
+    return Verdict("NO-GO" if reasons else "GO", gate, criteria, tuple(reasons))
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -178,8 +178,9 @@ def label(config: Mapping[str, Any]) -> str:
             how.insert(0, Path(model["checkpoint"]).name)
     if task == "accuracy":
         return " · ".join([task, *how])
+    system = ", ".join(config["task"].get("systems") or [config["system"]["name"]])
     size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
-    return " · ".join([task, config["system"]["name"], *how, size])
+    return " · ".join([task, system, *how, size])
 
 
 def _frozen(value: Any) -> Any:

@@ -160,6 +160,24 @@ def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_systems_side_by_side_are_each_judged(tmp_path: Path) -> None:
+    limits = ["gate.criteria.temperature_mean_k.min=0", "gate.criteria.temperature_mean_k.max=10000"]
+    words = ["task.systems=[water,ammonia]", "task.replicas=2", "tracking=offline", *limits]
+    finished = mlff_exp(tmp_path, *NVE, *words)
+    assert finished.returncode == 0, finished.stderr
+    (result,) = results(tmp_path)
+    assert result.verdict is not None
+    assert {criterion.metric for criterion in result.verdict.criteria} == {
+        f"{metric}/{name}"
+        for metric in ("energy_drift_percent", "energy_fluctuation_percent", "temperature_mean_k")
+        for name in ("water", "ammonia")
+    }
+    assert result.metrics["temperature_mean_k/water"] != result.metrics["temperature_mean_k/ammonia"]
+    (report,) = tmp_path.glob("outputs/**/validation_report.txt")
+    assert report.read_text().count("Decision (gate=seed): GO") == 2
+
+
+@pytest.mark.slow
 def test_stages_skip_what_cannot_run_and_stop_at_a_gate(tmp_path: Path) -> None:
     experiment = tmp_path / "mine" / "experiment" / "tiny.yaml"
     experiment.parent.mkdir(parents=True)

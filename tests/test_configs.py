@@ -85,6 +85,8 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["task.min_calls=0"], "task.min_calls=0 must be greater than 0"),
         (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
         (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),
+        (["task=nve", "task.systems=[water,ethanl]"], r"task.systems='ethanl' is not one of: .*did you mean 'ethanol'"),
+        (["task=nve", "task.systems=[water,water]"], "names a molecule twice: use task.replicas"),
         (["model.checkpoint=nowhere"], r"model.checkpoint='nowhere' is neither a file nor one of: student"),
         (["system=file", "system.path=/nowhere.xyz"], r"system.path='/nowhere.xyz' is not a file"),
         (["system=water_box", "system.n_molecules=10"], "not the cube of a whole number"),

@@ -16,7 +16,7 @@ from mlff_exp.checks import finite_difference_error, fluctuation_ratio_dt, poten
 from mlff_exp.config import Config
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
-from mlff_exp.gate import interval, judge
+from mlff_exp.gate import interval, judge, together
 from mlff_exp.md import Dynamics, FloatArray, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
@@ -35,8 +35,9 @@ def run(config: Config, directory: Path) -> RunResult:
     engine, checkpoint = subject.engine, subject.checkpoint
     # Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference.
     reference = engine if checkpoint is None else make_engine(checkpoint.model, "eager", "fp64", subject.device)
-    relaxed, minimum_energy = _relax(setup.system(config, checkpoint), reference)
-    dynamics = Dynamics(engine, [relaxed.copy() for _ in range(task.replicas)], task.timestep_fs)
+    minima = {name: _relax(atoms, reference) for name, atoms in setup.systems_side_by_side(config, checkpoint).items()}
+    moving = [relaxed.copy() for relaxed, _ in minima.values() for _ in range(task.replicas)]
+    dynamics = Dynamics(engine, moving, task.timestep_fs)
     rng = np.random.default_rng(config.seed)
     with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
         state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
@@ -49,22 +50,31 @@ def run(config: Config, directory: Path) -> RunResult:
     seconds = time.perf_counter() - started
 
     engine_potential = trajectory.potential
-    metrics = _speed(trajectory, seconds, task.timestep_fs)
+    judged = trajectory
     if checkpoint is not None:
-        own = _worst(trajectory, len(relaxed), minimum_energy)
-        metrics |= {f"engine_{name}": own[name] for name in ENGINE_METRICS if name in own}
-        trajectory = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
-    metrics |= _worst(trajectory, len(relaxed), minimum_energy)
-    metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(reference, relaxed, rng)
-    if config.gate.criteria.keys() & {"fluctuation_ratio_dt", "time_reversal_error_ang"}:
-        metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start)
-        metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start)
-    verdict = judge(metrics, config.gate, trajectory.blow_up)
-    _write(directory, trajectory, engine_potential, verdict, metrics, config)
+        judged = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
+    found: dict[str, dict[str, float]] = {}
+    for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
+        first = index * task.replicas
+        part = slice(first, first + task.replicas)
+        metrics = _worst(judged, part, len(relaxed), minimum_energy, task.temperature_k)
+        if checkpoint is not None:
+            own = _worst(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
+            metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
+        metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(reference, relaxed, rng)
+        if config.gate.criteria.keys() & {"fluctuation_ratio_dt", "time_reversal_error_ang"}:
+            metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
+            metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
+        found[name] = metrics
+    verdicts = {name: judge(metrics, config.gate, trajectory.blow_up) for name, metrics in found.items()}
+    verdict = verdicts[config.system.name] if not task.systems else together(verdicts)
+    speed = _speed(trajectory, seconds, task.timestep_fs)
+    _write(directory, judged, engine_potential, verdicts, found, speed, config)
+    flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     return RunResult(
         config={},
-        metrics=metrics,
-        series=_series(trajectory, engine_potential),
+        metrics=speed | (flat if task.systems else found[config.system.name]),
+        series=_series(judged, engine_potential),
         environment=describe(subject.device),
         artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"),
         verdict=verdict,
@@ -87,15 +97,18 @@ def _relax(atoms: Atoms, reference: Engine) -> tuple[Atoms, float]:
     return relaxed, energy
 
 
-def _worst(trajectory: Trajectory, n_atoms: int, minimum_energy: float) -> dict[str, float]:
-    """Each metric of the replica that is worst at it: the one farthest from what is ideal."""
-    finite = np.isfinite(trajectory.potential + trajectory.kinetic).all(axis=1)
-    total = (trajectory.potential + trajectory.kinetic)[finite]
+def _worst(
+    trajectory: Trajectory, part: slice, n_atoms: int, minimum_energy: float, temperature_k: float
+) -> dict[str, float]:
+    """Each metric of that one of a system's replicas, ``part`` of the batch, that is farthest from what is ideal."""
+    total = (trajectory.potential + trajectory.kinetic)[:, part]
+    finite = np.isfinite(total).all(axis=1)
+    total = total[finite]
     if len(total) < 10:
         return {}  # blew up before there was anything to fit; the verdict says so
     replicas = []
     for replica in range(total.shape[1]):
-        temperatures = trajectory.temperature[finite, replica]
+        temperatures, column = trajectory.temperature[finite, part][:, replica], part.start + replica
         replicas.append(
             {
                 **energy_conservation(
@@ -105,18 +118,17 @@ def _worst(trajectory: Trajectory, n_atoms: int, minimum_energy: float) -> dict[
                     n_atoms,
                     float(total[:, replica].mean() - minimum_energy),
                 ),
-                "max_displacement_ang": float(trajectory.displacement[finite, replica].max()),
-                "max_bond_change_ang": float(trajectory.bond_change[finite, replica].max()),
-                "momentum_error": float(trajectory.momentum[finite, replica].max()),
+                "max_displacement_ang": float(trajectory.displacement[finite, column].max()),
+                "max_bond_change_ang": float(trajectory.bond_change[finite, column].max()),
+                "momentum_error": float(trajectory.momentum[finite, column].max()),
             }
         )
     slope = "energy_drift_mev_per_atom_per_ps"
     temperature = "temperature_mean_k"
-    mean = float(np.mean([replica[temperature] for replica in replicas]))
     worst = {}
     for name in replicas[0]:
         if name == temperature:
-            worst[name] = max((replica[name] for replica in replicas), key=lambda value: abs(value - mean))
+            worst[name] = max((replica[name] for replica in replicas), key=lambda value: abs(value - temperature_k))
         elif not name.startswith(slope):
             worst[name] = max((replica[name] for replica in replicas), key=abs)
     # A slope and its interval belong to the same replica.
@@ -151,8 +163,9 @@ def _write(
     directory: Path,
     trajectory: Trajectory,
     engine_potential: FloatArray,
-    verdict: Verdict,
-    metrics: dict[str, float],
+    verdicts: dict[str, Verdict],
+    found: dict[str, dict[str, float]],
+    speed: dict[str, float],
     config: Config,
 ) -> None:
     np.savez_compressed(
@@ -168,20 +181,25 @@ def _write(
         positions_ang=trajectory.positions,
     )
     plot_nve(trajectory, config.task.temperature_k, directory / "quick_md_validation.png")
+    task = config.task
     lines = [
-        f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {config.system.name}",
-        f"{trajectory.times_ps[-1]:g} ps of {config.task.duration_ps:g} ps, {config.task.timestep_fs:g} fs steps, "
-        f"{config.task.replicas} replicas, {config.engine.name}, {config.precision.name}",
-        "" if config.task.replicas >= 3 else "Fewer than 3 replicas: the scatter between starts is not known.",
-        "",
-        f"{'criterion':<42}{'value':>14}  {'allowed':<16}held",
+        f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {', '.join(verdicts)}",
+        f"{trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, {task.timestep_fs:g} fs steps, "
+        f"{task.replicas} replicas, {config.engine.name}, {config.precision.name}",
+        f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
+        f"{trajectory.potential.shape[1]} trajectories",
     ]
-    for criterion in verdict.criteria:
-        value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
-        allowed = interval(criterion.min, criterion.max)
-        lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{'yes' if criterion.held else 'NO'}")
-    lines += ["", "All metrics"]
-    lines += [f"{name:<42}{value:>14.6g}" for name, value in metrics.items()]
-    lines += ["", f"Decision (gate={verdict.gate}): {verdict.decision}"]
-    lines += [f"  {reason}" for reason in verdict.reasons]
+    if task.replicas < 3:
+        lines.append("Fewer than 3 replicas: the scatter between starts is not known.")
+    for name, verdict in verdicts.items():
+        lines += ["", name, f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
+        for criterion in verdict.criteria:
+            value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
+            allowed = interval(criterion.min, criterion.max)
+            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{'yes' if criterion.held else 'NO'}")
+        judged = {criterion.metric for criterion in verdict.criteria}
+        lines.append("not judged")
+        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in found[name].items() if metric not in judged]
+        lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
+        lines += [f"  {reason}" for reason in verdict.reasons]
     (directory / "validation_report.txt").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from mlff_exp import checkpoint, systems
 from mlff_exp.ase_engine import AseEngine
 from mlff_exp.checkpoint import Checkpoint
-from mlff_exp.config import AseModel, CompileMode, Config, ConfigError, Precision
+from mlff_exp.config import AseModel, CompileMode, Config, ConfigError, MoleculeSystem, Precision, System
 from mlff_exp.engine import Engine, make_engine
 
 
@@ -71,10 +71,25 @@ def system(config: Config, loaded: Checkpoint | None) -> Atoms:
     Raises:
         ConfigError: it is unreadable, or holds elements that the model does not know.
     """
-    atoms = systems.build(config.system)
+    return _built(config.system, loaded)
+
+
+def systems_side_by_side(config: Config, loaded: Checkpoint | None) -> dict[str, Atoms]:
+    """The systems of an NVE run by name: those of the task, or else that of the configuration.
+
+    Raises:
+        ConfigError: as `system`.
+    """
+    if not config.task.systems:
+        return {config.system.name: system(config, loaded)}
+    return {name: _built(MoleculeSystem(name), loaded) for name in config.task.systems}
+
+
+def _built(described: System, loaded: Checkpoint | None) -> Atoms:
+    atoms = systems.build(described)
     if loaded is not None:
         try:
             loaded.model.check_elements(atoms.symbols)
         except ValueError as error:
-            raise ConfigError(f"system={config.system.name}: {error}") from error
+            raise ConfigError(f"system={described.name}: {error}") from error
     return atoms
