@@ -23,7 +23,7 @@ from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
 from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import Architecture, PaiNN
 
-FORMAT = "mlff_exp.painn.v1"
+FORMAT = "mlff_exp.painn.v2"
 UNITS = {"length": "Å", "energy": "eV", "force": "eV/Å"}
 HEADER_KEY = "mlff_exp"
 
