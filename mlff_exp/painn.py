@@ -22,9 +22,9 @@ from mlff_exp.neighbors import gather_neighbors
 
 COULOMB_EV_ANG = 14.399645  # e²/(4πε₀)
 BOHR_ANG = 0.529177211
-# Between these fractions of the sum of the covalent radii the network is faded out in favour of the repulsion: no
-# training data reaches there, and an extrapolated network can be attractive without bound.
-CORE_INNER, CORE_OUTER = 0.35, 0.65
+# Between these fractions of the sum of the covalent radii the network is faded out in favour of the repulsion: hardly
+# any training data reaches there, and an extrapolated network can be attractive without bound.
+CORE_INNER, CORE_OUTER = 0.45, 0.75
 # ε of the norm √(v² + ε). Symmetry makes many vectors pass through zero, where a smaller ε leaves what is nearly a
 # kink: at 1e-8 benzene drifts by 0.4 meV/atom/ps even in FP64.
 NORM_SMOOTHING = 1e-2

@@ -111,7 +111,7 @@ def test_the_start_reaches_its_temperature_without_drifting_or_spinning(engine: 
     LBFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
     assert internal_degrees_of_freedom(atoms.positions, atoms.pbc) == dof
     dynamics = Dynamics(engine, [atoms.copy(), molecule("NH3")], timestep_fs=1.0)
-    state = prepare_start(dynamics, 300.0, settle_ps=0.1, probe_ps=0.25, rng=np.random.default_rng(1))
+    state = prepare_start(dynamics, 300.0, settle_ps=0.1, probe_ps=0.5, rng=np.random.default_rng(1))
     trajectory = dynamics.run(state, 250, 2)
     assert trajectory.temperature.mean() == pytest.approx(300, abs=60)
     assert trajectory.momentum.max() < 1e-10

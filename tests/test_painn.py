@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from mlff_exp import checkpoint
 from mlff_exp.batch import LIST_SLOT_STEP, SLOT_STEP, collate
+from mlff_exp.config import shipped_checkpoints
 from mlff_exp.engine import energy_and_forces
 from mlff_exp.painn import PaiNN, smooth_envelope
 from tests.conftest import make_random_model
@@ -195,14 +200,20 @@ def test_gradcheck_of_energy_and_forces(seed: int, periodic: bool) -> None:
     assert torch.autograd.gradcheck(forces, positions, eps=1e-5, atol=1e-2, rtol=1e-3)
 
 
-def test_finite_and_repulsive_when_atoms_collide(student: PaiNN) -> None:
-    distances = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    for pair in ("CO", "CH", "HH", "NN"):
+@pytest.mark.parametrize("name", shipped_checkpoints())
+def test_finite_and_repulsive_when_atoms_collide(name: str) -> None:
+    student = checkpoint.load(name).model
+    assert isinstance(student, PaiNN)
+    for pair in combinations_with_replacement(student.elements, 2):
+        contact = sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
+        distances = contact * np.linspace(0.02, 0.75, 60)
         energies, forces = predict([Atoms(pair, positions=[[0, 0, 0], [0, 0, d]]) for d in distances], student)
         assert np.isfinite(energies).all()
         assert np.isfinite(forces).all()
-        assert (np.diff(energies) < 0).all(), pair
-        assert (forces.reshape(-1, 2, 3)[:, 1, 2] > 0).all(), pair
+        deepest = (energies - np.minimum.accumulate(energies)).max()
+        assert deepest < 0.05, f"{pair}: a well of {deepest:.2f} eV"
+        overlap = distances < 0.65 * contact
+        assert (forces.reshape(-1, 2, 3)[overlap, 1, 2] > 0).all(), pair
 
 
 def test_same_bits_twice(student: PaiNN, benzene: Atoms) -> None:

@@ -193,7 +193,8 @@ def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
     assert len(shards) == 16
     finished = distill(tmp_path)
     assert finished.returncode == 0, finished.stderr
-    first, last = results(tmp_path)
+    first, refused, last = results(tmp_path)
+    assert refused.status == "FAILED"
     assert (first.tags["training.complete"], first.tags["training.round"]) == ("false", "0")
     assert (last.tags["training.complete"], last.tags["training.round"]) == ("true", "1")
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
