@@ -192,7 +192,7 @@ class DistillTask:
     explored_kept: int = 14_000
     n_features: int = 128
     n_interactions: int = 3
-    steps: int = 60_000
+    steps: int = 47_000
     round_steps: int = 12_000
     atoms_per_step: int = 1024
     learning_rate: float = 1e-3

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.optimize import BFGS
 
 from mlff_exp.data import Origin
@@ -217,7 +217,7 @@ def dynamics(start: Atoms, sampling: Sampling, teacher: Callable[[], Any], rng: 
     """Frames of Langevin dynamics, 1 fs steps; what was reached before a failure of the teacher is kept."""
     atoms = start.copy()
     atoms.calc = teacher()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=sampling.md_temperatures_k[0], rng=rng)
+    thermalize_momenta(atoms, sampling.md_temperatures_k[0], rng=rng)
     frames: list[Atoms] = []
     try:
         for temperature_k in sampling.md_temperatures_k:

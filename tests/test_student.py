@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.data import covalent_radii
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from mlff_exp.painn import PaiNN
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 # Step of finite differences (Å) and largest difference from the force (eV/Å): an FP32 energy is coarse.
 DIFFERENCES = {torch.float64: (1e-3, 1e-5), torch.float32: (1e-2, 5e-3)}
-N_MOLECULES, TEMPERATURE_K, DURATION_PS, TIMESTEP_FS = 20, 500.0, 5.0, 0.5
+N_MOLECULES, TEMPERATURE_K, DURATION_PS, TIMESTEP_FS = 20, 500.0, 5.0, 1.0
 BROKEN_BOND_ANG = 0.5
 
 students = pytest.mark.parametrize("name", shipped_checkpoints())
@@ -107,19 +107,23 @@ def relaxed(n_molecules: int) -> list[int]:
     return indices[:: len(indices) // n_molecules][:n_molecules].tolist()
 
 
+# One process for all of them: calls this short only wait for each other where processes share a GPU.
 @pytest.mark.gpu
 @students
-@pytest.mark.parametrize("index", relaxed(N_MOLECULES))
-def test_an_unseen_molecule_stays_intact(name: str, index: int) -> None:
-    assert_stays_intact(structure(index), StudentForceFieldCalculator(name, engine="cuda_graph"))
+def test_unseen_molecules_stay_intact(name: str) -> None:
+    calculator = StudentForceFieldCalculator(name, engine="cuda_graph")
+    found = [what_broke(structure(index), calculator) for index in relaxed(N_MOLECULES)]
+    assert len(found) == N_MOLECULES
+    assert not any(found), "\n".join(filter(None, found))
 
 
-def assert_stays_intact(atoms: Atoms, calculator: StudentForceFieldCalculator) -> None:
-    """NVE with ASE: no bond changes its length by much, and the temperature is what the start gives."""
+def what_broke(atoms: Atoms, calculator: StudentForceFieldCalculator) -> str | None:
+    """NVE with ASE: a bond changed its length by much, energy was not conserved, or the temperature ran away."""
     rng = np.random.default_rng(0)
+    calculator.reset()
     atoms.calc = calculator
     # From a minimum half of the kinetic energy becomes potential.
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * TEMPERATURE_K, rng=rng)
+    thermalize_momenta(atoms, 2 * TEMPERATURE_K, rng=rng)
     Stationary(atoms)
     ZeroRotation(atoms)
     radii = covalent_radii[atoms.numbers]
@@ -133,11 +137,15 @@ def assert_stays_intact(atoms: Atoms, calculator: StudentForceFieldCalculator) -
         changes.append(np.abs(atoms.get_all_distances() - start)[bonded].max())
 
     steps = round(1000 * DURATION_PS / TIMESTEP_FS)
+    calls_before = calculator.n_calls
     dynamics = VelocityVerlet(atoms, TIMESTEP_FS * units.fs)
     dynamics.attach(look, interval=20)
     dynamics.run(steps)
-    what = f"{atoms.symbols}, {calculator.engine}"
-    assert calculator.n_calls == steps + 1
-    assert max(changes) < BROKEN_BOND_ANG, f"{what}: a bond changed by {max(changes):.2f} Å"
-    assert np.ptp(total) / len(atoms) < 0.005, f"{what}: energy moved by {np.ptp(total):.3f} eV"
-    assert TEMPERATURE_K / 2 < np.mean(temperatures) < 2 * TEMPERATURE_K, f"{what}: {np.mean(temperatures):.0f} K"
+    assert calculator.n_calls - calls_before == steps + 1
+    held = {
+        f"a bond changed by {max(changes):.2f} Å": max(changes) < BROKEN_BOND_ANG,
+        f"energy moved by {np.ptp(total):.3f} eV": np.ptp(total) / len(atoms) < 0.005,
+        f"{np.mean(temperatures):.0f} K": TEMPERATURE_K / 2 < np.mean(temperatures) < 2 * TEMPERATURE_K,
+    }
+    broke = [what for what, ok in held.items() if not ok]
+    return f"{atoms.symbols} ({calculator.engine}): {', '.join(broke)}" if broke else None
