@@ -55,6 +55,12 @@ class MDState:
             self.positions.clone(), self.velocities.clone(), self.forces.clone(), self.energy.clone(), self.step
         )
 
+    def become(self, other: MDState) -> None:
+        """Go to the point of another state, in the same tensors."""
+        for name in ("positions", "velocities", "forces", "energy"):
+            getattr(self, name).copy_(getattr(other, name))
+        self.step = other.step
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -101,30 +107,40 @@ class Dynamics:
         self.engine, self.systems, self.timestep_fs = engine, systems, timestep_fs
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
         self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
-        self._built_at = self.batch.positions
+        self._start = self.batch.positions.clone()
         self._listed = [not uses_all_pairs(atoms) for atoms in systems]
+        self._listed_at = self.batch.positions.clone()
+        self._farthest_squared = torch.zeros((), dtype=torch.float64, device=engine.device)
         # Padding feels no force and never moves, whatever its mass.
         masses = np.ones((len(systems), self.batch.n_slots))
         for row, atoms in zip(masses, systems, strict=True):
             row[: len(atoms)] = atoms.get_masses()
         self.masses = torch.from_numpy(masses.reshape(-1, 1)).to(engine.device)
         self._bonds = _bonds(systems, self.batch)
-        self._start = self.batch.positions
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
         """A state with its forces evaluated; it does not share the tensors."""
+        if self.listed:
+            self.list_anew(positions)
         prediction = self._evaluate(positions, self.engine)
         return MDState(positions.clone(), velocities.clone(), prediction.forces, prediction.energy)
 
     def step(self, state: MDState) -> None:
         """One step of velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982)), in place."""
-        self._step(state, self.engine)
+        self._step(state, self.engine, look=True)
         state.step += 1
 
-    def _step(self, state: MDState, engine: Engine) -> None:
+    def _step(self, state: MDState, engine: Engine, *, look: bool = False) -> None:
+        """``look`` where the atoms are before they are evaluated, and list their neighbours anew if one may be missing;
+        a step without it waits for nothing, and `outran_list` tells afterwards."""
         dt = self.timestep_fs * units.fs
         state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
         state.positions.add_(state.velocities, alpha=dt)
+        if self.listed:
+            moved = (state.positions - self._listed_at).square().sum(dim=-1).max()
+            torch.maximum(self._farthest_squared, moved, out=self._farthest_squared)
+            if look and self.outran_list():
+                self.list_anew(state.positions)
         prediction = self._evaluate(state.positions, engine)
         state.energy.copy_(prediction.energy)
         state.forces.copy_(prediction.forces)
@@ -189,13 +205,29 @@ class Dynamics:
         return self.batch.per_system(0.5 * self.masses * velocities.square()).sum(dim=(1, 2))
 
     def _evaluate(self, positions: Tensor, engine: Engine) -> Prediction:
-        if self.listed:
-            moved = (positions - self._built_at).square().sum(dim=-1).max().sqrt()
-            if not moved <= SKIN_ANG / 2:
-                moved_batch = self.batch.with_positions(positions)
-                self.batch = relisted(moved_batch, self._listed, engine.cutoff + SKIN_ANG)
-                self._built_at = positions.clone()
         return engine(self.batch.with_positions(positions))
+
+    def outran_list(self) -> bool:
+        """Whether an atom has been so far from where neighbours were looked for that a pair may be missing.
+
+        Waits for the device. NaN counts as far.
+        """
+        return not float(self._farthest_squared) <= (SKIN_ANG / 2) ** 2
+
+    def list_anew(self, positions: Tensor) -> None:
+        """Look for neighbours on the device, within cutoff and skin.
+
+        The batch and its tensors stay, with new numbers, so that what was captured with them holds; if an atom has more
+        neighbours than there is room for, there is a new batch with more room.
+        """
+        found = relisted(self.batch.with_positions(positions), self._listed, self.engine.cutoff + SKIN_ANG)
+        self._listed_at.copy_(positions)
+        self._farthest_squared.zero_()
+        if found.shape_key == self.batch.shape_key:
+            for old, new in zip(self.batch.tensors()[1:], found.tensors()[1:], strict=True):
+                old.copy_(new)
+        else:
+            self.batch = found
 
     def _record(self, state: MDState) -> tuple[Tensor, ...]:
         kinetic = self.kinetic_energy(state.velocities)
@@ -246,18 +278,37 @@ class _Stretch:
         self._device = dynamics.engine.device
         self._buffers = [column.new_zeros(capacity, *column.shape) for column in dynamics._record(state)]
         self._row = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        inner = dynamics.engine.capturable
-        if inner is not None and not dynamics.listed:
-            self._graph = self._captured(inner)
+        self._graph, self._batch = self._captured(), dynamics.batch
 
     def __call__(self) -> None:
+        before = self._state.copy() if self._dynamics.listed else None
+        self._go()
+        if before is not None and self._dynamics.outran_list():
+            self._once_more(before)
+        self._state.step += self._n_steps
+        self._filled += 1
+
+    def _once_more(self, before: MDState) -> None:
+        """The same steps with new neighbours; one at a time if atoms are too fast for that as well."""
+        self._state.become(before)
+        self._row -= 1
+        self._dynamics.list_anew(self._state.positions)
+        self._go()
+        if self._dynamics.outran_list():
+            self._state.become(before)
+            self._row -= 1
+            for _ in range(self._n_steps):
+                self._dynamics.step(self._state)
+            self._state.step = before.step
+            self._write(self._state)
+
+    def _go(self) -> None:
+        if self._batch is not self._dynamics.batch:
+            self._graph, self._batch = self._captured(), self._dynamics.batch
         if self._graph is None:
             self._run(self._state, self._dynamics.engine)
         else:
             self._graph.replay()
-        self._state.step += self._n_steps
-        self._filled += 1
 
     def take(self) -> _Records:
         """What was recorded since the last time."""
@@ -269,19 +320,26 @@ class _Stretch:
     def _run(self, state: MDState, engine: Engine) -> None:
         for _ in range(self._n_steps):
             self._dynamics._step(state, engine)
+        self._write(state)
+
+    def _write(self, state: MDState) -> None:
         for buffer, column in zip(self._buffers, self._dynamics._record(state), strict=True):
             buffer.index_copy_(0, self._row, column.unsqueeze(0))
         self._row += 1
 
-    def _captured(self, inner: Engine) -> torch.cuda.CUDAGraph:
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        inner = self._dynamics.engine.capturable
+        if inner is None:
+            return None
         # Libraries initialise themselves on the side stream before the capture, on a state that nobody needs.
-        side = torch.cuda.Stream(self._device)
+        side, dynamics = torch.cuda.Stream(self._device), self._dynamics
+        row, farthest = self._row.clone(), dynamics._farthest_squared.clone()
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
-            scratch = self._state.copy()
             for _ in range(2):
-                self._run(scratch, inner)
-                self._row.zero_()
+                self._run(self._state.copy(), inner)
+                self._row.copy_(row)
+                dynamics._farthest_squared.copy_(farthest)
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

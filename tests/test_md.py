@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
 from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import neighbor_list
 from ase.optimize import LBFGS
 
-from mlff_exp import StudentForceFieldCalculator
-from mlff_exp.batch import AtomicBatch
+from mlff_exp import StudentForceFieldCalculator, checkpoint
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.correctness import require_correct
 from mlff_exp.engine import EagerEngine, Engine, Prediction, make_engine
-from mlff_exp.md import Dynamics, MDState, prepare_start
+from mlff_exp.md import SKIN_ANG, Dynamics, MDState, prepare_start
 from mlff_exp.metrics import internal_degrees_of_freedom
-from mlff_exp.painn import PaiNN
+from mlff_exp.painn import PaiNN, neighbor_vectors
 from mlff_exp.systems import water_box
+from tests.test_engine import GPU_ENGINES
 
 CPU = torch.device("cpu")
 
@@ -29,7 +34,7 @@ def engine(student: PaiNN) -> Engine:
 def moving(dynamics: Dynamics, seed: int = 0) -> MDState:
     generator = torch.Generator().manual_seed(seed)
     velocities = 0.02 * torch.randn(dynamics.batch.positions.shape, generator=generator, dtype=torch.float64)
-    return dynamics.state(dynamics.batch.positions, velocities)
+    return dynamics.state(dynamics.batch.positions, velocities.to(dynamics.batch.positions.device))
 
 
 def test_same_trajectory_as_ase(engine: Engine) -> None:
@@ -185,14 +190,88 @@ def test_nan_stops_the_run_and_names_the_atoms(student: PaiNN) -> None:
     assert "replica 1 became NaN or infinite at step 30" in trajectory.blow_up
 
 
-def test_a_periodic_system_rebuilds_its_neighbors_and_conserves_energy(engine: Engine) -> None:
-    box = water_box(8)
-    dynamics = Dynamics(engine, [box], timestep_fs=0.25)
-    first = dynamics.batch
-    state = moving(dynamics)
-    # A common velocity uses up the skin without changing the physics.
-    state.velocities += torch.tensor([0.2, 0.0, 0.0], dtype=torch.float64)
-    trajectory = dynamics.run(state, 150, 5)
-    assert dynamics.batch is not first
+class Watched:
+    """An engine that keeps every batch it is given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.inner, self.seen = engine, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        self.seen.append(AtomicBatch(*(tensor.clone() for tensor in batch.tensors())))
+        return self.inner(batch)
+
+
+def moved(batch: AtomicBatch, by: float) -> AtomicBatch:
+    generator = torch.Generator().manual_seed(0)
+    moves = torch.randn(batch.positions.shape, generator=generator, dtype=torch.float64)
+    return batch.with_positions(batch.positions + by * moves.to(batch.positions.device))
+
+
+def pairs_within(batch: AtomicBatch, cutoff: float) -> int:
+    lengths = neighbor_vectors(batch, cutoff).square().sum(dim=-1).sqrt()
+    return int((lengths[batch.mask] < cutoff).sum())
+
+
+@pytest.mark.parametrize("record_every", [2, 5, 40])
+def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int) -> None:
+    box, engine = water_box(8), make_engine(checkpoint.load("student_small").model, "eager", "fp64", CPU)
+    watched = Watched(engine)
+    dynamics = Dynamics(watched, [box], timestep_fs=0.5)
+    generator = torch.Generator().manual_seed(0)
+    hot = torch.randn(dynamics.batch.positions.shape, generator=generator, dtype=torch.float64)
+    hot *= (units.kB * 1000 / dynamics.masses).sqrt()
+    state = dynamics.state(dynamics.batch.positions, hot + torch.tensor([0.6, 0.0, 0.0], dtype=torch.float64))
+    watched.seen.clear()
+    trajectory = dynamics.run(state, 80, record_every)
+    assert trajectory.blow_up is None
+    assert state.step == trajectory.steps[-1] == 80
+    assert (dynamics._listed_at - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
     total = trajectory.potential + trajectory.kinetic
-    assert np.abs(total - total[0]).max() < 0.05
+    # A stretch in which atoms outran the list is done again; the last evaluation of each record counts.
+    frames = {frame.positions.numpy().tobytes(): frame for frame in watched.seen}
+    looked_at = 0
+    for positions, energy in zip(trajectory.positions[1:, 0], trajectory.potential[1:, 0], strict=True):
+        box.positions = positions
+        frame = frames[positions.tobytes()]
+        assert pairs_within(frame, engine.cutoff) == len(neighbor_list("i", box, engine.cutoff))
+        expected = engine(collate([box], engine.cutoff)).energy
+        assert energy == pytest.approx(float(expected), abs=1e-9)
+        looked_at += 1
+    assert looked_at == 80 // record_every
+    assert np.abs(total - total[0]).max() < 0.3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n_molecules", [64, 512, 1728])
+@pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
+def test_water_boxes_on_the_gpu(student: PaiNN, name: str, mode: str, n_molecules: int) -> None:
+    """From the first step on a box of water drifts, so that its neighbours are listed anew several times."""
+    box, cuda = water_box(n_molecules), torch.device("cuda")
+    dynamics = Dynamics(make_engine(student, name, "fp32", cuda, mode), [box], timestep_fs=0.5)
+    require_correct(dynamics.engine, make_engine(student, "eager", "fp64", cuda), moved(dynamics.batch, 0.05), "fp32")
+    state = moving(dynamics)
+    state.velocities += torch.tensor([0.6, 0.0, 0.0], dtype=torch.float64, device=cuda)
+    trajectory = dynamics.run(state, 60, 10)
+    assert trajectory.blow_up is None
+    assert (dynamics._listed_at - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
+    box.positions = trajectory.positions[-1, 0]
+    exact = make_engine(student, "eager", "fp64", cuda)(collate([box], dynamics.engine.cutoff, device=cuda))
+    assert trajectory.potential[-1, 0] == pytest.approx(float(exact.energy), abs=1e-5 * len(box))
+
+
+def test_more_neighbors_than_there_is_room_for(engine: Engine) -> None:
+    """Atoms that come together need more columns."""
+    box = water_box(8)
+    wide = box.copy()
+    wide.set_cell(box.cell * 2.5, scale_atoms=True)
+    dynamics = Dynamics(engine, [wide], timestep_fs=0.5)
+    few = dynamics.batch.neighbors.shape[1]
+    together = torch.from_numpy(box.positions)
+    state = dynamics.state(together, torch.zeros_like(together))
+    assert dynamics.batch.neighbors.shape[1] > few
+    gathered = wide.copy()
+    gathered.positions = box.positions
+    assert float(state.energy) == pytest.approx(float(engine(collate([gathered], engine.cutoff)).energy), abs=1e-9)

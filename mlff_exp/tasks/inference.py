@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.checkpoint import Checkpoint
-from mlff_exp.config import Config
+from mlff_exp.config import Config, Precision
+from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, Prediction, check_finite, graph_breaks, make_engine
 from mlff_exp.environment import describe
 from mlff_exp.metrics import accuracy_vs_fp64
@@ -43,8 +45,11 @@ def run(config: Config, directory: Path) -> RunResult:
     first_call_s, peak_memory_mib = engine.first_call()
     after_first_call = engine.engine.compiled_graphs
 
-    workloads = {"engine": engine}
+    workloads, reference = {"engine": engine}, None
     if subject.checkpoint is not None:
+        reference = make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
+        precision = cast(Precision, config.precision.name)
+        require_correct(subject.engine, reference, engine.geometries[0], precision, config.seed)
         workloads |= _baselines(config, subject.checkpoint, engine, atoms)
     full = (config.task.min_calls, config.task.min_time_s)
     tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
@@ -64,8 +69,8 @@ def run(config: Config, directory: Path) -> RunResult:
         "graph_breaks": float(graph_breaks()),
         "recompiles": float(engine.engine.compiled_graphs - after_first_call),
     }
-    if subject.checkpoint is not None:
-        metrics |= _accuracy(engine, make_engine(subject.checkpoint.model, "eager", "fp64", subject.device))
+    if reference is not None:
+        metrics |= _accuracy(engine, reference)
     if peak_memory_mib is not None:
         metrics["peak_memory_mib"] = peak_memory_mib
     np.savez_compressed(
