@@ -196,7 +196,8 @@ class CompiledEngine:
         def traced(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
 
-        module = make_fx(traced)(*batch.tensors())
+        # With fake tensors, so that tracing leaves no trace in the peak of memory.
+        module = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)(*batch.tensors())
         # A compiled callable of its own for each shape: torch counts recompiles per callable and stops at eight.
         graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(
             module, fullgraph=True, dynamic=False, mode=self.mode

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from ase import Atoms
 from ase.build import molecule
 
@@ -20,6 +23,13 @@ def _skip_what_cannot_run_here(request: pytest.FixtureRequest) -> None:
         pytest.skip("needs a CUDA GPU")
     if request.node.get_closest_marker("long") and "long" not in request.config.option.markexpr:
         pytest.skip("takes many minutes: pytest -m long")
+
+
+@pytest.fixture
+def few_autotuning_choices() -> Iterator[None]:
+    """Two templates for each product instead of dozens: max-autotune takes a minute less and is the same code."""
+    with torch._inductor.config.patch({"test_configs.max_mm_configs": 2}):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
 
 import numpy as np
 import pytest
 import torch
-import torch._inductor.config
 from ase import Atoms
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from mlff_exp.batch import collate
+from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import COMPILE_MODES, PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
-from mlff_exp.engine import Engine, EngineError, Prediction, check_finite, graph_breaks, make_engine, matmul_arithmetic
+from mlff_exp.engine import (
+    Engine,
+    EngineError,
+    Prediction,
+    check_finite,
+    energy_and_forces,
+    graph_breaks,
+    make_engine,
+    matmul_arithmetic,
+)
 from mlff_exp.painn import PaiNN
 from tests.conftest import rattled
 
@@ -26,13 +35,39 @@ GPU_ENGINES = [
 ]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CUTOFF = 5.0
+pytestmark = pytest.mark.usefixtures("few_autotuning_choices")
 
 
-@pytest.fixture(autouse=True)
-def _few_autotuning_choices() -> Iterator[None]:
-    """Two templates for each product instead of dozens: max-autotune takes a minute less and is the same code."""
-    with torch._inductor.config.patch({"test_configs.max_mm_configs": 2}):
-        yield
+# What autocast lowers, and nothing else: products with weights, the activation between them and its derivative.
+# Everything else, from distances over filters and messages to energies, is computed in FP32 or FP64.
+LOWERED = {"mm", "addmm", "silu", "silu_backward"}
+# What only hands numbers on, whatever their type.
+MOVING = {
+    "_to_copy", "_unsafe_view", "cat", "clone", "detach", "expand", "getitem", "index", "slice", "split", "squeeze",
+    "t", "unsqueeze", "view", "zeros",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp16_autocast", "bf16_autocast"])
+def test_what_autocast_lowers(student: PaiNN, precision: Precision) -> None:
+    frozen = copy.deepcopy(student).requires_grad_(False)
+    batch = collate([rattled("C6H6", 1)], CUTOFF)
+    graph = make_fx(lambda *tensors: energy_and_forces(frozen, AtomicBatch(*tensors), precision))(
+        *batch.tensors()
+    ).graph
+    computed: dict[torch.dtype, set[str]] = {}
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            name = node.target.__name__.split(".")[0]
+            if name not in MOVING:
+                computed.setdefault(value.dtype, set()).add(name)
+    low = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}[precision]
+    assert computed[low] == LOWERED
+    assert not computed[torch.float32] & LOWERED, "a product that autocast should lower"
+    assert {"sqrt", "exp", "sin", "sum", "mul", "div"} <= computed[torch.float32]
+    # Differences of positions, sums of atomic energies and of forces.
+    assert {"sub", "add", "sum", "neg"} <= computed[torch.float64]
 
 
 def benzenes(n_systems: int) -> list[Atoms]:
@@ -119,6 +154,22 @@ def test_every_engine_agrees_on_the_gpu(
     assert torch.equal(first.forces, forces), "a later call overwrote an earlier prediction"
     assert torch.equal(again.forces, forces), "the same input gave other bits"
     assert torch.equal(again.energy, first.energy)
+
+
+@pytest.mark.gpu
+def test_a_replay_allocates_nothing_that_stays(student: PaiNN) -> None:
+    engine = make_engine(student, "cuda_graph", "fp32", CUDA)
+    batches = [collate(benzenes(4), CUTOFF, device=CUDA), collate([rattled("C6H6", 9)] * 4, CUTOFF, device=CUDA)]
+    for batch in batches:
+        engine(batch)
+
+    def held() -> tuple[int, int]:
+        return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+    before = held()
+    for number in range(100):
+        engine(batches[number % 2])
+        assert held() == before, f"after {number + 1} calls"
 
 
 @pytest.mark.gpu

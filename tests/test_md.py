@@ -245,6 +245,7 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("few_autotuning_choices")
 @pytest.mark.parametrize("n_molecules", [64, 512, 1728])
 @pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
 def test_water_boxes_on_the_gpu(student: PaiNN, name: str, mode: str, n_molecules: int) -> None:
