@@ -21,11 +21,13 @@ Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
 EngineName = Literal["eager", "compile", "cuda_graph"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 TrackingName = Literal["local", "server", "offline"]
+Integrator = Literal["verlet", "ase"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
+INTEGRATORS: tuple[Integrator, ...] = get_args(Integrator)
 
 # Names in ASE's g2 collection.
 MOLECULES = {
@@ -109,6 +111,7 @@ class NveTask:
         replicas: trajectories of each system with different seeds; all of them are one batch.
         settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
         probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
+        integrator: verlet, our own, or ase, which is slower and the same.
     """
 
     name: str = "nve"
@@ -120,8 +123,10 @@ class NveTask:
     replicas: int = 1
     settle_ps: float = 1.0
     probe_ps: float = 2.0
+    integrator: str = "verlet"
 
     def __post_init__(self) -> None:
+        choose("task.integrator", self.integrator, INTEGRATORS)
         for key in (
             "duration_ps",
             "timestep_fs",
@@ -274,7 +279,7 @@ class AseModel:
 
     def __post_init__(self) -> None:
         if "_target_" not in self.calculator:
-            raise ConfigError("model.calculator needs a _target_, for example tblite.ase.TBLite")
+            raise ConfigError("model.calculator needs a _target_, for example mlff_exp.labelling.teacher_calculator")
 
 
 @dataclass
@@ -517,6 +522,7 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
 def register() -> None:
     """Make the schemas known to Hydra, which checks names and types against them while composing."""
     OmegaConf.register_new_resolver("low_precision", _low_precision, replace=True)
+    OmegaConf.register_new_resolver("fast_engine", _fast_engine, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     schemas: dict[str, dict[str, type]] = {
@@ -535,9 +541,18 @@ def register() -> None:
 
 def _low_precision(device: str) -> Precision:
     """The 16-bit precision that suits a device; ``${low_precision:${device}}`` in configurations."""
+    return "fp16_autocast" if _is_cuda(device) else "bf16_autocast"
+
+
+def _fast_engine(device: str) -> EngineName:
+    """The engine for long dynamics on a device; ``${fast_engine:${device}}`` in configurations."""
+    return "cuda_graph" if _is_cuda(device) else "compile"
+
+
+def _is_cuda(device: str) -> bool:
     import torch
 
-    return "fp16_autocast" if device != "cpu" and torch.cuda.is_available() else "bf16_autocast"
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:

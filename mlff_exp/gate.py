@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mlff_exp.config import Gate
 from mlff_exp.result import Criterion, Verdict
 
 
-def judge(metrics: Mapping[str, float], gate: Gate, blow_up: str | None) -> Verdict:
+def judge(metrics: Mapping[str, float], gate: Gate, faults: Sequence[str] = ()) -> Verdict:
     """Hold every limit of the gate against the metrics.
 
     A criterion whose metric was not measured has not held: a gate can't be passed by measuring less.
@@ -17,10 +17,10 @@ def judge(metrics: Mapping[str, float], gate: Gate, blow_up: str | None) -> Verd
     Args:
         metrics: by name; the worst replica's where there are several.
         gate: its limits.
-        blow_up: what went wrong in the trajectory, or None.
+        faults: what went wrong besides, such as an explosion; any of them is NO-GO, whatever the limits.
     """
     criteria = []
-    reasons = [] if blow_up is None else [blow_up]
+    reasons = list(faults)
     for metric, limit in gate.criteria.items():
         value = metrics.get(metric)
         held = (
@@ -45,6 +45,34 @@ def together(verdicts: Mapping[str, Verdict]) -> Verdict:
     reasons = [f"{name}: {reason}" for name, verdict in verdicts.items() for reason in verdict.reasons]
     gate = next(iter(verdicts.values())).gate
     return Verdict("NO-GO" if reasons else "GO", gate, criteria, tuple(reasons))
+
+
+# By how the names of the criteria begin.
+ADVICE = {
+    "energy_drift": "Repeat with precision=fp64 engine=eager. If the drift is gone, it was arithmetic: use a wider "
+    "precision. If it stays, the forces are not the gradient of a smooth energy: look at the cutoff, at norms near "
+    "zero and at whether the model is conservative.",
+    "energy_fluctuation": "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not "
+    "smooth.",
+    "temperature_mean": "Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not "
+    "conserved.",
+    "temperature_drift": "Energy enters or leaves: see the drift. Over a few ps it may only move between modes: "
+    "lengthen task.duration_ps.",
+    "max_bond_change": "A bond broke: look at the frames around it. If the teacher keeps it, the student has not seen "
+    "such geometries: let task=distill explore at that temperature.",
+    "momentum": "Forces do not sum to zero: the force field is not invariant under translation.",
+    "finite_difference": "Forces are not minus the gradient of the energy: the model or its implementation is wrong.",
+    "fluctuation_ratio": "The energy is not smooth on the scale of a step: look for kinks and jumps, first at the "
+    "cutoff.",
+    "time_reversal": "The forces depend on more than the positions: noise, a stale neighbour list, or state in the "
+    "model.",
+}
+
+
+def what_to_do(missed: Collection[str]) -> list[str]:
+    """Advice for criteria that did not hold, by their metrics; also where nothing but an explosion is to blame."""
+    found = [text for start, text in ADVICE.items() if any(metric.startswith(start) for metric in missed)]
+    return found or ["Look at the frames before the end: which atoms went where the training data does not reach?"]
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -5,7 +5,7 @@ Integrator state is FP64 whatever the precision of the engine. Velocities are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,13 +98,24 @@ class Dynamics:
         engine: gives energies and forces.
         systems: their start; their positions define bonds and displacements.
         timestep_fs: of velocity Verlet.
+        names: of the systems, for messages; "replica 0" and so on if not given.
+        advance: does steps of a state in place, instead of our own velocity Verlet.
 
     Raises:
         ValueError: a single atom, which has no internal motion.
     """
 
-    def __init__(self, engine: Engine, systems: list[Atoms], timestep_fs: float) -> None:
-        self.engine, self.systems, self.timestep_fs = engine, systems, timestep_fs
+    def __init__(
+        self,
+        engine: Engine,
+        systems: list[Atoms],
+        timestep_fs: float,
+        *,
+        names: Sequence[str] | None = None,
+        advance: Callable[[MDState, int], None] | None = None,
+    ) -> None:
+        self.engine, self.systems, self.timestep_fs, self.advance = engine, systems, timestep_fs, advance
+        self.names = [f"replica {index}" for index in range(len(systems))] if names is None else names
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
         self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
         self._start = self.batch.positions.clone()
@@ -127,7 +138,10 @@ class Dynamics:
 
     def step(self, state: MDState) -> None:
         """One step of velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982)), in place."""
-        self._step(state, self.engine, look=True)
+        if self.advance is None:
+            self._step(state, self.engine, look=True)
+        else:
+            self.advance(state, 1)
         state.step += 1
 
     def _step(self, state: MDState, engine: Engine, *, look: bool = False) -> None:
@@ -252,7 +266,7 @@ class Dynamics:
                 system = int((~total.isfinite()).nonzero()[0])
                 atoms = (~positions[system].isfinite()).any(dim=-1).nonzero().flatten().tolist()
                 where = f"atoms {atoms}" if atoms else "its energy"
-                return f"replica {system} became NaN or infinite at step {step}: {where}"
+                return f"{self.names[system]} became NaN or infinite at step {step}: {where}"
             if bond_change.max() > BROKEN_BOND_ANG:
                 system = int(bond_change.argmax())
                 first, second, rest_length, of_system = (column.cpu() for column in self._bonds)
@@ -261,7 +275,7 @@ class Dynamics:
                 worst = int(change.argmax())
                 pair = [int(index[worst]) - system * self.batch.n_slots for index in (first, second)]
                 return (
-                    f"replica {system} broke apart at step {step}: the bond of atoms {pair[0]} and {pair[1]} "
+                    f"{self.names[system]} broke apart at step {step}: the bond of atoms {pair[0]} and {pair[1]} "
                     f"changed by {float(change[worst]):.2f} Å"
                 )
         return None
@@ -318,8 +332,11 @@ class _Stretch:
         return _Records(columns)
 
     def _run(self, state: MDState, engine: Engine) -> None:
-        for _ in range(self._n_steps):
-            self._dynamics._step(state, engine)
+        if self._dynamics.advance is not None:
+            self._dynamics.advance(state, self._n_steps)
+        else:
+            for _ in range(self._n_steps):
+                self._dynamics._step(state, engine)
         self._write(state)
 
     def _write(self, state: MDState) -> None:
@@ -329,7 +346,7 @@ class _Stretch:
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         inner = self._dynamics.engine.capturable
-        if inner is None:
+        if inner is None or self._dynamics.advance is not None:
             return None
         # Libraries initialise themselves on the side stream before the capture, on a state that nobody needs.
         side, dynamics = torch.cuda.Stream(self._device), self._dynamics

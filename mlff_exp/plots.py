@@ -16,7 +16,11 @@ from ase.data import chemical_symbols
 
 from mlff_exp.data import Dataset
 from mlff_exp.md import Trajectory
+from mlff_exp.metrics import linear_slope
 from mlff_exp.result import Timing
+
+MIN_FITTED = 10  # records
+MAX_LEGEND = 8
 
 
 def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
@@ -32,26 +36,30 @@ def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
     plt.close(figure)
 
 
-def plot_nve(trajectory: Trajectory, temperature_k: float, path: Path) -> None:
-    """Total energy with its drift, temperature, displacement and bond change of every replica."""
+def plot_nve(trajectory: Trajectory, names: Sequence[str], temperature_k: float, path: Path) -> None:
+    """Total energy with its drift and the drift's interval, temperature, displacement and bond change."""
     figure, ((energy, temperature), (displacement, bond)) = plt.subplots(
         2, 2, figsize=(11, 7), layout="constrained", sharex=True
     )
     times = trajectory.times_ps
     total = trajectory.potential + trajectory.kinetic
-    for replica in range(total.shape[1]):
+    for replica, name in enumerate(names):
         change = 1000 * (total[:, replica] - total[0, replica])
-        (line,) = energy.plot(times, change, lw=0.6, alpha=0.7, label=f"replica {replica}")
+        (line,) = energy.plot(times, change, lw=0.6, alpha=0.7)
         finite = np.isfinite(change)
-        if finite.sum() > 2:
-            fit = np.polyfit(times[finite], change[finite], 1)
-            energy.plot(times, np.polyval(fit, times), color=line.get_color(), ls="--")
+        if finite.sum() >= MIN_FITTED:
+            slope = linear_slope(times[finite], change[finite])
+            middle, centre = times[finite].mean(), change[finite].mean()
+            low, fit, high = (centre + value * (times - middle) for value in (slope.ci_low, slope.value, slope.ci_high))
+            energy.plot(times, fit, color=line.get_color(), ls="--", label=f"{name}: {slope.value:.3g} meV/ps")
+            energy.fill_between(times, low, high, color=line.get_color(), alpha=0.15, lw=0)
         temperature.plot(times, trajectory.temperature[:, replica], lw=0.6, alpha=0.7)
         displacement.plot(times, trajectory.displacement[:, replica], lw=0.8)
         bond.plot(times, trajectory.bond_change[:, replica], lw=0.8)
     temperature.axhline(temperature_k, color="black", lw=0.8)
     energy.set_ylabel("total energy − start / meV")
-    energy.legend(fontsize="small")
+    if energy.get_legend_handles_labels()[0] and len(names) <= MAX_LEGEND:
+        energy.legend(fontsize="small")
     temperature.set_ylabel("temperature / K")
     displacement.set_ylabel("largest displacement / Å")
     bond.set_ylabel("largest bond change / Å")

@@ -94,7 +94,10 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["task=distill", "task.rounds=-1"], "task.rounds=-1 must not be negative"),
         (["task=distill", "task.data_fraction=2"], "task.data_fraction=2.0 must not be above 1"),
         (["task=accuracy", "task.dataset=nowhere.npz"], "task.dataset='nowhere.npz' is neither a file nor validation"),
-        (["model=ase", "~model.calculator._target_"], "model.calculator needs a _target_, for example tblite"),
+        (
+            ["model=ase", "~model.calculator._target_"],
+            "model.calculator needs a _target_, for example mlff_exp.labelling",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:

@@ -12,7 +12,7 @@ GOOD = {"drift": -0.005, "bond": 0.1, "ratio": 4.0}
 
 
 def test_go_when_everything_held() -> None:
-    verdict = judge(GOOD, GATE, None)
+    verdict = judge(GOOD, GATE)
     assert verdict.decision == "GO"
     assert verdict.reasons == ()
     assert [criterion.held for criterion in verdict.criteria] == [True] * 3
@@ -28,7 +28,7 @@ def test_go_when_everything_held() -> None:
     ],
 )
 def test_no_go_names_the_criterion_its_value_and_its_limit(metric: str, value: float, reason: str) -> None:
-    verdict = judge(GOOD | {metric: value}, GATE, None)
+    verdict = judge(GOOD | {metric: value}, GATE)
     assert verdict.decision == "NO-GO"
     assert len(verdict.reasons) == 1
     assert verdict.reasons[0].startswith(reason)
@@ -36,13 +36,13 @@ def test_no_go_names_the_criterion_its_value_and_its_limit(metric: str, value: f
 
 
 def test_what_was_not_measured_has_not_held() -> None:
-    verdict = judge({"drift": 0.0, "bond": 0.1}, GATE, None)
+    verdict = judge({"drift": 0.0, "bond": 0.1}, GATE)
     assert verdict.decision == "NO-GO"
     assert verdict.reasons == ("ratio is not measured, allowed is ≥ 3",)
 
 
 def test_an_explosion_is_no_go_whatever_the_gate() -> None:
-    verdict = judge({}, Gate("off", {}), "replica 0 broke apart at step 7")
+    verdict = judge({}, Gate("off", {}), ["replica 0 broke apart at step 7"])
     assert verdict.decision == "NO-GO"
     assert verdict.reasons == ("replica 0 broke apart at step 7",)
 

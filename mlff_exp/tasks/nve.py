@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from ase.optimize import LBFGS
 from tqdm import tqdm
 
 from mlff_exp.ase_engine import EngineCalculator
+from mlff_exp.ase_md import ase_steps
 from mlff_exp.checks import finite_difference_error, fluctuation_ratio_dt, potential_along, time_reversal_error
-from mlff_exp.config import Config
+from mlff_exp.config import Config, Precision
+from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
-from mlff_exp.gate import interval, judge, together
+from mlff_exp.gate import interval, judge, together, what_to_do
 from mlff_exp.md import Dynamics, FloatArray, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
@@ -24,6 +31,9 @@ from mlff_exp.result import RunResult, Verdict
 from mlff_exp.tasks import setup
 
 RELAXED_EV_PER_ANG = 0.01
+MAX_RELAXATION_STEPS = 500
+DISPLACEMENT_ANG = 0.05
+MAX_FRAMES = 500
 MAX_SERIES_POINTS = 2000
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
 ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
@@ -35,10 +45,24 @@ def run(config: Config, directory: Path) -> RunResult:
     engine, checkpoint = subject.engine, subject.checkpoint
     # Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference.
     reference = engine if checkpoint is None else make_engine(checkpoint.model, "eager", "fp64", subject.device)
-    minima = {name: _relax(atoms, reference) for name, atoms in setup.systems_side_by_side(config, checkpoint).items()}
+    minima, faults = {}, []
+    for name, atoms in setup.systems_side_by_side(config, checkpoint).items():
+        minima[name], residual = _relax(atoms, reference)
+        if residual > RELAXED_EV_PER_ANG:
+            faults.append(f"{name} does not relax: {residual:.2g} eV/Å are left, allowed is ≤ {RELAXED_EV_PER_ANG:g}")
     moving = [relaxed.copy() for relaxed, _ in minima.values() for _ in range(task.replicas)]
-    dynamics = Dynamics(engine, moving, task.timestep_fs)
+    dynamics = Dynamics(
+        engine,
+        moving,
+        task.timestep_fs,
+        names=[f"{name}, replica {number}" for name in minima for number in range(task.replicas)],
+        advance=ase_steps(engine, moving, task.timestep_fs) if task.integrator == "ase" else None,
+    )
     rng = np.random.default_rng(config.seed)
+    if checkpoint is not None:
+        away = DISPLACEMENT_ANG * torch.from_numpy(rng.normal(size=dynamics.batch.positions.shape))
+        displaced = dynamics.batch.with_positions(dynamics.batch.positions + away.to(subject.device))
+        require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
     with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
         state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
     state.step = 0
@@ -66,35 +90,33 @@ def run(config: Config, directory: Path) -> RunResult:
             metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
         found[name] = metrics
-    verdicts = {name: judge(metrics, config.gate, trajectory.blow_up) for name, metrics in found.items()}
+    if trajectory.blow_up is not None:
+        faults.append(trajectory.blow_up)
+    verdicts = {name: judge(metrics, config.gate, faults) for name, metrics in found.items()}
     verdict = verdicts[config.system.name] if not task.systems else together(verdicts)
     speed = _speed(trajectory, seconds, task.timestep_fs)
-    _write(directory, judged, engine_potential, verdicts, found, speed, config)
+    _write(directory, judged, engine_potential, verdicts, found, speed, dynamics.names, config)
+    frames = _write_frames(directory, dynamics, judged, task.replicas)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     return RunResult(
         config={},
         metrics=speed | (flat if task.systems else found[config.system.name]),
         series=_series(judged, engine_potential),
         environment=describe(subject.device),
-        artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"),
+        artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz", *frames),
         verdict=verdict,
         tags=subject.tags,
     )
 
 
-def _relax(atoms: Atoms, reference: Engine) -> tuple[Atoms, float]:
-    """The minimum of the model under test and its energy, eV.
-
-    Raises:
-        RuntimeError: it was not reached.
-    """
+def _relax(atoms: Atoms, reference: Engine) -> tuple[tuple[Atoms, float], float]:
+    """The minimum of the model under test with its energy, eV, and the largest force that is left, eV/Å."""
     relaxed = atoms.copy()
     relaxed.calc = EngineCalculator(reference)
-    if not LBFGS(relaxed, logfile=None).run(fmax=RELAXED_EV_PER_ANG, steps=1000):
-        raise RuntimeError(f"{atoms.get_chemical_formula()} did not relax to {RELAXED_EV_PER_ANG} eV/Å in 1000 steps")
-    energy = float(relaxed.get_potential_energy())
+    LBFGS(relaxed, logfile=None).run(fmax=RELAXED_EV_PER_ANG, steps=MAX_RELAXATION_STEPS)
+    energy, forces = float(relaxed.get_potential_energy()), relaxed.get_forces()
     relaxed.calc = None
-    return relaxed, energy
+    return (relaxed, energy), float(np.linalg.norm(forces, axis=1).max())
 
 
 def _worst(
@@ -159,6 +181,26 @@ def _series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, l
     }
 
 
+def _write_frames(directory: Path, dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> list[str]:
+    """The first replica of each system for a viewer, not more than `MAX_FRAMES` of it; names of the files."""
+    thin = slice(None, None, -(-len(trajectory.steps) // MAX_FRAMES))
+    names = []
+    for index in range(0, len(dynamics.systems), n_replicas):
+        start = dynamics.systems[index]
+        frames = []
+        for positions, energy in zip(
+            trajectory.positions[thin, index, : len(start)], trajectory.potential[thin, index], strict=True
+        ):
+            frame = start.copy()
+            frame.positions = positions
+            frame.calc = SinglePointCalculator(frame, energy=float(energy))
+            frames.append(frame)
+        name = dynamics.names[index].partition(",")[0]
+        names.append(f"frames_{name}.extxyz")
+        write(directory / names[-1], frames)
+    return names
+
+
 def _write(
     directory: Path,
     trajectory: Trajectory,
@@ -166,6 +208,7 @@ def _write(
     verdicts: dict[str, Verdict],
     found: dict[str, dict[str, float]],
     speed: dict[str, float],
+    names: Sequence[str],
     config: Config,
 ) -> None:
     np.savez_compressed(
@@ -180,7 +223,7 @@ def _write(
         bond_change_ang=trajectory.bond_change,
         positions_ang=trajectory.positions,
     )
-    plot_nve(trajectory, config.task.temperature_k, directory / "quick_md_validation.png")
+    plot_nve(trajectory, names, config.task.temperature_k, directory / "quick_md_validation.png")
     task = config.task
     lines = [
         f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {', '.join(verdicts)}",
@@ -202,4 +245,7 @@ def _write(
         lines += [f"{metric:<42}{value:>14.4g}" for metric, value in found[name].items() if metric not in judged]
         lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
         lines += [f"  {reason}" for reason in verdict.reasons]
+        if verdict.decision == "NO-GO":
+            missed = [criterion.metric for criterion in verdict.criteria if not criterion.held]
+            lines += ["What to do:", *(f"  {advice}" for advice in what_to_do(missed))]
     (directory / "validation_report.txt").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,162 @@
+"""`task=nve` on force fields that are known to be right or wrong; every trajectory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+from ase.io import read
+from hydra import compose, initialize_config_dir
+
+from mlff_exp import StudentForceFieldCalculator
+from mlff_exp import config as schema
+from mlff_exp.config import Config
+from mlff_exp.engine import EngineError
+from mlff_exp.result import RunResult
+from mlff_exp.tasks import nve, setup
+from tests.test_configs import CONF
+from tests.test_correctness import Faulty
+
+SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
+SHORT += ["task.duration_ps=0.4", "task.settle_ps=0.2", "task.probe_ps=0.3", "model.checkpoint=student_small"]
+BROKEN = ["model=ase", "system=benzene", *(word for word in SHORT if not word.startswith(("engine", "prec", "model")))]
+
+
+def configured(*overrides: str) -> Config:
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return schema.parse(compose("config", overrides=list(overrides)))
+
+
+def judged(result: RunResult) -> dict[str, bool]:
+    assert result.verdict is not None
+    return {criterion.metric: criterion.held for criterion in result.verdict.criteria}
+
+
+class Student(StudentForceFieldCalculator):
+    """The small student as any ASE calculator, so that what is done to it is done to the force field itself."""
+
+    def __init__(self) -> None:
+        super().__init__("student_small", device="cpu", dtype=torch.float64, use_compile=False)
+        self.rng = np.random.default_rng(0)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), changes: Sequence[str] = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, changes)
+        self.spoil()
+
+    def spoil(self) -> None:
+        pass
+
+
+class ScaledForces(Student):
+    def spoil(self) -> None:
+        self.results["forces"] *= 1.02
+
+
+class NoisyForces(Student):
+    """30 meV/Å on every component, as a bad precision would."""
+
+    def spoil(self) -> None:
+        self.results["forces"] += self.rng.normal(scale=0.03, size=(len(self.atoms), 3))
+
+
+class NoEnvelope(Student):
+    """Hydrogens closer than 4.3 Å attract one another, and farther ones do not: two of benzene's vibrate about it."""
+
+    def spoil(self) -> None:
+        hydrogen = self.atoms.numbers == 1
+        distances = self.atoms.get_all_distances()[hydrogen][:, hydrogen]
+        self.results["energy"] -= 0.01 * (distances[np.triu_indices(len(distances), k=1)] < 4.3).sum()
+
+
+def of_calculator(name: str) -> list[str]:
+    return [*BROKEN, f"model.calculator._target_=tests.test_nve.{name}"]
+
+
+@pytest.mark.slow
+def test_a_sound_force_field_passes_what_the_broken_ones_fail(tmp_path: Path) -> None:
+    held = judged(nve.run(configured(*of_calculator("Student"), "task.duration_ps=1"), tmp_path))
+    # The slope of so short a run is as large as its own error.
+    assert {name for name, ok in held.items() if not ok} <= {"energy_drift_mev_per_atom_per_ps", "temperature_drift_k"}
+
+
+@pytest.mark.slow
+def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
+    result = nve.run(configured(*of_calculator("ScaledForces")), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert not judged(result)["finite_difference_error_ev_per_ang"]
+    report = (tmp_path / "validation_report.txt").read_text()
+    assert "finite_difference_error_ev_per_ang is 0." in report
+    assert "Forces are not minus the gradient of the energy" in report
+
+
+@pytest.mark.slow
+def test_noise_is_no_go(tmp_path: Path) -> None:
+    result = nve.run(configured(*of_calculator("NoisyForces"), "task.duration_ps=1"), tmp_path)
+    held = judged(result)
+    assert not held["energy_drift_mev_per_atom_per_ps"]
+    assert not held["momentum_error"]
+    assert not held["time_reversal_error_ang"]
+    # Noise σ heats by 0.0039 σ² meV/atom/ps (σ in meV/Å): 3.5 here; the percentage of the total energy does not see it.
+    assert 0.1 < result.metrics["energy_drift_mev_per_atom_per_ps"] < 10
+    assert held["energy_drift_percent"]
+    assert result.verdict is not None
+    assert result.verdict.reasons[0].startswith("benzene does not relax: 0.0")
+
+
+@pytest.mark.slow
+def test_a_cutoff_without_envelope_is_no_go(tmp_path: Path) -> None:
+    result = nve.run(configured(*of_calculator("NoEnvelope")), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    held = judged(result)
+    assert not held["fluctuation_ratio_dt"]
+    assert not held["energy_fluctuation_percent_of_thermal"]
+    assert "The energy is not smooth" in (tmp_path / "validation_report.txt").read_text()
+
+
+def test_an_engine_that_computes_something_else_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = setup.subject
+
+    def faulty(config: Config) -> setup.Subject:
+        subject = sound(config)
+        assert subject.checkpoint is not None
+        engine = Faulty(subject.checkpoint.model.requires_grad_(False), "fp32", subject.device)
+        engine.fault = lambda p: type(p)(p.energy, 1.02 * p.forces)  # type: ignore[method-assign]
+        return setup.Subject(engine, subject.checkpoint, subject.device)
+
+    monkeypatch.setattr(setup, "subject", faulty)
+    with pytest.raises(EngineError, match=r"forces are 0\.02 off eager FP64"):
+        nve.run(configured(*SHORT), tmp_path)
+
+
+def energies(result: RunResult) -> np.ndarray:
+    return np.array(result.series["total_energy_ev"])[:, 1]
+
+
+@pytest.mark.slow
+def test_both_integrators_give_one_trajectory_and_its_files(tmp_path: Path) -> None:
+    words = [*SHORT, "gate=off", "precision=fp64", "task.systems=[water,ammonia]", "task.replicas=2"]
+    words += ["task.duration_ps=0.1", "task.settle_ps=0.05", "task.probe_ps=0.1", "task.temperature_k=50"]
+    found: dict[str, Any] = {}
+    for name in ("verlet", "ase"):
+        directory = tmp_path / name
+        directory.mkdir()
+        result = nve.run(configured(*words, f"task.integrator={name}"), directory)
+        found[name] = energies(result)
+        assert "frames_water.extxyz" in result.artifacts
+        frames = read(directory / "frames_ammonia.extxyz", ":")
+        assert len(frames) == 21
+        assert frames[3].get_chemical_formula() == "H3N"
+        with np.load(directory / "trajectory_data.npz") as data:
+            assert frames[3].get_potential_energy() == pytest.approx(data["potential_energy_ev"][3, 2], abs=1e-6)
+    np.testing.assert_allclose(found["verlet"], found["ase"], rtol=0, atol=1e-9)
