@@ -112,6 +112,7 @@ class NveTask:
         settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
         probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
         integrator: verlet, our own, or ase, which is slower and the same.
+        resume: directory or MLflow run id of a run that did not finish; goes on from its last state.
     """
 
     name: str = "nve"
@@ -124,6 +125,7 @@ class NveTask:
     settle_ps: float = 1.0
     probe_ps: float = 2.0
     integrator: str = "verlet"
+    resume: str | None = None
 
     def __post_init__(self) -> None:
         choose("task.integrator", self.integrator, INTEGRATORS)

@@ -5,6 +5,8 @@ Integrator state is FP64 whatever the precision of the engine. Velocities are in
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +62,21 @@ class MDState:
         for name in ("positions", "velocities", "forces", "energy"):
             getattr(self, name).copy_(getattr(other, name))
         self.step = other.step
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run on its way, from which it can go on.
+
+    Attributes:
+        state: where it stands.
+        steps: of the records so far.
+        columns: the records so far, [n_records, ...] each, on the CPU.
+    """
+
+    state: MDState
+    steps: list[int]
+    columns: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -161,17 +178,37 @@ class Dynamics:
         state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
 
     def run(
-        self, state: MDState, n_steps: int, record_every: int, progress: Callable[[int], object] | None = None
+        self,
+        state: MDState,
+        n_steps: int,
+        record_every: int,
+        progress: Callable[[int], object] | None = None,
+        *,
+        since: Snapshot | None = None,
+        keep: Callable[[Snapshot], None] | None = None,
+        keep_every_s: float = 60.0,
     ) -> Trajectory:
         """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up.
 
         Where the engine can be captured, all steps from one record to the next and the record itself are one CUDA
         graph. Records stay on the device and are looked at in blocks, while the next block is under way.
+
+        Args:
+            state: moves in place.
+            n_steps: in all.
+            record_every: steps between records.
+            progress: called with the number of steps that were done since the last time.
+            since: go on from here, at the same state, instead of from the start.
+            keep: is given a snapshot now and then.
+            keep_every_s: seconds between snapshots.
         """
-        n_records, rest = divmod(n_steps, record_every)
-        first = tuple(column.unsqueeze(0).cpu().clone() for column in self._record(state))
-        blocks, steps, blow_up = [first], [state.step], None
-        for block in self._blocks(state, n_records, record_every):
+        if since is None:
+            steps, blocks = [state.step], [tuple(column.unsqueeze(0).cpu().clone() for column in self._record(state))]
+        else:
+            steps, blocks = list(since.steps), [since.columns]
+        n_records, rest = divmod(n_steps - (steps[-1] - steps[0]), record_every)
+        blow_up = None
+        for block, then in self._blocks(state, n_records, record_every, keep_every_s if keep else math.inf):
             new = [steps[-1] + record_every * (index + 1) for index in range(len(block[0]))]
             blow_up = self._blow_up(block, new)
             blocks.append(block)
@@ -180,10 +217,13 @@ class Dynamics:
                 progress(record_every * len(new))
             if blow_up is not None:
                 break
+            if then is not None and keep is not None:
+                blocks = [_joined(blocks)]
+                keep(Snapshot(then, list(steps), blocks[0]))
         for _ in range(0 if blow_up else rest):
             self.step(state)
         potential, kinetic, displacement, bond_change, momentum, positions = (
-            torch.cat(column).numpy() for column in zip(*blocks, strict=True)
+            column.numpy() for column in _joined(blocks)
         )
         return Trajectory(
             steps=np.array(steps),
@@ -200,19 +240,27 @@ class Dynamics:
             blow_up=blow_up,
         )
 
-    def _blocks(self, state: MDState, n_records: int, record_every: int) -> Iterator[tuple[Tensor, ...]]:
-        """Columns of records on the CPU, some records at a time, each while the device is at work on the next."""
+    def _blocks(
+        self, state: MDState, n_records: int, record_every: int, keep_every_s: float
+    ) -> Iterator[tuple[tuple[Tensor, ...], MDState | None]]:
+        """Columns of records on the CPU, some records at a time, each while the device is at work on the next.
+
+        With them, now and then, comes the state after the last of them.
+        """
         at_once = RECORDS_AT_ONCE[self.engine.device.type]
         stretch = _Stretch(self, state, record_every, min(at_once, n_records))
-        under_way = None
+        under_way, kept_at = None, time.monotonic()
         for done in range(0, n_records, at_once):
             for _ in range(min(at_once, n_records - done)):
                 stretch()
-            previous, under_way = under_way, stretch.take()
+            then = None
+            if time.monotonic() - kept_at >= keep_every_s:
+                then, kept_at = state.copy(), time.monotonic()
+            previous, under_way = under_way, (stretch.take(), then)
             if previous is not None:
-                yield previous.result()
+                yield previous[0].result(), previous[1]
         if under_way is not None:
-            yield under_way.result()
+            yield under_way[0].result(), under_way[1]
 
     def kinetic_energy(self, velocities: Tensor) -> Tensor:
         """[n_systems] eV."""
@@ -384,6 +432,10 @@ class _Records:
         if self._event is not None:
             self._event.synchronize()
         return tuple(self._host)
+
+
+def _joined(blocks: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(column) for column in zip(*blocks, strict=True))
 
 
 def prepare_start(

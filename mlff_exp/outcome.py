@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlff_exp.config import Tracking
-from mlff_exp.result import RunResult, Status, label
+from mlff_exp.result import STATE_FILE, RunResult, Status, label
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -53,6 +53,8 @@ class Outcome:
         lines = []
         if self.status != "FINISHED":
             lines.append(f"{self.status}: {self.failure_kind}: {self.failure_message}")
+        if (self.directory / STATE_FILE).is_file():
+            lines.append(f"to go on from its last state: task.resume={self.directory}")
         lines.append(f"results: {self.directory}")
         lines.append(where(tracking))
         return "\n".join(lines)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.jsonl"
+STATE_FILE = "state.npz"  # of a run that has not finished and can go on
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Written into a run's directory once its MLflow run is complete, so that it is uploaded once.
 UPLOADED_FILE = "mlflow_run_id"
+DIRECTORY_TAG = "directory"
 CONFIG_FILE = "config.yaml"
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
@@ -124,7 +125,12 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None, live_id
         return marker.read_text().strip()
     result = RunResult.load(directory)
     client = store.client
-    tags = {"mlflow.note.content": _note(result), "status": result.status, **_tags(result)}
+    tags = {
+        "mlflow.note.content": _note(result),
+        "status": result.status,
+        DIRECTORY_TAG: str(directory.resolve()),
+        **_tags(result),
+    }
     if live_id is None:
         run_id = _create_run(store, result.config, tags, parent_id)
     else:
@@ -139,6 +145,23 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None, live_id
     client.set_terminated(run_id, status="KILLED" if result.status == "SKIPPED" else result.status)
     marker.write_text(run_id)
     return run_id
+
+
+def directory_of(store: Store, run_id: str) -> Path:
+    """Where the run with an MLflow id left its files.
+
+    Raises:
+        ConfigError: there is no such run, or it was on another machine.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        directory = store.client.get_run(run_id).data.tags.get(DIRECTORY_TAG)
+    except MlflowException as error:
+        raise ConfigError(f"task.resume={run_id} is neither a directory nor an MLflow run: {error}") from error
+    if directory is None or not Path(directory).is_dir():
+        raise ConfigError(f"task.resume={run_id}: its directory, {directory}, is not on this machine")
+    return Path(directory)
 
 
 @contextmanager

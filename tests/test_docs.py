@@ -1,4 +1,4 @@
-"""Every command of the README is one that the program accepts, and its Python runs."""
+"""Every command of README and docs is one that the program accepts, and the README's Python runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from mlff_exp import config as schema
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+COMMANDS = [
+    line.split("#")[0].strip()
+    for page in PAGES
+    for text in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    for line in text.splitlines()
+]
+COMMA = re.compile(r",(?![^\[{]*[\]}])")  # but not in a list or dictionary
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("mlff-exp ")])
@@ -23,7 +30,7 @@ def test_commands_compose(command: str) -> None:
     words = [word for word in shlex.split(command)[1:] if "=" in word]
     # A sweep is as good as each of its values; the first and the last stand for them.
     for position in (0, -1):
-        overrides = [f"{key}={value.split(',')[position]}" for key, value in (word.split("=", 1) for word in words)]
+        overrides = [f"{key}={COMMA.split(value)[position]}" for key, value in (word.split("=", 1) for word in words)]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             assert schema.parse(compose("config", overrides=overrides))
 

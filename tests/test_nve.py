@@ -14,9 +14,9 @@ from ase.calculators.calculator import all_changes
 from ase.io import read
 from hydra import compose, initialize_config_dir
 
-from mlff_exp import StudentForceFieldCalculator
+from mlff_exp import StudentForceFieldCalculator, snapshot
 from mlff_exp import config as schema
-from mlff_exp.config import Config
+from mlff_exp.config import Config, ConfigError
 from mlff_exp.engine import EngineError
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import nve, setup
@@ -110,7 +110,7 @@ def test_noise_is_no_go(tmp_path: Path) -> None:
     assert 0.1 < result.metrics["energy_drift_mev_per_atom_per_ps"] < 10
     assert held["energy_drift_percent"]
     assert result.verdict is not None
-    assert result.verdict.reasons[0].startswith("benzene does not relax: 0.0")
+    assert result.verdict.reasons[0].startswith("benzene does not relax: 0.")
 
 
 @pytest.mark.slow
@@ -160,3 +160,48 @@ def test_both_integrators_give_one_trajectory_and_its_files(tmp_path: Path) -> N
         with np.load(directory / "trajectory_data.npz") as data:
             assert frames[3].get_potential_energy() == pytest.approx(data["potential_energy_ev"][3, 2], abs=1e-6)
     np.testing.assert_allclose(found["verlet"], found["ase"], rtol=0, atol=1e-9)
+
+
+class KilledError(RuntimeError):
+    pass
+
+
+QUICK = [*SHORT, "gate=off", "system=water", "task.settle_ps=0.05", "task.probe_ps=0.1", "task.temperature_k=50"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("integrator", ["verlet", "ase"])
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, integrator: str) -> None:
+    words = [*QUICK, "task.duration_ps=0.3", "task.replicas=2", f"task.integrator={integrator}"]
+    whole, killed, resumed = (tmp_path / name for name in ("whole", "killed", "resumed"))
+    for directory in (whole, killed, resumed):
+        directory.mkdir()
+    nve.run(configured(*words), whole)
+
+    saved = snapshot.save
+    monkeypatch.setattr(nve, "KEEP_EVERY_S", 0.0)
+
+    def save_and_die(*arguments: Any) -> None:
+        saved(*arguments)
+        if arguments[1].state.step >= 200:
+            raise KilledError
+
+    monkeypatch.setattr(snapshot, "save", save_and_die)
+    with pytest.raises(KilledError):
+        nve.run(configured(*words), killed)
+    monkeypatch.setattr(snapshot, "save", saved)
+    result = nve.run(configured(*words, f"task.resume={killed}"), resumed)
+    with np.load(whole / "trajectory_data.npz") as expected, np.load(resumed / "trajectory_data.npz") as found:
+        assert len(found["steps"]) == 61
+        for name in expected.files:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert not (resumed / "state.npz").is_file()
+    assert result.metrics["steps_per_s"] > 0
+
+    with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
+        nve.run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)
+    (killed / "state.npz").write_bytes((killed / "state.npz").read_bytes()[:3000])
+    with pytest.raises(ConfigError, match=r"state\.npz is damaged"):
+        nve.run(configured(*words, f"task.resume={killed}"), resumed)
+    with pytest.raises(ConfigError, match=r"there is no state\.npz"):
+        nve.run(configured(*words, f"task.resume={whole}"), resumed)

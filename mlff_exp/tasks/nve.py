@@ -16,6 +16,7 @@ from ase.io import write
 from ase.optimize import LBFGS
 from tqdm import tqdm
 
+from mlff_exp import snapshot
 from mlff_exp.ase_engine import EngineCalculator
 from mlff_exp.ase_md import ase_steps
 from mlff_exp.checks import finite_difference_error, fluctuation_ratio_dt, potential_along, time_reversal_error
@@ -27,13 +28,15 @@ from mlff_exp.gate import interval, judge, together, what_to_do
 from mlff_exp.md import Dynamics, FloatArray, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
-from mlff_exp.result import RunResult, Verdict
+from mlff_exp.result import STATE_FILE, RunResult, Verdict
 from mlff_exp.tasks import setup
 
 RELAXED_EV_PER_ANG = 0.01
 MAX_RELAXATION_STEPS = 500
 DISPLACEMENT_ANG = 0.05
 MAX_FRAMES = 500
+KEEP_EVERY_S = 60.0
+SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
 MAX_SERIES_POINTS = 2000
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
 ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
@@ -63,14 +66,35 @@ def run(config: Config, directory: Path) -> RunResult:
         away = DISPLACEMENT_ANG * torch.from_numpy(rng.normal(size=dynamics.batch.positions.shape))
         displaced = dynamics.batch.with_positions(dynamics.batch.positions + away.to(subject.device))
         require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
-    with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
-        state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
-    state.step = 0
-    start = state.copy()
+    identity = {
+        **{key: getattr(task, key) for key in SAME_WHEN_RESUMED},
+        "systems": {name: relaxed.get_chemical_formula() for name, (relaxed, _) in minima.items()},
+        "engine": engine.name,
+        "precision": engine.precision,
+        "seed": config.seed,
+        "weights": None if checkpoint is None else checkpoint.weights_sha256,
+    }
+    since = None
+    if task.resume is not None:
+        since, start = snapshot.load(Path(task.resume), identity, subject.device)
+        state = since.state
+    else:
+        with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
+            state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
+        state.step = 0
+        start = state.copy()
 
-    started = time.perf_counter()
-    with tqdm(total=task.n_steps, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
-        trajectory = dynamics.run(state, task.n_steps, task.record_every, bar.update)
+    started, first_step = time.perf_counter(), state.step
+    with tqdm(total=task.n_steps, initial=first_step, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
+        trajectory = dynamics.run(
+            state,
+            task.n_steps,
+            task.record_every,
+            bar.update,
+            since=since,
+            keep=lambda current: snapshot.save(directory, current, start, identity),
+            keep_every_s=KEEP_EVERY_S,
+        )
     seconds = time.perf_counter() - started
 
     engine_potential = trajectory.potential
@@ -85,7 +109,9 @@ def run(config: Config, directory: Path) -> RunResult:
         if checkpoint is not None:
             own = _worst(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
             metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
-        metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(reference, relaxed, rng)
+        metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(
+            reference, relaxed, np.random.default_rng(config.seed)
+        )
         if config.gate.criteria.keys() & {"fluctuation_ratio_dt", "time_reversal_error_ang"}:
             metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
@@ -94,9 +120,10 @@ def run(config: Config, directory: Path) -> RunResult:
         faults.append(trajectory.blow_up)
     verdicts = {name: judge(metrics, config.gate, faults) for name, metrics in found.items()}
     verdict = verdicts[config.system.name] if not task.systems else together(verdicts)
-    speed = _speed(trajectory, seconds, task.timestep_fs)
+    speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     _write(directory, judged, engine_potential, verdicts, found, speed, dynamics.names, config)
     frames = _write_frames(directory, dynamics, judged, task.replicas)
+    (directory / STATE_FILE).unlink(missing_ok=True)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     return RunResult(
         config={},
@@ -158,9 +185,11 @@ def _worst(
     return worst | {name: value for name, value in steepest.items() if name.startswith(slope)}
 
 
-def _speed(trajectory: Trajectory, seconds: float, timestep_fs: float) -> dict[str, float]:
-    steps_per_s = float(trajectory.steps[-1]) / seconds
-    return {"steps_per_s": steps_per_s, "ns_per_day": steps_per_s * timestep_fs * 86400 / 1e6}
+def _speed(n_steps: int, seconds: float, timestep_fs: float) -> dict[str, float]:
+    """Of the steps that this process did; nothing if it was resumed at its end."""
+    if n_steps == 0:
+        return {}
+    return {"steps_per_s": n_steps / seconds, "ns_per_day": n_steps / seconds * timestep_fs * 86400 / 1e6}
 
 
 def _series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
@@ -229,9 +258,12 @@ def _write(
         f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {', '.join(verdicts)}",
         f"{trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, {task.timestep_fs:g} fs steps, "
         f"{task.replicas} replicas, {config.engine.name}, {config.precision.name}",
-        f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
-        f"{trajectory.potential.shape[1]} trajectories",
     ]
+    if speed:
+        lines.append(
+            f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
+            f"{trajectory.potential.shape[1]} trajectories"
+        )
     if task.replicas < 3:
         lines.append("Fewer than 3 replicas: the scatter between starts is not known.")
     for name, verdict in verdicts.items():
