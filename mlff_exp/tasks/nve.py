@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,8 +10,6 @@ from typing import cast
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 from ase.optimize import LBFGS
 from tqdm import tqdm
 
@@ -24,20 +21,18 @@ from mlff_exp.config import Config, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
-from mlff_exp.gate import interval, judge, together, what_to_do
-from mlff_exp.md import Dynamics, FloatArray, Trajectory, prepare_start
+from mlff_exp.gate import judge, together
+from mlff_exp.md import Dynamics, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
-from mlff_exp.result import STATE_FILE, RunResult, Verdict
-from mlff_exp.tasks import setup
+from mlff_exp.result import STATE_FILE, RunResult
+from mlff_exp.tasks import nve_files, setup
 
 RELAXED_EV_PER_ANG = 0.01
 MAX_RELAXATION_STEPS = 500
 DISPLACEMENT_ANG = 0.05
-MAX_FRAMES = 500
 KEEP_EVERY_S = 60.0
 SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
-MAX_SERIES_POINTS = 2000
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
 ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
 
@@ -121,16 +116,18 @@ def run(config: Config, directory: Path) -> RunResult:
     verdicts = {name: judge(metrics, config.gate, faults) for name, metrics in found.items()}
     verdict = verdicts[config.system.name] if not task.systems else together(verdicts)
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
-    _write(directory, judged, engine_potential, verdicts, found, speed, dynamics.names, config)
-    frames = _write_frames(directory, dynamics, judged, task.replicas)
+    nve_files.write_trajectory(directory, judged, engine_potential)
+    nve_files.write_report(directory / "validation_report.txt", judged, verdicts, found, speed, config)
+    plot_nve(judged, dynamics.names, task.temperature_k, directory / "quick_md_validation.png")
+    frames = nve_files.write_frames(directory, dynamics, judged, task.replicas)
     (directory / STATE_FILE).unlink(missing_ok=True)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     return RunResult(
         config={},
         metrics=speed | (flat if task.systems else found[config.system.name]),
-        series=_series(judged, engine_potential),
+        series=nve_files.series(judged, engine_potential),
         environment=describe(subject.device),
-        artifacts=("validation_report.txt", "quick_md_validation.png", "trajectory_data.npz", *frames),
+        artifacts=("validation_report.txt", "quick_md_validation.png", nve_files.TRAJECTORY_FILE, *frames),
         verdict=verdict,
         tags=subject.tags,
     )
@@ -190,94 +187,3 @@ def _speed(n_steps: int, seconds: float, timestep_fs: float) -> dict[str, float]
     if n_steps == 0:
         return {}
     return {"steps_per_s": n_steps / seconds, "ns_per_day": n_steps / seconds * timestep_fs * 86400 / 1e6}
-
-
-def _series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
-    thin = slice(None, None, max(1, -(-len(trajectory.steps) // MAX_SERIES_POINTS)))
-    columns = {
-        "total_energy_ev": trajectory.potential[:, 0] + trajectory.kinetic[:, 0],
-        "engine_total_energy_ev": engine_potential[:, 0] + trajectory.kinetic[:, 0],
-        "temperature_k": trajectory.temperature[:, 0],
-        "displacement_ang": trajectory.displacement[:, 0],
-    }
-    return {
-        name: [
-            (int(step), float(value))
-            for step, value in zip(trajectory.steps[thin], values[thin], strict=True)
-            if np.isfinite(value)
-        ]
-        for name, values in columns.items()
-    }
-
-
-def _write_frames(directory: Path, dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> list[str]:
-    """The first replica of each system for a viewer, not more than `MAX_FRAMES` of it; names of the files."""
-    thin = slice(None, None, -(-len(trajectory.steps) // MAX_FRAMES))
-    names = []
-    for index in range(0, len(dynamics.systems), n_replicas):
-        start = dynamics.systems[index]
-        frames = []
-        for positions, energy in zip(
-            trajectory.positions[thin, index, : len(start)], trajectory.potential[thin, index], strict=True
-        ):
-            frame = start.copy()
-            frame.positions = positions
-            frame.calc = SinglePointCalculator(frame, energy=float(energy))
-            frames.append(frame)
-        name = dynamics.names[index].partition(",")[0]
-        names.append(f"frames_{name}.extxyz")
-        write(directory / names[-1], frames)
-    return names
-
-
-def _write(
-    directory: Path,
-    trajectory: Trajectory,
-    engine_potential: FloatArray,
-    verdicts: dict[str, Verdict],
-    found: dict[str, dict[str, float]],
-    speed: dict[str, float],
-    names: Sequence[str],
-    config: Config,
-) -> None:
-    np.savez_compressed(
-        directory / "trajectory_data.npz",
-        steps=trajectory.steps,
-        times_ps=trajectory.times_ps,
-        potential_energy_ev=trajectory.potential,
-        engine_potential_energy_ev=engine_potential,
-        kinetic_energy_ev=trajectory.kinetic,
-        temperature_k=trajectory.temperature,
-        displacement_ang=trajectory.displacement,
-        bond_change_ang=trajectory.bond_change,
-        positions_ang=trajectory.positions,
-    )
-    plot_nve(trajectory, names, config.task.temperature_k, directory / "quick_md_validation.png")
-    task = config.task
-    lines = [
-        f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {', '.join(verdicts)}",
-        f"{trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, {task.timestep_fs:g} fs steps, "
-        f"{task.replicas} replicas, {config.engine.name}, {config.precision.name}",
-    ]
-    if speed:
-        lines.append(
-            f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
-            f"{trajectory.potential.shape[1]} trajectories"
-        )
-    if task.replicas < 3:
-        lines.append("Fewer than 3 replicas: the scatter between starts is not known.")
-    for name, verdict in verdicts.items():
-        lines += ["", name, f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
-        for criterion in verdict.criteria:
-            value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
-            allowed = interval(criterion.min, criterion.max)
-            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{'yes' if criterion.held else 'NO'}")
-        judged = {criterion.metric for criterion in verdict.criteria}
-        lines.append("not judged")
-        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in found[name].items() if metric not in judged]
-        lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
-        lines += [f"  {reason}" for reason in verdict.reasons]
-        if verdict.decision == "NO-GO":
-            missed = [criterion.metric for criterion in verdict.criteria if not criterion.held]
-            lines += ["What to do:", *(f"  {advice}" for advice in what_to_do(missed))]
-    (directory / "validation_report.txt").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,113 @@
+"""What an NVE run leaves in its directory besides the plot: trajectory, frames and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from mlff_exp.config import Config
+from mlff_exp.gate import interval, what_to_do
+from mlff_exp.md import Dynamics, FloatArray, Trajectory
+from mlff_exp.result import Verdict
+
+TRAJECTORY_FILE = "trajectory_data.npz"
+MAX_FRAMES = 500
+MAX_SERIES_POINTS = 2000
+
+
+def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
+    """Of the first replica for MLflow, at most `MAX_SERIES_POINTS` each."""
+    thin = slice(None, None, max(1, -(-len(trajectory.steps) // MAX_SERIES_POINTS)))
+    columns = {
+        "total_energy_ev": trajectory.potential[:, 0] + trajectory.kinetic[:, 0],
+        "engine_total_energy_ev": engine_potential[:, 0] + trajectory.kinetic[:, 0],
+        "temperature_k": trajectory.temperature[:, 0],
+        "displacement_ang": trajectory.displacement[:, 0],
+    }
+    return {
+        name: [
+            (int(step), float(value))
+            for step, value in zip(trajectory.steps[thin], values[thin], strict=True)
+            if np.isfinite(value)
+        ]
+        for name, values in columns.items()
+    }
+
+
+def write_trajectory(directory: Path, trajectory: Trajectory, engine_potential: FloatArray) -> None:
+    """Every record: judged energies, the engine's own, temperatures, positions and what is derived from them."""
+    np.savez_compressed(
+        directory / TRAJECTORY_FILE,
+        steps=trajectory.steps,
+        times_ps=trajectory.times_ps,
+        potential_energy_ev=trajectory.potential,
+        engine_potential_energy_ev=engine_potential,
+        kinetic_energy_ev=trajectory.kinetic,
+        temperature_k=trajectory.temperature,
+        displacement_ang=trajectory.displacement,
+        bond_change_ang=trajectory.bond_change,
+        positions_ang=trajectory.positions,
+    )
+
+
+def write_frames(directory: Path, dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> list[str]:
+    """The first replica of each system for a viewer, not more than `MAX_FRAMES` of it; names of the files."""
+    thin = slice(None, None, -(-len(trajectory.steps) // MAX_FRAMES))
+    names = []
+    for index in range(0, len(dynamics.systems), n_replicas):
+        start = dynamics.systems[index]
+        frames = []
+        for positions, energy in zip(
+            trajectory.positions[thin, index, : len(start)], trajectory.potential[thin, index], strict=True
+        ):
+            frame = start.copy()
+            frame.positions = positions
+            frame.calc = SinglePointCalculator(frame, energy=float(energy))
+            frames.append(frame)
+        name = dynamics.names[index].partition(",")[0]
+        names.append(f"frames_{name}.extxyz")
+        write(directory / names[-1], frames)
+    return names
+
+
+def write_report(
+    path: Path,
+    trajectory: Trajectory,
+    verdicts: Mapping[str, Verdict],
+    found: Mapping[str, Mapping[str, float]],
+    speed: Mapping[str, float],
+    config: Config,
+) -> None:
+    """For people: every criterion, the decision on each system, and what to do about a NO-GO."""
+    task = config.task
+    lines = [
+        f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {', '.join(verdicts)}",
+        f"{trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, {task.timestep_fs:g} fs steps, "
+        f"{task.replicas} replicas, {config.engine.name}, {config.precision.name}",
+    ]
+    if speed:
+        lines.append(
+            f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
+            f"{trajectory.potential.shape[1]} trajectories"
+        )
+    if task.replicas < 3:
+        lines.append("Fewer than 3 replicas: the scatter between starts is not known.")
+    for name, verdict in verdicts.items():
+        lines += ["", name, f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
+        for criterion in verdict.criteria:
+            value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
+            allowed = interval(criterion.min, criterion.max)
+            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{'yes' if criterion.held else 'NO'}")
+        judged = {criterion.metric for criterion in verdict.criteria}
+        lines.append("not judged")
+        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in found[name].items() if metric not in judged]
+        lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
+        lines += [f"  {reason}" for reason in verdict.reasons]
+        if verdict.decision == "NO-GO":
+            missed = [criterion.metric for criterion in verdict.criteria if not criterion.held]
+            lines += ["What to do:", *(f"  {advice}" for advice in what_to_do(missed))]
+    path.write_text("\n".join(lines) + "\n")
