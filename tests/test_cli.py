@@ -154,7 +154,9 @@ def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
     assert (first.verdict.decision, second.verdict.decision) == ("GO", "NO-GO")
     assert second.status == "FINISHED"
     assert second.verdict.reasons[0].startswith("temperature_mean_k is ")
-    assert set(first.artifacts) == {"validation_report.txt", "quick_md_validation.png", "trajectory_data.npz"}
+    assert set(first.artifacts) == {
+        "validation_report.txt", "quick_md_validation.png", "trajectory_data.npz", "frames_benzene.extxyz"
+    }  # fmt: skip
     assert first.metrics["momentum_error"] < 1e-10
     assert first.metrics["finite_difference_error_ev_per_ang"] < 1e-4
 

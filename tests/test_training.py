@@ -73,7 +73,7 @@ def test_padding_in_a_packed_batch_changes_nothing(exact: PaiNN) -> None:
     np.testing.assert_allclose(forces, dataset.forces, atol=0.51e-3)
     errors = training.errors(exact, dataset, CPU)
     assert errors["energy_mae_mev_per_atom"] < 1e-6
-    assert errors["force_rmse_mev_per_ang"] < 0.3
+    assert errors["force_rmse_mev_per_ang"] < 0.35  # labels are rounded to 1 meV/Å, which is an error of 0.29
     assert errors["force_r2"] == pytest.approx(1, abs=1e-5)
 
 
