@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -9,11 +11,12 @@ from ase import Atoms
 from mlff_exp.batch import collate, relisted
 from mlff_exp.engine import Engine
 from mlff_exp.md import Dynamics, FloatArray, MDState, Trajectory
-from mlff_exp.metrics import detrended_std
+from mlff_exp.metrics import Slope, detrended_std, linear_slope
 from mlff_exp.neighbors import uses_all_pairs
 
 DIFFERENCE_STEP_ANG = 1e-4
 MAX_DIFFERENCED_COORDINATES = 36
+MAX_TEACHER_FRAMES = 200
 PROBE_FS = 100.0  # of the trajectories that compare timesteps: many periods of the fastest vibration
 REVERSED_STEPS = 200
 SLOTS_AT_ONCE = 8192
@@ -100,3 +103,22 @@ def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajector
             batch = relisted(batch, listed, reference.cutoff)
         energies.append(reference(batch).energy.view(n_frames, len(systems))[: len(frames)].cpu().numpy())
     return np.concatenate(energies)
+
+
+def teacher_drift(teacher: Engine, dynamics: Dynamics, trajectory: Trajectory) -> list[Slope]:
+    """Trend of V_teacher + K along every trajectory, meV/atom/ps.
+
+    Where the student's energy is conserved and this is not, the student takes the atoms to where the two disagree.
+
+    Args:
+        teacher: looked at on some 200 frames.
+        dynamics: of the student.
+        trajectory: of the student.
+    """
+    thin = slice(None, None, -(-len(trajectory.steps) // MAX_TEACHER_FRAMES))
+    frames = replace(trajectory, positions=trajectory.positions[thin])
+    total = potential_along(teacher, dynamics, frames) + trajectory.kinetic[thin]
+    return [
+        linear_slope(trajectory.times_ps[thin], 1000 * total[:, index] / len(atoms))
+        for index, atoms in enumerate(dynamics.systems)
+    ]

@@ -113,6 +113,7 @@ class NveTask:
         probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
         integrator: verlet, our own, or ase, which is slower and the same.
         resume: directory or MLflow run id of a run that did not finish; goes on from its last state.
+        teacher_check: evaluate the teacher along the trajectory and report the trend of its energy.
     """
 
     name: str = "nve"
@@ -126,6 +127,7 @@ class NveTask:
     probe_ps: float = 2.0
     integrator: str = "verlet"
     resume: str | None = None
+    teacher_check: bool = False
 
     def __post_init__(self) -> None:
         choose("task.integrator", self.integrator, INTEGRATORS)

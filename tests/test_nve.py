@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from ase.calculators.calculator import all_changes
 from ase.io import read
 from hydra import compose, initialize_config_dir
 
-from mlff_exp import StudentForceFieldCalculator, snapshot
+from mlff_exp import StudentForceFieldCalculator, checkpoint, snapshot
 from mlff_exp import config as schema
+from mlff_exp.checks import teacher_drift
 from mlff_exp.config import Config, ConfigError
-from mlff_exp.engine import EngineError
+from mlff_exp.engine import EagerEngine, EngineError
+from mlff_exp.md import Dynamics
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import nve, setup
+from tests.conftest import rattled
 from tests.test_configs import CONF
 from tests.test_correctness import Faulty
 
@@ -205,3 +209,24 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
         nve.run(configured(*words, f"task.resume={killed}"), resumed)
     with pytest.raises(ConfigError, match=r"there is no state\.npz"):
         nve.run(configured(*words, f"task.resume={whole}"), resumed)
+
+
+def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
+    metrics = nve.run(configured(*QUICK, "task.duration_ps=0.1", "task.teacher_check=true"), tmp_path).metrics
+    name = "teacher_energy_drift_mev_per_atom_per_ps"
+    assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"]
+    assert name in (tmp_path / "validation_report.txt").read_text()
+
+
+def test_the_trend_of_the_teacher_is_measured() -> None:
+    """A teacher like the student, but for an energy that climbs by 3 meV from each frame to the next."""
+    model = copy.deepcopy(checkpoint.load("student_small").model).cast(torch.float64).requires_grad_(False)
+    engine, climbing = (kind(model, "fp64", torch.device("cpu")) for kind in (EagerEngine, Faulty))
+    dynamics = Dynamics(engine, [rattled("H2O", 1)], timestep_fs=0.5)
+    state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
+    trajectory = dynamics.run(state, 400, 1)
+    climbing.fault = lambda p: type(p)(p.energy + 0.003 * torch.arange(len(p.energy)), p.forces)
+    (own,), (other,) = (teacher_drift(teacher, dynamics, trajectory) for teacher in (engine, climbing))
+    assert abs(own.value) < 0.1
+    between_frames_ps = 3 * 0.5e-3  # 401 records are thinned to 134
+    assert other.value - own.value == pytest.approx(3 / between_frames_ps / 3, rel=1e-6)

@@ -14,14 +14,21 @@ from ase.optimize import LBFGS
 from tqdm import tqdm
 
 from mlff_exp import snapshot
-from mlff_exp.ase_engine import EngineCalculator
+from mlff_exp.ase_engine import AseEngine, EngineCalculator
 from mlff_exp.ase_md import ase_steps
-from mlff_exp.checks import finite_difference_error, fluctuation_ratio_dt, potential_along, time_reversal_error
+from mlff_exp.checks import (
+    finite_difference_error,
+    fluctuation_ratio_dt,
+    potential_along,
+    teacher_drift,
+    time_reversal_error,
+)
 from mlff_exp.config import Config, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
 from mlff_exp.gate import judge, together
+from mlff_exp.labelling import teacher_calculator
 from mlff_exp.md import Dynamics, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
@@ -32,6 +39,7 @@ RELAXED_EV_PER_ANG = 0.01
 MAX_RELAXATION_STEPS = 500
 DISPLACEMENT_ANG = 0.05
 KEEP_EVERY_S = 60.0
+TEACHER_DRIFT = "teacher_energy_drift_mev_per_atom_per_ps"
 SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
 ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
@@ -43,6 +51,8 @@ def run(config: Config, directory: Path) -> RunResult:
     engine, checkpoint = subject.engine, subject.checkpoint
     # Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference.
     reference = engine if checkpoint is None else make_engine(checkpoint.model, "eager", "fp64", subject.device)
+    # Before anything else, because it may not be installed.
+    teacher = AseEngine(teacher_calculator()) if task.teacher_check else None
     minima, faults = {}, []
     for name, atoms in setup.systems_side_by_side(config, checkpoint).items():
         minima[name], residual = _relax(atoms, reference)
@@ -96,6 +106,7 @@ def run(config: Config, directory: Path) -> RunResult:
     judged = trajectory
     if checkpoint is not None:
         judged = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
+    trends = None if teacher is None else teacher_drift(teacher, dynamics, judged)
     found: dict[str, dict[str, float]] = {}
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
@@ -110,6 +121,13 @@ def run(config: Config, directory: Path) -> RunResult:
         if config.gate.criteria.keys() & {"fluctuation_ratio_dt", "time_reversal_error_ang"}:
             metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
+        if trends is not None:
+            steepest = max(trends[part], key=lambda slope: abs(slope.value))
+            metrics |= {
+                TEACHER_DRIFT: steepest.value,
+                f"{TEACHER_DRIFT}_ci_low": steepest.ci_low,
+                f"{TEACHER_DRIFT}_ci_high": steepest.ci_high,
+            }
         found[name] = metrics
     if trajectory.blow_up is not None:
         faults.append(trajectory.blow_up)
