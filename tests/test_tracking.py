@@ -32,6 +32,17 @@ def finished(directory: Path, result: RunResult | None = None) -> Path:
     return directory
 
 
+def test_a_run_is_found_again_by_its_id(store: tracking.Store, tmp_path: Path) -> None:
+    directory = finished(tmp_path / "run")
+    run_id = tracking.log_run(store, directory)
+    assert tracking.directory_of(store, run_id) == directory.resolve()
+    with pytest.raises(ConfigError, match=r"task\.resume=nowhere is neither a directory nor an MLflow run"):
+        tracking.directory_of(store, "nowhere")
+    directory.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        tracking.directory_of(store, run_id)
+
+
 def test_a_run_arrives_whole(store: tracking.Store, tmp_path: Path) -> None:
     run_id = tracking.log_run(store, finished(tmp_path / "run"), parent_id=None)
     run = store.client.get_run(run_id)
