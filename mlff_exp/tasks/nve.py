@@ -56,7 +56,7 @@ def run(config: Config, directory: Path) -> RunResult:
     minima, faults = {}, []
     for name, atoms in setup.systems_side_by_side(config, checkpoint).items():
         minima[name], residual = _relax(atoms, reference)
-        if residual > RELAXED_EV_PER_ANG:
+        if not residual <= RELAXED_EV_PER_ANG:
             faults.append(f"{name} does not relax: {residual:.2g} eV/Å are left, allowed is ≤ {RELAXED_EV_PER_ANG:g}")
     moving = [relaxed.copy() for relaxed, _ in minima.values() for _ in range(task.replicas)]
     dynamics = Dynamics(
