@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,15 @@ def _skip_what_cannot_run_here(request: pytest.FixtureRequest) -> None:
         pytest.skip("needs a CUDA GPU")
     if request.node.get_closest_marker("long") and "long" not in request.config.option.markexpr:
         pytest.skip("takes many minutes: pytest -m long")
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_gpu_to_others(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Several processes share one GPU, and each would keep all it ever used."""
+    yield
+    if request.node.get_closest_marker("gpu") and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def cluster(n_atoms: int, seed: int) -> Atoms:
     """Atoms of four elements near the points of a cubic grid."""
     rng = np.random.default_rng(seed)
     points = np.argwhere(np.ones((4, 4, 4)))[:n_atoms]
-    return Atoms(rng.choice(list("HCNO"), n_atoms), 1.6 * points + rng.normal(scale=0.1, size=points.shape))
+    return Atoms(rng.choice(list("HCNO"), n_atoms), 1.8 * points + rng.normal(scale=0.1, size=points.shape))
 
 
 # Inductor has returned wrong sums for sizes that are no powers of two (pytorch/pytorch#178871).

@@ -246,7 +246,11 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("few_autotuning_choices")
-@pytest.mark.parametrize("n_molecules", [64, 512, 1728])
+@pytest.mark.parametrize(
+    "n_molecules",
+    # The largest need a good part of a GPU's memory: one after the other.
+    [64, 512, pytest.param(1728, marks=pytest.mark.xdist_group("large"))],
+)
 @pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
 def test_water_boxes_on_the_gpu(student: PaiNN, name: str, mode: str, n_molecules: int) -> None:
     """From the first step on a box of water drifts, so that its neighbours are listed anew several times."""
