@@ -16,12 +16,12 @@ from typing import Protocol
 import torch
 import torch._inductor.config
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import COMPILE_MODES, ENGINES, PRECISIONS, CompileMode, EngineName, Precision, choose
 from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import PaiNN
+from mlff_exp.tracing import traced
 
 ForceField = PaiNN | LegacyPaiNN
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
@@ -148,11 +148,7 @@ class EagerEngine:
 
 
 class CompiledEngine:
-    """Energy and forces traced together and compiled by Inductor: one graph per shape, no breaks.
-
-    Tracing with `make_fx` runs autograd once and records what it did, so that Inductor sees forward and
-    backward as one inference graph and nothing is saved between them.
-    """
+    """Energy and forces traced together and compiled by Inductor: one graph per shape, no breaks."""
 
     def __init__(self, model: ForceField, precision: Precision, device: torch.device, mode: CompileMode) -> None:
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
@@ -193,11 +189,10 @@ class CompiledEngine:
         started = time.perf_counter()
         skips = _counters()["inductor"]["cudagraph_skips"]
 
-        def traced(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        def from_tensors(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
 
-        # With fake tensors, so that tracing leaves no trace in the peak of memory.
-        module = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)(*batch.tensors())
+        module = traced(from_tensors, batch.tensors())
         # A compiled callable of its own for each shape: torch counts recompiles per callable and stops at eight.
         graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(
             module, fullgraph=True, dynamic=False, mode=self.mode
@@ -207,8 +202,14 @@ class CompiledEngine:
             # Inductor advises TF32 wherever it is off; IEEE products are what was asked for.
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
             # CUDA graphs warm up on the first call and record on the second.
-            for _ in range(3 if self.uses_cuda_graphs else 1):
-                graph(*batch.tensors())
+            try:
+                for _ in range(3 if self.uses_cuda_graphs else 1):
+                    graph(*batch.tensors())
+            except torch._dynamo.exc.Unsupported as error:
+                # Dynamo stumbles over the cleaning up after an error and reports that instead.
+                if isinstance(error.__context__, torch.OutOfMemoryError):
+                    raise error.__context__ from None
+                raise
         if self.uses_cuda_graphs and _counters()["inductor"]["cudagraph_skips"] > skips:
             raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
         self._graphs[batch.shape_key] = graph

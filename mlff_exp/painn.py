@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ase.data import chemical_symbols, covalent_radii
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.neighbors import gather_neighbors
@@ -118,18 +119,35 @@ class PaiNN(nn.Module):
         directions = vectors / distances.unsqueeze(-1)
         contact = distances / self._contact_distances(element, batch)
         envelope = smooth_envelope(distances / self.architecture.cutoff) * outside_core(contact)
-        radial = radial_basis(distances, self.architecture.n_rbf, self.architecture.cutoff)
 
         scalars = self.embedding(element)
         equivariants = scalars.new_zeros(scalars.shape[0], 3, scalars.shape[1])
-        for message, update in zip(self.messages, self.updates, strict=True):
-            scalars, equivariants = message(scalars, equivariants, radial, envelope, directions, batch)
+        for message, update, filters in zip(
+            self.messages, self.updates, self._filters(distances, envelope), strict=True
+        ):
+            scalars, equivariants = message(scalars, equivariants, filters, directions, batch)
             scalars, equivariants = update(scalars, equivariants)
 
         learned = self.readout(scalars).squeeze(-1).double()
         repulsion = 0.5 * self._pair_repulsion(element, distances, contact, batch).double().sum(dim=-1)
         atomic = torch.where(batch.is_atom, learned + repulsion, 0.0) + self.reference_energies[element]
         return batch.per_system(atomic).sum(dim=-1)
+
+    def _filters(self, distances: Tensor, envelope: Tensor) -> tuple[Tensor, ...]:
+        """Filters W of every interaction, [n_atoms, max_neighbors, 3 n_features] each; zero for empty slots.
+
+        The envelope multiplies the whole filter, bias included: that alone makes messages vanish at the cutoff. On the
+        inputs of the linear layer it does the same with a twentieth of the work.
+        """
+        envelope = envelope.unsqueeze(-1)
+        radial = radial_basis(distances, self.architecture.n_rbf, self.architecture.cutoff)
+        inputs = torch.cat([radial * envelope, envelope], dim=-1)
+        layers = [cast(Message, message).filter_net for message in self.messages]
+        weights = [torch.cat([layer.weight, layer.bias.unsqueeze(-1)], dim=-1) for layer in layers]
+        # Tensor cores take eight numbers at a time.
+        padding = (0, -inputs.shape[-1] % 8)
+        product = functional.linear(functional.pad(inputs, padding), functional.pad(torch.cat(weights), padding))
+        return product.chunk(len(layers), dim=-1)
 
     def _contact_distances(self, element: Tensor, batch: AtomicBatch) -> Tensor:
         """Sum of the covalent radii of each pair, [n_atoms, max_neighbors] Å."""
@@ -169,8 +187,7 @@ class Message(nn.Module):
         self,
         scalars: Tensor,
         equivariants: Tensor,
-        radial: Tensor,
-        envelope: Tensor,
+        filters: Tensor,
         directions: Tensor,
         batch: AtomicBatch,
     ) -> tuple[Tensor, Tensor]:
@@ -179,13 +196,10 @@ class Message(nn.Module):
         Args:
             scalars: s, [n_atoms, n_features].
             equivariants: v, [n_atoms, 3, n_features].
-            radial: [n_atoms, max_neighbors, n_rbf].
-            envelope: [n_atoms, max_neighbors]; zero for empty slots.
+            filters: W of this interaction, [n_atoms, max_neighbors, 3 n_features].
             directions: r_ij / ‖r_ij‖, [n_atoms, max_neighbors, 3].
             batch: for its neighbours.
         """
-        # The envelope multiplies the whole filter, bias included: that alone makes messages vanish at the cutoff.
-        filters = self.filter_net(radial) * envelope.unsqueeze(-1)
         to_scalars, to_equivariants = _Aggregate.apply(  # type: ignore[no-untyped-call]
             self.scalar_net(scalars), equivariants, filters, directions, batch.neighbors, batch.reverse
         )
@@ -211,6 +225,8 @@ class _Aggregate(torch.autograd.Function):
         reverse: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(features, equivariants, filters, directions, neighbors, reverse)
+        # Products may come in FP16; what is made of them is summed in the precision of the equivariants.
+        features, filters = features.to(equivariants.dtype), filters.to(equivariants.dtype)
         to_scalars, through_equivariants, along_directions = (features[neighbors] * filters).chunk(3, dim=-1)
         to_equivariants = through_equivariants.unsqueeze(2) * equivariants[neighbors]
         to_equivariants = to_equivariants + along_directions.unsqueeze(2) * directions.unsqueeze(-1)
@@ -220,6 +236,8 @@ class _Aggregate(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, equivariants, filters, directions, neighbors, reverse = ctx.saved_tensors
         grad_s, grad_v = grads
+        features_dtype, filters_dtype = features.dtype, filters.dtype
+        features, filters = features.to(equivariants.dtype), filters.to(equivariants.dtype)
         filter_s, filter_v, filter_r = filters.chunk(3, dim=-1)
         units = directions.unsqueeze(-1)
 
@@ -227,13 +245,10 @@ class _Aggregate(torch.autograd.Function):
         neighbor_grad_s = gather_neighbors(grad_s, neighbors, reverse)
         neighbor_grad_v = gather_neighbors(grad_v, neighbors, reverse)
         sent_v = (filter_v.unsqueeze(2) * neighbor_grad_v).sum(dim=1)
-        grad_features = torch.cat(
-            [
-                (filter_s * neighbor_grad_s).sum(dim=1),
-                (equivariants * sent_v).sum(dim=1),
-                -(filter_r * (neighbor_grad_v * units).sum(dim=2)).sum(dim=1),
-            ],
-            dim=-1,
+        grad_features = (
+            (filter_s * neighbor_grad_s).sum(dim=1),
+            (equivariants * sent_v).sum(dim=1),
+            -(filter_r * (neighbor_grad_v * units).sum(dim=2)).sum(dim=1),
         )
         feature_v = features.chunk(3, dim=-1)[1]
         grad_equivariants = feature_v.unsqueeze(1) * sent_v
@@ -242,16 +257,21 @@ class _Aggregate(torch.autograd.Function):
         received_s, received_v, received_r = gather_neighbors(features, neighbors, reverse).chunk(3, dim=-1)
         own_grad_v = grad_v.unsqueeze(1)
         neighbor_v = gather_neighbors(equivariants, neighbors, reverse)
-        grad_filters = torch.cat(
-            [
-                received_s * grad_s.unsqueeze(1),
-                received_v * (own_grad_v * neighbor_v).sum(dim=2),
-                received_r * (own_grad_v * units).sum(dim=2),
-            ],
-            dim=-1,
+        grad_filters = (
+            received_s * grad_s.unsqueeze(1),
+            received_v * (own_grad_v * neighbor_v).sum(dim=2),
+            received_r * (own_grad_v * units).sum(dim=2),
         )
         grad_directions = (own_grad_v * (received_r * filter_r).unsqueeze(2)).sum(dim=-1)
-        return grad_features.to(features.dtype), grad_equivariants, grad_filters, grad_directions, None, None
+        return (
+            # Each part cast by itself, so that a compiler never writes the wide ones.
+            torch.cat([part.to(features_dtype) for part in grad_features], dim=-1),
+            grad_equivariants,
+            torch.cat([part.to(filters_dtype) for part in grad_filters], dim=-1),
+            grad_directions,
+            None,
+            None,
+        )
 
 
 class Update(nn.Module):
