@@ -37,8 +37,8 @@ def run(composed: DictConfig) -> Outcome:
 
     resolved = schema.save_resolved(composed, directory)
     resume = getattr(config.task, "resume", None)
-    if resume is not None and store is not None and not Path(resume).is_dir():
-        config.task.resume = str(tracking.directory_of(store, resume))
+    if resume is not None:
+        config.task.resume = str(tracking.directory_of(store, "task.resume", resume))
     live = None if store is None else tracking.Live(store, directory, resolved, config.sweep.id)
     result = worker.run_task(config.on_this_machine(), resolved, directory, live)
     if store is not None and live is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -438,12 +438,22 @@ class Sweep:
     Attributes:
         name: of the experiment file, or "sweep".
         stages: of an experiment; empty for a plain multirun.
+        parameters: numbers that the stages of an experiment refer to, so that all of it can be made smaller or larger.
+        resume: directory or MLflow run id of a sweep that did not finish; only what is missing runs.
+        budget_s: start no more runs after so many seconds; the rest is left to `resume`.
         id: of the parent run; set by the sweeper.
     """
 
     name: str = "sweep"
     stages: list[Stage] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    resume: str | None = None
+    budget_s: float | None = None
     id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget_s is not None:
+            positive("sweep.budget_s", self.budget_s)
 
 
 @dataclass
@@ -559,14 +569,44 @@ def _is_cuda(device: str) -> bool:
     return device != "cpu" and torch.cuda.is_available()
 
 
+def resolved(composed: DictConfig) -> dict[str, Any]:
+    """The configuration of one run as plain values."""
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    # The plan of the whole experiment belongs to the sweep, not to each of its runs.
+    for key in ("stages", "parameters", "resume", "budget_s"):
+        values["sweep"].pop(key)
+    return values  # type: ignore[return-value]
+
+
 def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
     """The configuration as plain values, also written to ``config.yaml`` in the run's directory."""
-    resolved = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(resolved, dict)
-    # The plan of the whole experiment belongs to the sweep, not to each of its runs.
-    resolved["sweep"].pop("stages")
-    OmegaConf.save(OmegaConf.create(resolved), directory / "config.yaml")
-    return resolved  # type: ignore[return-value]
+    values = resolved(composed)
+    OmegaConf.save(OmegaConf.create(values), directory / "config.yaml")
+    return values
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the recorded configurations of a run, except where it is recorded: ``key: old → new``."""
+    kept = [
+        {key: values[key] for key in values if key not in ("sweep", "tracking", "timeout_s")}
+        for values in (before, now)
+    ]
+    flat = [flatten(values) for values in kept]
+    keys = sorted(flat[0].keys() | flat[1].keys())
+    return [f"{key}: {flat[0].get(key)} → {flat[1].get(key)}" for key in keys if flat[0].get(key) != flat[1].get(key)]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted names; values as text."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = str(value)
+    return flat
 
 
 def explain(error: Exception) -> str:

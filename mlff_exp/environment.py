@@ -1,17 +1,23 @@
-"""Where a run took place: versions, machine, device and the state of the code."""
+"""Where a run took place: versions, machine, device, state of the code; and what disturbed its timings."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow")
+PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
+CLOCK_SPREAD = 0.1
+OTHERS_CORES = 0.5
+# Bits of NVML's clock event reasons that mean something is wrong, not merely idle or at the chosen limit.
+THROTTLED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "hardware too hot", 0x80: "power brake"}
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -19,8 +25,10 @@ def describe(device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "hostname": platform.node(),
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "threads": torch.get_num_threads(),
         "device": str(device),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -31,7 +39,117 @@ def describe(device: torch.device) -> dict[str, Any]:
         facts["gpu"] = properties.name
         facts["gpu_memory_mib"] = properties.total_memory // 2**20
         facts["cuda"] = torch.version.cuda
+        facts["driver"] = _driver()
     return facts
+
+
+class Watch:
+    """Looks at the machine now and then while something is timed, and says what disturbed it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = _handle(device)
+        self._device = device
+        self._samples: list[dict[str, Any]] = []
+        self._started = time.monotonic()
+        self._busy, self._own = _busy_cpu_s(), _own_cpu_s()
+
+    def sample(self) -> None:
+        """Look once."""
+        state = None if self._gpu is None else _gpu_state(self._gpu)
+        if state is not None:
+            self._samples.append(state)
+
+    def summary(self) -> dict[str, Any]:
+        """What was seen: samples of the GPU, and how many cores others kept busy."""
+        return {"gpu_samples": self._samples, "cores_used_by_others": self._cores_used_by_others()}
+
+    def faults(self) -> list[str]:
+        """Why timings should not be trusted; empty if nothing was seen."""
+        found = []
+        others = self._cores_used_by_others()
+        if others is not None and others > OTHERS_CORES:
+            found.append(f"other processes used {others:.1f} cores")
+        if self._device.type == "cuda" and not self._samples:
+            found.append("the state of the GPU could not be read")
+        if self._samples:
+            clocks = [sample["sm_clock_mhz"] for sample in self._samples]
+            if max(clocks) > (1 + CLOCK_SPREAD) * min(clocks):
+                found.append(f"the GPU's clock went from {min(clocks)} to {max(clocks)} MHz")
+            bits = {bit for sample in self._samples for bit in THROTTLED if sample["throttle_reasons"] & bit}
+            found += [f"the GPU was slowed down: {THROTTLED[bit]}" for bit in sorted(bits)]
+            processes = max(sample["processes"] for sample in self._samples)
+            if processes > 1:
+                found.append(f"{processes - 1} other processes used the GPU")
+        return found
+
+    def _cores_used_by_others(self) -> float | None:
+        if self._busy is None:
+            return None
+        busy, elapsed = _busy_cpu_s(), time.monotonic() - self._started
+        if busy is None or elapsed == 0:
+            return None
+        return max(0.0, (busy - self._busy - (_own_cpu_s() - self._own)) / elapsed)
+
+
+def _handle(device: torch.device) -> Any:
+    """NVML's handle of a CUDA device, or None."""
+    if device.type != "cuda":
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        # By its identifier, because CUDA_VISIBLE_DEVICES renumbers the devices of torch and not those of NVML.
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    except pynvml.NVMLError:
+        return None
+
+
+def _gpu_state(handle: Any) -> dict[str, Any] | None:
+    """What NVML says now; None where it does not, as for a part of a GPU."""
+    import pynvml
+
+    try:
+        return {
+            "sm_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+            "power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "temperature_c": pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+            "throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
+            "processes": len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+        }
+    except pynvml.NVMLError:
+        return None
+
+
+def _driver() -> str | None:
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    return None
+
+
+def _busy_cpu_s() -> float | None:
+    """Seconds that all cores together were not idle since the machine started; None where Linux does not say."""
+    line = (_read("/proc/stat") or "").partition("\n")[0].split()
+    if line[:1] != ["cpu"]:
+        return None
+    user, nice, system, _, _, irq, softirq = (int(ticks) for ticks in line[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_cpu_s() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
 
 
 def _version(package: str) -> str | None:
@@ -42,11 +160,9 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

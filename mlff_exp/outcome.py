@@ -12,6 +12,7 @@ from mlff_exp.result import STATE_FILE, RunResult, Status, label
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_NO_GO = 3
+EXIT_INCOMPLETE = 4
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""From finished runs to a table, a figure and one self-contained page."""
+"""From finished runs to tables, figures and one self-contained page with a Markdown twin."""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mlff_exp import acceptance
+from mlff_exp.acceptance import Judged
 from mlff_exp.result import RESULT_FILE, RunResult, label
 
 COLUMNS = (
@@ -20,49 +24,129 @@ COLUMNS = (
     "latency / ms",
     "speedup vs eager FP32",
     "per structure vs single eager",
+    "memory / MiB",
     "force error vs FP64 / %",
     "force MAE vs teacher / (meV/Å)",
+    "valid speedup",
     "verdict",
+)
+LEFT = (0, 1, 8, 9)
+PROMISES = ("promise", "target", "measured", "held", "run")
+CONTROLS = {"control_same": "control: an engine and itself", "control_slower": "control: an engine and 5% planted"}
+# What runs must have in common before their timings are compared.
+COMPARED = ("gpu", "driver", "cuda", "cpu", "threads", "packages", "git_commit", "git_diff")
+ENVIRONMENT = (
+    "gpu",
+    "driver",
+    "cuda",
+    "cpu",
+    "cpu_count",
+    "threads",
+    "cpu_governor",
+    "python",
+    "platform",
+    "git_commit",
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the table."""
+    """One line of the table."""
 
-    result: RunResult
     cells: tuple[str, ...]
+    style: str
 
 
-def write(directory: Path, name: str) -> Path:
-    """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table.
+@dataclass(frozen=True)
+class Written:
+    """What `write` left behind.
 
-    Returns:
-        The path of the page.
+    Attributes:
+        page: HTML, with everything in it.
+        trust: "ok", or what disturbed the timings.
     """
-    rows = [row(result) for result in read(directory)]
-    console = Console(width=None if Console().is_terminal else 150)
+
+    page: Path
+    trust: str
+
+
+def write(directory: Path, name: str) -> Written:
+    """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table."""
+    results = read(directory)
+    rows = [row(result, results) for result in results] + control_rows(results)
+    console = Console(width=None if Console().is_terminal else 170)
     console.print(terminal_table(rows, name))
-    (directory / "report.md").write_text(f"# {name}\n\n{markdown_table(rows)}\n")
+    warnings = warned(results)
+    for warning in warnings:
+        console.print(f"[yellow]{warning}")
+    judged = {
+        "The plan": acceptance.judge(results),
+        "Our targets, for benzene and the shipped student on one H100": acceptance.judge(results, acceptance.TARGETS),
+    }
+    judged = {title: lines for title, lines in judged.items() if any(line.measured for line in lines)}
+    facts = _environment(results)
+    (directory / "report.md").write_text(_markdown(name, rows, judged, warnings, facts))
     page = directory / "report.html"
-    page.write_text(_page(name, rows))
-    return page
+    page.write_text(_page(name, rows, judged, warnings, facts, results))
+    return Written(page, "; ".join(untrusted(results)) or "ok")
+
+
+def main() -> None:
+    """Command line of ``mlff-exp-report``."""
+    parser = argparse.ArgumentParser(
+        prog="mlff-exp-report", description="Make the report of a sweep's directory anew: report.html and report.md."
+    )
+    parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
+    parser.add_argument("--name", help="title of the report (default: the name of the directory)")
+    arguments = parser.parse_args()
+    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
+        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
+    try:
+        written = write(arguments.directory, arguments.name or arguments.directory.resolve().name)
+    except ValueError as error:
+        sys.exit(f"mlff-exp-report: {error}")
+    print(f"report: {written.page}")
 
 
 def read(directory: Path) -> list[RunResult]:
-    """The results of the jobs of a sweep, in their order."""
-    paths = directory.glob(f"*/{RESULT_FILE}")
-    return [RunResult.load(path.parent) for path in sorted(paths, key=lambda path: _job_number(path.parent))]
+    """The results of the jobs of a sweep, in their order; attempts that were put aside do not count."""
+    numbers = sorted(int(path.parent.name) for path in directory.glob(f"*/{RESULT_FILE}") if path.parent.name.isdigit())
+    return [RunResult.load(directory / str(number)) for number in numbers]
 
 
-def row(result: RunResult) -> Row:
+def untrusted(results: Sequence[RunResult]) -> list[str]:
+    """Which runs' timings were disturbed, and by what."""
+    return [
+        f"{label(result.config)}: {result.tags['timing.trust']}"
+        for result in results
+        if result.tags.get("timing.trust", "ok") != "ok"
+    ]
+
+
+def warned(results: Sequence[RunResult]) -> list[str]:
+    """What a reader must know before comparing these runs."""
+    described = [result for result in results if result.environment]
+    elsewhere = []
+    for result in described[1:]:
+        unlike = [key for key in COMPARED if result.environment.get(key) != described[0].environment.get(key)]
+        if unlike:
+            elsewhere.append(f"{label(result.config)} ran elsewhere than the first, with another {', '.join(unlike)}")
+    return [
+        *(f"not to be trusted: {reason}" for reason in untrusted(results)),
+        *(f"not to be compared: {reason}" for reason in elsewhere),
+    ]
+
+
+def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     """What the table says of a run; a failure says why instead of its numbers."""
-    metrics = result.metrics
-    name = label(result.config)
+    metrics, name = result.metrics, label(result.config)
     if result.failure is not None:
         reason = f"{result.failure.kind}: {result.failure.message.splitlines()[0] if result.failure.message else ''}"
-        return Row(result, (name, result.status, "", "", "", "", "", reason[:120]))
+        return Row((name, result.status, *[""] * 7, reason[:120]), result.status.lower())
     latency = f"{metrics['latency_median_ms']:.3f}" if "latency_median_ms" in metrics else ""
+    if result.tags.get("timing.trust", "ok") != "ok":
+        latency += " (?)"
+    memory = metrics.get("peak_memory_mib")
     error = metrics.get("force_relative_rmse_vs_fp64_percent")
     teacher = metrics.get("force_mae_mev_per_ang")
     verdict = "" if result.verdict is None else f"{result.verdict.decision} ({result.verdict.gate})"
@@ -72,97 +156,137 @@ def row(result: RunResult) -> Row:
         latency,
         _with_interval(result, "speedup_vs_baseline"),
         _with_interval(result, "speedup_vs_single_eager"),
+        "" if memory is None else f"{memory:.0f}",
         "" if error is None else f"{error:.2g}",
         "" if teacher is None else f"{teacher:.1f}",
+        acceptance.validity(result, others),
         verdict,
     )
-    return Row(result, cells)
+    return Row(cells, "" if result.verdict is None else "go" if result.verdict.decision == "GO" else "no-go")
+
+
+def control_rows(results: Sequence[RunResult]) -> list[Row]:
+    """What the stop-watch said of ratios that are known: the worst of all runs."""
+    rows = []
+    for metric, name in CONTROLS.items():
+        found = [result for result in results if metric in result.metrics]
+        if found:
+            truth = 1.0 if metric == "control_same" else 1.05
+            worst = max(found, key=lambda result: abs(result.metrics[metric] - truth))
+            cells = (f"{name}, worst of {len(found)}", "", "", _with_interval(worst, metric, 3), *[""] * 6)
+            rows.append(Row(cells, "control"))
+    return rows
 
 
 def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """For a terminal."""
+    colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
     table = Table(title=title)
     for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if index in (0, 1, 7) else "right", overflow="fold")
+        table.add_column(column, justify="left" if index in LEFT else "right", overflow="fold")
     for item in rows:
-        colour = {"FINISHED": None, "SKIPPED": "yellow"}.get(item.result.status, "red")
-        if item.result.verdict is not None:
-            colour = "green" if item.result.verdict.decision == "GO" else "red"
-        table.add_row(*item.cells, style=colour)
+        table.add_row(*item.cells, style=colours.get(item.style))
     return table
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The same as Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
+def _promises(judged: Sequence[Judged]) -> list[Row]:
+    rows = []
+    for item in judged:
+        value, run, style = "not measured", "", ""
+        if item.measured is not None:
+            found, run = item.measured, item.measured.run
+            value = f"{found.value:.3g}"
+            if found.low != found.high:
+                value += f" [{found.low:.3g}, {found.high:.3g}]"
+            style = "go" if item.held else "no-go"
+        held = {None: "", True: "yes", False: "no"}[item.held]
+        rows.append(Row((item.line.name, item.line.promised, value, held, run), style))
+    return rows
+
+
+def _environment(results: Sequence[RunResult]) -> list[Row]:
+    described = [result.environment for result in results if result.environment]
+    if not described:
+        return []
+    facts = {key: described[0].get(key) for key in ENVIRONMENT}
+    facts |= {"packages": ", ".join(f"{name} {of}" for name, of in described[0].get("packages", {}).items() if of)}
+    facts["uncommitted changes"] = "yes" if described[0].get("git_diff") else None
+    return [Row((key.replace("_", " "), str(value)), "") for key, value in facts.items() if value is not None]
+
+
+def _with_interval(result: RunResult, metric: str, digits: int = 2) -> str:
+    if metric not in result.metrics:
+        return ""
+    low, high = (result.metrics[f"{metric}_ci_{end}"] for end in ("low", "high"))
+    return f"{result.metrics[metric]:.{digits}f}× [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in item.cells)} |" for item in rows]
     return "\n".join(lines)
 
 
-def _with_interval(result: RunResult, metric: str) -> str:
-    if metric not in result.metrics:
-        return ""
-    low, high = (result.metrics[f"{metric}_ci_{end}"] for end in ("low", "high"))
-    return f"{result.metrics[metric]:.2f}× [{low:.2f}, {high:.2f}]"
+def _markdown(
+    name: str, rows: Sequence[Row], judged: dict[str, list[Judged]], warnings: Sequence[str], facts: Sequence[Row]
+) -> str:
+    parts = [f"# {name}", *[f"> {warning}" for warning in warnings]]
+    for title, lines in judged.items():
+        parts += [f"## {title}", _markdown_table(PROMISES, _promises(lines))]
+    parts += ["## Runs", _markdown_table(COLUMNS, rows)]
+    if facts:
+        parts += ["## Where it ran", _markdown_table(("", ""), facts)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _job_number(directory: Path) -> tuple[int, str]:
-    return (int(directory.name), "") if directory.name.isdigit() else (10**9, directory.name)
-
-
-def _page(name: str, rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in COLUMNS)
+def _html_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
-        f'<tr class="{escape(item.result.status.lower())}">'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in item.cells)
-        + "</tr>"
+        f'<tr class="{escape(item.style)}">' + "".join(f"<td>{escape(cell)}</td>" for cell in item.cells) + "</tr>"
         for item in rows
     )
-    figure = _speedup_figure(rows)
-    image = "" if figure is None else f'<img alt="speedups" src="data:image/png;base64,{figure}">'
+    return f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _page(
+    name: str,
+    rows: Sequence[Row],
+    judged: dict[str, list[Judged]],
+    warnings: Sequence[str],
+    facts: Sequence[Row],
+    results: Sequence[RunResult],
+) -> str:
+    # Imported here: a single run prints its row without matplotlib.
+    from mlff_exp.figures import figures
+
+    parts = [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
+    for title, lines in judged.items():
+        parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, _promises(lines))]
+    parts += ["<h2>Runs</h2>", _html_table(COLUMNS, rows)]
+    for title, figure in figures(results).items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        image = base64.b64encode(buffer.getvalue()).decode()
+        parts.append(f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{image}">')
+    if facts:
+        parts += ["<h2>Where it ran</h2>", _html_table(("", ""), facts)]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(name)}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
-div {{ overflow-x: auto; }} img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; }}
-.failed, .killed {{ color: #b00020; }} .skipped {{ color: #8a6d00; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }}
+div {{ overflow-x: auto; }} img {{ max-width: 100%; height: auto; }}
+table {{ border-collapse: collapse; font-size: .9rem; }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
+th {{ white-space: nowrap; }}
+.failed, .killed, .no-go {{ color: #b00020; }} .go {{ color: #1b6e20; }} .skipped {{ color: #8a6d00; }}
+.control {{ color: #666; }} .warning {{ background: #fff3cd; padding: .5rem 1rem; }}
 </style></head><body>
 <h1>{escape(name)}</h1>
 <p>Speedups are ratios of medians measured side by side in one process, with 95% bootstrap intervals; the baseline is
-eager FP32 at the same batch size.</p>
-<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-{image}
+eager IEEE FP32 at the same batch size. A speedup is valid if it is fast, accurate (force RMSE within 1%, energy within
+0.1% of FP64) and stable (its engine and precision passed an NVE run of this report). A promise is held if the
+unfavourable end of its interval is.</p>
+{chr(10).join(parts)}
 </body></html>
 """
-
-
-def _speedup_figure(rows: Sequence[Row]) -> str | None:
-    """Bars of the speedups with their intervals, as base64 PNG; None if nothing was timed."""
-    timed = [item.result for item in rows if "speedup_vs_baseline" in item.result.metrics]
-    if not timed:
-        return None
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 1 + 0.4 * len(timed)), layout="constrained")
-    values = [result.metrics["speedup_vs_baseline"] for result in timed]
-    errors = [
-        [
-            abs(result.metrics["speedup_vs_baseline"] - result.metrics[f"speedup_vs_baseline_ci_{end}"])
-            for result in timed
-        ]
-        for end in ("low", "high")
-    ]
-    axes.barh([label(result.config) for result in timed], values, xerr=errors, color="#4477aa")
-    axes.axvline(1, color="black", lw=0.8)
-    axes.invert_yaxis()
-    axes.set_xlabel("speedup vs eager FP32 at the same batch size")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()

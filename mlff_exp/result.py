@@ -26,12 +26,14 @@ class Timing:
         warmup_ms: one per call of the warm-up.
         first_call_s: the very first call, compiling and capturing included.
         blocks: how many consecutive values belong to each block of the alternation.
+        wall_ms: what the host waited for each call; the same as ``values_ms`` where that is the clock.
     """
 
     values_ms: tuple[float, ...]
     warmup_ms: tuple[float, ...]
     first_call_s: float
     blocks: tuple[int, ...]
+    wall_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,12 @@ from tqdm import tqdm
 from mlff_exp.result import Timing
 
 N_BLOCKS = 20
+PLANTED = 0.05
+NEGLIGIBLE = 0.01  # a difference of one percent is not worth a word, however sure
 MIN_WARMUP_CALLS, MAX_WARMUP_CALLS = 3, 200
 WARMUP_WINDOW, WARMUP_TOLERANCE = 5, 0.1
 CONFIDENCE = 0.95
+CONTROL_CONFIDENCE = 0.999
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Candidate:
         call: does the work once; given the number of the call, so that it can change the positions.
         min_calls: samples to take at least.
         min_time_s: time to measure for at least.
+        planted: time to lose after each call, as a fraction of what the call takes.
     """
 
     call: Callable[[int], object]
     min_calls: int
     min_time_s: float
+    planted: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,41 +49,94 @@ class Ratio:
     ci_high: float
 
 
+@dataclass(frozen=True)
+class Controls:
+    """What the stop-watch says of two things whose ratio is known.
+
+    Attributes:
+        same: of a thing and itself.
+        slower: of a thing that loses `PLANTED` of its time, and itself.
+    """
+
+    same: Ratio
+    slower: Ratio
+
+    @property
+    def faults(self) -> list[str]:
+        """Which of the two were misjudged."""
+        found = []
+        if not self.same.ci_low <= 1 <= self.same.ci_high and abs(self.same.value - 1) > NEGLIGIBLE:
+            found.append(f"the same engine timed twice differs by {_percent(self.same)}")
+        if self.slower.ci_low <= 1 or abs(self.slower.value - 1 - PLANTED) > PLANTED / 2:
+            found.append(f"an engine {PLANTED:.0%} slower was measured as {_percent(self.slower)}")
+        return found
+
+
+def _percent(ratio: Ratio) -> str:
+    low, value, high = (100 * (number - 1) for number in (ratio.ci_low, ratio.value, ratio.ci_high))
+    return f"{value:+.1f}% [{low:+.1f}, {high:+.1f}]"
+
+
+def controls(candidate: Candidate) -> dict[str, Candidate]:
+    """Controls of a candidate, to be measured beside it."""
+    return {"control_same": candidate, "control_slower": replace(candidate, planted=PLANTED)}
+
+
+def judge_controls(timing: Mapping[str, Timing], of: str) -> Controls:
+    """What came out of `controls`. Their intervals are wider than others, because every run has two to get wrong."""
+    same, slower = (ratio(timing[name], timing[of], CONTROL_CONFIDENCE) for name in ("control_same", "control_slower"))
+    return Controls(same, slower)
+
+
 def measure(
-    candidates: Mapping[str, Candidate], device: torch.device, description: str = "timing"
+    candidates: Mapping[str, Candidate],
+    device: torch.device,
+    description: str = "timing",
+    between: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
     """Time several candidates in alternating blocks A B C A B C …, so that drift of the machine hits all alike.
 
-    Every call is timed alone, from an idle device to its end, by device events on CUDA and the wall clock on a
-    CPU. The first call and the warm-up, which lasts until the times are stable, are kept apart.
+    Every call is timed alone, from an idle device to its end: by the wall clock, and on CUDA by device events, which
+    are what counts there. The first call and the warm-up, which lasts until the times are stable, are kept apart.
+
+    Args:
+        candidates: by name.
+        device: where they run.
+        description: for the progress bar.
+        between: called after each round of blocks, to look at the machine.
 
     Returns:
         Raw samples by candidate.
     """
-    clock = _DeviceClock() if device.type == "cuda" else _WallClock()
-    first, warmup, calls_per_block = {}, {}, {}
+    clock: _WallClock | _DeviceClock = _DeviceClock() if device.type == "cuda" else _WallClock()
+    first, warmup, calls_per_block, planted_ms = {}, {}, {}, {}
     for name, candidate in candidates.items():
         started = time.perf_counter()
         candidate.call(0)
         clock.synchronize()
         first[name] = time.perf_counter() - started
         warmup[name] = _warm_up(candidate.call, clock)
+        planted_ms[name] = candidate.planted * float(np.median(warmup[name][-WARMUP_WINDOW:]))
         typical_s = float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000
         calls = max(candidate.min_calls, candidate.min_time_s / max(typical_s, 1e-9))
         calls_per_block[name] = max(1, int(np.ceil(calls / N_BLOCKS)))
 
-    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for _ in tqdm(range(N_BLOCKS), desc=description, unit="block", leave=False):
         for name, candidate in candidates.items():
             # One untimed call, because the candidate before has filled the caches with its own data.
             candidate.call(len(samples[name]))
             for _ in range(calls_per_block[name]):
                 number = len(samples[name])
-                samples[name].append(clock.time_ms(candidate.call, number))
-    return {
-        name: Timing(tuple(values), tuple(warmup[name]), first[name], (calls_per_block[name],) * N_BLOCKS)
-        for name, values in samples.items()
-    }
+                samples[name].append(clock.time_ms(candidate.call, number, planted_ms[name]))
+        if between is not None:
+            between()
+    timings = {}
+    for name, pairs in samples.items():
+        values, wall = zip(*pairs, strict=True)
+        blocks = (calls_per_block[name],) * N_BLOCKS
+        timings[name] = Timing(values, tuple(warmup[name]), first[name], blocks, wall)
+    return timings
 
 
 def median_ms(timing: Timing) -> float:
@@ -103,24 +161,31 @@ def median_interval_ms(timing: Timing) -> tuple[float, float]:
     return _bootstrap((blocks,), lambda a, axis: np.median(a, axis=axis))
 
 
-def ratio(numerator: Timing, denominator: Timing) -> Ratio:
+def wall_median_ms(timing: Timing) -> float:
+    """Median of what the host waited for a call, ms."""
+    return float(np.median(timing.wall_ms))
+
+
+def ratio(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Ratio:
     """How many times longer ``numerator`` takes than ``denominator``.
 
     The interval resamples pairs of neighbouring blocks, which keeps what the machine did to both in the pair.
     """
     blocks = (_block_medians(numerator), _block_medians(denominator))
-    low, high = _bootstrap(blocks, lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis))
+    low, high = _bootstrap(blocks, lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis), confidence)
     return Ratio(float(np.median(blocks[0]) / np.median(blocks[1])), low, high)
 
 
-def _bootstrap(data: tuple[npt.NDArray[np.float64], ...], statistic: Callable[..., object]) -> tuple[float, float]:
+def _bootstrap(
+    data: tuple[npt.NDArray[np.float64], ...], statistic: Callable[..., object], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
     result = bootstrap(
         data,
         statistic,
         paired=True,
         vectorized=True,
         n_resamples=2000,
-        confidence_level=CONFIDENCE,
+        confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(0),
     )
@@ -136,7 +201,7 @@ def _warm_up(call: Callable[[int], object], clock: _WallClock | _DeviceClock) ->
     """Call until the medians of the last two windows agree."""
     times: list[float] = []
     while len(times) < MAX_WARMUP_CALLS:
-        times.append(clock.time_ms(call, len(times)))
+        times.append(clock.time_ms(call, len(times))[0])
         if len(times) >= max(MIN_WARMUP_CALLS, 2 * WARMUP_WINDOW):
             now = np.median(times[-WARMUP_WINDOW:])
             before = np.median(times[-2 * WARMUP_WINDOW : -WARMUP_WINDOW])
@@ -149,23 +214,46 @@ class _WallClock:
     def synchronize(self) -> None:
         pass
 
-    def time_ms(self, call: Callable[[int], object], number: int) -> float:
+    def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
         started = time.perf_counter_ns()
         call(number)
-        return (time.perf_counter_ns() - started) / 1e6
+        # Busy, because a sleeping thread wakes up late.
+        end = time.perf_counter_ns() + 1e6 * planted_ms
+        while planted_ms and time.perf_counter_ns() < end:
+            pass
+        elapsed = (time.perf_counter_ns() - started) / 1e6
+        return elapsed, elapsed
 
 
 class _DeviceClock:
     def __init__(self) -> None:
         self.start = torch.cuda.Event(enable_timing=True)
         self.end = torch.cuda.Event(enable_timing=True)
+        self._cycles_per_ms = 0.0
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
-    def time_ms(self, call: Callable[[int], object], number: int) -> float:
+    def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
+        cycles = self._cycles(planted_ms)
+        started = time.perf_counter_ns()
         self.start.record()
         call(number)
+        if cycles:
+            torch.cuda._sleep(cycles)
         self.end.record()
         self.end.synchronize()
-        return float(self.start.elapsed_time(self.end))
+        wall = (time.perf_counter_ns() - started) / 1e6
+        return float(self.start.elapsed_time(self.end)), wall
+
+    def _cycles(self, ms: float) -> int:
+        """How long a kernel has to spin for so many milliseconds."""
+        if ms and not self._cycles_per_ms:
+            many = 10_000_000
+            torch.cuda._sleep(many)
+            self.start.record()
+            torch.cuda._sleep(many)
+            self.end.record()
+            self.end.synchronize()
+            self._cycles_per_ms = many / self.start.elapsed_time(self.end)
+        return round(ms * self._cycles_per_ms)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from mlff_exp.config import ConfigError, Tracking
+from mlff_exp.config import ConfigError, Tracking, flatten
 from mlff_exp.result import RESULT_FILE, Progress, RunResult, label
 
 if TYPE_CHECKING:
@@ -147,32 +147,54 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None, live_id
     return run_id
 
 
-def directory_of(store: Store, run_id: str) -> Path:
-    """Where the run with an MLflow id left its files.
+def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
+    """Put a word on a run."""
+    store.client.set_tag(run_id, name, value[:5000])
+
+
+def directory_of(store: Store | None, key: str, run: str) -> Path:
+    """Where a run, named by its directory or its MLflow id, left its files.
+
+    Args:
+        store: to look the id up in.
+        key: of the configuration that names the run.
+        run: directory or id.
 
     Raises:
         ConfigError: there is no such run, or it was on another machine.
     """
+    if Path(run).is_dir():
+        return Path(run).resolve()
+    if store is None:
+        raise ConfigError(f"{key}={run} is not a directory, and tracking=offline knows no runs by their id")
     from mlflow.exceptions import MlflowException
 
     try:
-        directory = store.client.get_run(run_id).data.tags.get(DIRECTORY_TAG)
+        directory = store.client.get_run(run).data.tags.get(DIRECTORY_TAG)
     except MlflowException as error:
-        raise ConfigError(f"task.resume={run_id} is neither a directory nor an MLflow run: {error}") from error
+        raise ConfigError(f"{key}={run} is neither a directory nor an MLflow run: {error}") from error
     if directory is None or not Path(directory).is_dir():
-        raise ConfigError(f"task.resume={run_id}: its directory, {directory}, is not on this machine")
+        raise ConfigError(f"{key}={run}: its directory, {directory}, is not on this machine")
     return Path(directory)
 
 
 @contextmanager
 def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | None]:
-    """The parent run of a multirun; its jobs are children. Files put into ``directory`` become its artifacts."""
+    """The parent run of a multirun; its jobs are children. Reports in ``directory`` become its artifacts.
+
+    A directory that already has a parent run goes on with it.
+    """
     if store is None:
         yield None
         return
-    client = store.client
-    run = client.create_run(store.experiment_id, run_name=name, tags={"sweep": name})
-    run_id: str = run.info.run_id
+    client, marker = store.client, directory / UPLOADED_FILE
+    if marker.is_file():
+        run_id = marker.read_text().strip()
+        client.update_run(run_id, status="RUNNING")
+    else:
+        tags = {"sweep": name, DIRECTORY_TAG: str(directory.resolve())}
+        run_id = str(client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
+        marker.write_text(run_id)
     status = "FAILED"
     try:
         yield run_id
@@ -194,7 +216,7 @@ def sync(root: Path, tracking: Tracking) -> list[str]:
     store = connect(tracking)
     assert store is not None, "sync needs a store to upload to"
     uploaded = []
-    parents: dict[Path, str] = {}
+    parents: dict[Path, str | None] = {}
     for path in sorted(root.rglob(RESULT_FILE)):
         directory = path.parent
         if (directory / UPLOADED_FILE).is_file():
@@ -202,8 +224,10 @@ def sync(root: Path, tracking: Tracking) -> list[str]:
         sweep_directory = directory.parent
         parent_id = None
         if (sweep_directory / "multirun.yaml").is_file():
-            parent_id = parents.get(sweep_directory) or _sweep_parent(store, sweep_directory)
-            parents[sweep_directory] = parent_id
+            if sweep_directory not in parents:
+                with sweep(store, sweep_directory.name, sweep_directory) as parents[sweep_directory]:
+                    pass  # its reports go with it
+            parent_id = parents[sweep_directory]
         uploaded.append(log_run(store, directory, parent_id))
     return uploaded
 
@@ -226,15 +250,6 @@ def sync_main() -> None:
     print(f"{len(uploaded)} runs uploaded")
 
 
-def _sweep_parent(store: Store, directory: Path) -> str:
-    marker = directory / UPLOADED_FILE
-    if not marker.is_file():
-        with sweep(store, directory.name, directory) as run_id:
-            assert run_id is not None
-            marker.write_text(run_id)
-    return marker.read_text().strip()
-
-
 def _experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -245,7 +260,8 @@ def _experiment(client: MlflowClient, name: str, artifact_location: str | None) 
 def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    params = [Param(key, value) for key, value in flatten(config).items()]
+    # MLflow refuses longer ones.
+    params = [Param(key, value[:6000]) for key, value in flatten(config).items()]
     for start in range(0, len(params), PARAMS_PER_CALL):
         client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
 
@@ -259,18 +275,6 @@ def _log_metrics(client: MlflowClient, run_id: str, result: RunResult, *, with_s
         metrics += [Metric(name, value, now, step) for step, value in points]
     for start in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted names; values as text, cut where MLflow would refuse them."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
-        else:
-            flat[name] = str(value)[:6000]
-    return flat
 
 
 def _tags(result: RunResult) -> dict[str, str]:

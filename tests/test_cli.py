@@ -91,7 +91,9 @@ def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
     assert result.status == "FINISHED"
     assert result.config["batch_size"] == 2
     assert result.metrics["graph_breaks"] == result.metrics["recompiles"] == 0
-    for name in ("speedup_vs_baseline", "speedup_vs_fp32", "speedup_vs_single_eager"):
+    for name in (
+        "speedup_vs_baseline", "speedup_vs_fp32", "speedup_vs_single_eager", "control_same", "control_slower"
+    ):  # fmt: skip
         low, value, high = (result.metrics[name + end] for end in ("_ci_low", "", "_ci_high"))
         assert 0 < low <= value * (1 + 1e-9)
         assert value <= high * (1 + 1e-9)
@@ -125,7 +127,9 @@ def test_a_sweep_makes_children_of_one_parent_and_goes_on_after_a_failure(tmp_pa
     assert sorted(run.info.status for run in children) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
     assert len(runs) == 5
     (page,) = tmp_path.glob("outputs/*/*/report.html")
-    assert page.read_text().count("<tr") == 5
+    # Besides four runs: a heading, two controls, and tables of promises and of the machine.
+    assert page.read_text().count('<tr class="failed">') == 2
+    assert page.read_text().count('<tr class="control">') == 2
     assert 'src="data:image/png;base64,' in page.read_text()
 
 
@@ -201,6 +205,38 @@ def test_stages_skip_what_cannot_run_and_stop_at_a_gate(tmp_path: Path) -> None:
     assert gate.verdict.decision == "NO-GO"
     assert {result.config["seed"] for result in (skipped, timed, gate)} == {5}
     assert "the stages after the gate are not run" in finished.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_that_did_not_end_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"not a checkpoint")
+    words = ["-m", *INFERENCE, "model.checkpoint=student_small,mine", "batch_size=1,2"]
+    first = mlff_exp(tmp_path, *words, "sweep.budget_s=0.001")
+    assert first.returncode == 4, first.stderr
+    (directory,) = tmp_path.glob("outputs/*/*")
+    assert f"4 runs are left; to go on: sweep.resume={directory}" in first.stdout
+    failed = mlff_exp(tmp_path, *words, f"sweep.resume={directory}")
+    assert failed.returncode == 1, failed.stderr
+    times = {path: path.stat().st_mtime_ns for path in directory.glob("[01]/result.json")}
+    assert len(times) == 2
+
+    (tmp_path / "mine").write_bytes((ROOT / "mlff_exp" / "checkpoints" / "student_small.safetensors").read_bytes())
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    (parent,) = [run.info.run_id for run in client.search_runs(["1"]) if "sweep" in run.data.tags]
+    resumed = mlff_exp(tmp_path, *words, f"sweep.resume={parent}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert [RunResult.load(directory / str(number)).status for number in range(4)] == ["FINISHED"] * 4
+    assert (directory / "report.md").read_text().count("FINISHED") == 4
+    runs = client.search_runs(["1"])
+    assert sorted(run.info.status for run in runs) == ["FAILED"] * 2 + ["FINISHED"] * 5
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs if run.info.run_id != parent} == {parent}
+
+    other = mlff_exp(tmp_path, *words, "seed=7", f"sweep.resume={parent}")
+    assert other.returncode == 2
+    assert "run 0 was another one: seed: 0 → 7" in other.stderr
 
 
 def long_run(tmp_path: Path, *overrides: str) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -60,6 +62,21 @@ def test_every_system_builds(name: str, tmp_path: Path) -> None:
     atoms = systems.build(composed(*overrides).system)
     assert len(atoms) >= 3
     assert atoms.pbc.any() == (name == "water_box")
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_run_of_every_experiment_composes(path: Path) -> None:
+    overrides = [f"experiment={path.stem}", "device=cpu"]
+    stages = composed(*overrides).sweep.stages
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names) > 0
+    for stage in stages:
+        parsed = OverridesParser.create().parse_overrides(stage.overrides)
+        for run in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
+            config = composed(*overrides, *run)
+            schema.refuse_ignored(config, run)
+            if stage.gate:
+                assert (config.task.name, config.precision.name) == ("nve", "fp32")
 
 
 def test_the_keys_are_those_of_the_documentation() -> None:
@@ -132,6 +149,12 @@ def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
         with pytest.raises(ConfigError, match=f"{override}: model=ase runs as it is"):
             schema.refuse_ignored(config, ["model=ase", override])
         schema.refuse_ignored(composed(), [override])
+
+
+def test_what_differs_between_two_runs_is_named() -> None:
+    one, other = (schema.resolved(compose("config", overrides=words)) for words in ([], ["batch_size=2", "seed=1"]))
+    assert schema.changed(one, {**one, "timeout_s": 1.0, "sweep": {}}) == []
+    assert schema.changed(one, other) == ["batch_size: 1 → 2", "seed: 0 → 1"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlff_exp.result import Timing
-from mlff_exp.timing import Candidate, mad_ms, measure, median_interval_ms, median_ms, p95_ms, ratio
+from mlff_exp.timing import (
+    PLANTED,
+    Candidate,
+    Controls,
+    Ratio,
+    controls,
+    judge_controls,
+    mad_ms,
+    measure,
+    median_interval_ms,
+    median_ms,
+    p95_ms,
+    ratio,
+    wall_median_ms,
+)
 
 CPU = torch.device("cpu")
 
@@ -36,6 +50,7 @@ def test_a_known_duration_is_measured() -> None:
     assert min(measured.values_ms) >= 2.0
     assert median_ms(measured) == pytest.approx(2.0, rel=0.1)
     assert measured.first_call_s >= 0.002
+    assert measured.wall_ms == measured.values_ms
 
 
 def test_a_slower_one_is_told_apart_and_an_equal_one_is_not() -> None:
@@ -45,6 +60,53 @@ def test_a_slower_one_is_told_apart_and_an_equal_one_is_not() -> None:
     assert slower.value == pytest.approx(1.3, rel=0.1)
     equal = ratio(measured["b"], measured["a"])
     assert equal.value == pytest.approx(1.0, rel=0.05)
+
+
+def test_controls_are_judged_rightly_on_a_quiet_machine() -> None:
+    spin = sleeper(1.0)
+    measured = measure({"engine": spin, **controls(spin)}, CPU)
+    found = judge_controls(measured, "engine")
+    assert found.slower.value == pytest.approx(1 + PLANTED, abs=0.02)
+    assert found.same.ci_low <= found.same.value <= found.same.ci_high
+
+
+@pytest.mark.parametrize(
+    ("same", "slower", "faults"),
+    [
+        (Ratio(1.0, 0.99, 1.01), Ratio(1.05, 1.04, 1.06), []),
+        (Ratio(1.005, 1.004, 1.006), Ratio(1.05, 1.04, 1.06), []),
+        (
+            Ratio(1.1, 1.05, 1.2),
+            Ratio(1.05, 1.04, 1.06),
+            ["the same engine timed twice differs by +10.0% [+5.0, +20.0]"],
+        ),
+        (Ratio(1.0, 0.9, 1.1), Ratio(1.05, 0.95, 1.2), ["an engine 5% slower was measured as +5.0% [-5.0, +20.0]"]),
+        (Ratio(1.0, 0.9, 1.1), Ratio(1.2, 1.1, 1.3), ["an engine 5% slower was measured as +20.0% [+10.0, +30.0]"]),
+    ],
+)
+def test_a_stop_watch_that_misjudges_says_so(same: Ratio, slower: Ratio, faults: list[str]) -> None:
+    assert Controls(same, slower).faults == faults
+
+
+@pytest.mark.gpu
+def test_a_known_kernel_is_measured_on_the_gpu() -> None:
+    """A kernel that spins for a number of cycles, against the clock of the device and that of the host."""
+    device = torch.device("cuda")
+    cycles = 2_000_000
+    torch.cuda._sleep(cycles)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    torch.cuda._sleep(100 * cycles)
+    torch.cuda.synchronize()
+    true_ms = (time.perf_counter() - started) * 10
+    spin = Candidate(lambda _: torch.cuda._sleep(cycles), min_calls=100, min_time_s=0.0)
+    slower = Candidate(lambda _: torch.cuda._sleep(round(1.1 * cycles)), min_calls=100, min_time_s=0.0)
+    measured = measure({"engine": spin, "slower": slower, **controls(spin)}, device)
+    assert median_ms(measured["engine"]) == pytest.approx(true_ms, rel=0.03)
+    assert wall_median_ms(measured["engine"]) >= median_ms(measured["engine"])
+    tenth = ratio(measured["slower"], measured["engine"])
+    assert 1.05 < tenth.ci_low <= tenth.ci_high < 1.15
+    assert judge_controls(measured, "engine").faults == []
 
 
 def test_every_call_gets_its_own_number() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,15 @@ def finished(directory: Path, result: RunResult | None = None) -> Path:
 def test_a_run_is_found_again_by_its_id(store: tracking.Store, tmp_path: Path) -> None:
     directory = finished(tmp_path / "run")
     run_id = tracking.log_run(store, directory)
-    assert tracking.directory_of(store, run_id) == directory.resolve()
+    assert tracking.directory_of(store, "task.resume", run_id) == directory.resolve()
+    assert tracking.directory_of(None, "task.resume", str(directory)) == directory.resolve()
     with pytest.raises(ConfigError, match=r"task\.resume=nowhere is neither a directory nor an MLflow run"):
-        tracking.directory_of(store, "nowhere")
+        tracking.directory_of(store, "task.resume", "nowhere")
+    with pytest.raises(ConfigError, match=r"sweep\.resume=nowhere is not a directory, and tracking=offline"):
+        tracking.directory_of(None, "sweep.resume", "nowhere")
     directory.rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="is not on this machine"):
-        tracking.directory_of(store, run_id)
+        tracking.directory_of(store, "task.resume", run_id)
 
 
 def test_a_run_arrives_whole(store: tracking.Store, tmp_path: Path) -> None:
@@ -145,14 +149,22 @@ def test_sync_uploads_what_was_made_offline_once(tmp_path: Path) -> None:
 
 
 def test_the_parent_of_a_sweep_is_closed_whatever_happens(store: tracking.Store, tmp_path: Path) -> None:
-    with tracking.sweep(store, "phase1", tmp_path) as good:
+    directories = [tmp_path / name for name in ("good", "bad", "stopped")]
+    for directory in directories:
+        directory.mkdir()
+    with tracking.sweep(store, "phase1", directories[0]) as good:
         pass
-    with pytest.raises(RuntimeError, match="boom"), tracking.sweep(store, "phase1", tmp_path) as bad:
+    with pytest.raises(RuntimeError, match="boom"), tracking.sweep(store, "phase1", directories[1]) as bad:
         raise RuntimeError("boom")
-    with pytest.raises(KeyboardInterrupt), tracking.sweep(store, "phase1", tmp_path) as stopped:
+    with pytest.raises(KeyboardInterrupt), tracking.sweep(store, "phase1", directories[2]) as stopped:
         raise KeyboardInterrupt
     statuses = [store.client.get_run(str(run_id)).info.status for run_id in (good, bad, stopped)]
     assert statuses == ["FINISHED", "FAILED", "KILLED"]
+    with tracking.sweep(store, "phase1", directories[2]) as again:
+        assert again == stopped
+        assert store.client.get_run(again).info.status == "RUNNING"
+    assert store.client.get_run(again).info.status == "FINISHED"
+    assert tracking.directory_of(store, "sweep.resume", again) == directories[2].resolve()
 
 
 def test_offline_opens_no_store() -> None:
@@ -165,9 +177,12 @@ def test_a_server_needs_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
         tracking.connect(Tracking(name="server"))
 
 
-def test_nested_values_are_flattened_and_cut() -> None:
-    flat = tracking.flatten({"a": {"b": {"c": 1}}, "long": "x" * 7000, "list": [1, 2]})
-    assert flat == {"a.b.c": "1", "long": "x" * 6000, "list": "[1, 2]"}
+def test_nested_values_are_flattened_and_cut(store: tracking.Store, tmp_path: Path) -> None:
+    result = full_result()
+    config = {**result.config, "a": {"b": {"c": 1}}, "long": "x" * 7000, "list": [1, 2]}
+    run_id = tracking.log_run(store, finished(tmp_path / "run", replace(result, config=config)))
+    params = store.client.get_run(run_id).data.params
+    assert (params["a.b.c"], params["list"], params["long"]) == ("1", "[1, 2]", "x" * 6000)
 
 
 def _open_and_log(directory: str, number: int) -> None:

@@ -1,12 +1,13 @@
 """A sweeper for experiments of several stages, each a product of overrides.
 
 Every job is composed and checked before the first one runs. A stage marked ``gate`` ends the experiment if it says
-NO-GO. A plain ``-m`` sweep is an experiment of one stage.
+NO-GO. A plain ``-m`` sweep is an experiment of one stage. ``sweep.resume`` goes on with one that did not end.
 """
 
 # Without postponed annotations: Hydra executes plugins before it makes them known to Python, and dataclasses
 # can't resolve such annotations then.
 import sys
+import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Job:
     stage: str
     gate: bool
     overrides: list[str]
+    resolved: dict[str, Any]
     unavailable: str | None
 
 
@@ -68,26 +70,33 @@ class StagedSweeper(Sweeper):
         # Imported here: Hydra imports every plugin at start.
         from mlff_exp import report, tracking
         from mlff_exp.config import parse
-        from mlff_exp.outcome import exit_code, where
+        from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
         master = parse(self.config_without_hydra(self.config))
         jobs = self._plan(arguments, master.sweep.stages)
+        store = tracking.connect(master.tracking)
         directory = Path(self.config.hydra.sweep.dir).resolve()
+        if master.sweep.resume is not None:
+            directory = tracking.directory_of(store, "sweep.resume", master.sweep.resume)
+        done = self._done(jobs, directory)
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
 
-        store = tracking.connect(master.tracking)
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
-            outcomes = self._run(jobs, directory, sweep_id, store)
-            page = report.write(directory, master.sweep.name)
-        print(f"report: {page}")
+            outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep.budget_s)
+            written = report.write(directory, master.sweep.name)
+            if store is not None and sweep_id is not None:
+                tracking.set_tag(store, sweep_id, "timing.trust", written.trust)
+        print(f"report: {written.page}")
         print(where(master.tracking))
         # The verdict of an optional row is only a row; that of a gate is the experiment's.
         code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.failed)
         for outcome, _ in outcomes:
             if outcome.failed:
                 print(f"{outcome.status}: {outcome.label}: {outcome.failure_message}", file=sys.stderr)
-        sys.exit(code)
+        if left:
+            print(f"{left} runs are left; to go on: sweep.resume={directory}")
+        sys.exit(code if code or not left else EXIT_INCOMPLETE)
 
     @staticmethod
     def config_without_hydra(config: DictConfig) -> DictConfig:
@@ -98,7 +107,7 @@ class StagedSweeper(Sweeper):
         return ours
 
     def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
-        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored
+        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored, resolved
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
@@ -107,7 +116,8 @@ class StagedSweeper(Sweeper):
             # What was given on the command line wins over what the stage says.
             own = [override for override in self._parse(stage.overrides) if override.get_key_element() not in keys]
             for overrides in BasicSweeper.split_arguments(given + own, max_batch_size=None)[0]:
-                config = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, overrides)))
+                composed = self.config_without_hydra(self.loader.load_sweep_config(self.config, overrides))
+                config = parse(composed)
                 refuse_ignored(config, overrides)
                 unavailable = None
                 # A cluster's nodes are not this machine: there each job finds out for itself.
@@ -118,40 +128,93 @@ class StagedSweeper(Sweeper):
                         if not stages:
                             raise
                         unavailable = str(error)
-                jobs.append(Job(stage.name, stage.gate, overrides, unavailable))
+                jobs.append(Job(stage.name, stage.gate, overrides, resolved(composed), unavailable))
         return jobs
+
+    def _done(self, jobs: list[Job], directory: Path) -> set[int]:
+        """Numbers of the jobs that an earlier attempt in the directory has done; what else it left is put aside.
+
+        Raises:
+            ConfigError: what was done is not what is to be done.
+        """
+        from mlff_exp.config import ConfigError, changed
+        from mlff_exp.result import RESULT_FILE, RunResult
+
+        done, failed = set(), []
+        for number, job in enumerate(jobs):
+            run_directory = directory / str(number)
+            if not run_directory.is_dir():
+                continue
+            result = RunResult.load(run_directory) if (run_directory / RESULT_FILE).is_file() else None
+            finished = result is not None and result.failure is None
+            still_unavailable = result is not None and result.status == "SKIPPED" and job.unavailable is not None
+            if result is None or not (finished or still_unavailable):
+                failed.append(run_directory)
+                continue
+            if different := changed(result.config, job.resolved):
+                raise ConfigError(f"sweep.resume={directory}: run {number} was another one: {'; '.join(different[:5])}")
+            done.add(number)
+        for run_directory in failed:
+            attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
+            run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
+        return done
 
     def _parse(self, overrides: Sequence[str]) -> list[Any]:
         parser = OverridesParser.create(config_loader=self.loader)
         return parser.parse_overrides(list(overrides))
 
-    def _run(self, jobs: list[Job], directory: Path, sweep_id: str | None, store: Any) -> list[tuple[Any, bool]]:
+    def _run(
+        self,
+        jobs: list[Job],
+        done: set[int],
+        directory: Path,
+        sweep_id: str | None,
+        store: Any,
+        budget_s: float | None,
+    ) -> tuple[list[tuple[Any, bool]], int]:
+        """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from tqdm import tqdm
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
         local = isinstance(self.launcher, BasicLauncher)
+        started = time.monotonic()
         outcomes: list[tuple[Any, bool]] = []
         with tqdm(total=len(jobs), desc="runs", unit="run") as bar:
             index = 0
             while index < len(jobs):
-                end = index + 1
-                while not local and end < len(jobs) and jobs[end].stage == jobs[index].stage:
-                    end += 1
-                batch = jobs[index:end]
-                bar.set_postfix_str(f"{batch[0].stage}: {' '.join(batch[0].overrides)}"[-90:])
-                if batch[0].unavailable is not None:
-                    outcomes.append((self._skip(batch[0], index, directory, sweep_id, store), False))
+                first, end = jobs[index], index + 1
+                if index in done:
+                    outcomes.append((self._recorded(directory / str(index), sweep_id, store), first.gate))
+                elif first.unavailable is not None:
+                    outcomes.append((self._skip(first, index, directory, sweep_id, store), False))
+                elif budget_s is not None and time.monotonic() - started > budget_s:
+                    return outcomes, len(jobs) - len(outcomes)
                 else:
-                    launched = [[*job.overrides, f"sweep.id={sweep_id or 'null'}"] for job in batch]
-                    for job, returned in zip(batch, self.launcher.launch(launched, initial_job_idx=index), strict=True):
-                        outcomes.append((returned.return_value, job.gate))
-                bar.update(len(batch))
+                    while not local and end < len(jobs) and end not in done and jobs[end].stage == first.stage:
+                        end += 1
+                    bar.set_postfix_str(f"{first.stage}: {' '.join(first.overrides)}"[-90:])
+                    own = [f"sweep.id={sweep_id or 'null'}", f"hydra.sweep.dir='{directory}'"]
+                    launched = [[*job.overrides, *own] for job in jobs[index:end]]
+                    returned = self.launcher.launch(launched, initial_job_idx=index)
+                    gates = [job.gate for job in jobs[index:end]]
+                    outcomes += zip((job.return_value for job in returned), gates, strict=True)
+                bar.update(end - index)
                 index = end
                 last = index == len(jobs) or jobs[index].stage != jobs[index - 1].stage
                 if last and any(gate and outcome.decision == "NO-GO" for outcome, gate in outcomes):
                     print("NO-GO: the stages after the gate are not run")
                     break
-        return outcomes
+        return outcomes, 0
+
+    @staticmethod
+    def _recorded(run_directory: Path, sweep_id: str | None, store: Any) -> Any:
+        from mlff_exp import tracking
+        from mlff_exp.outcome import Outcome
+        from mlff_exp.result import RunResult
+
+        if store is not None:
+            tracking.log_run(store, run_directory, sweep_id)  # only if it was killed before that
+        return Outcome.of(RunResult.load(run_directory), run_directory)
 
     def _skip(self, job: Job, number: int, directory: Path, sweep_id: str | None, store: Any) -> Any:
         from mlff_exp import tracking
@@ -162,9 +225,9 @@ class StagedSweeper(Sweeper):
         composed = self.loader.load_sweep_config(self.config, job.overrides)
         run_directory = directory / str(number)
         run_directory.mkdir(parents=True)
-        resolved = save_resolved(self.config_without_hydra(composed), run_directory)
+        save_resolved(self.config_without_hydra(composed), run_directory)
         failure = Failure("unavailable", job.unavailable or "")
-        result = RunResult(config=resolved, status="SKIPPED", failure=failure)
+        result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
         result.save(run_directory)
         if store is not None:
             tracking.log_run(store, run_directory, sweep_id)

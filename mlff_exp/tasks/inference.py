@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from ase import Atoms
-from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import Config, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, Prediction, check_finite, graph_breaks, make_engine
-from mlff_exp.environment import describe
+from mlff_exp.environment import Watch, describe
+from mlff_exp.kernels import launched
+from mlff_exp.kernels import write as write_kernels
 from mlff_exp.metrics import accuracy_vs_fp64
 from mlff_exp.plots import plot_latency
 from mlff_exp.result import RunResult, Timing
 from mlff_exp.tasks import setup
-from mlff_exp.timing import Candidate, mad_ms, measure, median_interval_ms, median_ms, p95_ms, ratio
+from mlff_exp.timing import (
+    Candidate,
+    Ratio,
+    controls,
+    judge_controls,
+    mad_ms,
+    measure,
+    median_interval_ms,
+    median_ms,
+    p95_ms,
+    ratio,
+    wall_median_ms,
+)
 
 N_GEOMETRIES = 8
 DISPLACEMENT_ANG = 0.05
@@ -37,12 +50,16 @@ SPEEDUPS = {
 
 def run(config: Config, directory: Path) -> RunResult:
     """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone."""
+    before = _allocated(torch.device(config.device))
     subject = setup.subject(config)
     atoms = setup.system(config, subject.checkpoint)
     batch = collate([atoms] * config.batch_size, subject.engine.cutoff, device=subject.device)
     engine = _Workload(subject.engine, batch, config.seed)
-    # Before the baselines exist, so that the peak is this engine's alone; the first call compiles.
-    first_call_s, peak_memory_mib = engine.first_call()
+    first_call_s = engine.first_call()
+    on_gpu, memory = subject.device.type == "cuda", {}
+    if on_gpu:
+        # Before the baselines exist, so that the peak is this engine's alone.
+        memory["peak_memory_mib"] = _peak_mib(engine, before) + _graph_pools_mib()
     after_first_call = engine.engine.compiled_graphs
 
     workloads, reference = {"engine": engine}, None
@@ -50,29 +67,51 @@ def run(config: Config, directory: Path) -> RunResult:
         reference = make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
         precision = cast(Precision, config.precision.name)
         require_correct(subject.engine, reference, engine.geometries[0], precision, config.seed)
-        workloads |= _baselines(config, subject.checkpoint, engine, atoms)
+        before = _allocated(subject.device)
+        workloads["eager_fp32"] = _eager(subject.checkpoint, engine.batch, config)
+        if on_gpu:
+            memory["memory_vs_baseline"] = memory["peak_memory_mib"] / _peak_mib(workloads["eager_fp32"], before)
+        same = subject.engine
+        if config.precision.name != "fp32":
+            same = setup.at_precision(config, subject.checkpoint, "fp32")
+        workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
+        single = collate([atoms], subject.engine.cutoff, device=subject.device)
+        workloads["eager_fp32_single"] = _eager(subject.checkpoint, single, config)
+
     full = (config.task.min_calls, config.task.min_time_s)
     tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
     candidates = {
         name: Candidate(workload.call, *(full if name == "engine" else tenth)) for name, workload in workloads.items()
     }
-    timing = measure(candidates, subject.device)
-    for name, workload in workloads.items():
-        workload.check_calls(timing[name])
+    candidates |= controls(Candidate(engine.call, *tenth))
+    watch = Watch(subject.device)
+    timing = measure(candidates, subject.device, between=watch.sample)
+    for workload in workloads.values():
+        workload.check_calls([timing[name] for name in candidates if candidates[name].call == workload.call])
     timing["engine"] = replace(timing["engine"], first_call_s=first_call_s)
+    control = judge_controls(timing, "engine")
 
     metrics = {
+        **memory,
         **_speed(timing["engine"], config.batch_size, batch.n_real_atoms),
         **_speedups(timing, config.batch_size),
+        **_with_interval("control_same", control.same),
+        **_with_interval("control_slower", control.slower),
         "first_call_s": first_call_s,
+        "compile_s": engine.engine.compile_s,
         "graph_count": float(engine.engine.compiled_graphs),
         "graph_breaks": float(graph_breaks()),
         "recompiles": float(engine.engine.compiled_graphs - after_first_call),
     }
     if reference is not None:
         metrics |= _accuracy(engine, reference)
-    if peak_memory_mib is not None:
-        metrics["peak_memory_mib"] = peak_memory_mib
+    artifacts = ["samples.npz", "latency.png"]
+    if on_gpu:
+        metrics["latency_wall_median_ms"] = wall_median_ms(timing["engine"])
+        found = launched(lambda: engine.call(0))
+        metrics["kernel_launches"] = float(sum(kernel.launches for kernel in found))
+        write_kernels(found, directory / "kernels.csv")
+        artifacts.append("kernels.csv")
     np.savez_compressed(
         directory / "samples.npz",
         allow_pickle=False,
@@ -83,23 +122,39 @@ def run(config: Config, directory: Path) -> RunResult:
         config={},
         metrics=metrics,
         timing=timing,
-        environment=describe(subject.device),
-        artifacts=("samples.npz", "latency.png"),
-        tags={**subject.tags, "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower()},
+        environment={**describe(subject.device), **watch.summary()},
+        artifacts=artifacts,
+        tags={
+            **subject.tags,
+            "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
+            "timing.trust": "; ".join(watch.faults() + control.faults) or "ok",
+        },
     )
 
 
-def _baselines(config: Config, loaded: Checkpoint, engine: _Workload, atoms: Atoms) -> dict[str, _Workload]:
-    """What the engine is compared with, all in IEEE FP32."""
-    device = engine.engine.device
-    eager = make_engine(loaded.model, "eager", "fp32", device)
-    same = engine.engine if config.precision.name == "fp32" else setup.at_precision(config, loaded, "fp32")
-    single = collate([atoms], eager.cutoff, device=device)
-    return {
-        "eager_fp32": _Workload(eager, engine.batch, config.seed),
-        "same_engine_fp32": _Workload(same, engine.batch, config.seed),
-        "eager_fp32_single": _Workload(eager, single, config.seed),
-    }
+def _eager(loaded: Checkpoint, batch: AtomicBatch, config: Config) -> _Workload:
+    return _Workload(make_engine(loaded.model, "eager", "fp32", batch.positions.device), batch, config.seed)
+
+
+def _allocated(device: torch.device) -> int:
+    """Bytes in use on a GPU now; 0 where there is none."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _peak_mib(workload: _Workload, before: int) -> float:
+    """MiB more than ``before`` at the peak of a call that compiles nothing any more."""
+    device = workload.engine.device
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    workload.call(0)
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def _graph_pools_mib() -> float:
+    """MiB that captured graphs keep for their replays, which ask the allocator for nothing."""
+    segments = [segment for segment in torch.cuda.memory_snapshot() if tuple(segment["segment_pool_id"]) != (0, 0)]
+    return float(sum(segment["total_size"] - segment["allocated_size"] for segment in segments)) / 2**20
 
 
 class _Workload:
@@ -112,37 +167,27 @@ class _Workload:
         moves = torch.randn(shape, generator=generator, dtype=torch.float64).to(batch.positions.device)
         self.geometries = [batch.with_positions(batch.positions + DISPLACEMENT_ANG * move) for move in moves]
         self.evaluated = 0
-        self.last: Tensor | None = None
 
     def call(self, number: int) -> Prediction:
         """Evaluate the geometry whose turn it is."""
         self.evaluated += 1
-        prediction = self.engine(self.geometries[number % N_GEOMETRIES])
-        self.last = prediction.energy
-        return prediction
+        return self.engine(self.geometries[number % N_GEOMETRIES])
 
-    def first_call(self) -> tuple[float, float | None]:
-        """Seconds of the first call, and peak memory in MiB on CUDA."""
-        cuda = self.engine.device.type == "cuda"
-        if cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
+    def first_call(self) -> float:
+        """Seconds of the first call; compiling and capturing included."""
         started = time.perf_counter()
         self.call(0)
-        if not cuda:
-            return time.perf_counter() - started, None
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
-        self.call(0)
-        return seconds, torch.cuda.max_memory_allocated() / 2**20
+        if self.engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
 
-    def check_calls(self, timing: Timing) -> None:
+    def check_calls(self, timings: Sequence[Timing]) -> None:
         """Assert that what was timed was evaluated: nothing came from a cache.
 
         Raises:
             RuntimeError: fewer evaluations than samples.
         """
-        samples = len(timing.values_ms) + len(timing.warmup_ms)
+        samples = sum(len(timing.values_ms) + len(timing.warmup_ms) for timing in timings)
         if self.evaluated < samples:
             raise RuntimeError(f"{samples} samples were taken of only {self.evaluated} evaluations")
 
@@ -170,14 +215,19 @@ def _speedups(timing: dict[str, Timing], batch_size: int) -> dict[str, float]:
             continue
         # Per structure: a single eager call does one, this engine does a batch.
         structures = batch_size if baseline == "eager_fp32_single" else 1
-        speedup = ratio(timing[baseline], engine)
-        metrics[metric] = structures * speedup.value
-        metrics[f"{metric}_ci_low"] = structures * speedup.ci_low
-        metrics[f"{metric}_ci_high"] = structures * speedup.ci_high
+        metrics |= _with_interval(metric, ratio(timing[baseline], engine), structures)
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1:
         saved_ms = median_ms(timing["eager_fp32"]) - median_ms(engine)
         metrics["break_even_calls"] = 1000 * engine.first_call_s / saved_ms
     return metrics
+
+
+def _with_interval(metric: str, ratio: Ratio, factor: float = 1) -> dict[str, float]:
+    return {
+        metric: factor * ratio.value,
+        f"{metric}_ci_low": factor * ratio.ci_low,
+        f"{metric}_ci_high": factor * ratio.ci_high,
+    }
 
 
 def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:

@@ -1,0 +1,226 @@
+"""What the plan promised and what we aim at, held against the finished runs of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mlff_exp.result import RunResult, label
+
+Results = Sequence[RunResult]
+# The plan's limits of what an optimisation may cost, in percent of the energy and of the root mean square force.
+MAX_ENERGY_ERROR_PERCENT, MAX_FORCE_ERROR_PERCENT = 0.1, 1.0
+LOW = ("fp16_autocast",)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number with its interval, if it has one, and the run that it comes from."""
+
+    value: float
+    low: float
+    high: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One promise: ``pick`` finds what was measured, None if nothing was."""
+
+    name: str
+    promised: str
+    limit: float
+    at_most: bool
+    pick: Callable[[Results], Measured | None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A promise and what became of it; ``held`` is None if it was not measured."""
+
+    line: Line
+    measured: Measured | None
+    held: bool | None
+
+
+def judge(results: Results, lines: Iterable[Line] | None = None) -> list[Judged]:
+    """Every line held against the results of one force field and system, the first of them.
+
+    With an interval, its unfavourable end counts.
+    """
+    judged = []
+    results = [result for result in results if _subject(result) == _subject(results[0])]
+    for line in PLAN if lines is None else lines:
+        measured = line.pick(results)
+        held = None
+        if measured is not None:
+            held = measured.high <= line.limit if line.at_most else measured.low >= line.limit
+        judged.append(Judged(line, measured, held))
+    return judged
+
+
+def validity(result: RunResult, results: Results) -> str:
+    """Whether a run's speedup is one: fast, accurate and, by the NVE runs among the results, stable."""
+    metrics = result.metrics
+    if "speedup_vs_baseline" not in metrics or (_choice(result, "engine") == "eager" and _precision(result) == "fp32"):
+        return ""
+    if metrics["speedup_vs_baseline_ci_low"] <= 1:
+        return "no: not faster"
+    if (
+        metrics["force_relative_rmse_vs_fp64_percent"] > MAX_FORCE_ERROR_PERCENT
+        or metrics["energy_relative_mae_vs_fp64_percent"] > MAX_ENERGY_ERROR_PERCENT
+    ):
+        return "no: inaccurate"
+    decisions = {
+        other.verdict.decision
+        for other in results
+        if other.verdict is not None and force_field(other) == force_field(result)
+    }
+    if not decisions:
+        return "stability not known"
+    return "no: unstable" if "NO-GO" in decisions else "yes"
+
+
+def force_field(result: RunResult) -> tuple[Any, ...]:
+    """What computes the forces: model, engine with its mode, and precision."""
+    model, engine = result.config["model"], result.config["engine"]
+    if model["name"] == "ase":
+        return (model["calculator"]["_target_"],)
+    return model["checkpoint"], engine["name"], engine.get("mode"), _precision(result)
+
+
+def _subject(result: RunResult) -> tuple[Any, ...]:
+    model = result.config["model"]
+    return model.get("checkpoint"), model.get("calculator"), result.config["system"]
+
+
+def _choice(result: RunResult, group: str) -> str:
+    return str(result.config[group]["name"])
+
+
+def _precision(result: RunResult) -> str:
+    return _choice(result, "precision")
+
+
+def _timed(results: Results, precisions: tuple[str, ...], batch_size: int | None) -> list[RunResult]:
+    """Finished timings of engines that are not eager."""
+    return [
+        result
+        for result in results
+        if _choice(result, "task") == "inference"
+        and "speedup_vs_baseline" in result.metrics
+        and _choice(result, "engine") != "eager"
+        and _precision(result) in precisions
+        and (batch_size is None or result.config["batch_size"] == batch_size)
+    ]
+
+
+def _best(
+    metric: str, precisions: tuple[str, ...], batch_size: int | None, results: Results, *, lowest: bool = False
+) -> Measured | None:
+    candidates = [result for result in _timed(results, precisions, batch_size) if metric in result.metrics]
+    if not candidates:
+        return None
+    found = (min if lowest else max)(candidates, key=lambda result: result.metrics[metric])
+    value = found.metrics[metric]
+    low, high = (found.metrics.get(f"{metric}_ci_{end}", value) for end in ("low", "high"))
+    return Measured(value, low, high, label(found.config))
+
+
+def _worst(metric: str, precisions: tuple[str, ...], results: Results) -> Measured | None:
+    candidates = [result for result in _timed(results, precisions, None) if metric in result.metrics]
+    if not candidates:
+        return None
+    found = max(candidates, key=lambda result: result.metrics[metric])
+    value = found.metrics[metric]
+    return Measured(value, value, value, label(found.config))
+
+
+def _memory(results: Results) -> Measured | None:
+    """Peak memory of FP16 as a change in percent of FP32's, same engine and batch, at the largest batch there is."""
+    pairs = []
+    for low in _timed(results, LOW, None):
+        for full in _timed(results, ("fp32",), low.config["batch_size"]):
+            if force_field(low)[:-1] == force_field(full)[:-1] and "peak_memory_mib" in low.metrics:
+                change = 100 * (low.metrics["peak_memory_mib"] / full.metrics["peak_memory_mib"] - 1)
+                pairs.append((low.config["batch_size"], -change, low))
+    if not pairs:
+        return None
+    _, saved, result = max(pairs, key=lambda pair: pair[:2])
+    return Measured(-saved, -saved, -saved, label(result.config))
+
+
+def _nve(metric: str, precisions: tuple[str, ...], results: Results) -> Measured | None:
+    """Of the first NVE run: that of the gate, where there is one."""
+    for result in results:
+        if result.verdict is not None and metric in result.metrics and _precision(result) in precisions:
+            value = result.metrics[metric]
+            low, high = (result.metrics.get(f"{metric}_ci_{end}", value) for end in ("low", "high"))
+            return Measured(value, low, high, label(result.config))
+    return None
+
+
+def _from_target(metric: str, target: float, results: Results) -> Measured | None:
+    found = _nve(metric, ("fp32",), results)
+    if found is None:
+        return None
+    away = abs(found.value - target)
+    return Measured(away, away, away, found.run)
+
+
+def _absolute(metric: str, results: Results) -> Measured | None:
+    found = _nve(metric, ("fp32",), results)
+    return None if found is None else Measured(abs(found.value), abs(found.value), abs(found.value), found.run)
+
+
+def _speed(name: str, promised: str, limit: float, metric: str, precisions: tuple[str, ...], batch: int) -> Line:
+    return Line(name, promised, limit, False, partial(_best, metric, precisions, batch))
+
+
+FP32 = ("fp32",)
+PLAN = (
+    _speed("compiled, single structure, against eager", "1.3–1.5×", 1.3, "speedup_vs_baseline", FP32, 1),
+    _speed("compiled, batch 16, against eager", "1.4–1.6×", 1.4, "speedup_vs_baseline", FP32, 16),
+    _speed("FP16 against FP32, same engine, single structure", "1.5–1.8×", 1.5, "speedup_vs_fp32", LOW, 1),
+    _speed("FP16 against FP32, same engine, batch 16", "1.8–2.0×", 1.8, "speedup_vs_fp32", LOW, 16),
+    Line("memory of FP16 against FP32, largest batch / %", "−30 to −50%", -30.0, True, _memory),
+    Line("energy MAE of FP16 / %", "< 0.1%", MAX_ENERGY_ERROR_PERCENT, True,
+         partial(_worst, "energy_relative_mae_vs_fp64_percent", LOW)),
+    Line("force RMSE of FP16 / %", "< 1%", MAX_FORCE_ERROR_PERCENT, True,
+         partial(_worst, "force_relative_rmse_vs_fp64_percent", LOW)),
+    _speed("compiled and FP16, single structure, against eager FP32", "2–3×", 2.0, "speedup_vs_baseline", LOW, 1),
+    _speed("the same in batches of 16, per structure, against single eager", "32–48×", 32.0,
+           "speedup_vs_single_eager", LOW, 16),
+    Line("NVE: drift of the total energy / %", "< 1%", 1.0, True, partial(_absolute, "energy_drift_percent")),
+    Line("NVE: fluctuation of the total energy / %", "< 0.5%", 0.5, True,
+         partial(_absolute, "energy_fluctuation_percent")),
+    Line("NVE: mean temperature, distance from 300 K / K", "≤ 20 K", 20.0, True,
+         partial(_from_target, "temperature_mean_k", 300.0)),
+    Line("NVE: largest change of a bond / Å", "no explosion", 0.5, True, partial(_absolute, "max_bond_change_ang")),
+)  # fmt: skip
+
+# For benzene and the shipped student on one H100.
+TARGETS = (
+    _speed("best FP32 engine, single structure, against eager", "≥ 30×", 30.0, "speedup_vs_baseline", FP32, 1),
+    _speed("best FP32 engine, batch 16, against eager", "≥ 25×", 25.0, "speedup_vs_baseline", FP32, 16),
+    Line("whole FP32 step, single structure / ms", "≤ 0.15 ms", 0.15, True,
+         partial(_best, "latency_median_ms", FP32, 1, lowest=True)),
+    Line("FP16, single structure / ms", "≤ 0.1 ms", 0.1, True,
+         partial(_best, "latency_median_ms", LOW, 1, lowest=True)),
+    Line("FP16, batch 16 / ms", "≤ 0.2 ms", 0.2, True, partial(_best, "latency_median_ms", LOW, 16, lowest=True)),
+    _speed("FP16 against FP32, same engine, batch 1,024", "≥ 2.0×", 2.0, "speedup_vs_fp32", LOW, 1024),
+    Line("memory of FP16 against FP32, largest batch / %", "≤ −50%", -50.0, True, _memory),
+    _speed("compiled and FP16, single structure, against eager FP32", "≥ 40×", 40.0, "speedup_vs_baseline", LOW, 1),
+    _speed("the same in batches of 16, per structure, against single eager", "≥ 600×", 600.0,
+           "speedup_vs_single_eager", LOW, 16),
+    Line("structures per second at the best batch", "≥ 500,000", 5e5, False,
+         partial(_best, "throughput_systems_per_s", (*FP32, *LOW), None)),
+    Line("energy MAE of FP16 / %", "≤ 0.01%", 0.01, True, partial(_worst, "energy_relative_mae_vs_fp64_percent", LOW)),
+    Line("energy MAE of FP16 / (meV/atom)", "≤ 0.1", 0.1, True,
+         partial(_worst, "energy_mae_vs_fp64_mev_per_atom", LOW)),
+    Line("force RMSE of FP16 / %", "≤ 0.2%", 0.2, True, partial(_worst, "force_relative_rmse_vs_fp64_percent", LOW)),
+    Line("NVE: slope of the energy / (meV/atom/ps)", "≤ 0.0065", 0.0065, True,
+         partial(_absolute, "energy_drift_mev_per_atom_per_ps")),
+)  # fmt: skip

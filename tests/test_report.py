@@ -1,0 +1,160 @@
+"""Tables, promises and figures from results that are made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlff_exp import report
+from mlff_exp.acceptance import PLAN, TARGETS, Line, judge, validity
+from mlff_exp.figures import figures
+from mlff_exp.result import Failure, RunResult, Timing, Verdict
+
+
+def config(task: str, engine: str, precision: str, batch_size: int, **more: Any) -> dict[str, Any]:
+    return {
+        "task": {"name": task, "replicas": 3, "systems": []},
+        "model": {"name": "student", "checkpoint": "student"},
+        "system": {"name": "benzene"},
+        "engine": {"name": engine},
+        "precision": {"name": precision},
+        "batch_size": batch_size,
+        **more,
+    }
+
+
+def interval(metric: str, value: float) -> dict[str, float]:
+    return {metric: value, f"{metric}_ci_low": 0.95 * value, f"{metric}_ci_high": 1.05 * value}
+
+
+def timed(engine: str, precision: str, batch_size: int, speedup: float, **metrics: float) -> RunResult:
+    latency = 10 / speedup
+    return RunResult(
+        config=config("inference", engine, precision, batch_size),
+        metrics={
+            "latency_median_ms": latency,
+            "throughput_systems_per_s": 1000 * batch_size / latency,
+            "atoms_per_s": 12000 * batch_size / latency,
+            "first_call_s": 20.0,
+            "break_even_calls": 2000.0,
+            "peak_memory_mib": 100.0 * (0.4 if precision == "fp16_autocast" else 1),
+            "energy_relative_mae_vs_fp64_percent": 1e-4,
+            "force_relative_rmse_vs_fp64_percent": 0.1 if precision == "fp16_autocast" else 1e-4,
+            "control_same": 1.0, "control_same_ci_low": 0.99, "control_same_ci_high": 1.01,
+            "control_slower": 1.05, "control_slower_ci_low": 1.04, "control_slower_ci_high": 1.06,
+            **interval("speedup_vs_baseline", speedup),
+            **interval("speedup_vs_fp32", 1.9 if precision == "fp16_autocast" else 1.0),
+            **interval("speedup_vs_single_eager", batch_size * speedup),
+            **metrics,
+        },
+        timing={"engine": Timing(tuple(np.linspace(0.9, 1.1, 50) * latency), (), 20.0, (50,))},
+        environment={"gpu": "H100", "packages": {"torch": "2.13.0"}},
+        tags={"timing.trust": "ok"},
+    )  # fmt: skip
+
+
+def moved(engine: str, precision: str, decision: Any, **metrics: float) -> RunResult:
+    return RunResult(
+        config=config("nve", engine, precision, 1),
+        metrics={
+            "energy_drift_percent": -0.001, "energy_fluctuation_percent": 0.01, "temperature_mean_k": 295.0,
+            "max_bond_change_ang": 0.2, **metrics,
+        },
+        verdict=Verdict(decision, "strict", (), ()),
+        environment={"gpu": "H100", "packages": {"torch": "2.13.0"}},
+    )  # fmt: skip
+
+
+SWEEP = [
+    moved("cuda_graph", "fp32", "GO"),
+    *(timed("eager", "fp32", size, 1.0) for size in (1, 16)),
+    *(timed("cuda_graph", "fp32", size, 40.0) for size in (1, 16)),
+    *(timed("cuda_graph", "fp16_autocast", size, 70.0) for size in (1, 16)),
+    moved("cuda_graph", "fp16_autocast", "NO-GO"),
+]
+
+
+def test_the_promises_of_the_plan_are_held_against_the_runs() -> None:
+    judged = {item.line.name: item for item in judge(SWEEP)}
+    assert len(judged) == len(PLAN)
+    assert all(item.held for item in judged.values())
+    single = judged["compiled, single structure, against eager"].measured
+    assert single is not None
+    assert (single.value, single.low, single.run) == (40, 38, "inference · benzene · cuda_graph · fp32 · B1")
+    memory = judged["memory of FP16 against FP32, largest batch / %"].measured
+    assert memory is not None
+    assert memory.value == pytest.approx(-60)
+    warm = judged["NVE: mean temperature, distance from 300 K / K"].measured
+    assert warm is not None
+    assert warm.value == 5
+
+
+@pytest.mark.parametrize("line", [*PLAN, *TARGETS], ids=lambda line: line.name)
+def test_no_promise_is_held_by_runs_that_were_not_made(line: Line) -> None:
+    (judged,) = judge([timed("eager", "fp32", 1, 1.0)], [line])
+    assert judged.measured is None
+    assert judged.held is None
+
+
+def test_the_unfavourable_end_of_the_interval_counts() -> None:
+    (line,) = (line for line in PLAN if line.name == "compiled, single structure, against eager")
+    assert [judge([timed("compile", "fp32", 1, value)], [line])[0].held for value in (1.3, 1.37)] == [False, True]
+
+
+def test_other_systems_and_force_fields_do_not_count() -> None:
+    other = timed("cuda_graph", "fp32", 1, 400.0)
+    other = replace(other, config={**other.config, "system": {"name": "water"}})
+    best = judge([*SWEEP, other])[0].measured
+    assert best is not None
+    assert best.value == 40
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (timed("eager", "fp32", 1, 1.0), ""),
+        (timed("cuda_graph", "fp32", 1, 40.0), "yes"),
+        (timed("cuda_graph", "fp16_autocast", 1, 70.0), "no: unstable"),
+        (timed("cuda_graph", "tf32", 1, 70.0), "stability not known"),
+        (timed("cuda_graph", "fp32", 1, 1.02), "no: not faster"),
+        (timed("cuda_graph", "fp32", 1, 40.0, force_relative_rmse_vs_fp64_percent=2.0), "no: inaccurate"),
+    ],
+)
+def test_a_valid_speedup_is_fast_accurate_and_stable(result: RunResult, expected: str) -> None:
+    assert validity(result, SWEEP) == expected
+
+
+def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = replace(SWEEP[3], environment={"gpu": "A100", "packages": {"torch": "2.13.0"}})
+    shaken = replace(SWEEP[4], tags={"timing.trust": "other processes used 1.0 cores"})
+    failure = Failure("out_of_memory", "CUDA out of memory")
+    failed = RunResult(config=config("inference", "compile", "fp32", 4096), status="FAILED", failure=failure)
+    for number, result in enumerate([*SWEEP, elsewhere, shaken, failed]):
+        (tmp_path / str(number)).mkdir()
+        result.save(tmp_path / str(number))
+    (tmp_path / "3.attempt0").mkdir()
+    failed.save(tmp_path / "3.attempt0")
+    written = report.write(tmp_path, "a sweep")
+    assert written.trust == "inference · benzene · cuda_graph · fp32 · B16: other processes used 1.0 cores"
+    page, text = written.page.read_text(), (tmp_path / "report.md").read_text()
+    for words in (
+        "out_of_memory: CUDA out of memory",
+        "40.00× [38.00, 42.00]",
+        "not to be compared: inference · benzene · cuda_graph · fp32 · B1 ran elsewhere than the first, with another g",
+        "control: an engine and 5% planted, worst of 8",
+        "compiled, single structure, against eager",
+    ):
+        assert words in text
+        assert words in page
+    assert page.count("<img") == len(figures(SWEEP)) == 7
+    assert "http" not in page
+    assert page.count("CUDA out of memory") == 1, "an attempt that was put aside is shown"
+    assert "a sweep" in capsys.readouterr().out
+
+
+def test_figures_of_nothing_are_none() -> None:
+    assert figures([moved("eager", "fp32", "GO")]) == {}
