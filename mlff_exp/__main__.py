@@ -15,9 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
-from mlff_exp.config import ConfigError
+from mlff_exp.config import Config, ConfigError
 from mlff_exp.outcome import EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import row
+from mlff_exp.result import RESULT_FILE
+from mlff_exp.tracking import Store
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
@@ -32,23 +34,44 @@ def run(composed: DictConfig) -> Outcome:
     directory = Path(job.runtime.output_dir)
     config = schema.parse(composed)
     schema.refuse_ignored(config, job.overrides.task)
+    config = config.on_this_machine()
     single = job.mode is RunMode.RUN
-    store = tracking.connect(config.tracking) if single or config.sweep.id is not None else None
+    store = _store(config, single)
 
     resolved = schema.save_resolved(composed, directory)
     resume = getattr(config.task, "resume", None)
     if resume is not None:
         config.task.resume = str(tracking.directory_of(store, "task.resume", resume))
     live = None if store is None else tracking.Live(store, directory, resolved, config.sweep.id)
-    result = worker.run_task(config.on_this_machine(), resolved, directory, live)
-    if store is not None and live is not None:
-        tracking.log_run(store, directory, config.sweep.id, live.run_id)
+    try:
+        result = worker.run_task(config, resolved, directory, live)
+    finally:
+        # An interrupted run has a result as well.
+        if store is not None and (directory / RESULT_FILE).is_file():
+            tracking.record(store, directory, config.sweep.id)
     outcome = Outcome.of(result, directory)
     if single:
         print("  ".join(cell for cell in row(result).cells if cell))
         print(outcome.summary(config.tracking))
         raise SystemExit(EXIT_REFUSED if outcome.refused else exit_code([outcome]))
     return outcome
+
+
+def _store(config: Config, single: bool) -> Store | None:
+    """Where to record a run while it goes on.
+
+    Raises:
+        ConfigError: there is no such place, which ends a single run before any work; one of a sweep goes on without.
+    """
+    if not single and config.sweep.id is None:
+        return None
+    try:
+        return tracking.connect(config.tracking)
+    except ConfigError as error:
+        if single:
+            raise
+        print(f"mlff-exp: not in MLflow yet: {error}\nmlff-exp: later: mlff-exp-sync", file=sys.stderr)
+        return None
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ MOLECULES = {
 }
 
 
+SECRET_KEY = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
+SECRET_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
@@ -442,6 +444,7 @@ class Sweep:
         resume: directory or MLflow run id of a sweep that did not finish; only what is missing runs.
         budget_s: start no more runs after so many seconds; the rest is left to `resume`.
         id: of the parent run; set by the sweeper.
+        gate_decision: whether the weights have passed the gate; set by the sweeper where that is asked.
     """
 
     name: str = "sweep"
@@ -450,8 +453,12 @@ class Sweep:
     resume: str | None = None
     budget_s: float | None = None
     id: str | None = None
+    gate_decision: str = "no_verdict"
 
     def __post_init__(self) -> None:
+        # It becomes part of a directory's name.
+        if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", self.name):
+            raise ConfigError(f"sweep.name={self.name!r} must be made of letters, digits, '.', '_' and '-'")
         if self.budget_s is not None:
             positive("sweep.budget_s", self.budget_s)
 
@@ -468,6 +475,7 @@ class Config:
     gate: Gate = field(default_factory=Gate)
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
+    gate_required: bool = False
     batch_size: int = 1
     device: str = "auto"
     seed: int = 0
@@ -571,12 +579,11 @@ def _is_cuda(device: str) -> bool:
 
 def resolved(composed: DictConfig) -> dict[str, Any]:
     """The configuration of one run as plain values."""
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
+    values: dict[str, Any] = masked(OmegaConf.to_container(composed, resolve=True))
     # The plan of the whole experiment belongs to the sweep, not to each of its runs.
     for key in ("stages", "parameters", "resume", "budget_s"):
         values["sweep"].pop(key)
-    return values  # type: ignore[return-value]
+    return values
 
 
 def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
@@ -584,6 +591,19 @@ def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
     values = resolved(composed)
     OmegaConf.save(OmegaConf.create(values), directory / "config.yaml")
     return values
+
+
+def masked(value: Any, key: str = "") -> Any:
+    """The same values, with passwords and tokens replaced by stars: what is recorded is read by many."""
+    if isinstance(value, Mapping):
+        return {name: masked(below, name) for name, below in value.items()}
+    if isinstance(value, list):
+        return [masked(below, key) for below in value]
+    if isinstance(value, str):
+        if SECRET_KEY.search(key):
+            return "***"
+        return SECRET_IN_URI.sub(r"\1***@", value)
+    return value
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

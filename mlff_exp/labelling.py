@@ -15,11 +15,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed
+from ase.calculators.calculator import CalculationFailed, Calculator
 from tqdm import tqdm
 
 from mlff_exp import sampling
@@ -182,7 +182,7 @@ def label(name: str, origin: Origin, atoms: Atoms, failures: Counter[str]) -> Fr
     return None
 
 
-def teacher_calculator(guess: Literal["sad", "eeq"] = "sad") -> Any:
+def teacher_calculator(guess: Literal["sad", "eeq"] = "sad") -> Calculator:
     """The teacher as an ASE calculator, starting from one of tblite's two guesses of the charges.
 
     Accuracy 0.1 instead of tblite's default 1.0: the default is too loose to conserve energy in MD.

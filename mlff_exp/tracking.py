@@ -1,9 +1,11 @@
-"""The only file that writes to MLflow: finished run directories become MLflow runs."""
+"""What MLflow is told: runs while they go on, finished run directories, the parents of sweeps, and verdicts."""
 
 from __future__ import annotations
 
-import argparse
+import hashlib
+import json
 import os
+import platform
 import sqlite3
 import sys
 import time
@@ -16,17 +18,25 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mlff_exp.config import ConfigError, Tracking, flatten
-from mlff_exp.result import RESULT_FILE, Progress, RunResult, label
+from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, RunResult, label
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # Written into a run's directory once its MLflow run is complete, so that it is uploaded once.
 UPLOADED_FILE = "mlflow_run_id"
-DIRECTORY_TAG = "directory"
+# Until then: the MLflow run that was opened for it, and how much of its progress is there.
+OPENED_FILE = "mlflow_opened.json"
 CONFIG_FILE = "config.yaml"
+DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "heartbeat"
+HEARTBEAT_EVERY_S = 30.0
+# A run on another machine that has been silent for so long has ended.
+SILENT_S = 3600.0
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
+INPUT_ATTEMPTS = 4
+MAX_PARAM, MAX_TAG = 6000, 5000
 
 
 @dataclass(frozen=True)
@@ -40,20 +50,31 @@ class Store:
 def connect(tracking: Tracking) -> Store | None:
     """Open the store, making it on first use; None for ``tracking=offline``, which imports no MLflow.
 
+    Runs in it that ended without a word are closed.
+
     Raises:
-        ConfigError: ``tracking=server`` without MLFLOW_TRACKING_URI.
+        ConfigError: ``tracking=server`` without MLFLOW_TRACKING_URI, or a server that does not answer.
     """
     if tracking.name == "offline":
         return None
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     if tracking.name == "server":
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
             raise ConfigError("tracking=server needs the environment variable MLFLOW_TRACKING_URI")
+        # Few tries: somebody is waiting for the first run to start.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         client = MlflowClient(tracking_uri=uri)
-        return Store(client, _experiment(client, tracking.experiment, None))
+        try:
+            store = Store(client, _experiment(client, tracking.experiment, None))
+        except MlflowException as error:
+            raise ConfigError(f"tracking=server: no answer from the server at MLFLOW_TRACKING_URI: {error}") from error
+        _reap(store)
+        return store
 
     directory = Path(tracking.directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -63,59 +84,59 @@ def connect(tracking: Tracking) -> Store | None:
         fresh = not database.exists()
         client = MlflowClient(tracking_uri=f"sqlite:///{database}")
         # An absolute artifact location, or artifacts would follow whoever created the experiment.
-        experiment_id = _experiment(client, tracking.experiment, (directory / "artifacts").as_uri())
+        store = Store(client, _experiment(client, tracking.experiment, (directory / "artifacts").as_uri()))
         if fresh:
             with sqlite3.connect(database) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-    return Store(client, experiment_id)
+        _reap(store)
+    return store
 
 
 class Live:
-    """Follows a run that is going on: what it writes as its progress appears in MLflow as it comes."""
+    """A run that is going on: in MLflow from its start, with a heartbeat, and with its progress as it comes.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the store can't be reached at the start.
+    """
 
     def __init__(self, store: Store, directory: Path, config: Mapping[str, Any], parent_id: str | None = None) -> None:
-        self._store, self._config, self._parent_id = store, config, parent_id
-        self._progress, self._position = Progress(directory), 0
-        self.run_id: str | None = None
+        self._store, self._directory, self._position = store, directory, 0
+        self._progress, self._beat = Progress(directory), time.monotonic()
+        self.run_id = _open_run(store, config, _alive(directory), parent_id)
+        self._note()
 
     def __call__(self) -> None:
-        """Log what is new; the run appears with its first progress.
+        """Log what is new.
 
         A store that can't be reached just now is tried again the next time: no run is ended for it.
         """
-        from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
         records, position = self._progress.read(self._position)
-        if not records:
-            return
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for step, values in records for name, value in values.items()]
         try:
-            if self.run_id is None:
-                self.run_id = _create_run(self._store, self._config, {}, self._parent_id)
-            for start in range(0, len(metrics), METRICS_PER_CALL):
-                self._store.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+            if time.monotonic() - self._beat >= HEARTBEAT_EVERY_S:
+                self._store.client.set_tag(self.run_id, HEARTBEAT_TAG, str(time.time()))
+                self._beat = time.monotonic()
+            if records:
+                _log_points(self._store.client, self.run_id, records)
         except MlflowException as error:
             print(f"mlff-exp: progress not in MLflow yet: {error}", file=sys.stderr)
         else:
-            self._position = position
+            if records:
+                self._position = position
+                self._note()
+
+    def _note(self) -> None:
+        _note_opened(self._directory, self.run_id, self._position)
 
 
-def _create_run(store: Store, config: Mapping[str, Any], tags: Mapping[str, str], parent_id: str | None) -> str:
-    parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
-    run = store.client.create_run(store.experiment_id, run_name=label(config), tags={**tags, **parent})
-    return str(run.info.run_id)
-
-
-def log_run(store: Store, directory: Path, parent_id: str | None = None, live_id: str | None = None) -> str:
+def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
     """Upload a finished run's directory, once; returns the id of its MLflow run.
 
     Args:
         store: where to.
         directory: of the run.
         parent_id: of its sweep.
-        live_id: of its MLflow run, if it was followed by `Live`, which has its series then.
 
     Raises:
         ValueError: the directory holds no valid result.
@@ -125,31 +146,74 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None, live_id
         return marker.read_text().strip()
     result = RunResult.load(directory)
     client = store.client
+    run_id, position = _opened(store, directory)
+    if run_id is None:
+        run_id = _open_run(store, result.config, {}, parent_id)
+        # Should this be interrupted, the next attempt completes the same run.
+        _note_opened(directory, run_id, 0)
     tags = {
         "mlflow.note.content": _note(result),
         "status": result.status,
         DIRECTORY_TAG: str(directory.resolve()),
         **_tags(result),
     }
-    if live_id is None:
-        run_id = _create_run(store, result.config, tags, parent_id)
-    else:
-        run_id = live_id
-        for name, value in tags.items():
-            client.set_tag(run_id, name, value)
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)
     _log_params(client, run_id, result.config)
-    _log_metrics(client, run_id, result, with_series=live_id is None)
+    _log_metrics(client, run_id, result, directory, position)
+    _log_inputs(store, run_id, result)
     for name in (RESULT_FILE, CONFIG_FILE, *result.artifacts):
         if (directory / name).is_file():
             client.log_artifact(run_id, str(directory / name))
     client.set_terminated(run_id, status="KILLED" if result.status == "SKIPPED" else result.status)
     marker.write_text(run_id)
+    (directory / OPENED_FILE).unlink(missing_ok=True)
     return run_id
 
 
+def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
+    """`log_run` for a result that must not be lost with its server: it stays on disk, and a message says what to do."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        log_run(store, directory, parent_id)
+    except MlflowException as error:
+        print(f"mlff-exp: not in MLflow yet: {error}\nmlff-exp: later: mlff-exp-sync {directory}", file=sys.stderr)
+
+
 def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
-    """Put a word on a run."""
-    store.client.set_tag(run_id, name, value[:5000])
+    """Put a word on a run; a store that can't be reached just now is told of in a message."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.set_tag(run_id, name, value[:MAX_TAG])
+    except MlflowException as error:
+        print(f"mlff-exp: not in MLflow: {name}={value}: {error}", file=sys.stderr)
+
+
+def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> bool:
+    """Whether these weights have passed a gate in FP32.
+
+    Args:
+        store: to look in, or None to look at what runs left on disk.
+        weights: their hash.
+        gate: its name.
+        outputs: where runs leave their directories.
+    """
+    if store is None:
+        results = (RunResult.load(path.parent) for path in outputs.rglob(RESULT_FILE))
+        return any(
+            result.verdict is not None
+            and (result.verdict.decision, result.verdict.gate) == ("GO", gate)
+            and result.tags.get("checkpoint.sha256") == weights
+            and result.config["precision"]["name"] == "fp32"
+            for result in results
+        )
+    wanted = (
+        f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{weights}' "
+        f"and params.`gate.name` = '{gate}' and params.`precision.name` = 'fp32'"
+    )
+    return bool(store.client.search_runs([store.experiment_id], wanted, max_results=1))
 
 
 def directory_of(store: Store | None, key: str, run: str) -> Path:
@@ -187,12 +251,16 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
     if store is None:
         yield None
         return
+    from mlflow.exceptions import MlflowException
+
     client, marker = store.client, directory / UPLOADED_FILE
     if marker.is_file():
         run_id = marker.read_text().strip()
         client.update_run(run_id, status="RUNNING")
+        for tag, value in _alive(directory).items():
+            client.set_tag(run_id, tag, value)
     else:
-        tags = {"sweep": name, DIRECTORY_TAG: str(directory.resolve())}
+        tags = {"sweep": name, **_alive(directory)}
         run_id = str(client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
         marker.write_text(run_id)
     status = "FAILED"
@@ -203,51 +271,93 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
         status = "KILLED"
         raise
     finally:
-        for path in sorted(directory.glob("report*")):
-            client.log_artifact(run_id, str(path))
-        client.set_terminated(run_id, status=status)
+        try:
+            for path in sorted(directory.glob("report*")):
+                client.log_artifact(run_id, str(path))
+            table = directory / "report.md"
+            if table.is_file():
+                client.set_tag(run_id, "mlflow.note.content", table.read_text()[:MAX_TAG])
+            client.set_terminated(run_id, status=status)
+        except MlflowException as error:
+            message = f"not in MLflow yet: the end of this sweep: {error}\nmlff-exp: later: mlff-exp-sync {directory}"
+            print(f"mlff-exp: {message}", file=sys.stderr)
 
 
-def sync(root: Path, tracking: Tracking) -> list[str]:
-    """Upload every finished run below ``root`` that was not uploaded yet; returns the new run ids.
+def _alive(directory: Path) -> dict[str, str]:
+    """By which a run is found dead later on."""
+    return {
+        DIRECTORY_TAG: str(directory.resolve()),
+        PID_TAG: str(os.getpid()),
+        HOST_TAG: platform.node(),
+        HEARTBEAT_TAG: str(time.time()),
+    }
 
-    Jobs of one sweep directory become children of one parent run.
-    """
-    store = connect(tracking)
-    assert store is not None, "sync needs a store to upload to"
-    uploaded = []
-    parents: dict[Path, str | None] = {}
-    for path in sorted(root.rglob(RESULT_FILE)):
-        directory = path.parent
-        if (directory / UPLOADED_FILE).is_file():
+
+def _reap(store: Store) -> None:
+    """Close runs whose process is gone; one that had finished by then, but was not uploaded, is uploaded."""
+    for run in store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
+        if _is_alive(run):
             continue
-        sweep_directory = directory.parent
-        parent_id = None
-        if (sweep_directory / "multirun.yaml").is_file():
-            if sweep_directory not in parents:
-                with sweep(store, sweep_directory.name, sweep_directory) as parents[sweep_directory]:
-                    pass  # its reports go with it
-            parent_id = parents[sweep_directory]
-        uploaded.append(log_run(store, directory, parent_id))
-    return uploaded
+        directory = Path(run.data.tags.get(DIRECTORY_TAG, ""))
+        if _opened_id(directory) == run.info.run_id and (directory / RESULT_FILE).is_file():
+            log_run(store, directory)
+            continue
+        for name, value in (
+            ("status", "KILLED"),
+            ("failure.kind", "killed"),
+            ("failure.message", "the process ended without a word"),
+        ):
+            store.client.set_tag(run.info.run_id, name, value)
+        store.client.set_terminated(run.info.run_id, status="KILLED")
 
 
-def sync_main() -> None:
-    """Command line of ``mlff-exp-sync``."""
-    parser = argparse.ArgumentParser(
-        prog="mlff-exp-sync", description="Upload runs made with tracking=offline to MLflow, each once."
-    )
-    parser.add_argument("directory", type=Path, help="a run's or sweep's directory, or any directory above them")
-    parser.add_argument("--tracking", choices=("local", "server"), default="local", help="where to (default: local)")
-    parser.add_argument("--mlruns", default="mlruns", help="directory of the local store (default: mlruns)")
-    arguments = parser.parse_args()
-    if not arguments.directory.is_dir():
-        parser.error(f"{arguments.directory} is not a directory")
+def _is_alive(run: Run) -> bool:
+    tags = run.data.tags
+    if HEARTBEAT_TAG not in tags:
+        return True  # not one of ours
+    if tags.get(HOST_TAG) != platform.node():
+        return "sweep" in tags or time.time() - float(tags[HEARTBEAT_TAG]) < SILENT_S
     try:
-        uploaded = sync(arguments.directory, Tracking(name=arguments.tracking, directory=arguments.mlruns))
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"mlff-exp-sync: {error}")
-    print(f"{len(uploaded)} runs uploaded")
+        os.kill(int(tags[PID_TAG]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _open_run(store: Store, config: Mapping[str, Any], tags: Mapping[str, str], parent_id: str | None) -> str:
+    parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
+    run = store.client.create_run(store.experiment_id, run_name=label(config), tags={**tags, **parent})
+    return str(run.info.run_id)
+
+
+def _opened(store: Store, directory: Path) -> tuple[str | None, int]:
+    """The MLflow run that was opened for a directory, if it is in this store, and how much progress it has."""
+    from mlflow.exceptions import MlflowException
+
+    run_id = _opened_id(directory)
+    if run_id is None:
+        return None, 0
+    try:
+        store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None, 0
+        raise
+    return run_id, int(json.loads((directory / OPENED_FILE).read_text())["position"])
+
+
+def _note_opened(directory: Path, run_id: str, position: int) -> None:
+    path = directory / OPENED_FILE
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"run_id": run_id, "position": position}))
+    partial.replace(path)
+
+
+def _opened_id(directory: Path) -> str | None:
+    path = directory / OPENED_FILE
+    return str(json.loads(path.read_text())["run_id"]) if path.is_file() else None
 
 
 def _experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
@@ -260,31 +370,91 @@ def _experiment(client: MlflowClient, name: str, artifact_location: str | None) 
 def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    # MLflow refuses longer ones.
-    params = [Param(key, value[:6000]) for key, value in flatten(config).items()]
+    params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(config).items()]
     for start in range(0, len(params), PARAMS_PER_CALL):
         client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
 
 
-def _log_metrics(client: MlflowClient, run_id: str, result: RunResult, *, with_series: bool) -> None:
+def _log_metrics(client: MlflowClient, run_id: str, result: RunResult, directory: Path, position: int) -> None:
+    """Metrics, and the series: what is missing of the progress that the run wrote, or what it returned."""
+    if (directory / PROGRESS_FILE).is_file():
+        records, _ = Progress(directory).read(position)
+    else:
+        records = [(step, {name: value}) for name, points in result.series.items() for step, value in points]
+    _log_points(client, run_id, [(0, dict(result.metrics)), *records])
+
+
+def _log_points(client: MlflowClient, run_id: str, records: list[tuple[int, dict[str, float]]]) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in result.metrics.items()]
-    for name, points in result.series.items() if with_series else ():
-        metrics += [Metric(name, value, now, step) for step, value in points]
+    metrics = [Metric(name, value, now, step) for step, values in records for name, value in values.items()]
     for start in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
 
 
+def _log_inputs(store: Store, run_id: str, result: RunResult) -> None:
+    """What was measured on: the labelled set or the system as a dataset, the weights as a logged model.
+
+    The model carries the verdicts on its weights, by gate, system and precision.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+    from mlflow.exceptions import MlflowException
+
+    config, weights = result.config, result.tags.get("checkpoint.sha256")
+    if result.failure is not None or config["task"]["name"] == "distill":
+        return
+    if config["task"]["name"] == "accuracy":
+        name, source = config["task"]["dataset"], {"sha256": result.tags.get("dataset.sha256", "")}
+    else:
+        name, source = ", ".join(config["task"].get("systems") or [config["system"]["name"]]), config["system"]
+    text = json.dumps(source, sort_keys=True)
+    digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
+    dataset = Dataset(name=name, digest=digest, source_type="mlff_exp", source=text)
+    models = []
+    if weights is not None:
+        model_id = _logged_model(store, weights, config["model"])
+        models.append(LoggedModelInput(model_id))
+        if result.verdict is not None:
+            where = f"verdict.{result.verdict.gate}.{name.replace(', ', '+')}.{config['precision']['name']}"
+            store.client.set_logged_model_tags(model_id, {where: result.verdict.decision})
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", config["task"]["name"])])]
+    for attempt in range(INPUT_ATTEMPTS):
+        try:
+            store.client.log_inputs(run_id, inputs, models)
+        except MlflowException:
+            # MLflow looks for the dataset and then makes it; another process may have been quicker.
+            if attempt == INPUT_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _logged_model(store: Store, weights: str, model: Mapping[str, Any]) -> str:
+    """The id of the logged model with these weights; made on first sight."""
+    name = f"{Path(model['checkpoint']).stem}-{weights[:12]}"
+    found = store.client.search_logged_models([store.experiment_id], filter_string=f"name = '{name}'")
+    if found:
+        # The oldest, should two processes have made one at the same moment.
+        return str(min(found, key=lambda model: model.creation_timestamp).model_id)
+    made = store.client.create_logged_model(
+        store.experiment_id, name=name, tags={"checkpoint.sha256": weights}, model_type="force field"
+    )
+    store.client.finalize_logged_model(made.model_id, "READY")
+    return str(made.model_id)
+
+
 def _tags(result: RunResult) -> dict[str, str]:
-    tags = {"task": str(result.config["task"]["name"]), **result.tags}
+    task = str(result.config["task"]["name"])
+    tags = {"task": task, **result.tags}
+    if task in ("inference", "accuracy"):
+        tags["gate.decision"] = result.config["sweep"]["gate_decision"]
     if result.verdict is not None:
         tags["verdict"] = result.verdict.decision
         tags["verdict.reasons"] = "; ".join(result.verdict.reasons)
     if result.failure is not None:
         tags["failure.kind"] = result.failure.kind
-        tags["failure.message"] = result.failure.message[:5000]
+        tags["failure.message"] = result.failure.message[:MAX_TAG]
     if "git_commit" in result.environment:
         tags["mlflow.source.git.commit"] = result.environment["git_commit"]
         tags["git.dirty"] = str(bool(result.environment["git_diff"])).lower()

@@ -105,6 +105,7 @@ def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ba
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
     # A session of its own, so that stopping it also stops the compiler processes it started.
     os.setsid()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with tempfile.TemporaryDirectory() as cold_cache:
         if config.cold_compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
@@ -115,6 +116,13 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
         except Exception as error:
             (directory / TRACEBACK_FILE).write_text(traceback.format_exc())
             _record(directory, resolved, "FAILED", Failure(_kind(error), str(error)))
+
+
+def _end_with(parent: int) -> None:
+    """End this session once the process that started it is gone: nobody would ever record what it finds."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_EVERY_S)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _task(config: Config, directory: Path) -> RunResult:

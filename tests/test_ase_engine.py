@@ -56,7 +56,7 @@ def test_a_calculator_is_timed_alone(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     (result,) = results(tmp_path)
     assert finished.stdout.startswith("inference · water · ase/EMT · B2")
-    assert set(result.timing) == {"engine"}
+    assert set(result.timing) == {"engine", "control_same", "control_slower"}
     assert result.tags["engine.ran"] == "ase/EMT"
     assert result.metrics["latency_median_ms"] > 0
     assert not [name for name in result.metrics if "vs_fp64" in name or "speedup" in name]
@@ -67,7 +67,7 @@ def test_a_calculator_is_timed_alone(tmp_path: Path) -> None:
     [
         (["engine=eager"], 2, "engine=eager: model=ase runs as it is and takes no engine and no precision"),
         (["precision=fp32,fp64", "-m"], 2, "precision=fp32: model=ase runs as it is"),
-        (["model.calculator._target_=ase.nowhere.Calculator"], 2, "model.calculator: "),
+        (["model.calculator._target_=ase.nowhere.Calculator"], 2, "model.calculator._target_=ase.nowhere.Calculator: "),
     ],
 )
 def test_what_a_calculator_cannot_do_is_refused(tmp_path: Path, overrides: list[str], code: int, message: str) -> None:
@@ -78,7 +78,7 @@ def test_what_a_calculator_cannot_do_is_refused(tmp_path: Path, overrides: list[
 
 @pytest.mark.slow
 def test_the_teacher_goes_through_the_gate(tmp_path: Path) -> None:
-    nve = [word for word in NVE if not word.startswith("engine=")]
+    nve = [word for word in NVE if not word.startswith(("engine=", "model."))]
     finished = mlff_exp(tmp_path, *nve, "model=ase", "system=benzene", "tracking=offline")
     (result,) = results(tmp_path)
     assert result.status == "FINISHED", finished.stderr

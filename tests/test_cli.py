@@ -27,6 +27,7 @@ NVE = [
     "task=nve",
     "engine=eager",
     "device=cpu",
+    "model.checkpoint=student_small",
     "task.duration_ps=0.1",
     "task.settle_ps=0.05",
     "task.probe_ps=0.1",
@@ -137,7 +138,7 @@ def test_a_sweep_makes_children_of_one_parent_and_goes_on_after_a_failure(tmp_pa
 def test_offline_writes_no_store_and_sync_uploads_later(tmp_path: Path) -> None:
     assert mlff_exp(tmp_path, "-m", *INFERENCE, "seed=0,1", "tracking=offline").returncode == 0
     assert not (tmp_path / "mlruns").exists()
-    command = [sys.executable, "-c", "from mlff_exp.tracking import sync_main; sync_main()", "outputs"]
+    command = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main()", "outputs"]
     first, second = (
         subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120) for _ in range(2)
     )
@@ -210,15 +211,15 @@ def test_stages_skip_what_cannot_run_and_stop_at_a_gate(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_that_did_not_end_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(b"not a checkpoint")
-    words = ["-m", *INFERENCE, "model.checkpoint=student_small,mine", "batch_size=1,2"]
+    words = ["-m", *INFERENCE, "model.checkpoint=student_small,mine"]
     first = mlff_exp(tmp_path, *words, "sweep.budget_s=0.001")
     assert first.returncode == 4, first.stderr
     (directory,) = tmp_path.glob("outputs/*/*")
-    assert f"4 runs are left; to go on: sweep.resume={directory}" in first.stdout
+    assert f"2 runs are left; to go on: sweep.resume={directory}" in first.stdout
     failed = mlff_exp(tmp_path, *words, f"sweep.resume={directory}")
     assert failed.returncode == 1, failed.stderr
-    times = {path: path.stat().st_mtime_ns for path in directory.glob("[01]/result.json")}
-    assert len(times) == 2
+    times = {path: path.stat().st_mtime_ns for path in directory.glob("0/result.json")}
+    assert len(times) == 1
 
     (tmp_path / "mine").write_bytes((ROOT / "mlff_exp" / "checkpoints" / "student_small.safetensors").read_bytes())
     from mlflow import MlflowClient
@@ -228,15 +229,41 @@ def test_a_sweep_that_did_not_end_goes_on_with_what_is_missing(tmp_path: Path) -
     resumed = mlff_exp(tmp_path, *words, f"sweep.resume={parent}")
     assert resumed.returncode == 0, resumed.stderr
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert [RunResult.load(directory / str(number)).status for number in range(4)] == ["FINISHED"] * 4
-    assert (directory / "report.md").read_text().count("FINISHED") == 4
+    assert [RunResult.load(directory / str(number)).status for number in range(2)] == ["FINISHED"] * 2
+    assert (directory / "report.md").read_text().count("FINISHED") == 2
     runs = client.search_runs(["1"])
-    assert sorted(run.info.status for run in runs) == ["FAILED"] * 2 + ["FINISHED"] * 5
+    assert sorted(run.info.status for run in runs) == ["FAILED"] + ["FINISHED"] * 3
     assert {run.data.tags["mlflow.parentRunId"] for run in runs if run.info.run_id != parent} == {parent}
 
     other = mlff_exp(tmp_path, *words, "seed=7", f"sweep.resume={parent}")
     assert other.returncode == 2
     assert "run 0 was another one: seed: 0 → 7" in other.stderr
+
+
+def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None:
+    finished = mlff_exp(tmp_path, "experiment=batch_scaling", "device=cpu", "tracking=offline")
+    assert finished.returncode == 2
+    assert "batch_scaling wants a GO of gate=strict for student (" in finished.stderr
+    assert "run experiment=nve_gate first, or say gate=off" in finished.stderr
+    assert results(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_go_opens_the_experiment_and_is_written_on_its_runs(tmp_path: Path) -> None:
+    limits = ["gate.criteria={energy_drift_percent: {max: 1}}"]
+    assert mlff_exp(tmp_path, *NVE, *limits, "gate.name=strict").returncode == 0
+    sizes = ["sweep.parameters.batch_sizes=1", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
+    words = ["experiment=batch_scaling", "device=cpu", "engine=eager", "precision=fp32", "system=water", *sizes]
+    finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small")
+    assert finished.returncode == 0, finished.stderr
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    (timed,) = client.search_runs(["1"], "tags.task = 'inference'")
+    assert timed.data.tags["gate.decision"] == "GO"
+    (weights,) = client.search_logged_models(["1"])
+    assert weights.tags["verdict.strict.benzene.fp32"] == "GO"
 
 
 def long_run(tmp_path: Path, *overrides: str) -> list[str]:

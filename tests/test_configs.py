@@ -67,6 +67,8 @@ def test_every_system_builds(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_run_of_every_experiment_composes(path: Path) -> None:
     overrides = [f"experiment={path.stem}", "device=cpu"]
+    if "batch_sizes" in composed(*overrides).sweep.parameters:
+        overrides.append("sweep.parameters.batch_sizes='1,16'")
     stages = composed(*overrides).sweep.stages
     names = [stage.name for stage in stages]
     assert len(set(names)) == len(names) > 0

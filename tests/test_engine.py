@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mlff_exp import checkpoint
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import COMPILE_MODES, PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
@@ -90,7 +91,8 @@ def test_eager_on_the_cpu(student: PaiNN, precision: Precision, n_systems: int) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "mode"), [("fp32", "default"), ("bf16_autocast", "reduce-overhead")])
-def test_compiled_on_the_cpu_is_one_graph_per_shape(student: PaiNN, precision: Precision, mode: str) -> None:
+def test_compiled_on_the_cpu_is_one_graph_per_shape(precision: Precision, mode: str) -> None:
+    student = checkpoint.load("student_small").model
     engine = make_engine(student, "compile", precision, CPU, mode)  # type: ignore[arg-type]
     breaks = graph_breaks()
     assert_agrees(engine, student, [*benzenes(2), rattled("H2O", 5)], precision)
@@ -125,7 +127,7 @@ def test_every_shape_is_right_on_the_gpu(student: PaiNN, n_atoms: int, n_systems
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_atoms", "n_systems"), [(1, 1), (13, 1), (5, 3)])
+@pytest.mark.parametrize(("n_atoms", "n_systems"), [(13, 1), (5, 3)])
 def test_odd_shapes_are_right_on_the_cpu(random_model: PaiNN, n_atoms: int, n_systems: int) -> None:
     engine = make_engine(random_model, "compile", "fp64", CPU)
     assert_agrees(engine, random_model, [cluster(n_atoms, seed) for seed in range(n_systems)], "fp64")

@@ -13,10 +13,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 from ase.io import read
-from hydra import compose, initialize_config_dir
 
 from mlff_exp import StudentForceFieldCalculator, checkpoint, snapshot
-from mlff_exp import config as schema
 from mlff_exp.checks import teacher_drift
 from mlff_exp.config import Config, ConfigError
 from mlff_exp.engine import EagerEngine, EngineError
@@ -24,18 +22,12 @@ from mlff_exp.md import Dynamics
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import nve, setup
 from tests.conftest import rattled
-from tests.test_configs import CONF
+from tests.here import configured
 from tests.test_correctness import Faulty
 
 SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
 SHORT += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2", "model.checkpoint=student_small"]
 BROKEN = ["model=ase", "system=benzene", *(word for word in SHORT if not word.startswith(("engine", "prec", "model")))]
-
-
-def configured(*overrides: str) -> Config:
-    schema.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return schema.parse(compose("config", overrides=list(overrides)))
 
 
 def judged(result: RunResult) -> dict[str, bool]:
@@ -105,7 +97,7 @@ def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_noise_is_no_go(tmp_path: Path) -> None:
-    result = nve.run(configured(*of_calculator("NoisyForces"), "task.duration_ps=0.6"), tmp_path)
+    result = nve.run(configured(*of_calculator("NoisyForces"), "task.duration_ps=0.4"), tmp_path)
     held = judged(result)
     assert not held["energy_drift_mev_per_atom_per_ps"]
     assert not held["momentum_error"]

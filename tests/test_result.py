@@ -16,6 +16,7 @@ CONFIG = {
     "engine": {"name": "compile", "mode": "reduce-overhead"},
     "precision": {"name": "fp32"},
     "batch_size": 16,
+    "sweep": {"gate_decision": "no_verdict"},
 }
 
 

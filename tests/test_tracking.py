@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlff_exp import tracking
+from mlff_exp import sync, tracking
 from mlff_exp.config import ConfigError, Tracking
-from mlff_exp.result import Failure, Progress, RunResult
+from mlff_exp.result import Failure, Progress, RunResult, Verdict
 from tests.test_result import CONFIG, full_result
 
 
@@ -70,45 +71,140 @@ def test_progress_arrives_while_a_run_is_going_on(store: tracking.Store, tmp_pat
     directory = tmp_path / "run"
     directory.mkdir()
     live = tracking.Live(store, directory, CONFIG)
-    live()
-    assert live.run_id is None
+    assert store.client.get_run(live.run_id).info.status == "RUNNING"
     progress = Progress(directory)
     progress.write(1, {"loss": 0.5})
     live()
-    assert live.run_id is not None
-    assert store.client.get_run(live.run_id).info.status == "RUNNING"
     progress.write(2, {"loss": 0.25, "force_mae_mev_per_ang": 40.0})
     with (directory / "progress.jsonl").open("a") as file:
         file.write('{"step": 3, "metr')  # the next line, half written
     live()
     live()
-    history = [(metric.step, metric.value) for metric in store.client.get_metric_history(live.run_id, "loss")]
-    assert history == [(1, 0.5), (2, 0.25)]
+    assert loss_of(store, live.run_id) == [(1, 0.5), (2, 0.25)]
     full_result().save(directory)
-    assert tracking.log_run(store, directory, live_id=live.run_id) == live.run_id
+    assert tracking.log_run(store, directory) == live.run_id
     run = store.client.get_run(live.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["verdict"] == "NO-GO"
     assert run.data.metrics["latency_median_ms"] == 1.25
-    assert len(store.client.get_metric_history(live.run_id, "loss")) == 2
+    assert loss_of(store, live.run_id) == [(1, 0.5), (2, 0.25)]
 
 
-def test_progress_waits_for_a_store_that_is_away(
+def loss_of(store: tracking.Store, run_id: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, "loss")]
+
+
+def away(*arguments: object, **keywords: object) -> None:
+    raise MlflowException("no answer")
+
+
+def test_what_a_store_missed_is_uploaded_later_once(
     store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Progress(tmp_path).write(1, {"loss": 0.5})
+    progress = Progress(tmp_path)
     live = tracking.Live(store, tmp_path, CONFIG)
-
-    def away(*arguments: object, **keywords: object) -> None:
-        raise MlflowException("no answer")
-
+    progress.write(1, {"loss": 0.5})
+    live()
+    progress.write(2, {"loss": 0.25})
     with monkeypatch.context() as patched:
         patched.setattr(store.client, "log_batch", away)
         live()
-    assert "progress not in MLflow yet: no answer" in capsys.readouterr().err
-    live()
-    assert live.run_id is not None
-    assert len(store.client.get_metric_history(live.run_id, "loss")) == 1
+        full_result().save(tmp_path)
+        tracking.record(store, tmp_path)
+    messages = capsys.readouterr().err
+    assert "progress not in MLflow yet: no answer" in messages
+    assert f"later: mlff-exp-sync {tmp_path}" in messages
+    assert store.client.get_run(live.run_id).info.status == "RUNNING"
+    for _ in range(2):
+        tracking.record(store, tmp_path)
+    assert store.client.get_run(live.run_id).info.status == "FINISHED"
+    assert loss_of(store, live.run_id) == [(1, 0.5), (2, 0.25)]
+    assert len(store.client.search_runs([store.experiment_id])) == 1
+
+
+def dead_pid() -> str:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return str(process.pid)
+
+
+def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(tmp_path: Path) -> None:
+    where = Tracking(directory=str(tmp_path / "mlruns"))
+    store = tracking.connect(where)
+    assert store is not None
+    directories = {name: tmp_path / name for name in ("alive", "killed", "finished", "silent", "elsewhere")}
+    runs = {}
+    for name, directory in directories.items():
+        directory.mkdir()
+        runs[name] = tracking.Live(store, directory, CONFIG).run_id
+    tags: dict[str, dict[str, str]] = {
+        "killed": {"pid": dead_pid()},
+        "finished": {"pid": dead_pid()},
+        "silent": {"host": "another", "heartbeat": "1000"},
+        "elsewhere": {"host": "another"},
+    }
+    for name, values in tags.items():
+        for tag, value in values.items():
+            store.client.set_tag(runs[name], tag, value)
+    full_result().save(directories["finished"])
+    foreign = store.client.create_run(store.experiment_id).info.run_id
+
+    assert tracking.connect(where) is not None
+    found = {name: store.client.get_run(run_id) for name, run_id in runs.items()}
+    assert {name: run.info.status for name, run in found.items()} == {
+        "alive": "RUNNING", "killed": "KILLED", "finished": "FINISHED", "silent": "KILLED", "elsewhere": "RUNNING"
+    }  # fmt: skip
+    assert found["killed"].data.tags["failure.kind"] == "killed"
+    assert found["finished"].data.metrics["latency_median_ms"] == 1.25
+    assert store.client.get_run(foreign).info.status == "RUNNING"
+
+
+def test_a_moved_store_finds_its_artifacts_again(tmp_path: Path) -> None:
+    store = tracking.connect(Tracking(directory=str(tmp_path / "mlruns")))
+    assert store is not None
+    run_id = tracking.log_run(store, finished(tmp_path / "run"))
+    store.client.log_batch(run_id)  # the database is closed by its last connection only
+    moved = tmp_path / "elsewhere" / "mlruns"
+    moved.parent.mkdir()
+    (tmp_path / "mlruns").rename(moved)
+    assert sync.relocate(moved) == 2
+    assert sync.relocate(moved) == 0
+    again = tracking.connect(Tracking(directory=str(moved)))
+    assert again is not None
+    names = {item.path for item in again.client.list_artifacts(run_id)}
+    assert names == {"result.json", "config.yaml", "latency.png"}
+    with pytest.raises(ConfigError, match=r"holds no mlflow\.db"):
+        sync.relocate(tmp_path)
+
+
+def test_what_was_measured_on_is_an_input_and_weights_carry_their_verdict(
+    store: tracking.Store, tmp_path: Path
+) -> None:
+    result = replace(full_result(), tags={"checkpoint.sha256": "ab" * 32})
+    first, second = (
+        tracking.log_run(
+            store, finished(tmp_path / name, replace(result, verdict=replace(result.verdict, decision=said)))
+        )
+        for name, said in (("one", "NO-GO"), ("two", "GO"))
+    )
+    (weights,) = store.client.search_logged_models([store.experiment_id])
+    assert weights.tags["checkpoint.sha256"] == "ab" * 32
+    (key,) = (tag for tag in weights.tags if tag.startswith("verdict."))
+    assert weights.tags[key] == "GO", "the latest counts"
+    for run_id in (first, second):
+        inputs = store.client.get_run(run_id).inputs
+        assert [model.model_id for model in inputs.model_inputs] == [weights.model_id]
+        assert len(inputs.dataset_inputs) == 1
+
+
+def test_a_go_is_found_by_weights_and_gate(store: tracking.Store, tmp_path: Path) -> None:
+    config = {**CONFIG, "gate": {"name": "strict"}, "precision": {"name": "fp32"}}
+    verdict = Verdict("GO", "strict", (), ())
+    result = RunResult(config=config, verdict=verdict, tags={"checkpoint.sha256": "ab" * 32})
+    tracking.log_run(store, finished(tmp_path / "outputs" / "run", result))
+    for where in (store, None):
+        for weights, gate, expected in (("ab", "strict", True), ("cd", "strict", False), ("ab", "seed", False)):
+            assert tracking.found_go(where, weights * 32, gate, tmp_path / "outputs") == expected
 
 
 def test_failures_arrive_as_such(store: tracking.Store, tmp_path: Path) -> None:
@@ -134,8 +230,8 @@ def test_sync_uploads_what_was_made_offline_once(tmp_path: Path) -> None:
     (sweep / "report.md").write_text("table\n")
     finished(tmp_path / "outputs" / "single")
     local = Tracking(directory=str(tmp_path / "mlruns"))
-    assert len(tracking.sync(tmp_path / "outputs", local)) == 4
-    assert tracking.sync(tmp_path / "outputs", local) == []
+    assert len(sync.sync(tmp_path / "outputs", local)) == 4
+    assert sync.sync(tmp_path / "outputs", local) == []
     opened = tracking.connect(local)
     assert opened is not None
     runs = opened.client.search_runs([opened.experiment_id])

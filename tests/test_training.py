@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,15 @@ from hypothesis import strategies as st
 
 from mlff_exp import checkpoint, exploration, packing, training
 from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.config import ConfigError
 from mlff_exp.data import Dataset, Frame, quantised, reference_energies
 from mlff_exp.engine import energy_and_forces
 from mlff_exp.exploration import worst
 from mlff_exp.painn import Architecture, PaiNN
 from mlff_exp.training import Schedule, Training
 from tests.conftest import make_random_model, rattled
-from tests.test_cli import INFERENCE, mlff_exp, results
+from tests.here import run_here
+from tests.test_cli import mlff_exp, results
 from tests.test_data import random_dataset
 
 CPU = torch.device("cpu")
@@ -171,30 +172,28 @@ def test_exploded_frames_are_kept_first_and_then_the_worst(seed: int, n_kept: in
             assert (exploded[a], error[a]) > (exploded[b], error[b])
 
 
-def distill(directory: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return mlff_exp(
-        directory, "task=distill", "task.molecules=12", "task.analogues=2", "task.validation_molecules=2",
+def distill(*overrides: str) -> list[str]:
+    return [
+        "task=distill", "task.molecules=12", "task.analogues=2", "task.validation_molecules=2",
         "task.normal_modes=2", "task.rattled=2", "task.stretched=1", "task.md_share=0", "task.dimers=0",
         "task.water_clusters=0", "task.n_features=16", "task.n_interactions=1", "task.steps=200",
         "task.round_steps=20", "task.rounds=1", "task.explored_frames=1", "task.explored_stride=5",
         "task.explored_kept=5", "task.atoms_per_step=64", "task.learning_rate=5e-3", "task.energy_weight=1",
         "device=cpu", "tracking=offline", *overrides,
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
-    interrupted = distill(tmp_path, "task.budget_s=0.01")
+    interrupted = mlff_exp(tmp_path, *distill("task.budget_s=0.01"))
     assert interrupted.returncode == 0, interrupted.stderr
-    early = distill(tmp_path, "task.data_fraction=0.5")
-    assert early.returncode == 2
-    assert "task.data_fraction=0.5 needs the data of all rounds" in early.stdout + early.stderr
+    (first,) = results(tmp_path)
+    words = distill(f"task.directory={tmp_path}/outputs/distill")
+    with pytest.raises(ConfigError, match=r"task\.data_fraction=0\.5 needs the data of all rounds"):
+        run_here(tmp_path / "early", *words, "task.data_fraction=0.5")
     shards = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/distill/*/*.npz")}
     assert len(shards) == 16
-    finished = distill(tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    first, refused, last = results(tmp_path)
-    assert refused.status == "FAILED"
+    last = run_here(tmp_path / "last", *words)
     assert (first.tags["training.complete"], first.tags["training.round"]) == ("false", "0")
     assert (last.tags["training.complete"], last.tags["training.round"]) == ("true", "1")
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
@@ -206,13 +205,6 @@ def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
     assert 0 < last.metrics["force_mae_mev_per_ang"] < last.metrics["force_rmse_mev_per_ang"]
     assert last.metrics["training_loss"] < 0.8 * first.metrics["training_loss"]
 
-    (path,) = tmp_path.glob(f"outputs/{last_directory(tmp_path)}/student.safetensors")
-    loaded = checkpoint.load(str(path))
+    loaded = checkpoint.load(str(tmp_path / "last" / "student.safetensors"))
     assert loaded.header.training_data_sha256 == last.tags["dataset.sha256"]
     assert loaded.weights_sha256 == last.tags["checkpoint.sha256"]
-    run = mlff_exp(tmp_path, *INFERENCE, f"model.checkpoint={path}", "tracking=offline")
-    assert run.returncode == 0, run.stderr
-
-
-def last_directory(tmp_path: Path) -> str:
-    return str(sorted(tmp_path.glob("outputs/*/*/result.json"))[-1].parent.relative_to(tmp_path / "outputs"))

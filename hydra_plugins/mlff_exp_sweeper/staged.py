@@ -78,12 +78,13 @@ class StagedSweeper(Sweeper):
         directory = Path(self.config.hydra.sweep.dir).resolve()
         if master.sweep.resume is not None:
             directory = tracking.directory_of(store, "sweep.resume", master.sweep.resume)
+        gate_decision = self._gate_decision(master, jobs, store)
         done = self._done(jobs, directory)
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
 
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
-            outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep.budget_s)
+            outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep.budget_s, gate_decision)
             written = report.write(directory, master.sweep.name)
             if store is not None and sweep_id is not None:
                 tracking.set_tag(store, sweep_id, "timing.trust", written.trust)
@@ -131,6 +132,29 @@ class StagedSweeper(Sweeper):
                 jobs.append(Job(stage.name, stage.gate, overrides, resolved(composed), unavailable))
         return jobs
 
+    @staticmethod
+    def _gate_decision(master: Any, jobs: list[Job], store: Any) -> str:
+        """What is known of the weights before the first run.
+
+        Raises:
+            ConfigError: the experiment wants a GO, has no gate of its own, and none is recorded.
+        """
+        from mlff_exp import checkpoint, tracking
+        from mlff_exp.config import ConfigError
+
+        if not master.gate_required or master.gate.name == "off" or master.model.name == "ase" or jobs[0].gate:
+            return "no_verdict"
+        try:
+            weights = checkpoint.load(master.model.checkpoint).weights_sha256
+        except checkpoint.CheckpointError as error:
+            raise ConfigError(f"model.checkpoint: {error}") from error
+        if tracking.found_go(store, weights, master.gate.name, Path("outputs")):
+            return "GO"
+        raise ConfigError(
+            f"{master.sweep.name} wants a GO of gate={master.gate.name} for {master.model.checkpoint} "
+            f"({weights[:12]}), and none is recorded: run experiment=nve_gate first, or say gate=off"
+        )
+
     def _done(self, jobs: list[Job], directory: Path) -> set[int]:
         """Numbers of the jobs that an earlier attempt in the directory has done; what else it left is put aside.
 
@@ -171,6 +195,7 @@ class StagedSweeper(Sweeper):
         sweep_id: str | None,
         store: Any,
         budget_s: float | None,
+        gate_decision: str,
     ) -> tuple[list[tuple[Any, bool]], int]:
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from tqdm import tqdm
@@ -193,7 +218,8 @@ class StagedSweeper(Sweeper):
                     while not local and end < len(jobs) and end not in done and jobs[end].stage == first.stage:
                         end += 1
                     bar.set_postfix_str(f"{first.stage}: {' '.join(first.overrides)}"[-90:])
-                    own = [f"sweep.id={sweep_id or 'null'}", f"hydra.sweep.dir='{directory}'"]
+                    own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
+                    own.append(f"hydra.sweep.dir='{directory}'")
                     launched = [[*job.overrides, *own] for job in jobs[index:end]]
                     returned = self.launcher.launch(launched, initial_job_idx=index)
                     gates = [job.gate for job in jobs[index:end]]
@@ -201,9 +227,12 @@ class StagedSweeper(Sweeper):
                 bar.update(end - index)
                 index = end
                 last = index == len(jobs) or jobs[index].stage != jobs[index - 1].stage
-                if last and any(gate and outcome.decision == "NO-GO" for outcome, gate in outcomes):
+                decisions = {outcome.decision for outcome, gate in outcomes if gate}
+                if last and "NO-GO" in decisions:
                     print("NO-GO: the stages after the gate are not run")
                     break
+                if last and decisions == {"GO"}:
+                    gate_decision = "GO"
         return outcomes, 0
 
     @staticmethod

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast, get_type_hints
 
 import hydra.utils
 import torch
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from hydra.errors import InstantiationException
 
 from mlff_exp import checkpoint, systems
 from mlff_exp.ase_engine import AseEngine
 from mlff_exp.checkpoint import Checkpoint
-from mlff_exp.config import AseModel, CompileMode, Config, ConfigError, MoleculeSystem, Precision, System
+from mlff_exp.config import AseModel, CompileMode, Config, ConfigError, MoleculeSystem, Precision, System, flatten
 from mlff_exp.engine import Engine, make_engine
 
 
@@ -47,6 +49,7 @@ def subject(config: Config) -> Subject:
     """
     device = torch.device(config.device)
     if isinstance(config.model, AseModel):
+        _refuse_other_targets(config.model.calculator)
         try:
             calculator = hydra.utils.instantiate(config.model.calculator)
             return Subject(AseEngine(calculator), None, device)
@@ -57,6 +60,26 @@ def subject(config: Config) -> Subject:
     except checkpoint.CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
     return Subject(at_precision(config, loaded, config.precision.name), loaded, device)
+
+
+def _refuse_other_targets(calculator: Mapping[str, Any]) -> None:
+    """Let a configuration reach ASE calculators, and functions that say they return one, and nothing else.
+
+    Raises:
+        ConfigError: another target, or a target among the arguments.
+    """
+    target = calculator["_target_"]
+    try:
+        found = hydra.utils.get_object(target)
+    except (ImportError, InstantiationException, ValueError) as error:
+        raise ConfigError(f"model.calculator._target_={target}: {error}") from error
+    made = found if isinstance(found, type) else get_type_hints(found).get("return")
+    if not (isinstance(made, type) and issubclass(made, BaseCalculator)):
+        raise ConfigError(
+            f"model.calculator._target_={target} is neither an ASE calculator nor a function annotated to return one"
+        )
+    if any("_target_" in key for key in flatten({k: v for k, v in calculator.items() if k != "_target_"})):
+        raise ConfigError(f"model.calculator: an argument of {target} has a _target_ of its own, which is not followed")
 
 
 def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:

@@ -1,0 +1,29 @@
+"""Tasks in this process, without the seconds that a command takes to start; whole commands are in test_cli.py."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from mlff_exp import config as schema
+from mlff_exp.config import Config
+from mlff_exp.result import RunResult
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def configured(*overrides: str) -> Config:
+    """What these words on the command line come to."""
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return schema.parse(compose("config", overrides=list(overrides)))
+
+
+def run_here(directory: Path, *overrides: str) -> RunResult:
+    """What the task of a configuration returns; its errors are raised."""
+    config = configured(*overrides).on_this_machine()
+    directory.mkdir(parents=True, exist_ok=True)
+    result: RunResult = import_module(f"mlff_exp.tasks.{config.task.name}").run(config, directory)
+    return result

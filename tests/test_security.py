@@ -1,0 +1,110 @@
+"""Configurations and files come from strangers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.calculators.emt import EMT
+from hydra import compose, initialize_config_dir
+
+from mlff_exp import checkpoint
+from mlff_exp import config as schema
+from mlff_exp.config import ConfigError, masked, parse
+from mlff_exp.tasks import setup
+from tests.test_configs import CONF
+
+ROOT = CONF.parent
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "data.npz"])
+def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
+    """A pickle that would make a file when it is read."""
+    path, made = tmp_path / name, tmp_path / "made"
+    path.write_bytes(pickle.dumps({"model_state_dict": Bomb(made), "config": {}}))
+    with pytest.raises(checkpoint.CheckpointError):
+        checkpoint.load(str(path))
+    assert not made.exists()
+
+
+def calculator(*overrides: str) -> Any:
+    return setup.subject(parse(compose("config", overrides=["model=ase", "device=cpu", *overrides])))
+
+
+def emt_or_not(kind: str) -> EMT:
+    """What a configuration may call: a function that says it returns a calculator."""
+    assert kind == "emt"
+    return EMT()
+
+
+def test_calculators_are_reached() -> None:
+    for target in ("ase.calculators.emt.EMT", "tests.test_security.emt_or_not"):
+        words = ["+model.calculator.kind=emt"] if target.endswith("not") else []
+        engine = calculator(f"model.calculator._target_={target}", *words).engine
+        assert "EMT" in engine.name or engine.precision == "native"
+
+
+@pytest.mark.parametrize(
+    "target", ["os.getcwd", "subprocess.Popen", "builtins.eval", "pathlib.Path", "mlff_exp.checkpoint.load"]
+)
+def test_nothing_but_calculators_is_reached(target: str) -> None:
+    with pytest.raises(ConfigError, match="neither an ASE calculator nor a function annotated"):
+        calculator(f"model.calculator._target_={target}")
+
+
+def test_targets_among_the_arguments_are_not_followed() -> None:
+    words = ["model.calculator._target_=ase.calculators.emt.EMT", "+model.calculator.atoms._target_=os.getcwd"]
+    with pytest.raises(ConfigError, match=r"an argument of ase\.calculators\.emt\.EMT has a _target_ of its own"):
+        calculator(*words)
+
+
+@pytest.mark.parametrize("name", ["../escape", "/tmp/x", "a b", "..", ""])
+def test_the_name_of_a_sweep_stays_in_its_directory(name: str) -> None:
+    with pytest.raises(ConfigError, match="must be made of letters, digits"):
+        parse(compose("config", overrides=[f"sweep.name='{name}'"]))
+
+
+@pytest.mark.parametrize("name", ["../../escape", "ben/zene"])
+def test_systems_are_names_and_no_paths(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not one of"):
+        parse(compose("config", overrides=[f"system.name='{name}'"]))
+    with pytest.raises(ConfigError, match="is not one of"):
+        parse(compose("config", overrides=["task=nve", f"task.systems=['{name}']"]))
+
+
+def test_passwords_and_tokens_are_not_recorded() -> None:
+    recorded = masked(
+        {
+            "uri": "postgresql://user:hunter2@host/db", "plain": "https://host/path", "api_key": "hunter2",
+            "nested": {"list": ["http://u:hunter2@h", "x"], "auth_token": "hunter2", "Password": "hunter2"}, "n": 3,
+        }
+    )  # fmt: skip
+    assert "hunter2" not in str(recorded)
+    assert recorded["uri"] == "postgresql://***@host/db"
+    assert recorded["plain"] == "https://host/path"
+    assert recorded["n"] == 3
+    words = ["model=ase", "+model.calculator.token=hunter2"]
+    assert "hunter2" not in str(schema.resolved(compose("config", overrides=words)))
+
+
+def test_the_ui_listens_to_this_machine_only() -> None:
+    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "mlflow ui" in line)
+    assert "--host 127.0.0.1" in line

@@ -1,0 +1,188 @@
+"""A real tracking server on PostgreSQL, started here where its programs are installed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlff_exp.result import RunResult
+from tests.test_cli import INFERENCE, mlff_exp, results
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
+
+
+def program(name: str) -> str:
+    """Debian keeps PostgreSQL's programs out of the path."""
+    candidates = [shutil.which(name), *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
+    found = [candidate for candidate in candidates if candidate]
+    if not found:
+        pytest.skip(f"PostgreSQL is not installed: no {name}")
+    return found[-1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an empty PostgreSQL database."""
+    pytest.importorskip("psycopg")
+    initdb, postgres, createdb = (program(name) for name in ("initdb", "postgres", "createdb"))
+    directory, port = tmp_path_factory.mktemp("postgres"), free_port()
+    # PostgreSQL refuses to run as root.
+    who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    if who:
+        for path in (directory, *directory.parents[:3]):
+            path.chmod(0o755)
+        shutil.chown(directory, "postgres", "postgres")
+    data = directory / "data"
+    words = [initdb, "-D", data, "-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+    subprocess.run(words, check=True, capture_output=True, cwd=directory, **who)  # type: ignore[call-overload]
+    command = [postgres, "-D", data, "-p", str(port), "-k", directory, "-c", "listen_addresses=127.0.0.1", "-F"]
+    with (directory / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log, **who)  # type: ignore[call-overload]
+    try:
+        for _ in range(100):
+            made = subprocess.run(
+                [createdb, "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "mlflow"], capture_output=True
+            )
+            if made.returncode == 0:
+                break
+            time.sleep(0.2)
+        assert made.returncode == 0, made.stderr
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/mlflow"
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=30)
+
+
+class Server:
+    """`mlflow server`; may be stopped and started again."""
+
+    def __init__(self, database: str, directory: Path) -> None:
+        self.database, self.directory, self.port = database, directory, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        words = ["server", "--backend-store-uri", self.database, "--artifacts-destination", str(self.directory)]
+        words += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", *words], stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            )  # fmt: skip
+        for _ in range(300):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return
+            time.sleep(0.2)
+        raise AssertionError((self.directory / "log").read_text()[-3000:])
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(
+    database: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    found = Server(database, tmp_path_factory.mktemp("server"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
+    found.start()
+    yield found
+    found.stop()
+
+
+def _upload(uri: str, directory: str, number: int) -> list[str]:
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    from mlff_exp import tracking
+    from mlff_exp.config import Tracking
+    from tests.test_tracking import finished
+
+    store = tracking.connect(Tracking(name="server", experiment="together"))
+    assert store is not None
+    return [tracking.log_run(store, finished(Path(directory) / f"{number}-{run}")) for run in range(5)]
+
+
+def test_four_processes_write_at_once_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
+        uploads = [pool.submit(_upload, server.uri, str(tmp_path), number) for number in range(4)]
+        ids = [run_id for upload in uploads for run_id in upload.result()]
+    client = MlflowClient(tracking_uri=server.uri)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "together"]
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    assert {run.info.run_id for run in runs} == set(ids)
+    assert len(ids) == 20
+    assert all(run.info.status == "FINISHED" and run.data.metrics["latency_median_ms"] == 1.25 for run in runs)
+    assert {item.path for item in client.list_artifacts(ids[0])} == {"result.json", "config.yaml", "latency.png"}
+
+
+def test_a_server_that_does_not_answer_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    finished = mlff_exp(tmp_path, *INFERENCE, "tracking=server")
+    assert finished.returncode == 2
+    assert "tracking=server: no answer from the server at MLFLOW_TRACKING_URI" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert results(tmp_path) == []
+
+
+def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    words = ["-m", *INFERENCE, "tracking=server", "tracking.experiment=lost", "task.min_time_s=2", "batch_size=1,2"]
+    command = [sys.executable, "-m", "mlff_exp", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    client = MlflowClient(tracking_uri=server.uri)
+
+    def runs() -> list[object]:
+        found = [found for found in client.search_experiments() if found.name == "lost"]
+        return list(client.search_runs([found[0].experiment_id])) if found else []
+
+    for _ in range(600):
+        if len(runs()) == 2:  # the parent and the first child
+            break
+        time.sleep(0.1)
+    server.stop()
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, output + errors
+    assert "later: mlff-exp-sync" in errors
+    assert [result.status for result in results(tmp_path)] == ["FINISHED", "FINISHED"]
+
+    server.start()
+    sync = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main()", "outputs"]
+    sync += ["--tracking", "server", "--experiment", "lost"]
+    for expected in ("2 runs uploaded\n", "0 runs uploaded\n"):
+        finished = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert finished.stdout == expected, finished.stderr
+    statuses = sorted(run.info.status for run in client.search_runs(_experiments(client)))  # type: ignore[attr-defined]
+    assert statuses == ["FINISHED"] * 3
+    for path in tmp_path.glob("outputs/*/*/[01]"):
+        run = client.get_run((path / "mlflow_run_id").read_text())
+        assert run.data.metrics["latency_median_ms"] == RunResult.load(path).metrics["latency_median_ms"]
+
+
+def _experiments(client: object) -> list[str]:
+    found = client.search_experiments()  # type: ignore[attr-defined]
+    return [one.experiment_id for one in found if one.name == "lost"]
