@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PORT ?= 5000
+MLRUNS ?= mlruns
 
 .PHONY: help install run test lint format ui clean
 
@@ -31,8 +33,10 @@ format: install  ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: install  ## the MLflow UI on what mlruns/ holds, at http://127.0.0.1:5000
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
+ui: install  ## the MLflow UI on what mlruns/ holds, at http://127.0.0.1:5000 (PORT=…, MLRUNS=…)
+	@echo "the headline metrics: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=headline"
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
+		--backend-store-uri sqlite:///$(abspath $(MLRUNS))/mlflow.db
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

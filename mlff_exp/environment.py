@@ -31,6 +31,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "threads": torch.get_num_threads(),
         "device": str(device),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "packages": {name: _version(name) for name in PACKAGES},
         **_git(),
     }

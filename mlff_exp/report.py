@@ -195,13 +195,17 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
         value, run, style = "not measured", "", ""
         if item.measured is not None:
             found, run = item.measured, item.measured.run
-            value = f"{found.value:.3g}"
+            value = _number(found.value)
             if found.low != found.high:
-                value += f" [{found.low:.3g}, {found.high:.3g}]"
+                value += f" [{_number(found.low)}, {_number(found.high)}]"
             style = "go" if item.held else "no-go"
         held = {None: "", True: "yes", False: "no"}[item.held]
         rows.append(Row((item.line.name, item.line.promised, value, held, run), style))
     return rows
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _environment(results: Sequence[RunResult]) -> list[Row]:

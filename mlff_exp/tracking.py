@@ -33,6 +33,16 @@ DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "h
 HEARTBEAT_EVERY_S = 30.0
 # A run on another machine that has been silent for so long has ended.
 SILENT_S = 3600.0
+# A view of the runs in the UI, at …/#/experiments/<id>/runs?viewStateShareKey=headline.
+VIEW = "headline"
+VIEW_STATE = {
+    "selectedColumns": [
+        *(f"params.`{name}`" for name in ("engine.name", "engine.mode", "precision.name", "batch_size")),
+        *(f"metrics.`{name}`" for name in ("latency_median_ms", "speedup_vs_baseline", "speedup_vs_single_eager")),
+        *(f"metrics.`{name}`" for name in ("peak_memory_mib", "force_relative_rmse_vs_fp64_percent")),
+        *(f"tags.`{name}`" for name in ("verdict", "timing.trust")),
+    ]
+}
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 INPUT_ATTEMPTS = 4
@@ -364,7 +374,11 @@ def _experiment(client: MlflowClient, name: str, artifact_location: str | None) 
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    return str(client.create_experiment(name, artifact_location=artifact_location))
+    tags = {
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(VIEW_STATE),
+    }
+    return str(client.create_experiment(name, artifact_location=artifact_location, tags=tags))
 
 
 def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:

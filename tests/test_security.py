@@ -106,5 +106,5 @@ def test_passwords_and_tokens_are_not_recorded() -> None:
 
 
 def test_the_ui_listens_to_this_machine_only() -> None:
-    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "mlflow ui" in line)
-    assert "--host 127.0.0.1" in line
+    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "/mlflow ui" in line)
+    assert "--host 127.0.0.1 " in line
