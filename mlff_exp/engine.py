@@ -6,6 +6,7 @@ The engine that was asked for is the one that runs, or the call fails.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,14 +15,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch._inductor.config
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import COMPILE_MODES, ENGINES, PRECISIONS, CompileMode, EngineName, Precision, choose
 from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import PaiNN
-from mlff_exp.tracing import traced
 
 ForceField = PaiNN | LegacyPaiNN
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
@@ -186,6 +185,11 @@ class CompiledEngine:
         return Prediction(energy, forces)
 
     def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, Tensor]]:
+        # Imported here, as in `_counters`: an eager engine need not wait seconds for a compiler.
+        import torch._inductor.config as inductor
+
+        from mlff_exp.tracing import traced
+
         started = time.perf_counter()
         skips = _counters()["inductor"]["cudagraph_skips"]
 
@@ -198,7 +202,7 @@ class CompiledEngine:
             module, fullgraph=True, dynamic=False, mode=self.mode
         )
         # On a CPU explicit SIMD code takes a third of the compile time and gains nothing measurable for these gathers.
-        with torch._inductor.config.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
+        with inductor.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
             # Inductor advises TF32 wherever it is off; IEEE products are what was asked for.
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
             # CUDA graphs warm up on the first call and record on the second.
@@ -288,6 +292,8 @@ class _Capture:
 
 def graph_breaks() -> int:
     """Graph breaks in this process so far."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        return 0
     return sum(_counters()["graph_break"].values())
 
 
@@ -309,7 +315,6 @@ def check_finite(prediction: Prediction, batch: AtomicBatch, precision: str) -> 
 
 
 def _counters() -> Mapping[str, Mapping[str, int]]:
-    # Imported here, because it costs seconds that an eager engine need not wait for.
     from torch._dynamo.utils import counters
 
     return counters

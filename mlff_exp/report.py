@@ -261,6 +261,8 @@ def _page(
     results: Sequence[RunResult],
 ) -> str:
     # Imported here: a single run prints its row without matplotlib.
+    import matplotlib.pyplot as plt
+
     from mlff_exp.figures import figures
 
     parts = [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
@@ -270,6 +272,7 @@ def _page(
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
+        plt.close(figure)
         image = base64.b64encode(buffer.getvalue()).decode()
         parts.append(f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{image}">')
     if facts:

@@ -371,6 +371,8 @@ def _opened_id(directory: Path) -> str | None:
 
 
 def _experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -378,7 +380,13 @@ def _experiment(client: MlflowClient, name: str, artifact_location: str | None) 
         "mlflow.experimentKind": "custom_model_development",
         f"mlflow.sharedViewState.{VIEW}": json.dumps(VIEW_STATE),
     }
-    return str(client.create_experiment(name, artifact_location=artifact_location, tags=tags))
+    try:
+        return str(client.create_experiment(name, artifact_location=artifact_location, tags=tags))
+    except MlflowException as error:
+        # Another process was quicker.
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return _experiment(client, name, artifact_location)
 
 
 def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:

@@ -23,7 +23,8 @@ TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
 WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker on a CPU; importing them takes longer than many runs.
-PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve", "torch._inductor.compile_fx"]
+PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
+PRELOAD_TO_COMPILE = ["mlff_exp.tracing", "torch._inductor.compile_fx"]
 
 
 def run_task(
@@ -98,7 +99,8 @@ def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ba
         # CUDA does not survive a fork, and importing the compiler touches it.
         return multiprocessing.get_context("spawn").Process(target=_child, args=arguments)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    # What the first run needs: a sweep that begins with eager engines imports the compiler later, once a run.
+    context.set_forkserver_preload(PRELOAD + (PRELOAD_TO_COMPILE if config.engine.name != "eager" else []))
     return context.Process(target=_child, args=arguments)
 
 
