@@ -22,7 +22,7 @@ run: install  ## the quickstart: a real sweep, its table, and where report and M
 	$(BIN)/mlff-exp experiment=quickstart $(ARGS)
 
 test: install  ## the whole test suite, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(ARGS)
 
 lint: install  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

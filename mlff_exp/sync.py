@@ -22,14 +22,14 @@ def sync(root: Path, where: Tracking) -> list[str]:
 
     Jobs of one sweep directory become children of one parent run.
     """
+    finished = [path.parent for path in sorted(root.rglob(RESULT_FILE))]
+    waiting = [directory for directory in finished if not (directory / tracking.UPLOADED_FILE).is_file()]
+    # Opening the store uploads what was under way when its process ended; it counts as well.
     store = tracking.connect(where)
     assert store is not None, "sync needs a store to upload to"
     uploaded = []
     parents: dict[Path, str | None] = {}
-    for path in sorted(root.rglob(RESULT_FILE)):
-        directory = path.parent
-        if (directory / tracking.UPLOADED_FILE).is_file():
-            continue
+    for directory in waiting:
         sweep_directory = directory.parent
         if (sweep_directory / "multirun.yaml").is_file() and sweep_directory not in parents:
             with tracking.sweep(store, sweep_directory.name, sweep_directory) as parents[sweep_directory]:
