@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp import systems
 from mlff_exp.config import Config, ConfigError, FileSystem, UnavailableError, parse
+from tests.here import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 SYSTEMS = [path.stem for path in sorted((CONF / "system").glob("*.yaml"))]

@@ -15,7 +15,7 @@ from mlff_exp import checkpoint
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError, masked, parse
 from mlff_exp.tasks import setup
-from tests.test_configs import CONF
+from tests.here import CONF
 
 ROOT = CONF.parent
 
