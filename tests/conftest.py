@@ -18,11 +18,12 @@ from mlff_exp.painn import Architecture, PaiNN
 REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
 
 
-@pytest.fixture(autouse=True)
-def _skip_what_cannot_run_here(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture is made: those of a module are dear."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
-    if request.node.get_closest_marker("long") and "long" not in request.config.option.markexpr:
+    if item.get_closest_marker("long") and "long" not in item.config.option.markexpr:
         pytest.skip("takes many minutes: pytest -m long")
 
 
