@@ -260,8 +260,7 @@ class CudaGraphEngine:
         capture = self._captures.get(batch.shape_key)
         if capture is None:
             capture = self._captures[batch.shape_key] = self._capture(batch)
-        for static, tensor in zip(capture.inputs.tensors(), batch.tensors(), strict=True):
-            static.copy_(tensor)
+        capture.copy_in(batch)
         capture.graph.replay()
         return Prediction(capture.output.energy.clone(), capture.output.forces.clone())
 
@@ -283,11 +282,22 @@ class CudaGraphEngine:
         return _Capture(graph, inputs, output)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Capture:
     graph: torch.cuda.CUDAGraph
     inputs: AtomicBatch
     output: Prediction
+    copied: tuple[tuple[Tensor, int | None], ...] = ()
+
+    def copy_in(self, batch: AtomicBatch) -> None:
+        """Positions, and of the rest what is not as at the last call: each copy costs as much as a kernel or two."""
+        # Tensors made in inference mode don't count their changes.
+        given = tuple((tensor, None if tensor.is_inference() else tensor._version) for tensor in batch.tensors())
+        for index, (static, (tensor, version)) in enumerate(zip(self.inputs.tensors(), given, strict=True)):
+            same = index > 0 and self.copied and self.copied[index][0] is tensor
+            if not same or version is None or self.copied[index][1] != version:
+                static.copy_(tensor)
+        self.copied = given
 
 
 def graph_breaks() -> int:

@@ -252,7 +252,7 @@ def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None
 def test_a_go_opens_the_experiment_and_is_written_on_its_runs(tmp_path: Path) -> None:
     limits = ["gate.criteria={energy_drift_percent: {max: 1}}"]
     assert mlff_exp(tmp_path, *NVE, *limits, "gate.name=strict").returncode == 0
-    sizes = ["sweep.parameters.batch_sizes=1", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
+    sizes = ["sweep.parameters.batch_sizes=1,2", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
     words = ["experiment=batch_scaling", "device=cpu", "engine=eager", "precision=fp32", "system=water", *sizes]
     finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small")
     assert finished.returncode == 0, finished.stderr
@@ -260,8 +260,9 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(tmp_path: Path) ->
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    (timed,) = client.search_runs(["1"], "tags.task = 'inference'")
-    assert timed.data.tags["gate.decision"] == "GO"
+    timed = client.search_runs(["1"], "tags.task = 'inference'")
+    assert [run.data.tags["gate.decision"] for run in timed] == ["GO", "GO"]
+    assert sorted(run.data.params["batch_size"] for run in timed) == ["1", "2"]
     (weights,) = client.search_logged_models(["1"])
     assert weights.tags["verdict.strict.benzene.fp32"] == "GO"
 

@@ -72,7 +72,10 @@ class StagedSweeper(Sweeper):
         from mlff_exp.config import parse
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
-        master = parse(self.config_without_hydra(self.config))
+        arguments = self._joined(arguments)
+        # Hydra composed the configuration without what it took for sweeps.
+        fixed = [override.input_line for override in self._parse(arguments) if not override.is_sweep_override()]
+        master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, fixed)))
         jobs = self._plan(arguments, master.sweep.stages)
         store = tracking.connect(master.tracking)
         directory = Path(self.config.hydra.sweep.dir).resolve()
@@ -98,6 +101,20 @@ class StagedSweeper(Sweeper):
         if left:
             print(f"{left} runs are left; to go on: sweep.resume={directory}")
         sys.exit(code if code or not left else EXIT_INCOMPLETE)
+
+    def _joined(self, arguments: list[str]) -> list[str]:
+        """The arguments with lists for ``sweep.parameters`` as one value each.
+
+        ``sweep.parameters.batch_sizes=1,4`` is meant for the stages, which sweep over it; it is no sweep of its own.
+        """
+        joined = []
+        for override in self._parse(arguments):
+            argument = str(override.input_line)
+            if override.key_or_group.startswith("sweep.parameters.") and override.is_sweep_override():
+                key, value = argument.split("=", 1)
+                argument = f"{key}='{value}'"
+            joined.append(argument)
+        return joined
 
     @staticmethod
     def config_without_hydra(config: DictConfig) -> DictConfig:
