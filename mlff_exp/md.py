@@ -262,6 +262,21 @@ class Dynamics:
         if under_way is not None:
             yield under_way[0].result(), under_way[1]
 
+    def stretch(self, state: MDState, n_steps: int) -> Callable[[], None]:
+        """What `run` repeats: so many steps of a state and a record, one CUDA graph where the engine can be captured.
+
+        For timing it: records are collected and sent to the CPU as in `run`, and nobody looks at them.
+        """
+        at_once = RECORDS_AT_ONCE[self.engine.device.type]
+        stretch = _Stretch(self, state, n_steps, at_once)
+
+        def go() -> None:
+            stretch()
+            if stretch.filled == at_once:
+                stretch.take()
+
+        return go
+
     def kinetic_energy(self, velocities: Tensor) -> Tensor:
         """[n_systems] eV."""
         return self.batch.per_system(0.5 * self.masses * velocities.square()).sum(dim=(1, 2))
@@ -336,7 +351,7 @@ class _Stretch:
     """
 
     def __init__(self, dynamics: Dynamics, state: MDState, n_steps: int, capacity: int) -> None:
-        self._dynamics, self._state, self._n_steps, self._filled = dynamics, state, n_steps, 0
+        self._dynamics, self._state, self._n_steps, self.filled = dynamics, state, n_steps, 0
         self._device = dynamics.engine.device
         self._buffers = [column.new_zeros(capacity, *column.shape) for column in dynamics._record(state)]
         self._row = torch.zeros(1, dtype=torch.int64, device=self._device)
@@ -348,7 +363,7 @@ class _Stretch:
         if before is not None and self._dynamics.outran_list():
             self._once_more(before)
         self._state.step += self._n_steps
-        self._filled += 1
+        self.filled += 1
 
     def _once_more(self, before: MDState) -> None:
         """The same steps with new neighbours; one at a time if atoms are too fast for that as well."""
@@ -374,8 +389,8 @@ class _Stretch:
 
     def take(self) -> _Records:
         """What was recorded since the last time."""
-        columns = [buffer[: self._filled] for buffer in self._buffers]
-        self._filled = 0
+        columns = [buffer[: self.filled] for buffer in self._buffers]
+        self.filled = 0
         self._row.zero_()
         return _Records(columns)
 

@@ -1,0 +1,165 @@
+"""Contenders checked against eager FP64 and timed in alternating blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from torch import Tensor
+
+from benchmarks.contenders import Contender, Running, Work
+from mlff_exp.correctness import FORCE_FLOOR_EV_PER_ANG, TOLERANCES
+from mlff_exp.engine import make_engine
+from mlff_exp.environment import Watch
+from mlff_exp.md import Dynamics
+from mlff_exp.result import Timing
+from mlff_exp.timing import Candidate, Ratio, controls, judge_controls, measure, ratio
+
+TEMPERATURE_K = 300.0
+# Of the way that the atoms have gone: a wrong mass or timestep is off by far more, a low precision by far less.
+MOTION_TOLERANCE = 0.01
+
+
+class AbsentError(RuntimeError):
+    """A contender cannot take part here; the message says why."""
+
+
+class DifferentWorkError(RuntimeError):
+    """A contender does not do the work that the others do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of the contender.
+        absent: why it was not measured, or None.
+        package: what did the work, with its version.
+        timing: raw samples of calls of several steps each, or None.
+        ratio: of its time to ours, or None.
+    """
+
+    name: str
+    absent: str | None = None
+    package: str = ""
+    timing: Timing | None = None
+    ratio: Ratio | None = None
+
+
+def start(batch_size: int, seed: int) -> list[Atoms]:
+    """Benzenes, each with velocities of its own."""
+    rng = np.random.default_rng(seed)
+    systems = [molecule("C6H6") for _ in range(batch_size)]
+    for atoms in systems:
+        thermalize_momenta(atoms, TEMPERATURE_K, rng=rng)
+        Stationary(atoms)
+    return systems
+
+
+def compare(
+    work: Work, contenders: Mapping[str, Contender], min_calls: int, min_time_s: float, watch: Watch
+) -> tuple[list[Row], list[str]]:
+    """Check and time all contenders that can run here.
+
+    Args:
+        work: what they do.
+        contenders: by name; one of them is "ours".
+        min_calls: samples of each.
+        min_time_s: time to measure each for.
+        watch: looks at the machine between blocks.
+
+    Returns:
+        A row for each contender, and what speaks against trusting the times.
+
+    Raises:
+        DifferentWorkError: a contender with our weights is not where eager FP64 is, or feels other forces there.
+        EngineError: an engine or precision that the device does not have.
+    """
+    running: dict[str, Running] = {}
+    rows: dict[str, Row] = {}
+    first_call_s: dict[str, float] = {}
+    for name, contender in contenders.items():
+        started = time.perf_counter()
+        try:
+            running[name] = make_ready(contender, work)
+        except AbsentError as error:
+            rows[name] = Row(name, absent=str(error))
+            continue
+        running[name].call(0)
+        first_call_s[name] = time.perf_counter() - started
+        if contender.weights == "ours":
+            require_same_work(name, running[name], work)
+
+    candidates = {name: Candidate(one.call, min_calls, min_time_s) for name, one in running.items()}
+    timing = measure(candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
+    for name, one in running.items():
+        if not _on_cpu(one.positions()).isfinite().all():
+            raise DifferentWorkError(f"{name}: positions became NaN or infinite, so its times mean nothing")
+        package = contenders[name].package
+        rows[name] = Row(
+            name,
+            package=f"{package} {version(package)}" if package else "",
+            timing=replace(timing[name], first_call_s=first_call_s[name]),
+            ratio=ratio(timing[name], timing["ours"]),
+        )
+    return [rows[name] for name in contenders], watch.faults() + judge_controls(timing, "ours").faults
+
+
+def make_ready(contender: Contender, work: Work) -> Running:
+    """Start a contender.
+
+    Raises:
+        AbsentError: it is not installed, or cannot do this work on this device.
+    """
+    if contender.cuda_only and work.device.type != "cuda":
+        raise AbsentError("needs a CUDA GPU")
+    if len(work.systems) > 1 and not contender.batches:
+        raise AbsentError("moves one structure at a time")
+    try:
+        if contender.package:
+            version(contender.package)
+        return contender.start(work)
+    except ModuleNotFoundError as error:
+        raise AbsentError(f"not installed: {error.name}") from error
+    except ImportError as error:
+        raise AbsentError(f"cannot be imported: {error}") from error
+
+
+def require_same_work(name: str, running: Running, work: Work) -> None:
+    """After its first call a contender must be where eager FP64 of the same weights is, and feel its forces there.
+
+    Raises:
+        DifferentWorkError: saying what is how far off.
+    """
+    reference = make_engine(work.checkpoint.model, "eager", "fp64", work.device)
+    dynamics = Dynamics(reference, list(work.systems), work.timestep_fs)
+    begin = dynamics.batch.positions
+    state = dynamics.state(begin, work.velocities())
+    for _ in range(work.steps_per_call):
+        dynamics.step(state)
+    positions, forces = _on_cpu(running.positions()), _on_cpu(running.forces())
+    way = _on_cpu(state.positions - begin)
+    motion_error = float((positions - _on_cpu(begin) - way).norm() / way.norm())
+    if not motion_error <= MOTION_TOLERANCE:
+        raise DifferentWorkError(
+            f"{name}: after {work.steps_per_call} steps its atoms are {motion_error:.2g} of their way off eager FP64, "
+            f"allowed {MOTION_TOLERANCE:g}"
+        )
+    expected = _on_cpu(reference(dynamics.batch.with_positions(positions.to(work.device))).forces)
+    size = max(float(expected.norm()), FORCE_FLOOR_EV_PER_ANG * len(expected) ** 0.5)
+    force_error, allowed = float((forces - expected).norm()) / size, TOLERANCES[work.precision].force
+    if not force_error <= allowed:
+        raise DifferentWorkError(f"{name}: forces are {force_error:.2g} off eager FP64, relative, allowed {allowed:g}")
+
+
+def _on_cpu(values: Any) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float64, device="cpu")

@@ -1,0 +1,242 @@
+"""Who is measured: for each a function that makes it ready to do molecular dynamics from a common start.
+
+A package that is not installed raises `ImportError` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from torch import Tensor
+
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.calculator import StudentForceFieldCalculator
+from mlff_exp.checkpoint import Checkpoint
+from mlff_exp.config import CompileMode, EngineName, Precision
+from mlff_exp.engine import EagerEngine, Engine, ForceField, Prediction, make_engine
+from mlff_exp.labelling import teacher_calculator
+from mlff_exp.md import Dynamics
+
+# Random weights know no bonds: at the common timestep their atoms would leave one another's cutoff within a run, and
+# the work would shrink. What a step costs does not depend on its length.
+RANDOM_WEIGHTS_TIMESTEP = 1e-3
+
+
+@dataclass(frozen=True)
+class Work:
+    """What everyone does: steps of velocity Verlet at constant energy, all systems side by side.
+
+    Attributes:
+        systems: with momenta and without calculators; all of one kind.
+        checkpoint: our weights.
+        device: where models run.
+        precision: of everything that has our weights.
+        engine: of ours.
+        timestep_fs: of velocity Verlet.
+        steps_per_call: steps that are timed as one.
+    """
+
+    systems: Sequence[Atoms]
+    checkpoint: Checkpoint
+    device: torch.device
+    precision: Precision
+    engine: EngineName
+    timestep_fs: float
+    steps_per_call: int
+
+    def eager(self) -> EagerEngine:
+        """Plain PyTorch over our weights."""
+        return cast(EagerEngine, make_engine(self.checkpoint.model, "eager", self.precision, self.device))
+
+    def velocities(self) -> Tensor:
+        """[n_atoms, 3] of the start, ASE units."""
+        return torch.from_numpy(np.concatenate([atoms.get_velocities() for atoms in self.systems])).to(self.device)
+
+
+@dataclass(frozen=True)
+class Running:
+    """Dynamics under way.
+
+    Attributes:
+        call: does ``steps_per_call`` steps; given its number, as `timing.measure` does.
+        positions: where the atoms are, [n_atoms, 3] Å.
+        forces: on them there, [n_atoms, 3] eV/Å.
+    """
+
+    call: Callable[[int], object]
+    positions: Callable[[], Any]
+    forces: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An entry of the table.
+
+    Attributes:
+        what: for people.
+        package: the distribution that does the work; None for ours, whose commit is in the environment.
+        start: makes it ready; raises ImportError if something is not installed.
+        weights: whose; "ours" are checked against eager FP64.
+        batches: whether it moves several systems at once.
+        cuda_only: whether it is something else without a GPU.
+        note: for the table.
+    """
+
+    what: str
+    package: str | None
+    start: Callable[[Work], Running]
+    weights: str = "ours"
+    batches: bool = False
+    cuda_only: bool = False
+    note: str = ""
+
+
+def ours(work: Work) -> Running:
+    """Stretches of steps with a record at the end of each; on `cuda_graph` a replay of one graph."""
+    model = work.checkpoint.model
+    return _moved_by_us(make_engine(model, work.engine, work.precision, work.device), work)
+
+
+def ase_eager(work: Work) -> Running:
+    """ASE's integrator and our calculator without compilation."""
+    path = work.checkpoint.path
+    calculator = StudentForceFieldCalculator(path, work.device, engine="eager", precision=work.precision)
+    return _moved_by_ase(calculator, work)
+
+
+def schnetpack(work: Work) -> Running:
+    """SchNetPack's PaiNN of our sizes in its own ASE calculator, with the quickest of its neighbour lists."""
+    from schnetpack import nn
+    from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
+    from schnetpack.interfaces import SpkCalculator
+    from schnetpack.model import NeuralNetworkPotential
+    from schnetpack.representation import PaiNN
+    from schnetpack.transform import VesinNeighborList
+
+    sizes = work.checkpoint.model.architecture
+    torch.manual_seed(0)
+    model = NeuralNetworkPotential(
+        representation=PaiNN(
+            n_atom_basis=sizes.n_features,
+            n_interactions=sizes.n_interactions,
+            radial_basis=nn.BesselRBF(n_rbf=sizes.n_rbf, cutoff=sizes.cutoff),
+            cutoff_fn=nn.CosineCutoff(sizes.cutoff),
+        ),
+        input_modules=[PairwiseDistances()],
+        output_modules=[Atomwise(n_in=sizes.n_features, output_key="energy"), Forces()],
+    )
+    calculator = SpkCalculator(
+        model,
+        neighbor_list=VesinNeighborList(sizes.cutoff),
+        energy_unit="eV",
+        device=work.device,
+        dtype=torch.float64 if work.precision == "fp64" else torch.float32,
+    )
+    return _moved_by_ase(calculator, work, RANDOM_WEIGHTS_TIMESTEP * work.timestep_fs)
+
+
+def torchsim(work: Work) -> Running:
+    """TorchSim's `nve_step` on our eager model, whose neighbours are all other atoms and are never looked for."""
+    import torch_sim
+    from torch_sim.models.interface import ModelInterface
+
+    engine = work.eager()
+    batch = collate(work.systems, engine.cutoff, device=work.device)
+
+    class Student(ModelInterface):
+        def __init__(self) -> None:
+            super().__init__()
+            self._device, self._dtype = work.device, torch.float64
+            self._compute_forces, self._compute_stress = True, False
+
+        def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
+            prediction = engine(batch.with_positions(state.positions))
+            return {"energy": prediction.energy, "forces": prediction.forces}
+
+    model = Student()
+    state = torch_sim.io.atoms_to_state(list(work.systems), work.device, torch.float64)
+    state = torch_sim.nve_init(state, model, kT=0.0)
+    state.momenta = state.masses.unsqueeze(-1) * work.velocities()
+    # Its metal units are ASE's.
+    timestep = torch.tensor(work.timestep_fs * units.fs, dtype=torch.float64, device=work.device)
+
+    def call(_: int) -> None:
+        nonlocal state
+        for _ in range(work.steps_per_call):
+            state = torch_sim.nve_step(state, model, dt=timestep)
+
+    return Running(call, lambda: state.positions, lambda: state.forces)
+
+
+def compiled_energy(mode: CompileMode) -> Callable[[Work], Running]:
+    """`torch.compile` of the energy, differentiated outside; moved by our integrator, step by step."""
+
+    def start(work: Work) -> Running:
+        model = work.eager().model
+        compiled = cast(ForceField, torch.compile(model, mode=mode, dynamic=False))
+        return _moved_by_us(_CompiledEnergy(compiled, work.precision, work.device), work)
+
+    return start
+
+
+def teacher(work: Work) -> Running:
+    """GFN2-xTB in ASE, on the CPU."""
+    import tblite.ase  # noqa: F401 (here, so that its absence is an ImportError)
+
+    return _moved_by_ase(teacher_calculator(), work)
+
+
+class _CompiledEnergy(EagerEngine):
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        prediction = super().__call__(batch)
+        # Inductor's CUDA graphs hand out the same buffer at every call.
+        return Prediction(prediction.energy.clone(), prediction.forces)
+
+
+def _moved_by_us(engine: Engine, work: Work) -> Running:
+    dynamics = Dynamics(engine, list(work.systems), work.timestep_fs)
+    state = dynamics.state(dynamics.batch.positions, work.velocities())
+    stretch = dynamics.stretch(state, work.steps_per_call)
+    return Running(lambda _: stretch(), lambda: state.positions, lambda: state.forces)
+
+
+def _moved_by_ase(calculator: Any, work: Work, timestep_fs: float | None = None) -> Running:
+    (given,) = work.systems
+    atoms = given.copy()
+    atoms.calc = calculator
+    verlet = VelocityVerlet(atoms, (timestep_fs or work.timestep_fs) * units.fs)
+    return Running(lambda _: verlet.run(work.steps_per_call), lambda: atoms.positions, atoms.get_forces)
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "ours": Contender("ours", None, ours, batches=True, note="records included"),
+    "ase_eager": Contender("ASE, our calculator, eager", "ase", ase_eager),
+    "schnetpack": Contender(
+        "ASE, SchNetPack's PaiNN",
+        "schnetpack",
+        schnetpack,
+        weights="random",
+        note="sizes as ours; a thousandth of the timestep, because random weights hold no molecule together",
+    ),
+    "torchsim": Contender(
+        "TorchSim, our model, eager", "torch-sim-atomistic", torchsim, batches=True, note="neighbours given"
+    ),
+    "compile_default": Contender(
+        "torch.compile of the energy, default", "torch", compiled_energy("default"), batches=True, note="our integrator"
+    ),
+    "compile_reduce_overhead": Contender(
+        "torch.compile of the energy, reduce-overhead",
+        "torch",
+        compiled_energy("reduce-overhead"),
+        batches=True,
+        cuda_only=True,
+        note="our integrator",
+    ),
+    "teacher": Contender("ASE, GFN2-xTB", "tblite", teacher, weights="its own", note="on the CPU, FP64"),
+}
