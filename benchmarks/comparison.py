@@ -43,6 +43,7 @@ class Row:
     Attributes:
         name: of the contender.
         absent: why it was not measured, or None.
+        failed: whether it should have been measured and broke.
         package: what did the work, with its version.
         timing: raw samples of calls of several steps each, or None.
         ratio: of its time to ours, or None.
@@ -50,6 +51,7 @@ class Row:
 
     name: str
     absent: str | None = None
+    failed: bool = False
     package: str = ""
     timing: Timing | None = None
     ratio: Ratio | None = None
@@ -78,7 +80,7 @@ def compare(
         watch: looks at the machine between blocks.
 
     Returns:
-        A row for each contender, and what speaks against trusting the times.
+        A row for each contender, even if it broke at its first call, and what speaks against trusting the times.
 
     Raises:
         DifferentWorkError: a contender with our weights is not where eager FP64 is, or feels other forces there.
@@ -90,14 +92,20 @@ def compare(
     for name, contender in contenders.items():
         started = time.perf_counter()
         try:
-            running[name] = make_ready(contender, work)
+            one = make_ready(contender, work)
+            one.call(0)
         except AbsentError as error:
             rows[name] = Row(name, absent=str(error))
             continue
-        running[name].call(0)
+        except RuntimeError as error:  # what compilers, kernels and allocators raise
+            if name == "ours":
+                raise
+            rows[name] = Row(name, absent=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", failed=True)
+            continue
         first_call_s[name] = time.perf_counter() - started
         if contender.weights == "ours":
-            require_same_work(name, running[name], work)
+            require_same_work(name, one, work)
+        running[name] = one
 
     candidates = {name: Candidate(one.call, min_calls, min_time_s) for name, one in running.items()}
     timing = measure(candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)

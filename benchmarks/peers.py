@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (options.output / "peers.md").write_text(page)
     plot(rows, facts, options.output / "peers.png")
     print(page)
+    failed = [row.name for row in rows if row.failed]
+    if failed:
+        sys.exit(f"peers: {', '.join(failed)} failed")
 
 
 def _parser() -> argparse.ArgumentParser:

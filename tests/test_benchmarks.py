@@ -127,7 +127,18 @@ def test_atoms_that_are_lost_are_refused(work: Work) -> None:
         return replace(right, positions=lambda: torch.nan * right.positions())
 
     with pytest.raises(DifferentWorkError, match="NaN or infinite"):
-        _compare(work, Contender("lost", None, lost, weights="random"))
+        _compare(replace(work, steps_per_call=1), Contender("lost", None, lost, weights="random"))
+
+
+def test_a_peer_that_breaks_is_a_row(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(work: Work) -> Running:
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setitem(CONTENDERS, "teacher", Contender("broken", None, broken))
+    words = "--device cpu --engine eager --steps-per-call 1 --min-calls 1 --min-time-s 0.001 --only teacher --output"
+    with pytest.raises(SystemExit, match="peers: teacher failed"):
+        peers.main([*words.split(), str(tmp_path), "--checkpoint", str(weights)])
+    assert "| broken |  | ours | RuntimeError: no such kernel |" in (tmp_path / "peers.md").read_text()
 
 
 def test_what_a_module_lacks_is_named(work: Work) -> None:
