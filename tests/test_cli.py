@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlff_exp import __main__
 from mlff_exp.result import RunResult
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -368,6 +370,43 @@ def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.
     assert result.failure is not None
     assert result.failure.kind == ("killed" if number is signal.SIGKILL else "interrupted")
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+    # Not into pipes: a worker also ends when nobody reads what it says.
+    process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker = _wait_for_worker(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 2
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def test_a_full_disk_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "result.json"))
+
+    def broken() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(__main__, "run", full)
+    with pytest.raises(SystemExit, match="1"):
+        __main__.main()
+    assert f"mlff-exp: No space left on device: {tmp_path}/result.json; " in capsys.readouterr().err
+    monkeypatch.setattr(__main__, "run", broken)
+    with pytest.raises(FileNotFoundError):
+        __main__.main()
+
+
+def _runs(process: int) -> bool:
+    """Whether it has not ended; one that nobody has waited for is a zombie."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _descendants(process: int) -> list[int]:
