@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -16,13 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
 from mlff_exp.config import Config, ConfigError
-from mlff_exp.outcome import EXIT_REFUSED, Outcome, exit_code
+from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import row
-from mlff_exp.result import RESULT_FILE
+from mlff_exp.result import RESULT_FILE, room
 from mlff_exp.tracking import Store
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 schema.register()
 
@@ -75,7 +78,7 @@ def _store(config: Config, single: bool) -> Store | None:
 
 
 def main() -> None:
-    """Entry point; a refused configuration ends with exit code 2 and no traceback."""
+    """Entry point; a refused configuration ends with exit code 2, a full disk with 1, without a traceback."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print tracebacks itself and exit with 1; this hands the exceptions to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -86,6 +89,13 @@ def main() -> None:
             raise
         print(f"mlff-exp: {schema.explain(error)}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
+    except OSError as error:
+        if wants_traceback or error.errno not in DISK_ERRORS:
+            raise
+        path = Path(error.filename or Path.cwd())
+        where = f"{path}; {room(path if path.is_dir() else path.parent)}"
+        print(f"mlff-exp: {error.strerror}: {where}; what had finished is kept", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
         sys.exit(130)

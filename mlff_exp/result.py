@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,11 +110,9 @@ class RunResult:
                 raise ValueError(f"metric {name!r} is {value}: leave out what does not apply")
 
     def save(self, directory: Path) -> Path:
-        """Write ``result.json``, first beside the target and then moved over it."""
+        """Write ``result.json``, whole or not at all."""
         path = directory / RESULT_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=False, indent=1))
-        partial.replace(path)
+        write_whole(path, json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=False, indent=1))
         return path
 
     @staticmethod
@@ -142,6 +142,15 @@ class RunResult:
             raise ValueError(f"{path} is not a result of this version: {error!r}") from error
 
 
+@dataclass(frozen=True)
+class Record:
+    """Metrics of one step, and when they were measured, in milliseconds since 1970."""
+
+    step: int
+    metrics: Mapping[str, float]
+    time_ms: int
+
+
 class Progress:
     """Metrics of a run that is still going on, a line of JSON each; whoever watches the directory may read along."""
 
@@ -151,18 +160,39 @@ class Progress:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add the metrics of a step."""
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, "metrics": metrics}, allow_nan=False) + "\n")
+            record = Record(step, metrics, int(time.time() * 1000))
+            file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
 
-    def read(self, position: int) -> tuple[list[tuple[int, dict[str, float]]], int]:
-        """What was written since a position in the file, (step, metrics) each, and the position to go on from."""
+    def read(self, position: int) -> tuple[list[Record], int]:
+        """What was written since a position in the file, and the position to go on from."""
         if not self._path.is_file():
             return [], position
         with self._path.open() as file:
             file.seek(position)
             text = file.read()
         whole = text[: text.rfind("\n") + 1]  # the last line may still be written
-        records = [json.loads(line) for line in whole.splitlines()]
-        return [(record["step"], record["metrics"]) for record in records], position + len(whole.encode())
+        return [Record(**json.loads(line)) for line in whole.splitlines()], position + len(whole.encode())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there: whoever reads it finds the old one or the new one, whole.
+
+    Raises:
+        OSError: naming the file, which is as it was before.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
+
+
+def room(directory: Path) -> str:
+    """How much room there is on the disk, for messages."""
+    return f"{shutil.disk_usage(directory).free / 2**20:.1f} MiB are free there"
 
 
 def label(config: Mapping[str, Any]) -> str:

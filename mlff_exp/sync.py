@@ -82,10 +82,12 @@ def sync_main() -> None:
     arguments = parser.parse_args()
     if not arguments.directory.is_dir():
         parser.error(f"{arguments.directory} is not a directory")
+    from mlflow.exceptions import MlflowException
+
     where = Tracking(name=arguments.tracking, directory=arguments.mlruns, experiment=arguments.experiment)
     try:
         uploaded = sync(arguments.directory, where)
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, ValueError, OSError, MlflowException) as error:
         sys.exit(f"mlff-exp-sync: {error}")
     print(f"{len(uploaded)} runs uploaded")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import platform
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mlff_exp.config import ConfigError, Tracking, flatten
-from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, RunResult, label
+from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, Record, RunResult, label, room, write_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +45,8 @@ VIEW_STATE = {
         *(f"tags.`{name}`" for name in ("verdict", "timing.trust")),
     ]
 }
+# What SQLite says when it can't write: no room, in the database or beside it.
+DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
 INPUT_ATTEMPTS = 4
@@ -63,7 +67,8 @@ def connect(tracking: Tracking) -> Store | None:
     Runs in it that ended without a word are closed.
 
     Raises:
-        ConfigError: ``tracking=server`` without MLFLOW_TRACKING_URI, or a server that does not answer.
+        ConfigError: ``tracking=server`` without MLFLOW_TRACKING_URI, or a server that does not answer; or a
+            directory where no database can be opened, on a full disk perhaps.
     """
     if tracking.name == "offline":
         return None
@@ -71,6 +76,7 @@ def connect(tracking: Tracking) -> Store | None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     if tracking.name == "server":
         uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -86,20 +92,37 @@ def connect(tracking: Tracking) -> Store | None:
         _reap(store)
         return store
 
+    # What it logs there with a traceback, it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     directory = Path(tracking.directory).resolve()
-    directory.mkdir(parents=True, exist_ok=True)
-    database = directory / "mlflow.db"
-    # Processes that migrate a fresh database at the same time crash one another.
-    with FileLock(directory / "mlflow.lock"):
-        fresh = not database.exists()
-        client = MlflowClient(tracking_uri=f"sqlite:///{database}")
-        # An absolute artifact location, or artifacts would follow whoever created the experiment.
-        store = Store(client, _experiment(client, tracking.experiment, (directory / "artifacts").as_uri()))
-        if fresh:
-            with sqlite3.connect(database) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-        _reap(store)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        database = directory / "mlflow.db"
+        # Processes that migrate a fresh database at the same time crash one another.
+        with FileLock(directory / "mlflow.lock"):
+            if not database.exists():
+                _make(database)
+            client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+            # An absolute artifact location, or artifacts would follow whoever created the experiment.
+            store = Store(client, _experiment(client, tracking.experiment, (directory / "artifacts").as_uri()))
+            _reap(store)
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"tracking=local: no store in {directory}: {reason}; {room(Path.cwd())}") from None
     return store
+
+
+def _make(database: Path) -> None:
+    """Make a database, whole or not at all: MLflow can't open one whose making was cut short."""
+    from mlflow import MlflowClient
+
+    partial = database.with_name("making.db")
+    for left in database.parent.glob(f"{partial.name}*"):
+        left.unlink()
+    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments()
+    with closing(sqlite3.connect(partial)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    partial.replace(database)
 
 
 class Live:
@@ -107,12 +130,13 @@ class Live:
 
     Raises:
         mlflow.exceptions.MlflowException: the store can't be reached at the start.
+        OSError: its disk is full.
     """
 
     def __init__(self, store: Store, directory: Path, config: Mapping[str, Any], parent_id: str | None = None) -> None:
         self._store, self._directory, self._position = store, directory, 0
         self._progress, self._beat = Progress(directory), time.monotonic()
-        self.run_id = _open_run(store, config, _alive(directory), parent_id)
+        self.run_id = _open_run(store, config, directory, parent_id)
         self._note()
 
     def __call__(self) -> None:
@@ -129,17 +153,31 @@ class Live:
                 self._beat = time.monotonic()
             if records:
                 _log_points(self._store.client, self.run_id, records)
-        except MlflowException as error:
-            print(f"mlff-exp: progress not in MLflow yet: {error}", file=sys.stderr)
-        else:
-            if records:
                 self._position = position
                 self._note()
+        except (MlflowException, OSError) as error:
+            print(f"mlff-exp: progress not in MLflow yet: {error}", file=sys.stderr)
 
     def _note(self) -> None:
         _note_opened(self._directory, self.run_id, self._position)
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Raise an OSError where SQLite could not write, which MLflow reports like any other trouble."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except MlflowException as error:
+        cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
+        if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF in DISK_ERRORS:
+            raise OSError(errno.EIO, f"MLflow's store: {cause}") from error
+        raise
+
+
+@_disk_errors()
 def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
     """Upload a finished run's directory, once; returns the id of its MLflow run.
 
@@ -150,6 +188,7 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
 
     Raises:
         ValueError: the directory holds no valid result.
+        OSError: the disk is full.
     """
     marker = directory / UPLOADED_FILE
     if marker.is_file():
@@ -158,7 +197,7 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
     client = store.client
     run_id, position = _opened(store, directory)
     if run_id is None:
-        run_id = _open_run(store, result.config, {}, parent_id)
+        run_id = _open_run(store, result.config, directory, parent_id)
         # Should this be interrupted, the next attempt completes the same run.
         _note_opened(directory, run_id, 0)
     tags = {
@@ -176,13 +215,17 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
         if (directory / name).is_file():
             client.log_artifact(run_id, str(directory / name))
     client.set_terminated(run_id, status="KILLED" if result.status == "SKIPPED" else result.status)
-    marker.write_text(run_id)
+    write_whole(marker, run_id)
     (directory / OPENED_FILE).unlink(missing_ok=True)
     return run_id
 
 
 def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
-    """`log_run` for a result that must not be lost with its server: it stays on disk, and a message says what to do."""
+    """`log_run` for a result that must not be lost with its server: it stays on disk, and a message says what to do.
+
+    Raises:
+        OSError: the disk is full.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -192,11 +235,16 @@ def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
 
 
 def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
-    """Put a word on a run; a store that can't be reached just now is told of in a message."""
+    """Put a word on a run; a store that can't be reached just now is told of in a message.
+
+    Raises:
+        OSError: the disk is full.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        store.client.set_tag(run_id, name, value[:MAX_TAG])
+        with _disk_errors():
+            store.client.set_tag(run_id, name, value[:MAX_TAG])
     except MlflowException as error:
         print(f"mlff-exp: not in MLflow: {name}={value}: {error}", file=sys.stderr)
 
@@ -257,12 +305,26 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
     """The parent run of a multirun; its jobs are children. Reports in ``directory`` become its artifacts.
 
     A directory that already has a parent run goes on with it.
+
+    Raises:
+        OSError: the disk is full.
     """
     if store is None:
         yield None
         return
-    from mlflow.exceptions import MlflowException
+    run_id, status = _open_sweep(store, name, directory), "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        _close_sweep(store, run_id, directory, status)
 
+
+@_disk_errors()
+def _open_sweep(store: Store, name: str, directory: Path) -> str:
     client, marker = store.client, directory / UPLOADED_FILE
     if marker.is_file():
         run_id = marker.read_text().strip()
@@ -272,25 +334,24 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
     else:
         tags = {"sweep": name, **_alive(directory)}
         run_id = str(client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
-        marker.write_text(run_id)
-    status = "FAILED"
+        write_whole(marker, run_id)
+    return run_id
+
+
+def _close_sweep(store: Store, run_id: str, directory: Path, status: str) -> None:
+    from mlflow.exceptions import MlflowException
+
     try:
-        yield run_id
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        try:
+        with _disk_errors():
             for path in sorted(directory.glob("report*")):
-                client.log_artifact(run_id, str(path))
+                store.client.log_artifact(run_id, str(path))
             table = directory / "report.md"
             if table.is_file():
-                client.set_tag(run_id, "mlflow.note.content", table.read_text()[:MAX_TAG])
-            client.set_terminated(run_id, status=status)
-        except MlflowException as error:
-            message = f"not in MLflow yet: the end of this sweep: {error}\nmlff-exp: later: mlff-exp-sync {directory}"
-            print(f"mlff-exp: {message}", file=sys.stderr)
+                store.client.set_tag(run_id, "mlflow.note.content", table.read_text()[:MAX_TAG])
+            store.client.set_terminated(run_id, status=status)
+    except MlflowException as error:
+        message = f"not in MLflow yet: the end of this sweep: {error}\nmlff-exp: later: mlff-exp-sync {directory}"
+        print(f"mlff-exp: {message}", file=sys.stderr)
 
 
 def _alive(directory: Path) -> dict[str, str]:
@@ -336,9 +397,10 @@ def _is_alive(run: Run) -> bool:
     return True
 
 
-def _open_run(store: Store, config: Mapping[str, Any], tags: Mapping[str, str], parent_id: str | None) -> str:
+@_disk_errors()
+def _open_run(store: Store, config: Mapping[str, Any], directory: Path, parent_id: str | None) -> str:
     parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
-    run = store.client.create_run(store.experiment_id, run_name=label(config), tags={**tags, **parent})
+    run = store.client.create_run(store.experiment_id, run_name=label(config), tags={**_alive(directory), **parent})
     return str(run.info.run_id)
 
 
@@ -359,10 +421,7 @@ def _opened(store: Store, directory: Path) -> tuple[str | None, int]:
 
 
 def _note_opened(directory: Path, run_id: str, position: int) -> None:
-    path = directory / OPENED_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"run_id": run_id, "position": position}))
-    partial.replace(path)
+    write_whole(directory / OPENED_FILE, json.dumps({"run_id": run_id, "position": position}))
 
 
 def _opened_id(directory: Path) -> str | None:
@@ -399,18 +458,23 @@ def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) ->
 
 def _log_metrics(client: MlflowClient, run_id: str, result: RunResult, directory: Path, position: int) -> None:
     """Metrics, and the series: what is missing of the progress that the run wrote, or what it returned."""
+    ended = int((directory / RESULT_FILE).stat().st_mtime * 1000)
     if (directory / PROGRESS_FILE).is_file():
         records, _ = Progress(directory).read(position)
     else:
-        records = [(step, {name: value}) for name, points in result.series.items() for step, value in points]
-    _log_points(client, run_id, [(0, dict(result.metrics)), *records])
+        records = [
+            Record(step, {name: value}, ended) for name, points in result.series.items() for step, value in points
+        ]
+    _log_points(client, run_id, [Record(0, result.metrics, ended), *records])
 
 
-def _log_points(client: MlflowClient, run_id: str, records: list[tuple[int, dict[str, float]]]) -> None:
+def _log_points(client: MlflowClient, run_id: str, records: list[Record]) -> None:
+    """Points that are there already, from an upload that was cut short, are not doubled: their times are the same."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, step) for step, values in records for name, value in values.items()]
+    metrics = [
+        Metric(name, value, record.time_ms, record.step) for record in records for name, value in record.metrics.items()
+    ]
     for start in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
 

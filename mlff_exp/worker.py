@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -107,7 +108,7 @@ def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ba
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
     # A session of its own, so that stopping it also stops the compiler processes it started.
     os.setsid()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with tempfile.TemporaryDirectory() as cold_cache:
         if config.cold_compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
@@ -116,14 +117,19 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
             result.save(directory)
         # Not swallowed: it becomes the recorded result of this run, with its traceback.
         except Exception as error:
-            (directory / TRACEBACK_FILE).write_text(traceback.format_exc())
-            _record(directory, resolved, "FAILED", Failure(_kind(error), str(error)))
+            try:
+                (directory / TRACEBACK_FILE).write_text(traceback.format_exc())
+                _record(directory, resolved, "FAILED", Failure(_kind(error), str(error)))
+            except OSError as unwritable:
+                sys.exit(f"mlff-exp: {_kind(error)}: {error}; it can't be recorded: {unwritable}")
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent() -> None:
     """End this session once the process that started it is gone: nobody would ever record what it finds."""
-    while os.getppid() == parent:
-        time.sleep(WATCH_EVERY_S)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has one"
+    # At once: the next command closes this run's record, and would miss a result that came after that.
+    parent.join()
     os.killpg(os.getpid(), signal.SIGKILL)
 
 

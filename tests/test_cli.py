@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mlff_exp import __main__
 from mlff_exp.result import RunResult
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +64,72 @@ def test_cfg_shows_the_configuration_and_runs_nothing(tmp_path: Path) -> None:
     assert finished.returncode == 0
     assert "batch_size: 7" in finished.stdout
     assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("defaults", "| precision/fp32 "), ("searchpath", "| command-line | file://"), ("config", "batch_size: 7")],
+)
+def test_info_shows_how_hydra_sees_it_and_runs_nothing(tmp_path: Path, what: str, words: str) -> None:
+    (tmp_path / "mine").mkdir()
+    finished = mlff_exp(tmp_path, "-cd", "mine", "--info", what, "batch_size=7")
+    assert finished.returncode == 0, finished.stderr
+    assert words in finished.stdout
+    assert finished.stderr == ""
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "mine"]
+
+
+def test_the_shell_completes_options_keys_and_experiments(tmp_path: Path) -> None:
+    command = tmp_path / "mlff-exp"
+    command.write_text(f"#!{sys.executable}\nfrom mlff_exp.__main__ import main\nmain()\n")
+    command.chmod(0o755)
+    lines = ("mlff-exp engine=", "mlff-exp -m system=wa", "mlff-exp task=nve task.dur", "mlff-exp experiment=ph")
+    # As bash calls it when somebody presses tab.
+    script = """
+        eval "$(mlff-exp -sc install=bash)"
+        for COMP_LINE in "$@"; do
+            COMP_WORDS=($COMP_LINE) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_POINT=${#COMP_LINE}
+            hydra_bash_completion
+            echo "${COMPREPLY[@]}"
+        done
+        complete -p mlff-exp
+    """
+    finished = subprocess.run(
+        ["bash", "-c", script, "bash", *lines],
+        cwd=tmp_path, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert finished.stderr == ""
+    *offered, installed = finished.stdout.splitlines()
+    assert offered == [
+        "engine=compile engine=cuda_graph engine=eager",
+        "system=water system=water_box",
+        "task.duration_ps=",
+        "experiment=phase1",
+    ]
+    assert installed.endswith("-F hydra_bash_completion mlff-exp")
+
+
+def test_a_directory_of_ones_own_adds_options_to_those_that_are_there(tmp_path: Path) -> None:
+    for name, text in {
+        "system/mine": "defaults: [/schema/system/file@_here_, _self_]\npath: mine.xyz\n",
+        "experiment/mine": "# @package _global_\ndefaults: [override /system: mine]\nbatch_size: 3\nseed: 4\n",
+    }.items():
+        path = tmp_path / "mine" / f"{name}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    (tmp_path / "mine.xyz").write_text("3\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\n")
+    ours = mlff_exp(tmp_path, "-cd", "mine", "experiment=mine", "batch_size=5", "--cfg", "job")
+    assert ours.returncode == 0, ours.stderr
+    config = yaml.safe_load(ours.stdout)
+    assert config["system"] == {"name": "file", "path": "mine.xyz", "index": -1}
+    assert (config["batch_size"], config["seed"], config["engine"]["name"]) == (5, 4, "compile")
+    theirs = mlff_exp(tmp_path, "-cd", "mine", "experiment=mine", "system=water", "--cfg", "job")
+    assert yaml.safe_load(theirs.stdout)["system"] == {"name": "water"}
+    nowhere = mlff_exp(tmp_path, "-cd", "nowhere", "--cfg", "job")
+    assert nowhere.returncode == 2
+    assert "nowhere' not found" in nowhere.stderr
+    assert "Traceback" not in nowhere.stderr
 
 
 @pytest.mark.parametrize(
@@ -301,6 +370,43 @@ def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.
     assert result.failure is not None
     assert result.failure.kind == ("killed" if number is signal.SIGKILL else "interrupted")
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+    # Not into pipes: a worker also ends when nobody reads what it says.
+    process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker = _wait_for_worker(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 2
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def test_a_full_disk_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "result.json"))
+
+    def broken() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(__main__, "run", full)
+    with pytest.raises(SystemExit, match="1"):
+        __main__.main()
+    assert f"mlff-exp: No space left on device: {tmp_path}/result.json; " in capsys.readouterr().err
+    monkeypatch.setattr(__main__, "run", broken)
+    with pytest.raises(FileNotFoundError):
+        __main__.main()
+
+
+def _runs(process: int) -> bool:
+    """Whether it has not ended; one that nobody has waited for is a zombie."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _descendants(process: int) -> list[int]:

@@ -81,6 +81,12 @@ def test_every_run_of_every_experiment_composes(path: Path) -> None:
                 assert (config.task.name, config.precision.name) == ("nve", "fp32")
 
 
+@pytest.mark.parametrize("mode", ["run", "sweep"])
+def test_commands_of_the_same_second_do_not_share_a_directory(mode: str) -> None:
+    directories = [compose("config", return_hydra_config=True).hydra[mode].dir for _ in range(5)]
+    assert len(set(directories)) == len(directories)
+
+
 def test_the_keys_are_those_of_the_documentation() -> None:
     keys = OmegaConf.to_container(compose("config", overrides=["task=nve"]))
     assert isinstance(keys, dict)

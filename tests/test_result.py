@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,21 @@ def test_round_trip(tmp_path: Path) -> None:
     result.save(tmp_path)
     assert RunResult.load(tmp_path) == result
     assert list(tmp_path.iterdir()) == [tmp_path / RESULT_FILE]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = full_result()
+    path = result.save(tmp_path)
+
+    def half(path: Path, text: str) -> None:
+        path.write_bytes(text.encode()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        replace(result, status="FAILED", failure=Failure("crash", "")).save(tmp_path)
+    assert RunResult.load(tmp_path) == result
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

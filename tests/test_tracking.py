@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
+import os
+import signal
 import sqlite3
 import subprocess
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow.store.db.utils
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 from mlff_exp import sync, tracking
 from mlff_exp.config import ConfigError, Tracking
@@ -120,6 +125,78 @@ def test_what_a_store_missed_is_uploaded_later_once(
     assert store.client.get_run(live.run_id).info.status == "FINISHED"
     assert loss_of(store, live.run_id) == [(1, 0.5), (2, 0.25)]
     assert len(store.client.search_runs([store.experiment_id])) == 1
+
+
+def test_an_upload_that_was_cut_short_doubles_nothing(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, points = Progress(tmp_path), [(step, step / 2) for step in range(5)]
+    for step, value in points:
+        progress.write(step, {"loss": value})
+    full_result().save(tmp_path)
+    monkeypatch.setattr(tracking, "METRICS_PER_CALL", 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(store.client, "set_terminated", away)
+        with pytest.raises(MlflowException, match="no answer"):
+            tracking.log_run(store, tmp_path)
+    run_id = tracking.log_run(store, tmp_path)
+    assert loss_of(store, run_id) == points
+    assert len(store.client.get_metric_history(run_id, "latency_median_ms")) == 1
+
+
+def test_an_upload_whose_process_died_goes_on_at_the_next_start(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = finished(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(store.client, "log_batch", away)
+        tracking.record(store, directory)
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert run.info.status == "RUNNING"
+    store.client.set_tag(run.info.run_id, "pid", dead_pid())
+    tracking.connect(Tracking(directory=str(tmp_path / "mlruns")))
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["latency_median_ms"] == 1.25
+
+
+def _die_between_tables(directory: str) -> None:
+    mlflow.store.db.utils._upgrade_db = lambda engine: os.kill(os.getpid(), signal.SIGKILL)
+    tracking.connect(Tracking(directory=directory))
+
+
+def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_die_between_tables, args=(str(tmp_path),))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / "making.db").stat().st_size > 0
+    opened = tracking.connect(Tracking(directory=str(tmp_path)))
+    assert opened is not None
+    assert opened.client.get_experiment(opened.experiment_id).name == "mlff_exp"
+    assert not list(tmp_path.glob("making.db*"))
+
+
+def full(*arguments: object, **keywords: object) -> None:
+    """What MLflow raises on a full disk, with what SQLite says to it."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA max_page_count=1")
+        try:
+            connection.execute("CREATE TABLE t (x)")
+        except sqlite3.OperationalError as error:
+            raise MlflowException(str(error)) from OperationalError("CREATE", {}, error)
+
+
+def test_a_full_disk_is_no_outage(store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = finished(tmp_path / "run")
+    for method in ("create_run", "set_tag"):
+        with monkeypatch.context() as patched:
+            patched.setattr(store.client, method, full)
+            with pytest.raises(OSError, match="MLflow's store: database or disk is full"):
+                tracking.record(store, directory)
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", full)
+    with pytest.raises(ConfigError, match=r"no store in .*: database or disk is full; .* MiB are free there"):
+        tracking.connect(Tracking(directory=str(tmp_path / "mlruns")))
 
 
 def dead_pid() -> str:
