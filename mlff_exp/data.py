@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from ase import Atoms
 from ase.data import chemical_symbols
 
 Origin = Literal[
@@ -97,6 +98,11 @@ class Dataset:
     def starts(self) -> npt.NDArray[np.int64]:
         """[n_structures] where each one's atoms begin."""
         return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)[:-1]])
+
+    def atoms(self, index: int) -> Atoms:
+        """One structure, without its labels."""
+        its = slice(self.starts[index], self.starts[index] + self.counts[index])
+        return Atoms(self.atomic_numbers[its], self.positions[its])
 
     @property
     def names(self) -> npt.NDArray[np.str_]:

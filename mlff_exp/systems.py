@@ -9,7 +9,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
-from mlff_exp.config import MOLECULES, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
+from mlff_exp.config import MOLECULES, UNSEEN, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
+from mlff_exp.data import ORIGINS, VALIDATION, Dataset
 
 WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
 
@@ -22,11 +23,20 @@ def build(system: System) -> Atoms:
     """
     match system:
         case MoleculeSystem():
+            if system.name.startswith(UNSEEN):
+                return unseen_molecule(int(system.name.removeprefix(UNSEEN)))
             return molecule(MOLECULES[system.name])
         case WaterBox():
             return water_box(system.n_molecules)
         case FileSystem():
             return _read(system)
+
+
+def unseen_molecule(number: int) -> Atoms:
+    """A molecule of the validation set, as the teacher relaxed it."""
+    dataset = Dataset.load(VALIDATION)
+    relaxed = np.flatnonzero(dataset.origin == ORIGINS.index("relaxed"))
+    return dataset.atoms(int(relaxed[number]))
 
 
 def water_box(n_molecules: int) -> Atoms:

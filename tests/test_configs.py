@@ -64,6 +64,13 @@ def test_every_system_builds(name: str, tmp_path: Path) -> None:
     assert atoms.pbc.any() == (name == "water_box")
 
 
+def test_the_molecules_of_the_validation_set_are_systems() -> None:
+    first, last = (systems.unseen_molecule(number) for number in (0, schema.N_UNSEEN - 1))
+    assert first.symbols.get_chemical_formula() != last.symbols.get_chemical_formula()
+    with pytest.raises(IndexError):
+        systems.unseen_molecule(schema.N_UNSEEN)
+
+
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_run_of_every_experiment_composes(path: Path) -> None:
     overrides = [f"experiment={path.stem}", "device=cpu"]
@@ -111,6 +118,10 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
         (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),
         (["task=nve", "task.systems=[water,ethanl]"], r"task.systems='ethanl' is not one of: .*did you mean 'ethanol'"),
+        (
+            ["task=nve", "task.systems=[unseen_200]"],
+            r"task.systems='unseen_200' is not one of: .*unseen_0 … unseen_199",
+        ),
         (["task=nve", "task.systems=[water,water]"], "names a molecule twice: use task.replicas"),
         (["model.checkpoint=nowhere"], r"model.checkpoint='nowhere' is neither a file nor one of: student"),
         (["system=file", "system.path=/nowhere.xyz"], r"system.path='/nowhere.xyz' is not a file"),
