@@ -520,14 +520,15 @@ def _logged_model(store: Store, weights: str, model: Mapping[str, Any]) -> str:
     """The id of the logged model with these weights; made on first sight."""
     name = f"{Path(model['checkpoint']).stem}-{weights[:12]}"
     found = store.client.search_logged_models([store.experiment_id], filter_string=f"name = '{name}'")
-    if found:
-        # The oldest, should two processes have made one at the same moment.
-        return str(min(found, key=lambda model: model.creation_timestamp).model_id)
-    made = store.client.create_logged_model(
-        store.experiment_id, name=name, tags={"checkpoint.sha256": weights}, model_type="force field"
-    )
-    store.client.finalize_logged_model(made.model_id, "READY")
-    return str(made.model_id)
+    # The oldest, should two processes have made one at the same moment.
+    logged = min(found, key=lambda model: model.creation_timestamp, default=None)
+    if logged is None:
+        logged = store.client.create_logged_model(
+            store.experiment_id, name=name, tags={"checkpoint.sha256": weights}, model_type="force field"
+        )
+    if logged.status != "READY":  # just made, or by a process that died before it could say so
+        store.client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)
 
 
 def _tags(result: RunResult) -> dict[str, str]:

@@ -144,6 +144,19 @@ def test_an_upload_that_was_cut_short_doubles_nothing(
     assert len(store.client.get_metric_history(run_id, "latency_median_ms")) == 1
 
 
+def test_weights_whose_record_was_cut_short_become_ready(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = finished(tmp_path / "run", replace(full_result(), tags={"checkpoint.sha256": "ab" * 32}))
+    with monkeypatch.context() as patched:
+        patched.setattr(store.client, "finalize_logged_model", away)
+        with pytest.raises(MlflowException, match="no answer"):
+            tracking.log_run(store, directory)
+    tracking.log_run(store, directory)
+    (weights,) = store.client.search_logged_models([store.experiment_id])
+    assert weights.status == "READY"
+
+
 def test_an_upload_whose_process_died_goes_on_at_the_next_start(
     store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
