@@ -13,9 +13,10 @@ help:  ## show this list
 
 install: $(STAMP)  ## create .venv and install everything, pinned by constraints.txt
 
+# Python compiles what is imported; compiling all of it beforehand takes as long as installing.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are

@@ -505,17 +505,21 @@ class Config:
         Raises:
             UnavailableError: it cannot; the message says what is missing.
         """
-        import torch
-
-        cuda = torch.cuda.is_available()
         if self.model.name == "ase":
             # Where the calculator runs is its own affair; batches are handed to it on the CPU.
             self.device = "cpu"
             return self
-        if self.device == "auto":
-            self.device = "cuda" if cuda else "cpu"
-        if self.device.startswith("cuda") and not cuda:
-            raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
+        if self.device != "cpu":
+            # Imported here: it takes seconds, and the CPU is there without asking.
+            import torch
+
+            cuda = torch.cuda.is_available()
+            if self.device == "auto":
+                self.device = "cuda" if cuda else "cpu"
+            elif not cuda:
+                raise UnavailableError(
+                    f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto"
+                )
         if self.device == "cpu":
             if self.precision.name == "tf32":
                 usable = ", ".join(name for name in PRECISIONS if name != "tf32")
@@ -581,9 +585,11 @@ def _fast_engine(device: str) -> EngineName:
 
 
 def _is_cuda(device: str) -> bool:
+    if device == "cpu":
+        return False
     import torch
 
-    return device != "cpu" and torch.cuda.is_available()
+    return torch.cuda.is_available()
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.calculators.calculator import all_changes
+from ase.build import molecule
+from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read
 
-from mlff_exp import StudentForceFieldCalculator, checkpoint, snapshot
+from mlff_exp import checkpoint, snapshot
 from mlff_exp.checks import teacher_drift
 from mlff_exp.config import Config, ConfigError
 from mlff_exp.engine import EagerEngine, EngineError
@@ -27,7 +28,7 @@ from tests.test_correctness import Faulty
 
 SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
 SHORT += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2", "model.checkpoint=student_small"]
-BROKEN = ["model=ase", "system=benzene", *(word for word in SHORT if not word.startswith(("engine", "prec", "model")))]
+BROKEN = ["model=ase", "system=ethanol", *(w for w in SHORT if not w.startswith(("system", "engine", "prec", "model")))]
 
 
 def judged(result: RunResult) -> dict[str, bool]:
@@ -35,56 +36,69 @@ def judged(result: RunResult) -> dict[str, bool]:
     return {criterion.metric: criterion.held for criterion in result.verdict.criteria}
 
 
-class Student(StudentForceFieldCalculator):
-    """The small student as any ASE calculator, so that what is done to it is done to the force field itself."""
+class Springs(Calculator):  # type: ignore[misc]
+    """Springs between all atoms of ethanol: a force field that is exact and takes no time, for others to spoil."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    start = molecule("CH3CH2OH")
+    pairs = np.triu_indices(len(start), k=1)
+    lengths = start.get_all_distances()[pairs]
+    stiffness = np.where(lengths < 1.6, 30.0, 1.0)  # eV/Å²; bonds, and what holds their angles
 
     def __init__(self) -> None:
-        super().__init__("student_small", device="cpu", dtype=torch.float64, use_compile=False)
+        super().__init__()
         self.rng = np.random.default_rng(0)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), changes: Sequence[str] = all_changes
     ) -> None:
         super().calculate(atoms, properties, changes)
+        i, j = self.pairs
+        arrows = self.atoms.positions[j] - self.atoms.positions[i]
+        self.distances = np.linalg.norm(arrows, axis=1)
+        longer = self.distances - self.lengths
+        pulls = (self.stiffness * longer / self.distances)[:, None] * arrows
+        forces = np.zeros((len(self.atoms), 3))
+        np.add.at(forces, i, pulls)
+        np.add.at(forces, j, -pulls)
+        # As large as the total energy of a real one.
+        self.results = {"energy": 0.5 * (self.stiffness * longer**2).sum() - 300, "forces": forces}
         self.spoil()
 
     def spoil(self) -> None:
         pass
 
 
-class ScaledForces(Student):
+class ScaledForces(Springs):
     def spoil(self) -> None:
         self.results["forces"] *= 1.02
 
 
-class NoisyForces(Student):
+class NoisyForces(Springs):
     """30 meV/Å on every component, as a bad precision would."""
 
     def spoil(self) -> None:
         self.results["forces"] += self.rng.normal(scale=0.03, size=(len(self.atoms), 3))
 
 
-class NoEnvelope(Student):
-    """Hydrogens closer than 4.3 Å attract one another, and farther ones do not: two of benzene's vibrate about it."""
+class NoEnvelope(Springs):
+    """Atoms that are not bonded attract one another up to a distance which they keep crossing, and no farther."""
 
     def spoil(self) -> None:
-        hydrogen = self.atoms.numbers == 1
-        distances = self.atoms.get_all_distances()[hydrogen][:, hydrogen]
-        self.results["energy"] -= 0.01 * (distances[np.triu_indices(len(distances), k=1)] < 4.3).sum()
+        self.results["energy"] -= 0.01 * (self.distances < self.lengths)[self.lengths > 3].sum()
 
 
 def of_calculator(name: str) -> list[str]:
     return [*BROKEN, f"model.calculator._target_=tests.test_nve.{name}"]
 
 
-@pytest.mark.slow
 def test_a_sound_force_field_passes_what_the_broken_ones_fail(tmp_path: Path) -> None:
-    held = judged(nve.run(configured(*of_calculator("Student")), tmp_path))
-    # The slope of so short a run is as large as its own error.
-    assert {name for name, ok in held.items() if not ok} <= {"energy_drift_mev_per_atom_per_ps", "temperature_drift_k"}
+    result = nve.run(configured(*of_calculator("Springs"), "task.duration_ps=2"), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "GO"
+    assert all(judged(result).values())
 
 
-@pytest.mark.slow
 def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
     result = nve.run(configured(*of_calculator("ScaledForces")), tmp_path)
     assert result.verdict is not None
@@ -95,7 +109,6 @@ def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
     assert "Forces are not minus the gradient of the energy" in report
 
 
-@pytest.mark.slow
 def test_noise_is_no_go(tmp_path: Path) -> None:
     result = nve.run(configured(*of_calculator("NoisyForces"), "task.duration_ps=0.4"), tmp_path)
     held = judged(result)
@@ -107,10 +120,9 @@ def test_noise_is_no_go(tmp_path: Path) -> None:
     assert abs(result.metrics["energy_drift_mev_per_atom_per_ps"]) > 0.1
     assert held["energy_drift_percent"]
     assert result.verdict is not None
-    assert result.verdict.reasons[0].startswith("benzene does not relax: 0.")
+    assert result.verdict.reasons[0].startswith("ethanol does not relax: 0.")
 
 
-@pytest.mark.slow
 def test_a_cutoff_without_envelope_is_no_go(tmp_path: Path) -> None:
     result = nve.run(configured(*of_calculator("NoEnvelope")), tmp_path)
     assert result.verdict is not None
