@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 PORT ?= 5000
 MLRUNS ?= mlruns
 
+# Without bytecode every process compiles all that it imports, and tests start hundreds of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install run test lint format ui clean
 
 help:  ## show this list
@@ -13,10 +16,10 @@ help:  ## show this list
 
 install: $(STAMP)  ## create .venv and install everything, pinned by constraints.txt
 
-# Python compiles what is imported; compiling all of it beforehand takes as long as installing.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; some packages bring files for other Pythons
 	@touch $@
 
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are

@@ -112,11 +112,12 @@ def resolve(name_or_path: str | Path) -> Path:
     return path
 
 
-def save(model: PaiNN, path: Path, *, teacher: str, training_data_sha256: str) -> None:
+def save(model: PaiNN, path: str | Path, *, teacher: str, training_data_sha256: str) -> None:
     """Write the weights as FP32 safetensors, first beside the target and then moved over it."""
     reference = dict(zip(model.elements, model.reference_energies[1:].tolist(), strict=True))
     header = Header(model.architecture, reference, teacher, training_data_sha256)
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path = Path(path)
     partial = path.with_name(path.name + ".partial")
     save_file(weights, partial, metadata={HEADER_KEY: header.to_json()})
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Every command of README and docs is one that the program accepts, and the README's Python runs."""
+"""Every command of README and docs is one that the program accepts, and their Python runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from hydra import compose, initialize_config_dir
 from mlff_exp import config as schema
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COMMANDS = [
     line.split("#")[0].strip()
-    for page in PAGES
+    for page in PAGES.values()
     for text in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
     for line in text.splitlines()
 ]
@@ -28,7 +26,10 @@ COMMA = re.compile(r",(?![^\[{]*[\]}])")  # but not in a list or dictionary
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("mlff-exp ")])
-def test_commands_compose(command: str) -> None:
+def test_commands_compose(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.safetensors", "my.xyz"):
+        Path(name).touch()
     schema.register()
     # Launchers are plug-ins that may not be installed; test_clusters.py is about them.
     words = [word for word in shlex.split(command)[1:] if "=" in word and not word.startswith("hydra")]
@@ -51,7 +52,50 @@ def test_make_targets_exist(command: str) -> None:
     assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text()
 
 
-@pytest.mark.parametrize("code", [text for language, text in BLOCKS if language == "python"])
-def test_python_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 (our own README)
-    assert "(12, 3) StudentForceFieldCalculator(checkpoint='student.safetensors'" in capsys.readouterr().out
+# What their Python prints, by page.
+PRINTED = {
+    "README": "(12, 3) StudentForceFieldCalculator(checkpoint='student.safetensors'",
+    "engines": "compile/",
+    "extending": "StudentForceFieldCalculator(checkpoint='mine.safetensors', engine='eager'",
+    "troubleshooting": "eager {'n_calls': 1,",
+}
+
+
+# Beside the calculator's own tests, which compile the same shape: what is in Inductor's cache is not compiled again.
+@pytest.mark.xdist_group("compile")
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```python" in text])
+def test_python_runs(
+    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL):
+        exec(compile(code, page, "exec"), {})  # noqa: S102 (our own pages)
+    assert PRINTED[page] in capsys.readouterr().out
+
+
+FILES = re.findall(r"`mine/(\w+)/(\w+)\.yaml`.*?```yaml\n(.*?)```", PAGES["extending"], flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("group", "name", "text"), FILES)
+def test_files_of_ones_own_compose(
+    group: str, name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("aspirin.xyz").touch()
+    (tmp_path / group).mkdir()
+    (tmp_path / group / f"{name}.yaml").write_text(text)
+    schema.register()
+    overrides = [f"hydra.searchpath=[file://{tmp_path}]", f"{group}={name}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert getattr(schema.parse(compose("config", overrides=overrides)), group)
+
+
+def test_every_page_can_be_reached_and_every_link_leads_somewhere() -> None:
+    linked = set()
+    for name, text in PAGES.items():
+        directory = ROOT if name == "README" else ROOT / "docs"
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+            if not target.startswith("http"):
+                assert (directory / target).exists(), f"{name} links to {target}"
+                linked.add((directory / target).stem)
+    assert set(PAGES) - {"README"} <= linked
