@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are
 	$(BIN)/mlff-exp experiment=quickstart $(ARGS)
 
+# One more than cores: much of it waits for programs that start.
 test: install  ## the whole test suite, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --durations=25 $(ARGS)
 
 lint: install  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

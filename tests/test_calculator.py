@@ -153,8 +153,8 @@ def test_falls_back_to_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch, cap
     assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-4)
 
 
-@pytest.mark.slow
-def test_compiled_logs_warms_up_and_agrees(caplog: pytest.LogCaptureFixture) -> None:
+def test_compiled_logs_warms_up_and_agrees(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)  # compiled for real in tests/integration
     logger = logging.getLogger("a.logger.of.the.user")
     with caplog.at_level(logging.INFO, logger=logger.name):
         calculator = StudentForceFieldCalculator(

@@ -127,10 +127,9 @@ def test_every_shape_is_right_on_the_gpu(student: PaiNN, n_atoms: int, n_systems
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_atoms", "n_systems"), [(13, 1), (5, 3)])
-def test_odd_shapes_are_right_on_the_cpu(random_model: PaiNN, n_atoms: int, n_systems: int) -> None:
+def test_an_odd_shape_is_right_on_the_cpu(random_model: PaiNN) -> None:
     engine = make_engine(random_model, "compile", "fp64", CPU)
-    assert_agrees(engine, random_model, [cluster(n_atoms, seed) for seed in range(n_systems)], "fp64")
+    assert_agrees(engine, random_model, [cluster(5, seed) for seed in range(3)], "fp64")
 
 
 @pytest.mark.gpu

@@ -101,15 +101,18 @@ class Server:
             self.process = None
 
 
-@pytest.fixture
-def server(
-    database: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def running(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     found = Server(database, tmp_path_factory.mktemp("server"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
     found.start()
     yield found
     found.stop()
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
+    return running
 
 
 def _upload(uri: str, directory: str, number: int) -> list[str]:

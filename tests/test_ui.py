@@ -29,7 +29,7 @@ from tests.test_report import SWEEP
 from tests.test_server import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 20
+PATIENCE_S = 30
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ui")]
 
@@ -104,6 +104,7 @@ def address(sweep: tuple[Path, str, list[str]]) -> Iterator[str]:
 def see(browser: Any, address: str, name: str, *words: str) -> str:
     """Open a page and wait until all words are on it, loading it again now and then; returns its text."""
     for attempt in (1, 2, 3):
+        browser.get("about:blank")  # else nothing is loaded where only what follows the # is another
         browser.get(address)
         with contextlib.suppress(AssertionError if attempt < 3 else ()):
             return wait_for(browser, name, *words)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
 
 from mlff_exp import worker
 from mlff_exp.config import Config, InferenceTask
@@ -55,3 +58,11 @@ def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypat
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
     assert failure.kind == "interrupted"
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(2**59), lambda: np.empty(2**59)])
+def test_memory_that_is_not_there_is_called_so(ask: Callable[[], object]) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        ask()
+    assert worker._kind(caught.value) == "out_of_memory"
+    assert worker._kind(RuntimeError("something else")) == "RuntimeError"
