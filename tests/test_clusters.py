@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_cli import INFERENCE, results
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clusters")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clusters")]
 SWEEP = ["-m", *INFERENCE, "model.checkpoint=student_small", "seed=0,1", "tracking=offline"]
 
 # What sbatch, srun, sacct and scancel do, as far as submitit asks: an array of jobs runs one after the other, and not

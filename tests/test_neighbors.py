@@ -65,7 +65,7 @@ def test_looking_at_few_pairs_at_a_time_finds_the_same(monkeypatch: pytest.Monke
     assert torch.equal(parts.shifts, whole.shifts)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds)
 def test_no_pair_is_lost_while_atoms_fly(seed: int) -> None:
     """Atoms that feel nothing leave their cell and crowd together; the list is remade when the skin is used up."""
