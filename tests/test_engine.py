@@ -18,6 +18,7 @@ from mlff_exp.engine import (
     Engine,
     EngineError,
     Prediction,
+    _Capture,
     check_finite,
     energy_and_forces,
     graph_breaks,
@@ -156,6 +157,30 @@ def test_every_engine_agrees_on_the_gpu(
     assert torch.equal(first.forces, forces), "a later call overwrote an earlier prediction"
     assert torch.equal(again.forces, forces), "the same input gave other bits"
     assert torch.equal(again.energy, first.energy)
+
+
+def test_a_capture_gets_what_changed_since_the_last_call() -> None:
+    """What is copied into the inputs of a CUDA graph; no graph is needed to look at it."""
+    first, other = (collate([rattled(name, 1)], CUTOFF) for name in ("C6H6", "C6H6"))
+    other = other.with_positions(other.positions + 0.1)
+    other.atomic_numbers[3] = 7
+    capture = _Capture(None, AtomicBatch(*(tensor.clone() for tensor in first.tensors())), None)  # type: ignore[arg-type]
+
+    def holds(batch: AtomicBatch) -> bool:
+        capture.copy_in(batch)
+        return all(torch.equal(a, b) for a, b in zip(capture.inputs.tensors(), batch.tensors(), strict=True))
+
+    assert holds(first)
+    assert holds(other)
+    other.positions.add_(0.1)
+    other.atomic_numbers[4] = 8
+    assert holds(other)
+    with torch.inference_mode():  # whose tensors do not count their changes
+        third = AtomicBatch(*(tensor.clone() for tensor in first.tensors()))
+        assert holds(third)
+        third.atomic_numbers[5] = 9
+        assert holds(third)
+    assert holds(first)
 
 
 @pytest.mark.gpu
