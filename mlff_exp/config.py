@@ -509,17 +509,11 @@ class Config:
             # Where the calculator runs is its own affair; batches are handed to it on the CPU.
             self.device = "cpu"
             return self
-        if self.device != "cpu":
-            # Imported here: it takes seconds, and the CPU is there without asking.
-            import torch
-
-            cuda = torch.cuda.is_available()
-            if self.device == "auto":
-                self.device = "cuda" if cuda else "cpu"
-            elif not cuda:
-                raise UnavailableError(
-                    f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto"
-                )
+        cuda = _is_cuda(self.device)
+        if self.device == "auto":
+            self.device = "cuda" if cuda else "cpu"
+        if self.device != "cpu" and not cuda:
+            raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
         if self.device == "cpu":
             if self.precision.name == "tf32":
                 usable = ", ".join(name for name in PRECISIONS if name != "tf32")
@@ -587,6 +581,7 @@ def _fast_engine(device: str) -> EngineName:
 def _is_cuda(device: str) -> bool:
     if device == "cpu":
         return False
+    # Imported here: it takes seconds, and the CPU is there without asking.
     import torch
 
     return torch.cuda.is_available()
