@@ -29,7 +29,7 @@ from mlff_exp.engine import CompiledEngine, energy_and_forces
 from mlff_exp.painn import PaiNN
 from tests import stand_ins
 from tests.here import configured, run_here
-from tests.test_cli import _runs, _wait_for_worker, mlff_exp, results
+from tests.test_cli import ROOT, _runs, _wait_for_worker
 from tests.test_training import labelled_by
 
 INFERENCE = [
@@ -86,6 +86,11 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
 )
 def test_what_compiles_nothing_or_by_itself_is_left_out(words: str) -> None:
     assert ahead.to_compile(named(words)) == {}
+
+
+def test_the_command_itself_needs_no_torch_for_it() -> None:
+    script = "import sys, mlff_exp.ahead as ahead; ahead.fill_cache({}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize(("task", "graphs"), [("inference", 2), ("accuracy", 2), ("nve", 1)])
@@ -206,44 +211,65 @@ def test_an_interrupt_stops_all_of_them(started: list[BaseProcess]) -> None:
     assert [process.exitcode for process in started] == [-signal.SIGKILL] * 2
 
 
-@pytest.mark.parametrize(
-    ("local", "wanted", "expected"), [(True, True, {"run 1, seed=1"}), (True, False, None), (False, True, None)]
-)
-def test_the_sweeper_compiles_for_what_is_to_be_done_here_before_its_first_run(
-    local: bool, wanted: bool, expected: set[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    happened: list[Any] = []
+@pytest.fixture
+def sweeper(monkeypatch: pytest.MonkeyPatch) -> staged.StagedSweeper:
+    """Its launcher runs nothing and notes the numbers of the jobs."""
 
-    class Launcher(staged.BasicLauncher if local else object):  # type: ignore[misc]
+    class Launcher(staged.BasicLauncher):  # type: ignore[misc]
         def __init__(self) -> None:
-            pass
+            self.launched: list[int] = []
 
         def launch(self, overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
-            happened.append(initial_job_idx)
+            self.launched.append(initial_job_idx)
             return [SimpleNamespace(return_value=SimpleNamespace(decision=None)) for _ in overrides]
 
-    monkeypatch.setattr(ahead, "fill_cache", lambda jobs, budget_s: happened.append((set(jobs), budget_s)))
     for name in ("_recorded", "_skip"):
         monkeypatch.setattr(staged.StagedSweeper, name, lambda *arguments: SimpleNamespace(decision=None))
-    sweeper = staged.StagedSweeper()
-    sweeper.launcher = Launcher()
-    jobs = [staged.Job("sweep", False, [f"seed={n}"], Config(), {}, "no GPU" if n == 2 else None) for n in range(3)]
+    made = staged.StagedSweeper()
+    made.launcher = Launcher()
+    return made
+
+
+def job(config: Config, unavailable: str | None = None) -> staged.Job:
+    return staged.Job("sweep", False, [f"seed={config.seed}"], config, {}, unavailable)
+
+
+@pytest.mark.parametrize(
+    ("local", "wanted", "expected"), [(True, True, [{"run 1, seed=1"}]), (True, False, []), (False, True, [])]
+)
+def test_the_sweeper_compiles_for_what_is_to_be_done_here_before_its_first_run(
+    local: bool,
+    wanted: bool,
+    expected: list[set[str]],
+    sweeper: staged.StagedSweeper,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[set[str]] = []
+
+    def note(jobs: dict[str, Config], budget_s: float) -> None:
+        assert sweeper.launcher.launched == []
+        assert budget_s == 600
+        asked.append(set(jobs))
+
+    monkeypatch.setattr(ahead, "fill_cache", note)
+    if not local:
+        sweeper.launcher = SimpleNamespace(launched=[], launch=sweeper.launcher.launch)
+    jobs = [job(Config(seed=seed), "no GPU" if seed == 2 else None) for seed in range(3)]
     sweeper._run(jobs, {0}, tmp_path, None, None, Sweep(compile_ahead=wanted, budget_s=600), "no_verdict")
-    assert happened == [(expected, 600)] * (expected is not None) + [1]
+    assert asked == expected
 
 
-def test_a_sweep_goes_on_after_what_could_not_be_compiled_ahead(tmp_path: Path) -> None:
-    (tmp_path / "broken").write_bytes(b"not a checkpoint")
-    words = [*INFERENCE, "device=cpu", "model.checkpoint=broken", "tracking=offline", "sweep.compile_ahead=true"]
-    finished = mlff_exp(tmp_path, "-m", *words)
-    assert finished.returncode == 1
-    assert "compiling ahead: 100%" in finished.stderr
-    assert (
-        "mlff-exp: not compiled ahead: run 0, task=inference engine=compile engine.mode=default system=water"
-        in finished.stderr
-    )
-    assert "(compile/default fp32): ConfigError: model.checkpoint: " in finished.stderr
-    assert [result.status for result in results(tmp_path)] == ["FAILED"]
+def test_a_sweep_goes_on_after_a_crash(
+    sweeper: staged.StagedSweeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ahead, "_child", stand_ins.fail_by_seed)
+    jobs = [job(configured("engine=compile", "device=cpu", f"seed={seed}", f"batch_size={seed}")) for seed in (2, 3)]
+    sweeper._run(jobs, set(), tmp_path, None, None, Sweep(compile_ahead=True), "no_verdict")
+    assert sweeper.launcher.launched == [0, 1]
+    errors = capsys.readouterr().err
+    assert "mlff-exp: not compiled ahead: run 0, seed=2 (compile/reduce-overhead fp32): the process ended" in errors
+    assert "mlff-exp: not compiled ahead: run 1, seed=3 (compile/reduce-overhead fp32): the process was" in errors
 
 
 def test_compiling_ahead_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
