@@ -452,6 +452,7 @@ class Sweep:
         parameters: numbers that the stages of an experiment refer to, so that all of it can be made smaller or larger.
         resume: directory or MLflow run id of a sweep that did not finish; only what is missing runs.
         budget_s: start no more runs after so many seconds; the rest is left to `resume`.
+        compile_ahead: before the first run, fill Inductor's cache on all cores; see `ahead`.
         id: of the parent run; set by the sweeper.
         gate_decision: whether the weights have passed the gate; set by the sweeper where that is asked.
     """
@@ -461,6 +462,7 @@ class Sweep:
     parameters: dict[str, Any] = field(default_factory=dict)
     resume: str | None = None
     budget_s: float | None = None
+    compile_ahead: bool = False
     id: str | None = None
     gate_decision: str = "no_verdict"
 
@@ -498,6 +500,12 @@ class Config:
             raise ConfigError(f"seed={self.seed} must not be negative")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What the engine runs at: its own precision, and for a baseline beside what is timed FP32."""
+        own = self.precision.name
+        return (own, "fp32") if self.task.name == "inference" and own != "fp32" else (own,)
 
     def on_this_machine(self) -> Config:
         """Resolve ``device=auto`` and check that the combination can run here.
@@ -591,7 +599,7 @@ def resolved(composed: DictConfig) -> dict[str, Any]:
     """The configuration of one run as plain values."""
     values: dict[str, Any] = masked(OmegaConf.to_container(composed, resolve=True))
     # The plan of the whole experiment belongs to the sweep, not to each of its runs.
-    for key in ("stages", "parameters", "resume", "budget_s"):
+    for key in ("stages", "parameters", "resume", "budget_s", "compile_ahead"):
         values["sweep"].pop(key)
     return values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,39 +96,52 @@ def slots_per_batch(device: torch.device) -> int:
     return 16384 if device.type == "cuda" else 4096
 
 
-def evaluate(
-    function: Callable[[AtomicBatch], tuple[Tensor, Tensor]],
+def batches(
     dataset: Dataset,
     cutoff: float,
     device: torch.device,
     *,
     slot_step: int = SLOT_STEP,
     n_systems: int | None = None,
+) -> Iterator[tuple[npt.NDArray[np.int64], AtomicBatch]]:
+    """Every structure once: numbers of structures, and a batch that begins with them.
+
+    Args:
+        dataset: at least one structure.
+        cutoff: of the model, Å.
+        device: where batches go.
+        slot_step: see `buckets`.
+        n_systems: structures in every batch, the last one filled up; as many as fit `slots_per_batch` if not given.
+    """
+    for bucket in buckets(dataset, cutoff, device, slot_step):
+        per_batch = n_systems or max(1, slots_per_batch(device) // bucket.n_slots)
+        for first in range(0, len(bucket), per_batch):
+            members = bucket.members[first : first + per_batch]
+            wanted = torch.arange(first, first + (per_batch if n_systems else len(members)), device=device)
+            yield members, bucket.take(wanted % len(bucket)).batch
+
+
+def evaluate(
+    function: Callable[[AtomicBatch], tuple[Tensor, Tensor]],
+    dataset: Dataset,
+    batches: Iterable[tuple[npt.NDArray[np.int64], AtomicBatch]],
 ) -> tuple[Array, Array]:
     """Energies and forces of every structure, in the order of the dataset.
 
     Args:
         function: batch → energies [n_systems] eV, forces [n_atoms, 3] eV/Å.
         dataset: at least one structure.
-        cutoff: of the model, Å.
-        device: where batches go.
-        slot_step: see `buckets`.
-        n_systems: structures in every batch, the last one filled up; as many as fit `slots_per_batch` if not given.
+        batches: of the dataset.
 
     Returns:
         Energies [n_structures] and forces [sum of counts, 3].
     """
     energies, forces = np.empty(len(dataset)), np.empty((len(dataset.position_steps), 3))
     starts, counts = dataset.starts, dataset.counts
-    for bucket in buckets(dataset, cutoff, device, slot_step):
-        per_batch = n_systems or max(1, slots_per_batch(device) // bucket.n_slots)
-        for first in range(0, len(bucket), per_batch):
-            members = bucket.members[first : first + per_batch]
-            wanted = torch.arange(first, first + (per_batch if n_systems else len(members)), device=device)
-            batch = bucket.take(wanted % len(bucket)).batch
-            energy, force = function(batch)
-            energies[members] = energy[: len(members)].cpu().numpy()
-            padded = batch.per_system(force).cpu().numpy()
-            for row, member in enumerate(members):
-                forces[starts[member] : starts[member] + counts[member]] = padded[row, : counts[member]]
+    for members, batch in batches:
+        energy, force = function(batch)
+        energies[members] = energy[: len(members)].cpu().numpy()
+        padded = batch.per_system(force).cpu().numpy()
+        for row, member in enumerate(members):
+            forces[starts[member] : starts[member] + counts[member]] = padded[row, : counts[member]]
     return energies, forces

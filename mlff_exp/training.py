@@ -200,7 +200,7 @@ def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array
         energy, force = _predict(model, batch, training=False)
         return energy.detach(), force.detach()
 
-    return packing.evaluate(forces, dataset, model.architecture.cutoff, device)
+    return packing.evaluate(forces, dataset, packing.batches(dataset, model.architecture.cutoff, device))
 
 
 def errors(model: PaiNN, dataset: Dataset, device: torch.device) -> dict[str, float]:

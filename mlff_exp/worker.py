@@ -48,7 +48,7 @@ def run_task(
     """
     process = _process(config, resolved, directory)
     try:
-        with _interrupts_postponed():
+        with interrupts_postponed():
             process.start()
         deadline = time.monotonic() + config.timeout_s
         while process.is_alive() and (left := deadline - time.monotonic()) > 0:
@@ -68,16 +68,23 @@ def run_task(
         return _record(directory, resolved, "KILLED", failure)
     if (directory / RESULT_FILE).is_file():
         return RunResult.load(directory)
+    killed = (process.exitcode or 0) < 0
+    failure = Failure("killed" if killed else "crash", how_it_ended(process))
+    return _record(directory, resolved, "KILLED" if killed else "FAILED", failure)
+
+
+def how_it_ended(process: BaseProcess) -> str:
+    """What is to be said of a process that left nothing behind."""
     code = process.exitcode or 0
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
-        return _record(directory, resolved, "KILLED", Failure("killed", f"the process was ended by {name}{hint}"))
-    return _record(directory, resolved, "FAILED", Failure("crash", f"the process ended with code {code}"))
+    if code >= 0:
+        return f"the process ended with code {code}"
+    name = signal.Signals(-code).name
+    hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+    return f"the process was ended by {name}{hint}"
 
 
 @contextlib.contextmanager
-def _interrupts_postponed() -> Iterator[None]:
+def interrupts_postponed() -> Iterator[None]:
     """Raise a KeyboardInterrupt after the block instead of inside it.
 
     One that comes while a process is being started would leave it running, unknown to us.
@@ -107,9 +114,7 @@ def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ba
 
 
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
-    # A session of its own, so that stopping it also stops the compiler processes it started.
-    os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_session()
     with tempfile.TemporaryDirectory() as cold_cache:
         if config.cold_compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
@@ -120,9 +125,18 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
         except Exception as error:
             try:
                 (directory / TRACEBACK_FILE).write_text(traceback.format_exc())
-                _record(directory, resolved, "FAILED", Failure(_kind(error), str(error)))
+                _record(directory, resolved, "FAILED", Failure(kind(error), str(error)))
             except OSError as unwritable:
-                sys.exit(f"mlff-exp: {_kind(error)}: {error}; it can't be recorded: {unwritable}")
+                sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
+
+
+def begin_session() -> None:
+    """Give this process a session of its own, which ends with the process that started it.
+
+    So stopping it also stops the compiler processes it started.
+    """
+    os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -156,7 +170,8 @@ def _task(config: Config, directory: Path) -> RunResult:
     raise AssertionError(f"no task {config.task.name!r}")
 
 
-def _kind(error: Exception) -> str:
+def kind(error: Exception) -> str:
+    """What an error is called in a record."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY in str(error):
@@ -175,10 +190,16 @@ def _stop(process: BaseProcess) -> None:
     if process.pid is None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:  # ended, or not yet in a session of its own
-            process.kill()
+        signal_session(process, number)
         process.join(GRACE_S)
         if not process.is_alive():
             return
+
+
+def signal_session(process: BaseProcess, number: signal.Signals) -> None:
+    """Send a signal to a process and to all that it started."""
+    assert process.pid is not None, "it was started"
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:  # ended, or not yet in a session of its own
+        process.kill()

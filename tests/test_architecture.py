@@ -18,7 +18,7 @@ ROOMS = [
     "ase_engine correctness stress calculator metrics timing kernels environment gate md ase_md checks snapshot",
     "sampling labelling packing training exploration",
     "plots tasks tasks.setup tasks.nve_files tasks.inference tasks.accuracy tasks.nve tasks.distill",
-    "worker",
+    "worker ahead",
     "acceptance figures report outcome tracking sync",
     "__main__",
 ]

@@ -59,7 +59,8 @@ def test_packing_returns_every_structure_in_order(seed: int, n_systems: int | No
         per_atom = batch.atomic_numbers * batch.positions.square().sum(dim=-1)
         return batch.per_system(per_atom).sum(dim=1), batch.positions * batch.atomic_numbers.unsqueeze(-1)
 
-    energies, forces = packing.evaluate(weighted_numbers, dataset, 5.0, CPU, slot_step=slot_step, n_systems=n_systems)
+    batches = packing.batches(dataset, 5.0, CPU, slot_step=slot_step, n_systems=n_systems)
+    energies, forces = packing.evaluate(weighted_numbers, dataset, batches)
     per_atom = dataset.atomic_numbers * np.square(dataset.positions).sum(axis=1)
     np.testing.assert_allclose(energies, np.add.reduceat(per_atom, dataset.starts))
     np.testing.assert_allclose(forces, dataset.positions * dataset.atomic_numbers[:, None])

@@ -64,5 +64,5 @@ def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypat
 def test_memory_that_is_not_there_is_called_so(ask: Callable[[], object]) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         ask()
-    assert worker._kind(caught.value) == "out_of_memory"
-    assert worker._kind(RuntimeError("something else")) == "RuntimeError"
+    assert worker.kind(caught.value) == "out_of_memory"
+    assert worker.kind(RuntimeError("something else")) == "RuntimeError"

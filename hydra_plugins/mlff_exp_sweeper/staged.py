@@ -43,6 +43,7 @@ class Job:
     stage: str
     gate: bool
     overrides: list[str]
+    config: Any  # a Config; the sweeper imports ours late
     resolved: dict[str, Any]
     unavailable: str | None
 
@@ -87,7 +88,7 @@ class StagedSweeper(Sweeper):
         OmegaConf.save(self.config, directory / "multirun.yaml")
 
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
-            outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep.budget_s, gate_decision)
+            outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
             written = report.write(directory, master.sweep.name)
             if store is not None and sweep_id is not None:
                 tracking.set_tag(store, sweep_id, "timing.trust", written.trust)
@@ -146,7 +147,7 @@ class StagedSweeper(Sweeper):
                         if not stages:
                             raise
                         unavailable = str(error)
-                jobs.append(Job(stage.name, stage.gate, overrides, resolved(composed), unavailable))
+                jobs.append(Job(stage.name, stage.gate, overrides, config, resolved(composed), unavailable))
         return jobs
 
     @staticmethod
@@ -211,15 +212,20 @@ class StagedSweeper(Sweeper):
         directory: Path,
         sweep_id: str | None,
         store: Any,
-        budget_s: float | None,
+        settings: Any,
         gate_decision: str,
     ) -> tuple[list[tuple[Any, bool]], int]:
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from tqdm import tqdm
 
+        from mlff_exp import ahead
+
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
         local = isinstance(self.launcher, BasicLauncher)
-        started = time.monotonic()
+        started, budget_s = time.monotonic(), settings.budget_s
+        if settings.compile_ahead and local:
+            todo = {number: job for number, job in enumerate(jobs) if number not in done and job.unavailable is None}
+            ahead.fill_cache({f"run {n}, {' '.join(job.overrides)}": job.config for n, job in todo.items()}, budget_s)
         outcomes: list[tuple[Any, bool]] = []
         with tqdm(total=len(jobs), desc="runs", unit="run") as bar:
             index = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mlff_exp.metrics import accuracy_vs_fp64, accuracy_vs_teacher
 from mlff_exp.plots import plot_accuracy
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import setup
+from mlff_exp.tasks.setup import Subject
 
 Array = npt.NDArray[np.float64]
 
@@ -33,7 +35,7 @@ def run(config: Config, directory: Path) -> RunResult:
     """Metrics of the whole set, and each of them by size of the molecule and by element."""
     subject = setup.subject(config)
     engine, checkpoint = subject.engine, subject.checkpoint
-    dataset = _dataset(config, None if checkpoint is None else checkpoint.model.elements)
+    dataset = _dataset(config, subject)
     energy, forces = _evaluate(engine, dataset, config)
     exact = None
     if checkpoint is not None:
@@ -71,8 +73,20 @@ def run(config: Config, directory: Path) -> RunResult:
     )
 
 
-def _dataset(config: Config, known: tuple[str, ...] | None) -> Dataset:
-    name = config.task.dataset
+def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
+    """All that the engine is given."""
+    for _, batch in _packed(config, subject.engine, _dataset(config, subject)):
+        yield batch
+
+
+def _packed(config: Config, engine: Engine, dataset: Dataset) -> Iterator[tuple[npt.NDArray[np.int64], AtomicBatch]]:
+    return packing.batches(
+        dataset, engine.cutoff, torch.device(config.device), slot_step=SLOT_STEP, n_systems=config.batch_size
+    )
+
+
+def _dataset(config: Config, subject: Subject) -> Dataset:
+    name, known = config.task.dataset, None if subject.checkpoint is None else subject.checkpoint.model.elements
     path = data.VALIDATION if name == "validation" else Path(name).expanduser()
     try:
         dataset = Dataset.load(path)
@@ -98,9 +112,7 @@ def _evaluate(engine: Engine, dataset: Dataset, config: Config) -> tuple[Array, 
         prediction = engine(batch)
         return prediction.energy, prediction.forces
 
-    energies, forces = packing.evaluate(
-        function, dataset, engine.cutoff, torch.device(config.device), slot_step=SLOT_STEP, n_systems=config.batch_size
-    )
+    energies, forces = packing.evaluate(function, dataset, _packed(config, engine, dataset))
     bad = ~np.isfinite(energies) | (np.add.reduceat(~np.isfinite(forces).all(axis=1), dataset.starts) > 0)
     if bad.any():
         first = int(bad.argmax())

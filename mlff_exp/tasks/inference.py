@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,6 +23,7 @@ from mlff_exp.metrics import accuracy_vs_fp64
 from mlff_exp.plots import plot_latency
 from mlff_exp.result import RunResult, Timing
 from mlff_exp.tasks import setup
+from mlff_exp.tasks.setup import Subject
 from mlff_exp.timing import (
     Candidate,
     Ratio,
@@ -52,8 +53,7 @@ def run(config: Config, directory: Path) -> RunResult:
     """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone."""
     before = _allocated(torch.device(config.device))
     subject = setup.subject(config)
-    atoms = setup.system(config, subject.checkpoint)
-    batch = collate([atoms] * config.batch_size, subject.engine.cutoff, device=subject.device)
+    (batch,) = batches(config, subject)
     engine = _Workload(subject.engine, batch, config.seed)
     first_call_s = engine.first_call()
     on_gpu, memory = subject.device.type == "cuda", {}
@@ -71,12 +71,12 @@ def run(config: Config, directory: Path) -> RunResult:
         workloads["eager_fp32"] = _eager(subject.checkpoint, engine.batch, config)
         if on_gpu:
             memory["memory_vs_baseline"] = memory["peak_memory_mib"] / _peak_mib(workloads["eager_fp32"], before)
+        *_, baseline = config.precisions
         same = subject.engine
-        if config.precision.name != "fp32":
-            same = setup.at_precision(config, subject.checkpoint, "fp32")
+        if baseline != config.precision.name:
+            same = setup.at_precision(config, subject.checkpoint, baseline)
         workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
-        single = collate([atoms], subject.engine.cutoff, device=subject.device)
-        workloads["eager_fp32_single"] = _eager(subject.checkpoint, single, config)
+        workloads["eager_fp32_single"] = _eager(subject.checkpoint, _batch(config, subject, 1), config)
 
     full = (config.task.min_calls, config.task.min_time_s)
     tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
@@ -130,6 +130,16 @@ def run(config: Config, directory: Path) -> RunResult:
             "timing.trust": "; ".join(watch.faults() + control.faults) or "ok",
         },
     )
+
+
+def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
+    """What is timed; all that the engine is given has its shape."""
+    yield _batch(config, subject, config.batch_size)
+
+
+def _batch(config: Config, subject: Subject, n_systems: int) -> AtomicBatch:
+    atoms = setup.system(config, subject.checkpoint)
+    return collate([atoms] * n_systems, subject.engine.cutoff, device=subject.device)
 
 
 def _eager(loaded: Checkpoint, batch: AtomicBatch, config: Config) -> _Workload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from mlff_exp import snapshot
 from mlff_exp.ase_engine import AseEngine, EngineCalculator
 from mlff_exp.ase_md import ase_steps
+from mlff_exp.batch import AtomicBatch
 from mlff_exp.checks import (
     finite_difference_error,
     fluctuation_ratio_dt,
@@ -34,6 +36,7 @@ from mlff_exp.metrics import energy_conservation
 from mlff_exp.plots import plot_nve
 from mlff_exp.result import STATE_FILE, RunResult
 from mlff_exp.tasks import nve_files, setup
+from mlff_exp.tasks.setup import Subject
 
 RELAXED_EV_PER_ANG = 0.01
 MAX_RELAXATION_STEPS = 500
@@ -49,23 +52,11 @@ def run(config: Config, directory: Path) -> RunResult:
     """Relax, prepare the start, integrate, judge."""
     task, subject = config.task, setup.subject(config)
     engine, checkpoint = subject.engine, subject.checkpoint
-    # Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference.
-    reference = engine if checkpoint is None else make_engine(checkpoint.model, "eager", "fp64", subject.device)
+    reference = _reference(subject)
     # Before anything else, because it may not be installed.
     teacher = AseEngine(teacher_calculator()) if task.teacher_check else None
-    minima, faults = {}, []
-    for name, atoms in setup.systems_side_by_side(config, checkpoint).items():
-        minima[name], residual = _relax(atoms, reference)
-        if not residual <= RELAXED_EV_PER_ANG:
-            faults.append(f"{name} does not relax: {residual:.2g} eV/Å are left, allowed is ≤ {RELAXED_EV_PER_ANG:g}")
-    moving = [relaxed.copy() for relaxed, _ in minima.values() for _ in range(task.replicas)]
-    dynamics = Dynamics(
-        engine,
-        moving,
-        task.timestep_fs,
-        names=[f"{name}, replica {number}" for name in minima for number in range(task.replicas)],
-        advance=ase_steps(engine, moving, task.timestep_fs) if task.integrator == "ase" else None,
-    )
+    minima, faults = _minima(config, subject, reference)
+    dynamics = _dynamics(config, engine, minima)
     rng = np.random.default_rng(config.seed)
     if checkpoint is not None:
         away = DISPLACEMENT_ANG * torch.from_numpy(rng.normal(size=dynamics.batch.positions.shape))
@@ -148,6 +139,41 @@ def run(config: Config, directory: Path) -> RunResult:
         artifacts=("validation_report.txt", "quick_md_validation.png", nve_files.TRAJECTORY_FILE, *frames),
         verdict=verdict,
         tags=subject.tags,
+    )
+
+
+def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
+    """What moves; ASE's integrator evaluates each system by itself besides, and a list that grows has a new shape."""
+    minima, _ = _minima(config, subject, _reference(subject))
+    yield _dynamics(config, subject.engine, minima).batch
+
+
+def _reference(subject: Subject) -> Engine:
+    """Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference."""
+    if subject.checkpoint is None:
+        return subject.engine
+    return make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
+
+
+def _minima(config: Config, subject: Subject, reference: Engine) -> tuple[dict[str, tuple[Atoms, float]], list[str]]:
+    """Every system at its minimum with its energy, eV, by name, and what is wrong with them."""
+    minima, faults = {}, []
+    for name, atoms in setup.systems_side_by_side(config, subject.checkpoint).items():
+        minima[name], residual = _relax(atoms, reference)
+        if not residual <= RELAXED_EV_PER_ANG:
+            faults.append(f"{name} does not relax: {residual:.2g} eV/Å are left, allowed is ≤ {RELAXED_EV_PER_ANG:g}")
+    return minima, faults
+
+
+def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, float]]) -> Dynamics:
+    task = config.task
+    moving = [relaxed.copy() for relaxed, _ in minima.values() for _ in range(task.replicas)]
+    return Dynamics(
+        engine,
+        moving,
+        task.timestep_fs,
+        names=[f"{name}, replica {number}" for name in minima for number in range(task.replicas)],
+        advance=ase_steps(engine, moving, task.timestep_fs) if task.integrator == "ase" else None,
     )
 
 

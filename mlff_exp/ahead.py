@@ -1,0 +1,183 @@
+"""Before the first run of a sweep: processes that fill Inductor's cache with the graphs that its runs will ask for.
+
+A run compiles on one core for much longer than it measures; one that finds its graphs in the cache begins in seconds.
+Nothing in the parent imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from tqdm import tqdm
+
+from mlff_exp import worker
+from mlff_exp.config import CompileEngine, Config, PrecisionConfig
+
+MAX_PROCESSES = 16
+COMPILE_THREADS = 2  # of each process
+# What of a task decides the shapes of its batches, besides the system and the batch size. The others compile nothing.
+SHAPING = {"inference": (), "accuracy": ("dataset",), "nve": ("systems", "replicas")}
+
+
+class TimedChoiceError(RuntimeError):
+    """Inductor wanted to choose by timing."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    name: str
+    process: SpawnProcess
+    reason: Connection
+
+    def failure(self) -> str:
+        """Why it did not compile all, once it has ended; empty if it did."""
+        try:
+            return str(self.reason.recv())
+        except EOFError:
+            return worker.how_it_ended(self.process)
+
+
+def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> None:
+    """Compile what the jobs will ask for, on all cores; no process is left afterwards.
+
+    What fails here is a line on stderr: its run will fail by itself, or compile.
+
+    Args:
+        jobs: by the name under which failures are reported; each can run on this machine.
+        budget_s: stop after so many seconds, or after the shortest of the jobs' ``timeout_s``.
+
+    Raises:
+        KeyboardInterrupt: after the processes were stopped.
+    """
+    waiting = list(to_compile(jobs).items())
+    timeout_s = min([config.timeout_s for _, config in waiting], default=0.0)
+    deadline = time.monotonic() + min(timeout_s, math.inf if budget_s is None else budget_s)
+    running: dict[int, _Started] = {}
+    try:
+        with tqdm(total=len(waiting), desc="compiling ahead", unit="job", disable=not waiting) as bar:
+            while waiting or running:
+                while waiting and len(running) < min(os.cpu_count() or 1, MAX_PROCESSES):
+                    with worker.interrupts_postponed():
+                        started = _start(*waiting.pop(0))
+                        running[started.process.sentinel] = started
+                ended = wait(list(running), max(deadline - time.monotonic(), 0.0))
+                if not ended:
+                    _say(f"compiling ahead was stopped, its time was up: {len(waiting) + len(running)} jobs are left")
+                    return
+                for one in [running.pop(sentinel) for sentinel in list(running) if sentinel in ended]:
+                    _stop([one])
+                    if failure := one.failure():
+                        _say(f"not compiled ahead: {one.name}: {failure}")
+                    bar.update()
+    finally:
+        _stop(list(running.values()))
+
+
+def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
+    """Engines to compile at one precision each, by name; what several jobs will ask for is there once.
+
+    A graph that is captured is one that ``engine=compile engine.mode=default`` compiles as well. Left out are
+    max-autotune, which chooses by timing, while these processes disturb each other, and what is to compile by itself.
+    """
+    found: dict[str, tuple[str, Config]] = {}
+    for name, config in jobs.items():
+        mode = getattr(config.engine, "mode", "default")
+        compiles = config.engine.name != "eager" and config.model.name != "ase" and config.task.name in SHAPING
+        if not compiles or mode == "max-autotune" or config.cold_compile:
+            continue
+        for precision in config.precisions:
+            one = replace(config, engine=CompileEngine(mode=mode), precision=PrecisionConfig(precision))
+            found.setdefault(_graphs(one), (f"{name} (compile/{mode} {precision})", one))
+    # Those with the most shapes first, so that the last to end does not begin last.
+    return dict(sorted(found.values(), key=lambda item: item[1].task.name != "accuracy"))
+
+
+def _graphs(config: Config) -> str:
+    """The same for two jobs whose engines compile the same."""
+    shaping = [getattr(config.task, name) for name in SHAPING[config.task.name]]
+    what = (config.model, config.device, config.engine, config.precision, config.system, config.batch_size)
+    return repr((*what, config.task.name, *shaping))
+
+
+def _start(name: str, config: Config) -> _Started:
+    context = multiprocessing.get_context("spawn")
+    reason, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(config, writer))
+    process.start()
+    writer.close()
+    return _Started(name, process, reason)
+
+
+def _stop(started: list[_Started]) -> None:
+    """End processes and whatever they have left running; Inductor's cache holds whole entries only."""
+    for one in started:
+        worker.signal_session(one.process, signal.SIGKILL)
+    for one in started:
+        one.process.join()
+
+
+def _say(line: str) -> None:
+    tqdm.write(f"mlff-exp: {line}", file=sys.stderr)
+
+
+def _child(config: Config, reason: Connection) -> None:
+    worker.begin_session()
+    failure = ""
+    try:
+        _first_calls(config)
+    # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
+    except Exception as error:
+        failure = ": ".join([worker.kind(error), *str(error).strip().splitlines()[:1]])
+    reason.send(failure)
+
+
+def _first_calls(config: Config) -> None:
+    import torch._inductor.config as inductor
+
+    from mlff_exp.tasks import accuracy, inference, nve, setup
+
+    task = {"accuracy": accuracy, "inference": inference, "nve": nve}[config.task.name]
+    subject = setup.subject(config)
+    # As many threads for the arithmetic as a run has: graphs for a CPU depend on it.
+    threads = min(COMPILE_THREADS, inductor.compile_threads or 1)
+    with nothing_timed_kept(), inductor.patch({"compile_threads": threads}):
+        for batch in task.batches(config, subject):
+            if not subject.engine.has_graph(batch):
+                subject.engine(batch)
+
+
+@contextlib.contextmanager
+def nothing_timed_kept() -> Iterator[None]:
+    """Leave nothing in Inductor's cache that was chosen by timing: other processes are using the device.
+
+    Kernels are tuned at their first call, after the graph was kept, and only the best configuration must not be.
+    Not by Inductor's ``autotune_local_cache``: kept graphs would remember that, and be tuned again in every process.
+    Whether a product is padded is part of the graph: such a graph is left to its run.
+
+    Raises:
+        TimedChoiceError: where Inductor would decide about padding; from inside its own error.
+    """
+    from unittest.mock import patch
+
+    from torch._inductor.fx_passes import pad_mm
+    from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+    def save(self: AutotuneCache, *choice: Any, **more: Any) -> None:  # pickled by its name, so it has the same
+        pass
+
+    def refuse(*arguments: Any, **keywords: Any) -> float:
+        raise TimedChoiceError("Inductor chooses by timing whether to pad a product, which is left to the run")
+
+    with patch.object(AutotuneCache, "save", save), patch.object(pad_mm, "get_do_bench", lambda: refuse):
+        yield
