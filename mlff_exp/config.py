@@ -560,6 +560,7 @@ def register() -> None:
     """Make the schemas known to Hydra, which checks names and types against them while composing."""
     OmegaConf.register_new_resolver("low_precision", _low_precision, replace=True)
     OmegaConf.register_new_resolver("fast_engine", _fast_engine, replace=True)
+    OmegaConf.register_new_resolver("is_cuda", _is_cuda, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     schemas: dict[str, dict[str, type]] = {
@@ -587,6 +588,7 @@ def _fast_engine(device: str) -> EngineName:
 
 
 def _is_cuda(device: str) -> bool:
+    """Whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations."""
     if device == "cpu":
         return False
     # Imported here: it takes seconds, and the CPU is there without asking.
