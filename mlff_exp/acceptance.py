@@ -17,12 +17,13 @@ LOW = ("fp16_autocast",)
 
 @dataclass(frozen=True)
 class Measured:
-    """A number with its interval, if it has one, and the run that it comes from."""
+    """A number with its interval, if it has one, the run that it comes from, and whether its timing can be trusted."""
 
     value: float
     low: float
     high: float
     run: str
+    trusted: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,14 @@ def _timed(results: Results, precisions: tuple[str, ...], batch_size: int | None
 def _best(
     metric: str, precisions: tuple[str, ...], batch_size: int | None, results: Results, *, lowest: bool = False
 ) -> Measured | None:
+    """Of a metric that comes from timing."""
     candidates = [result for result in _timed(results, precisions, batch_size) if metric in result.metrics]
     if not candidates:
         return None
     found = (min if lowest else max)(candidates, key=lambda result: result.metrics[metric])
     value = found.metrics[metric]
     low, high = (found.metrics.get(f"{metric}_ci_{end}", value) for end in ("low", "high"))
-    return Measured(value, low, high, label(found.config))
+    return Measured(value, low, high, label(found.config), found.trusted)
 
 
 def _worst(metric: str, precisions: tuple[str, ...], results: Results) -> Measured | None:

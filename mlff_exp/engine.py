@@ -25,6 +25,8 @@ from mlff_exp.painn import PaiNN
 ForceField = PaiNN | LegacyPaiNN
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
 
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch on the CPU
+
 
 class EngineError(RuntimeError):
     """The engine or precision that was asked for cannot run here, or did not run as asked."""
@@ -174,6 +176,15 @@ class CompiledEngine:
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         """Energy and forces; the first call of a shape compiles."""
+        try:
+            return self._evaluate(batch)
+        except torch._dynamo.exc.Unsupported as error:
+            # Dynamo stumbles over the cleaning up after an error and reports that instead.
+            if error.__context__ is not None and is_out_of_memory(error.__context__):
+                raise error.__context__ from None
+            raise
+
+    def _evaluate(self, batch: AtomicBatch) -> Prediction:
         tensors = batch.tensors()
         with torch.no_grad(), matmul_arithmetic(self.precision):
             graph = self._graphs.get(batch.shape_key)
@@ -206,14 +217,8 @@ class CompiledEngine:
             # Inductor advises TF32 wherever it is off; IEEE products are what was asked for.
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
             # CUDA graphs warm up on the first call and record on the second.
-            try:
-                for _ in range(3 if self.uses_cuda_graphs else 1):
-                    graph(*batch.tensors())
-            except torch._dynamo.exc.Unsupported as error:
-                # Dynamo stumbles over the cleaning up after an error and reports that instead.
-                if isinstance(error.__context__, torch.OutOfMemoryError):
-                    raise error.__context__ from None
-                raise
+            for _ in range(3 if self.uses_cuda_graphs else 1):
+                graph(*batch.tensors())
         if self.uses_cuda_graphs and _counters()["inductor"]["cudagraph_skips"] > skips:
             raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
         self._graphs[batch.shape_key] = graph
@@ -298,6 +303,11 @@ class _Capture:
             if not same or version is None or self.copied[index][1] != version:
                 static.copy_(tensor)
         self.copied = given
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on a GPU or for a CPU's tensors."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY in str(error)
 
 
 def graph_breaks() -> int:

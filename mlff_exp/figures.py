@@ -11,7 +11,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from mlff_exp.result import RunResult, label
 
@@ -24,7 +26,7 @@ def figures(results: Results) -> dict[str, Figure]:
     """Every figure that these results allow, by title."""
     makers: dict[str, Callable[[Results], Figure | None]] = {
         "Speedup over eager FP32 at the same batch size": speedups,
-        "Speedup by engine, precision and batch size": heat_map,
+        "Speedup per structure over single eager FP32": heat_map,
         "Speed against accuracy": pareto,
         "Structures per second by batch size": batch_scaling,
         "Time by size of the system": size_scaling,
@@ -50,7 +52,7 @@ def speedups(results: Results) -> Figure | None:
         ]
         for end in ("low", "high")
     ]
-    axes.barh(_labels(timed), values, xerr=errors, color=COLOUR)
+    axes.barh(_marked(timed), values, xerr=errors, color=COLOUR)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_xlabel("times faster")
     return figure
@@ -67,8 +69,9 @@ def heat_map(results: Results) -> Figure | None:
         grid[rows.index(_force_field(result)), batches.index(result.config["batch_size"])] = result.metrics[
             "speedup_vs_single_eager"
         ]
-    figure, axes = plt.subplots(figsize=(2.5 + 1.1 * len(batches), 1.5 + 0.5 * len(rows)), layout="constrained")
-    image = axes.imshow(np.log10(grid), cmap="viridis", aspect="auto")
+    width = 1 + 0.09 * max(len(row) for row in rows) + 0.8 * len(batches)
+    figure, axes = plt.subplots(figsize=(width, 1 + 0.5 * len(rows)), layout="constrained")
+    axes.imshow(np.log10(grid), cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(batches)), [str(size) for size in batches])
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel("batch size")
@@ -76,9 +79,7 @@ def heat_map(results: Results) -> Figure | None:
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "black" if np.log10(value) > middle else "white"
-            axes.text(column, row, f"{value:.3g}×", ha="center", va="center", color=colour)
-    bar = figure.colorbar(image, label="per structure, against single eager FP32")
-    bar.ax.yaxis.set_major_formatter(lambda exponent, _: f"{10**exponent:.3g}×")
+            axes.text(column, row, f"{_number(value)}×", ha="center", va="center", color=colour)
     return figure
 
 
@@ -107,8 +108,9 @@ def pareto(results: Results) -> Figure | None:
     ]
     if not panels:
         return None
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 5), layout="constrained", squeeze=False)
-    for axes, (points, text) in zip(all_axes[0], panels, strict=True):
+    # One below the other: side by side they are too small for a phone.
+    figure, all_axes = plt.subplots(len(panels), figsize=(8, 5 * len(panels)), layout="constrained", squeeze=False)
+    for axes, (points, text) in zip(all_axes[:, 0], panels, strict=True):
         for how in dict.fromkeys(_force_field(result) for result, _ in points):
             mine = [(error, result) for result, error in points if _force_field(result) == how]
             axes.scatter(
@@ -119,6 +121,8 @@ def pareto(results: Results) -> Figure | None:
             )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _plain(axes.xaxis)
+        _plain(axes.yaxis)
         axes.set_xlabel(text)
         axes.set_ylabel("structures per second (larger dots: larger batches)")
         axes.grid(alpha=0.3)
@@ -157,10 +161,9 @@ def violins(results: Results) -> Figure | None:
     relative = [values / np.median(values) for values in samples]
     # A few outliers of ten times the median would hide the rest.
     axes.violinplot([values[values < 2] for values in relative], orientation="horizontal", showextrema=False)
-    axes.set_yticks(range(1, len(timed) + 1), _labels(timed))
+    axes.set_yticks(range(1, len(timed) + 1), _marked(timed))
     axes.axvline(1, color="black", lw=0.8)
-    axes.set_xlim(0.8, 1.5)
-    axes.set_xlabel("time of a call over the run's median")
+    axes.set_xlabel("time of a call over the run's median; not those beyond 2")
     return figure
 
 
@@ -176,7 +179,9 @@ def first_call(results: Results) -> Figure | None:
         compiled,
         "first_call_s",
         "seconds; in brackets the calls after which it has paid",
-        lambda result: f" ({result.metrics['break_even_calls']:.3g})" if "break_even_calls" in result.metrics else "",
+        lambda result: (
+            f" ({_number(result.metrics['break_even_calls'])})" if "break_even_calls" in result.metrics else ""
+        ),
     )
 
 
@@ -189,6 +194,10 @@ def _curves(timed: Results, x: Callable[[RunResult], float], metric: str, labels
         axes.plot(*zip(*mine, strict=True), marker="o", label=how)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    _plain(axes.yaxis)
+    measured = sorted({x(result) for result in timed})
+    axes.set_xticks(measured, [f"{value:g}" for value in measured])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(which="both", alpha=0.3)
@@ -203,8 +212,8 @@ def _bar_chart(
         return None
     figure, axes = _bars(len(found))
     bars = axes.barh(_labels(found), [result.metrics[metric] for result in found], color=COLOUR)
-    axes.bar_label(bars, [f"{result.metrics[metric]:.3g}{note(result)}" for result in found], padding=3)
-    axes.margins(x=0.15)
+    axes.bar_label(bars, [f"{_number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
+    axes.margins(x=0.25)  # for the labels beside the bars
     axes.set_xlabel(unit)
     return figure
 
@@ -213,6 +222,22 @@ def _bars(n: int) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.35 * n), layout="constrained")
     axes.invert_yaxis()
     return figure, axes
+
+
+class _Plain(LogFormatter):
+    """600 instead of 6 × 10²; which ticks have numbers is left to matplotlib."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:,.10g}" if super().__call__(x, pos) else ""
+
+
+def _plain(axis: Axis) -> None:
+    axis.set_major_formatter(_Plain())
+    axis.set_minor_formatter(_Plain(minor_thresholds=(2, 0.5)))  # up to two decades
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _with(results: Results, metric: str) -> list[RunResult]:
@@ -238,3 +263,8 @@ def _labels(results: Results) -> list[str]:
     shared = set.intersection(*(set(name) for name in words)) if len(words) > 1 else set()
     names = [" · ".join(word for word in name if word not in shared) or name[-1] for name in words]
     return [f"{name} #{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
+
+
+def _marked(results: Results) -> list[str]:
+    """The same, with a mark where the timing must not be trusted."""
+    return [name + (" (?)" * (not result.trusted)) for name, result in zip(_labels(results), results, strict=True)]

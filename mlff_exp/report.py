@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -30,7 +32,11 @@ COLUMNS = (
     "valid speedup",
     "verdict",
 )
-LEFT = (0, 1, 8, 9)
+LEFT = ("run", "status", "valid speedup", "verdict")
+UNFINISHED = ("failed", "killed", "skipped")
+MORE_CALLS = "task.min_calls, task.min_time_s"
+MAX_REASON = 200  # characters
+MAX_UNFOLDED = 3  # lines below a warning that are shown without being asked for
 PROMISES = ("promise", "target", "measured", "held", "run")
 CONTROLS = {"control_same": "control: an engine and itself", "control_slower": "control: an engine and 5% planted"}
 # What runs must have in common before their timings are compared.
@@ -58,6 +64,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """What a reader must know before comparing runs: in one line, and run by run."""
+
+    summary: str
+    details: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Written:
     """What `write` left behind.
 
@@ -74,20 +88,21 @@ def write(directory: Path, name: str) -> Written:
     """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table."""
     results = read(directory)
     rows = [row(result, results) for result in results] + control_rows(results)
-    console = Console(width=None if Console().is_terminal else 170)
+    # Without markup: messages of errors have brackets that are none.
+    console = Console(width=None if Console().is_terminal else 170, markup=False)
     console.print(terminal_table(rows, name))
     warnings = warned(results)
     for warning in warnings:
-        console.print(f"[yellow]{warning}")
-    judged = {
-        "The plan": acceptance.judge(results),
-        "Our targets, for benzene and the shipped student on one H100": acceptance.judge(results, acceptance.TARGETS),
-    }
-    judged = {title: lines for title, lines in judged.items() if any(line.measured for line in lines)}
+        console.print(warning.summary, style="yellow")
+    judged = {"The plan": acceptance.judge(results)}
+    if any("H100" in (result.environment.get("gpu") or "") for result in results):
+        title = "Our targets, for benzene and the shipped student on one H100"
+        judged[title] = acceptance.judge(results, acceptance.TARGETS)
+    promises = {title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)}
     facts = _environment(results)
-    (directory / "report.md").write_text(_markdown(name, rows, judged, warnings, facts))
+    (directory / "report.md").write_text(_markdown(name, rows, promises, warnings, facts))
     page = directory / "report.html"
-    page.write_text(_page(name, rows, judged, warnings, facts, results))
+    page.write_text(_page(name, rows, promises, warnings, facts, results))
     return Written(page, "; ".join(untrusted(results)) or "ok")
 
 
@@ -116,35 +131,62 @@ def read(directory: Path) -> list[RunResult]:
 
 def untrusted(results: Sequence[RunResult]) -> list[str]:
     """Which runs' timings were disturbed, and by what."""
-    return [
-        f"{label(result.config)}: {result.tags['timing.trust']}"
-        for result in results
-        if result.tags.get("timing.trust", "ok") != "ok"
-    ]
+    return [f"{label(result.config)}: {result.tags['timing.trust']}" for result in results if not result.trusted]
 
 
-def warned(results: Sequence[RunResult]) -> list[str]:
+def warned(results: Sequence[RunResult]) -> list[Warned]:
     """What a reader must know before comparing these runs."""
+    failed = [result for result in results if result.status in ("FAILED", "KILLED")]
+    elsewhere = _elsewhere(results)
+    found = [
+        Warned(
+            f"not finished: {len(failed)} of {len(results)} runs; sweep.resume runs them again",
+            [f"{result.status}: {label(result.config)}: {_reason(result)}" for result in failed],
+        ),
+        Warned(_doubt(results), untrusted(results)),
+        Warned(
+            f"not to be compared with the first: {len(elsewhere)} of {len(results)} runs, made elsewhere",
+            elsewhere,
+        ),
+    ]
+    return [warning for warning in found if warning.details]
+
+
+def _doubt(results: Sequence[RunResult]) -> str:
+    """How many timings must not be trusted, and what helps where it was not the machine alone."""
+    timed = [result for result in results if "timing.trust" in result.tags]
+    doubted = [result for result in timed if not result.trusted]
+    unresolved = sum(result.metrics.get("control_slower_ci_low", math.inf) <= 1 for result in doubted)
+    summary = f"not to be trusted: {len(doubted)} of {len(timed)} timings, marked (?)"
+    if unresolved:
+        summary += f"; {unresolved} of them can't resolve a difference of 5%: ask for more calls ({MORE_CALLS})"
+    return summary
+
+
+def _elsewhere(results: Sequence[RunResult]) -> list[str]:
     described = [result for result in results if result.environment]
     elsewhere = []
     for result in described[1:]:
         unlike = [key for key in COMPARED if result.environment.get(key) != described[0].environment.get(key)]
         if unlike:
             elsewhere.append(f"{label(result.config)} ran elsewhere than the first, with another {', '.join(unlike)}")
-    return [
-        *(f"not to be trusted: {reason}" for reason in untrusted(results)),
-        *(f"not to be compared: {reason}" for reason in elsewhere),
-    ]
+    return elsewhere
+
+
+def _reason(result: RunResult) -> str:
+    """Why a run did not finish, in a line."""
+    assert result.failure is not None, "it did not finish"
+    message = result.failure.message.partition("\n")[0]
+    return f"{result.failure.kind}: {textwrap.shorten(message, MAX_REASON, placeholder=' …')}"
 
 
 def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     """What the table says of a run; a failure says why instead of its numbers."""
     metrics, name = result.metrics, label(result.config)
     if result.failure is not None:
-        reason = f"{result.failure.kind}: {result.failure.message.splitlines()[0] if result.failure.message else ''}"
-        return Row((name, result.status, *[""] * 7, reason[:120]), result.status.lower())
+        return Row((name, result.status, *[""] * 7, _reason(result)), result.status.lower())
     latency = f"{metrics['latency_median_ms']:.3f}" if "latency_median_ms" in metrics else ""
-    if result.tags.get("timing.trust", "ok") != "ok":
+    if not result.trusted:
         latency += " (?)"
     memory = metrics.get("peak_memory_mib")
     error = metrics.get("force_relative_rmse_vs_fp64_percent")
@@ -182,11 +224,18 @@ def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """For a terminal."""
     colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
     table = Table(title=title)
-    for index, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if index in LEFT else "right", overflow="fold")
+    columns, rows = _filled(COLUMNS, rows)
+    for column in columns:
+        table.add_column(column, justify="left" if column in LEFT else "right", overflow="fold")
     for item in rows:
         table.add_row(*item.cells, style=colours.get(item.style))
     return table
+
+
+def _filled(columns: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
+    """The columns in which some row has something to say."""
+    kept = [index for index in range(len(columns)) if any(item.cells[index] for item in rows)]
+    return [columns[index] for index in kept], [Row(tuple(item.cells[i] for i in kept), item.style) for item in rows]
 
 
 def _promises(judged: Sequence[Judged]) -> list[Row]:
@@ -198,6 +247,8 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
             value = _number(found.value)
             if found.low != found.high:
                 value += f" [{_number(found.low)}, {_number(found.high)}]"
+            if not found.trusted:
+                value += " (?)"
             style = "go" if item.held else "no-go"
         held = {None: "", True: "yes", False: "no"}[item.held]
         rows.append(Row((item.line.name, item.line.promised, value, held, run), style))
@@ -232,12 +283,15 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def _markdown(
-    name: str, rows: Sequence[Row], judged: dict[str, list[Judged]], warnings: Sequence[str], facts: Sequence[Row]
+    name: str, rows: Sequence[Row], promises: dict[str, list[Row]], warnings: Sequence[Warned], facts: Sequence[Row]
 ) -> str:
-    parts = [f"# {name}", *[f"> {warning}" for warning in warnings]]
-    for title, lines in judged.items():
-        parts += [f"## {title}", _markdown_table(PROMISES, _promises(lines))]
-    parts += ["## Runs", _markdown_table(COLUMNS, rows)]
+    parts = [f"# {name}"]
+    parts += [
+        "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in warnings
+    ]
+    for title, lines in promises.items():
+        parts += [f"## {title}", _markdown_table(PROMISES, lines)]
+    parts += ["## Runs", _markdown_table(*_filled(COLUMNS, rows))]
     if facts:
         parts += ["## Where it ran", _markdown_table(("", ""), facts)]
     return "\n\n".join(parts) + "\n"
@@ -245,18 +299,30 @@ def _markdown(
 
 def _html_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(
-        f'<tr class="{escape(item.style)}">' + "".join(f"<td>{escape(cell)}</td>" for cell in item.cells) + "</tr>"
-        for item in rows
-    )
+    body = "".join(f'<tr class="{escape(item.style)}">{_html_cells(item)}</tr>' for item in rows)
     return f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _html_cells(item: Row) -> str:
+    cells, span = item.cells, 1
+    if item.style in UNFINISHED:
+        # The reason in place of the numbers, where it is seen, and not behind them.
+        cells, span = (*cells[:2], cells[-1]), len(cells) - 2
+    *others, last = (escape(cell) for cell in cells)
+    return "".join(f"<td>{cell}</td>" for cell in others) + f'<td colspan="{span}">{last}</td>'
+
+
+def _html_warning(warning: Warned) -> str:
+    opened = " open" if len(warning.details) <= MAX_UNFOLDED else ""
+    details = "".join(f"<li>{escape(of)}</li>" for of in warning.details)
+    return f'<details class="warning"{opened}><summary>{escape(warning.summary)}</summary><ul>{details}</ul></details>'
 
 
 def _page(
     name: str,
     rows: Sequence[Row],
-    judged: dict[str, list[Judged]],
-    warnings: Sequence[str],
+    promises: dict[str, list[Row]],
+    warnings: Sequence[Warned],
     facts: Sequence[Row],
     results: Sequence[RunResult],
 ) -> str:
@@ -265,10 +331,10 @@ def _page(
 
     from mlff_exp.figures import figures
 
-    parts = [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
-    for title, lines in judged.items():
-        parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, _promises(lines))]
-    parts += ["<h2>Runs</h2>", _html_table(COLUMNS, rows)]
+    parts = [_html_warning(warning) for warning in warnings]
+    for title, lines in promises.items():
+        parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, lines)]
+    parts += ["<h2>Runs</h2>", _html_table(*_filled(COLUMNS, rows))]
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
@@ -281,13 +347,15 @@ def _page(
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(name)}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 88rem; padding: 0 1rem; }}
 div {{ overflow-x: auto; }} img {{ max-width: 100%; height: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
 th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
-th {{ white-space: nowrap; }}
+@media (min-width: 60rem) {{
+  td:first-child {{ min-width: 18rem; }} td:not(:first-child, :last-child) {{ white-space: nowrap; }}
+}}
 .failed, .killed, .no-go {{ color: #b00020; }} .go {{ color: #1b6e20; }} .skipped {{ color: #8a6d00; }}
-.control {{ color: #666; }} .warning {{ background: #fff3cd; padding: .5rem 1rem; }}
+.control {{ color: #666; }} .warning {{ background: #fff3cd; margin: .5rem 0; padding: .5rem 1rem; }}
 </style></head><body>
 <h1>{escape(name)}</h1>
 <p>Speedups are ratios of medians measured side by side in one process, with 95% bootstrap intervals; the baseline is

@@ -109,6 +109,11 @@ class RunResult:
             if not math.isfinite(value):
                 raise ValueError(f"metric {name!r} is {value}: leave out what does not apply")
 
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing is known to have disturbed its timing."""
+        return self.tags.get("timing.trust", "ok") == "ok"
+
     def save(self, directory: Path) -> Path:
         """Write ``result.json``, whole or not at all."""
         path = directory / RESULT_FILE

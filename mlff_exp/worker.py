@@ -22,7 +22,6 @@ from mlff_exp.result import RESULT_FILE, Failure, RunResult
 
 TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
-NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch on the CPU
 WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker on a CPU; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
@@ -172,11 +171,9 @@ def _task(config: Config, directory: Path) -> RunResult:
 
 def kind(error: Exception) -> str:
     """What an error is called in a record."""
-    import torch
+    from mlff_exp.engine import is_out_of_memory
 
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY in str(error):
-        return "out_of_memory"
-    return type(error).__name__
+    return "out_of_memory" if is_out_of_memory(error) else type(error).__name__
 
 
 def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:

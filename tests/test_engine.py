@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from torch._dynamo.exc import Unsupported
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from mlff_exp import checkpoint
+from mlff_exp import checkpoint, tracing
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import COMPILE_MODES, PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
@@ -234,6 +235,34 @@ def test_non_finite_predictions_are_refused_by_system(student: PaiNN) -> None:
     forces[13, 1] = torch.inf
     with pytest.raises(FloatingPointError, match=r"fp16_autocast gave NaN or infinite .* systems \[1\] of 3"):
         check_finite(Prediction(torch.zeros(3, dtype=torch.float64), forces), batch, "fp16_autocast")
+
+
+@pytest.mark.parametrize("good_calls", [0, 1, 2])
+def test_missing_memory_is_said_whatever_dynamo_makes_of_it(
+    random_model: PaiNN, benzene: Atoms, monkeypatch: pytest.MonkeyPatch, good_calls: int
+) -> None:
+    """While compiling, in the call that it was for, and in the next."""
+    calls: list[int] = []
+
+    def compiled(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        if len(calls) <= good_calls:
+            return torch.zeros(1), torch.zeros(12, 3)
+        try:
+            torch.empty(2**59)
+        except RuntimeError:
+            raise Unsupported("Attempt to trace generator")  # noqa: B904 (as Dynamo does)
+        raise AssertionError("so much memory there is not")
+
+    monkeypatch.setattr(tracing, "traced", lambda *arguments: None)
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **more: compiled)
+    engine = make_engine(random_model, "compile", "fp32", torch.device("cpu"))
+    batch = collate([benzene], engine.cutoff)
+    for _ in range(good_calls // 2):
+        engine(batch)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        engine(batch)
+    assert len(calls) == good_calls + 1
 
 
 def test_an_engine_leaves_no_trace(student: PaiNN) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -13,6 +15,12 @@ from mlff_exp import report
 from mlff_exp.acceptance import PLAN, TARGETS, Line, judge, validity
 from mlff_exp.figures import figures
 from mlff_exp.result import Failure, RunResult, Timing, Verdict
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays() -> Iterator[None]:
+    yield
+    plt.close("all")
 
 
 def config(task: str, engine: str, precision: str, batch_size: int, **more: Any) -> dict[str, Any]:
@@ -131,7 +139,7 @@ def test_a_valid_speedup_is_fast_accurate_and_stable(result: RunResult, expected
 def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = replace(SWEEP[3], environment={"gpu": "A100", "packages": {"torch": "2.13.0"}})
     shaken = replace(SWEEP[4], tags={"timing.trust": "other processes used 1.0 cores"})
-    failure = Failure("out_of_memory", "CUDA out of memory")
+    failure = Failure("out_of_memory", "CUDA out of memory [/at alloc.cpp]")
     failed = RunResult(config=config("inference", "compile", "fp32", 4096), status="FAILED", failure=failure)
     for number, result in enumerate([*SWEEP, elsewhere, shaken, failed]):
         (tmp_path / str(number)).mkdir()
@@ -142,9 +150,15 @@ def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert written.trust == "inference · benzene · cuda_graph · fp32 · B16: other processes used 1.0 cores"
     page, text = written.page.read_text(), (tmp_path / "report.md").read_text()
     for words in (
-        "out_of_memory: CUDA out of memory",
+        "not finished: 1 of 11 runs",
+        "FAILED: inference · benzene · compile · fp32 · B4096: out_of_memory: CUDA out of memory [/at alloc.cpp]",
         "40.00× [38.00, 42.00]",
-        "not to be compared: inference · benzene · cuda_graph · fp32 · B1 ran elsewhere than the first, with another g",
+        "1,120 [1,064, 1,176]",
+        "640.00× [608.00, 672.00]",
+        "not to be trusted: 1 of 8 timings, marked (?)",
+        "0.250 (?)",
+        "not to be compared with the first: 1 of 11 runs",
+        "inference · benzene · cuda_graph · fp32 · B1 ran elsewhere than the first, with another gpu",
         "control: an engine and 5% planted, worst of 8",
         "compiled, single structure, against eager",
     ):
@@ -152,8 +166,67 @@ def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert words in page
     assert page.count("<img") == len(figures(SWEEP)) == 7
     assert "http" not in page
-    assert page.count("CUDA out of memory") == 1, "an attempt that was put aside is shown"
-    assert "a sweep" in capsys.readouterr().out
+    assert page.count("CUDA out of memory") == 2, "an attempt that was put aside is shown"
+    assert '<td>FAILED</td><td colspan="7">out_of_memory' in page, "the reason is behind columns of nothing"
+    assert "force MAE vs teacher" not in page, "a column of nothing"
+    printed = capsys.readouterr().out
+    assert "a sweep" in printed
+    assert "[/at" in printed
+
+
+def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_one(tmp_path: Path) -> None:
+    """Four of them: what is below the line is folded."""
+    unsure = [
+        replace(result, metrics={**result.metrics, "control_slower_ci_low": 0.98}, tags={"timing.trust": "5% as 2%"})
+        for result in SWEEP[3:7]
+    ]
+    for number, result in enumerate([SWEEP[0], SWEEP[1], *unsure]):
+        (tmp_path / str(number)).mkdir()
+        result.save(tmp_path / str(number))
+    page = report.write(tmp_path, "a sweep").page.read_text()
+    assert page.count("<details") == 1
+    assert (
+        '<details class="warning"><summary>not to be trusted: 4 of 5 timings, marked (?); 4 of them can&#x27;t resolve '
+        "a difference of 5%: ask for more calls (task.min_calls, task.min_time_s)</summary>" in page
+    )
+    assert page.count("<li>") == page.count(": 5% as 2%</li>") == 4
+    assert page.count("<td>0.250 (?)</td>") == 2
+    assert "<td>40 [38, 42] (?)</td><td>yes</td>" in page
+
+
+@pytest.mark.parametrize(("gpu", "held_against"), [("NVIDIA H100 80GB HBM3", True), (None, False)])
+def test_targets_for_an_h100_are_held_against_no_other_machine(
+    tmp_path: Path, gpu: str | None, *, held_against: bool
+) -> None:
+    result = moved("cuda_graph", "fp32", "GO", energy_drift_mev_per_atom_per_ps=0.001)
+    (tmp_path / "0").mkdir()
+    replace(result, environment={"gpu": gpu}).save(tmp_path / "0")
+    text = report.write(tmp_path, "a sweep").page.with_suffix(".md").read_text()
+    assert "The plan" in text
+    assert ("Our targets" in text) is held_against
+
+
+def test_numbers_stay_within_their_cells_whatever_the_names() -> None:
+    results = [
+        replace(result, config={**result.config, "engine": {"name": "compile", "mode": "max-autotune-no-cudagraphs"}})
+        for result in SWEEP[1:7]
+    ]
+    axes = figures(results)["Speedup per structure over single eager FP32"].axes[0]
+    axes.figure.draw_without_rendering()
+    widest = max(text.get_window_extent().width for text in axes.texts)
+    assert widest < axes.bbox.width / 2, "two columns"
+    assert "1,120×" in {text.get_text() for text in axes.texts}
+
+
+def test_a_figure_marks_what_must_not_be_trusted_and_writes_numbers_out() -> None:
+    made = figures([replace(SWEEP[1], tags={"timing.trust": "throttled"}), *SWEEP[2:7]])
+    for title in ("Speedup over eager FP32 at the same batch size", "Distribution of single calls"):
+        names = [label.get_text() for label in made[title].axes[0].get_yticklabels()]
+        assert [name for name in names if "(?)" in name] == ["eager · fp32 · B1 (?)"]
+    scaling = made["Structures per second by batch size"]
+    scaling.draw_without_rendering()
+    assert [label.get_text() for label in scaling.axes[0].get_xticklabels()] == ["1", "16"]
+    assert "1,000" in {label.get_text() for label in scaling.axes[0].get_yticklabels()}
 
 
 def test_figures_of_nothing_are_none() -> None:

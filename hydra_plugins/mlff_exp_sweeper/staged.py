@@ -98,7 +98,8 @@ class StagedSweeper(Sweeper):
         code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.failed)
         for outcome, _ in outcomes:
             if outcome.failed:
-                print(f"{outcome.status}: {outcome.label}: {outcome.failure_message}", file=sys.stderr)
+                reason = str(outcome.failure_message).partition("\n")[0]
+                print(f"{outcome.status}: {outcome.label}: {outcome.failure_kind}: {reason}", file=sys.stderr)
         if left:
             print(f"{left} runs are left; to go on: sweep.resume={directory}")
         sys.exit(code if code or not left else EXIT_INCOMPLETE)
@@ -147,7 +148,8 @@ class StagedSweeper(Sweeper):
                         if not stages:
                             raise
                         unavailable = str(error)
-                jobs.append(Job(stage.name, stage.gate, overrides, config, resolved(composed), unavailable))
+                gate = stage.gate and config.gate.name != "off"
+                jobs.append(Job(stage.name, gate, overrides, config, resolved(composed), unavailable))
         return jobs
 
     @staticmethod
@@ -254,6 +256,9 @@ class StagedSweeper(Sweeper):
                 if last and "NO-GO" in decisions:
                     print("NO-GO: the stages after the gate are not run")
                     break
+                if last and None in decisions:
+                    print("no verdict: the stages after the gate are not run")
+                    return outcomes, len(jobs) - len(outcomes)
                 if last and decisions == {"GO"}:
                     gate_decision = "GO"
         return outcomes, 0

@@ -1,0 +1,65 @@
+"""What the sweeper plans, and when it stops; whole commands are in test_cli.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from hydra_plugins.mlff_exp_sweeper.staged import Job, StagedSweeper
+from mlff_exp import config as schema
+from mlff_exp.config import Sweep
+from mlff_exp.outcome import Outcome
+from tests.here import CONF
+
+
+class Launcher:
+    """Runs nothing: the first job comes to what it is told, the others finish."""
+
+    def __init__(self, first: Outcome) -> None:
+        self.first = first
+        self.launched: list[Sequence[str]] = []
+
+    def launch(self, overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[SimpleNamespace]:
+        self.launched += overrides
+        finished = Outcome("speed", Path(), "FINISHED", None, None, None)
+        return [SimpleNamespace(return_value=finished if initial_job_idx else self.first) for _ in overrides]
+
+
+@pytest.mark.parametrize(
+    ("gate", "launched", "left"),
+    [
+        (Outcome("stability", Path(), "FINISHED", "GO", None, None), 3, 0),
+        (Outcome("stability", Path(), "FINISHED", "NO-GO", None, None), 1, 0),
+        (Outcome("stability", Path(), "KILLED", None, "timeout", "stopped after timeout_s=240"), 1, 2),
+    ],
+    ids=["GO", "NO-GO", "no verdict"],
+)
+def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, launched: int, left: int) -> None:
+    sweeper = StagedSweeper()
+    sweeper.launcher = launcher = Launcher(gate)
+    jobs = [Job(stage, stage == "stability", [], None, {}, None) for stage in ("stability", "speed", "speed")]
+    outcomes, undone = sweeper._run(jobs, set(), tmp_path, None, None, Sweep(), "no_verdict")
+    assert (len(launcher.launched), len(outcomes), undone) == (launched, launched, left)
+    decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
+    assert decisions == ["sweep.gate_decision=no_verdict", *["sweep.gate_decision=GO"] * (launched - 1)]
+
+
+@pytest.mark.parametrize(("gate", "expected"), [("strict", True), ("off", False)])
+def test_no_stage_is_a_gate_without_one(gate: str, *, expected: bool) -> None:
+    schema.register()
+    overrides = ["experiment=nve_gate", "device=cpu", f"gate={gate}"]
+    sweeper = StagedSweeper()
+    sweeper.launcher = BasicLauncher()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        sweeper.loader = GlobalHydra.instance().config_loader()
+        sweeper.config = sweeper.loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+        stages = schema.parse(sweeper.config_without_hydra(sweeper.config)).sweep.stages
+        (job,) = sweeper._plan(overrides, stages)
+    assert job.gate is expected
