@@ -8,10 +8,11 @@ import io
 import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -72,6 +73,23 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a report says, however it is written.
+
+    Attributes:
+        rows: of the table of runs.
+        promises: rows by the title of the list.
+        warnings: before all else.
+        facts: where it ran.
+    """
+
+    rows: list[Row]
+    promises: dict[str, list[Row]]
+    warnings: list[Warned]
+    facts: list[Row]
+
+
+@dataclass(frozen=True)
 class Written:
     """What `write` left behind.
 
@@ -87,23 +105,30 @@ class Written:
 def write(directory: Path, name: str) -> Written:
     """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table."""
     results = read(directory)
-    rows = [row(result, results) for result in results] + control_rows(results)
+    found = content(results)
     # Without markup: messages of errors have brackets that are none.
     console = Console(width=None if Console().is_terminal else 170, markup=False)
-    console.print(terminal_table(rows, name))
-    warnings = warned(results)
-    for warning in warnings:
+    console.print(terminal_table(found.rows, name))
+    for warning in found.warnings:
         console.print(warning.summary, style="yellow")
+    (directory / "report.md").write_text(markdown(name, found))
+    page = directory / "report.html"
+    page.write_text(_page(name, found, results))
+    return Written(page, "; ".join(untrusted(results)) or "ok")
+
+
+def content(results: Sequence[RunResult]) -> Content:
+    """What is to be said of these runs together."""
     judged = {"The plan": acceptance.judge(results)}
     if any("H100" in (result.environment.get("gpu") or "") for result in results):
         title = "Our targets, for benzene and the shipped student on one H100"
         judged[title] = acceptance.judge(results, acceptance.TARGETS)
-    promises = {title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)}
-    facts = _environment(results)
-    (directory / "report.md").write_text(_markdown(name, rows, promises, warnings, facts))
-    page = directory / "report.html"
-    page.write_text(_page(name, rows, promises, warnings, facts, results))
-    return Written(page, "; ".join(untrusted(results)) or "ok")
+    return Content(
+        rows=[row(result, results) for result in results] + control_rows(results),
+        promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
+        warnings=warned(results),
+        facts=_environment(results),
+    )
 
 
 def main() -> None:
@@ -282,18 +307,18 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _markdown(
-    name: str, rows: Sequence[Row], promises: dict[str, list[Row]], warnings: Sequence[Warned], facts: Sequence[Row]
-) -> str:
+def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The report in Markdown, with the addresses of its figures by title."""
     parts = [f"# {name}"]
     parts += [
-        "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in warnings
+        "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in found.warnings
     ]
-    for title, lines in promises.items():
+    for title, lines in found.promises.items():
         parts += [f"## {title}", _markdown_table(PROMISES, lines)]
-    parts += ["## Runs", _markdown_table(*_filled(COLUMNS, rows))]
-    if facts:
-        parts += ["## Where it ran", _markdown_table(("", ""), facts)]
+    parts += ["## Runs", _markdown_table(*_filled(COLUMNS, found.rows))]
+    parts += [f"## {title}\n\n![{title}]({address})" for title, address in images.items()]
+    if found.facts:
+        parts += ["## Where it ran", _markdown_table(("", ""), found.facts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -318,31 +343,24 @@ def _html_warning(warning: Warned) -> str:
     return f'<details class="warning"{opened}><summary>{escape(warning.summary)}</summary><ul>{details}</ul></details>'
 
 
-def _page(
-    name: str,
-    rows: Sequence[Row],
-    promises: dict[str, list[Row]],
-    warnings: Sequence[Warned],
-    facts: Sequence[Row],
-    results: Sequence[RunResult],
-) -> str:
+def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
     # Imported here: a single run prints its row without matplotlib.
     import matplotlib.pyplot as plt
 
     from mlff_exp.figures import figures
 
-    parts = [_html_warning(warning) for warning in warnings]
-    for title, lines in promises.items():
+    parts = [_html_warning(warning) for warning in found.warnings]
+    for title, lines in found.promises.items():
         parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, lines)]
-    parts += ["<h2>Runs</h2>", _html_table(*_filled(COLUMNS, rows))]
+    parts += ["<h2>Runs</h2>", _html_table(*_filled(COLUMNS, found.rows))]
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
         plt.close(figure)
         image = base64.b64encode(buffer.getvalue()).decode()
         parts.append(f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{image}">')
-    if facts:
-        parts += ["<h2>Where it ran</h2>", _html_table(("", ""), facts)]
+    if found.facts:
+        parts += ["<h2>Where it ran</h2>", _html_table(("", ""), found.facts)]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(name)}</title>

@@ -19,7 +19,7 @@ ROOMS = [
     "sampling labelling packing training exploration",
     "plots tasks tasks.setup tasks.nve_files tasks.inference tasks.accuracy tasks.nve tasks.distill",
     "worker ahead",
-    "acceptance figures report outcome tracking sync",
+    "acceptance figures report publish outcome tracking sync",
     "__main__",
 ]
 ROOM = {module: number for number, modules in enumerate(ROOMS) for module in modules.split()}

@@ -1,0 +1,61 @@
+"""A report as it is kept in a repository."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlff_exp import publish
+from tests.test_report import SWEEP
+
+
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    environment = {"gpu": "NVIDIA H100 80GB HBM3", "hostname": "a-node", "git_diff": "secret", "torch": "2.11.0"}
+    for number, result in enumerate(SWEEP):
+        (tmp_path / "sweep" / str(number)).mkdir(parents=True)
+        replace(result, environment=environment).save(tmp_path / "sweep" / str(number))
+    words = ["mlff-exp-publish", str(tmp_path / "sweep"), str(tmp_path / "docs"), "--name", "phase1"]
+    monkeypatch.setattr(sys, "argv", words)
+    publish.main()
+    return tmp_path / "docs"
+
+
+def test_all_of_a_sweep_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = published(tmp_path, monkeypatch)
+    page = (target / "README.md").read_text()
+    images = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert len(images) >= 3
+    assert {path.name for path in target.glob("*.png")} == set(images)
+    assert "## The plan" in page
+    assert "## Our targets" in page
+    with (target / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(SWEEP)
+    for row, result in zip(rows, SWEEP, strict=True):
+        assert row["status"] == result.status
+        assert {name: float(row[name]) for name in result.metrics} == pytest.approx(result.metrics, rel=1e-5)
+
+
+def test_nothing_private_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = published(tmp_path, monkeypatch)
+    (environment,) = json.loads((target / "environment.json").read_text())
+    assert environment == {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11.0"}
+    text = "".join(path.read_text() for path in target.iterdir() if path.suffix != ".png")
+    assert "a-node" not in text
+    assert str(tmp_path) not in text
+
+
+def test_a_directory_without_runs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-publish", str(tmp_path), str(tmp_path / "docs")])
+    with pytest.raises(SystemExit):
+        publish.main()
+    assert "holds no runs" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
