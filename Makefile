@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are
 	$(BIN)/mlff-exp experiment=quickstart $(ARGS)
 
-# Three workers for two cores, because a third of the time is spent on waiting; without threads, and without a pool of processes for Inductor.
+# Three workers for two cores, because some tests wait; without threads, and without a pool of processes for Inductor.
 test: install  ## the whole test suite, on two cores
 	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --durations=25 $(ARGS)
 

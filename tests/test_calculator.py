@@ -77,7 +77,8 @@ def test_mixed_molecules_reuse_few_graphs(monkeypatch: pytest.MonkeyPatch) -> No
     rng = np.random.default_rng(0)
     elements, sizes = ["H", "C", "N", "O"], rng.integers(1, 33, size=200)
     walk = [Atoms(rng.choice(elements, n), rng.uniform(-4, 4, size=(n, 3))) for n in sizes]
-    traced, reference = StudentForceFieldCalculator(device="cpu", dtype=torch.float64), eager(dtype=torch.float64)
+    traced = StudentForceFieldCalculator("student_small", device="cpu", dtype=torch.float64)
+    reference = StudentForceFieldCalculator("student_small", device="cpu", dtype=torch.float64, use_compile=False)
     for index, atoms in enumerate(walk):
         (result,) = traced.calculate_batch([atoms])
         if index % 10:

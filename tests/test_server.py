@@ -21,7 +21,7 @@ import pytest
 from mlff_exp.result import RunResult
 from tests.test_cli import INFERENCE, mlff_exp, results
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("server")]
 
 
 def program(name: str) -> str:
