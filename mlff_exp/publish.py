@@ -19,8 +19,8 @@ from mlff_exp.result import RESULT_FILE, RunResult, label
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
 DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
-# Of no use to anybody else.
-PRIVATE = ("hostname", "cuda_visible_devices", "git_diff")
+# Of no use to anybody else, or of one run alone.
+OMITTED = ("hostname", "platform", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
 
 
 def main() -> None:
@@ -48,16 +48,15 @@ def publish(results: Sequence[RunResult], name: str, target: Path) -> Path:
         figure.savefig(target / images[title], dpi=DPI)
         plt.close(figure)
     _write_table(results, target / "runs.csv")
-    described = [result.environment for result in results if result.environment]
-    environments = [_public(environment) for environment in described]
-    (target / "environment.json").write_text(json.dumps(environments[:1], indent=1) + "\n")
+    described = next((result.environment for result in results if result.environment), {})
+    (target / "environment.json").write_text(json.dumps(_public(described), indent=1) + "\n")
     page = target / "README.md"
     page.write_text(markdown(name, content(results), images))
     return page
 
 
 def _public(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in environment.items() if key not in PRIVATE}
+    return {key: value for key, value in environment.items() if key not in OMITTED}
 
 
 def _write_table(results: Sequence[RunResult], path: Path) -> None:

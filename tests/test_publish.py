@@ -44,7 +44,7 @@ def test_all_of_a_sweep_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_nothing_private_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = published(tmp_path, monkeypatch)
-    (environment,) = json.loads((target / "environment.json").read_text())
+    environment = json.loads((target / "environment.json").read_text())
     assert environment == {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11.0"}
     text = "".join(path.read_text() for path in target.iterdir() if path.suffix != ".png")
     assert "a-node" not in text
