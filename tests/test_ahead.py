@@ -29,7 +29,7 @@ from mlff_exp.engine import CompiledEngine, energy_and_forces
 from mlff_exp.painn import PaiNN
 from tests import stand_ins
 from tests.here import configured, run_here
-from tests.test_cli import ROOT, _runs, _wait_for_worker
+from tests.test_cli import ROOT, assert_worker_ends_with
 from tests.test_training import labelled_by
 
 INFERENCE = [
@@ -281,11 +281,5 @@ def test_compiling_ahead_ends_with_the_command_that_started_it(tmp_path: Path) -
     words = [*INFERENCE, "device=cpu", "tracking=offline", "sweep.compile_ahead=true"]
     command = [sys.executable, "-m", "mlff_exp", "-m", *words, f"hydra.sweep.dir={tmp_path}/sweep"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    worker = _wait_for_worker(process.pid)
-    assert not list(tmp_path.glob("sweep/0"))  # it is none of a run
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 2
-    while _runs(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(worker)
+    assert_worker_ends_with(process)
+    assert not list(tmp_path.glob("sweep/0"))  # it was none of a run

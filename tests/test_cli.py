@@ -375,6 +375,10 @@ def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.
 def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     # Not into pipes: a worker also ends when nobody reads what it says.
     process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert_worker_ends_with(process)
+
+
+def assert_worker_ends_with(process: subprocess.Popen[bytes]) -> None:
     worker = _wait_for_worker(process.pid)
     process.kill()
     process.wait()
