@@ -25,8 +25,8 @@ from mlff_exp.neighbors import uses_all_pairs
 SKIN_ANG = 1.0
 BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
 BROKEN_BOND_ANG = 1.0
-TEMPERATURE_TOLERANCE_K = 10.0
-MAX_CORRECTIONS = 4
+TEMPERATURE_TOLERANCE = 1 / 30  # of the temperature: 10 K at 300 K
+MAX_CORRECTIONS = 8
 RECORDS_AT_ONCE = {"cpu": 20, "cuda": 200}  # between looks at the numbers
 RECORD_START_EVERY = 2  # steps; often enough to find a frame close to the temperature
 
@@ -482,11 +482,12 @@ def prepare_start(
     positions = torch.from_numpy(chosen).to(batch.positions.device).flatten(0, 1)
     state = dynamics.state(positions, _draw_velocities(dynamics, positions, temperature_k, rng))
 
+    tolerance_k = TEMPERATURE_TOLERANCE * temperature_k
     for _ in range(MAX_CORRECTIONS):
         probe = dynamics.run(state, _steps(probe_ps, dynamics), RECORD_START_EVERY, progress)
         _refuse_blow_up(probe)
         missing_k = temperature_k - probe.temperature.mean(axis=0)
-        off = np.abs(missing_k) > TEMPERATURE_TOLERANCE_K
+        off = np.abs(missing_k) > tolerance_k
         if not off.any():
             return state
         kinetic = dynamics.kinetic_energy(state.velocities).cpu().numpy()
@@ -496,7 +497,7 @@ def prepare_start(
         scale = torch.from_numpy(factor).to(positions.device)
         state.velocities = state.velocities * scale.repeat_interleave(batch.n_slots).unsqueeze(-1)
     raise RuntimeError(
-        f"the start did not reach a mean of {temperature_k} ± {TEMPERATURE_TOLERANCE_K} K in {MAX_CORRECTIONS} probes "
+        f"the start did not reach a mean of {temperature_k} ± {tolerance_k:.0f} K in {MAX_CORRECTIONS} probes "
         f"of {probe_ps} ps (off by {np.abs(missing_k).max():.0f} K): lengthen task.probe_ps"
     )
 

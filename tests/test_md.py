@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mlff_exp.md import SKIN_ANG, Dynamics, MDState, prepare_start
 from mlff_exp.metrics import internal_degrees_of_freedom
 from mlff_exp.painn import PaiNN, neighbor_vectors
 from mlff_exp.systems import water_box
-from tests.test_engine import GPU_ENGINES
+from tests.test_engine import AUTOTUNED, GPU_ENGINES
 
 CPU = torch.device("cpu")
 
@@ -247,11 +248,18 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
 @pytest.mark.gpu
 @pytest.mark.usefixtures("few_autotuning_choices")
 @pytest.mark.parametrize(
-    "n_molecules",
-    # The largest need a good part of a GPU's memory: one after the other.
-    [64, 512, pytest.param(1728, marks=pytest.mark.xdist_group("large"))],
+    ("name", "mode", "n_molecules"),
+    [
+        pytest.param(
+            *engine,
+            n_molecules,
+            # The largest need a good part of a GPU's memory: one after the other.
+            marks=[pytest.mark.xdist_group("large")] if n_molecules == 1728 else [],
+        )
+        for engine, n_molecules in itertools.product(GPU_ENGINES, (64, 512, 1728))
+        if engine not in AUTOTUNED or n_molecules == 64
+    ],
 )
-@pytest.mark.parametrize(("name", "mode"), GPU_ENGINES)
 def test_water_boxes_on_the_gpu(student: PaiNN, name: str, mode: str, n_molecules: int) -> None:
     """From the first step on a box of water drifts, so that its neighbours are listed anew several times."""
     box, cuda = water_box(n_molecules), torch.device("cuda")
