@@ -40,7 +40,20 @@ S, VM, GS, GV, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 4, 5, 8))
 PHI, VIN, U, W, SV, VV, DA, DH, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 9, 12, 13, 14, 15, 16))
 # Planes of ``low``.
 HIDDEN, NORM, G3, GPRE, GU, GW, GPHI, LOW_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 9, 12, 15))
-TILE = tl.constexpr(64)  # rows of pairs at a time: what a warp group's tensor cores take
+
+
+@triton.jit
+def _begin(EARLY: tl.constexpr):
+    """Let the next kernel start: up to its `_wait` it reads weights alone."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def _wait(EARLY: tl.constexpr):
+    """Until the kernel before has written everything."""
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
@@ -50,14 +63,31 @@ def _tile(base, plane, rows, columns, F: tl.constexpr, size):
 
 
 @triton.jit
-def _product(total, left, weights, column, F: tl.constexpr, K: tl.constexpr, KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr):
-    """total [ROWS, NF] + left [ROWS, K] · weights [K, F][:, column]; ``left`` points to each row's first number."""
-    for start in tl.static_range(0, K, KB):
-        k = start + tl.arange(0, KB)
-        a = tl.load(left[:, None] + k[None, :]).to(LOW)
-        b = tl.load(weights + k[:, None] * F + column[None, :])
-        total = tl.dot(a, b, total, input_precision=IP)
-    return total
+def _left(first, K: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr):
+    """Left operand [ROWS, K] from pointers to each row's first number; [SPLIT, ROWS, K / SPLIT] if split."""
+    if SPLIT == 1:
+        return tl.load(first[:, None] + tl.arange(0, K)[None, :]).to(LOW)
+    PART: tl.constexpr = K // SPLIT
+    k = tl.arange(0, SPLIT)[:, None, None] * PART + tl.arange(0, PART)[None, None, :]
+    return tl.load(first[None, :, None] + k).to(LOW)
+
+
+@triton.jit
+def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexpr):
+    """Right operand, weights [K, F][:, column]; [SPLIT, K / SPLIT, NF] if split."""
+    if SPLIT == 1:
+        return tl.load(weights + tl.arange(0, K)[:, None] * F + column[None, :])
+    PART: tl.constexpr = K // SPLIT
+    k = tl.arange(0, SPLIT)[:, None, None] * PART + tl.arange(0, PART)[None, :, None]
+    return tl.load(weights + k * F + column[None, None, :])
+
+
+@triton.jit
+def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
+    """[ROWS, NF] of FP32. Split, every warp sums a part of K, where rows are too few to occupy more than one."""
+    if SPLIT == 1:
+        return tl.dot(left, right, input_precision=IP)
+    return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
 
 
 @triton.jit
@@ -78,46 +108,57 @@ def _envelope(x):
 
 
 @triton.jit
-def _vector(positions, first, second, apart):
-    """x_second − x_first of rows of ``positions``, FP32 of an FP64 difference, and the distance; ``apart`` if alone."""
-    x = (tl.load(positions + 3 * second) - tl.load(positions + 3 * first)).to(tl.float32)
-    y = (tl.load(positions + 3 * second + 1) - tl.load(positions + 3 * first + 1)).to(tl.float32)
-    z = (tl.load(positions + 3 * second + 2) - tl.load(positions + 3 * first + 2)).to(tl.float32)
-    return x, y, z
+def _repulsion(d, charge_a, charge_b, contact):
+    """Ziegler-Biersack-Littmark repulsion of a pair and its derivative by d."""
+    power = tl.exp(0.23 * tl.log(tl.maximum(charge_a, 1.0))) + tl.exp(0.23 * tl.log(tl.maximum(charge_b, 1.0)))
+    inverse = power / SCREENING
+    r = d * inverse
+    e1 = 0.18175 * tl.exp(-3.19980 * r)
+    e2 = 0.50986 * tl.exp(-0.94229 * r)
+    e3 = 0.28022 * tl.exp(-0.40290 * r)
+    e4 = 0.02817 * tl.exp(-0.20162 * r)
+    screening = e1 + e2 + e3 + e4
+    slope = -(3.19980 * e1 + 0.94229 * e2 + 0.40290 * e3 + 0.20162 * e4) * inverse
+    fade, fade_slope = _envelope(d / contact)
+    bare = COULOMB * charge_a * charge_b / d
+    return bare * screening * fade, bare * (slope * fade + screening * (fade_slope / contact - fade / d))
 
 
 @triton.jit
 def _geometry(
-    positions, numbers, element_index, radius, embedding, phi0, work, element, unit, basis, slope,
+    positions, numbers, radius, charge, embedding, phi0, work, element, unit, push, repelled, basis, slope,
     n_systems, n_slots, plane, cutoff,
     F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, LOW: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Pairs of one atom b with all atoms a of its molecule: r̂_ab, inputs of the filters and their derivatives by d.
+    """Pairs of one atom b with all atoms a of its molecule: what depends on positions and elements alone.
 
-    And what layer 0 starts from, which depends on the element alone.
+    ``unit`` r̂_ab and ``push``, the repulsion's derivative, [rows b, 4, SLOTS]; ``repelled`` half of b's repulsion;
+    ``basis`` inputs of the filters and ``slope`` their derivatives by d, [rows b, SLOTS, RBF]; and what layer 0 starts
+    from.
     """
+    _begin(EARLY)
     row_b = tl.program_id(0)
     molecule, b = row_b // SLOTS, row_b % SLOTS
     a = tl.arange(0, SLOTS)
     inside_b = (molecule < n_systems) & (b < n_slots)
-    inside = inside_b & (a < n_slots)
     own_b = tl.where(inside_b, molecule * n_slots + b, 0)
-    own = tl.where(inside, molecule * n_slots + a, 0)
-    z_b = tl.load(numbers + own_b)
-    element_b = tl.where(inside_b, tl.load(element_index + z_b), 0)
-    element_a = tl.where(inside, tl.load(element_index + tl.load(numbers + own)), 0)
-    x, y, z = _vector(positions, own, own_b, cutoff)
-    paired = (element_a > 0) & (element_b > 0) & (a != b)
+    own = tl.where(inside_b & (a < n_slots), molecule * n_slots + a, 0)
+    z_b = tl.where(inside_b, tl.load(numbers + own_b), 0).to(tl.int32)
+    z_a = tl.where(inside_b & (a < n_slots), tl.load(numbers + own), 0).to(tl.int32)
+    x = (tl.load(positions + 3 * own_b) - tl.load(positions + 3 * own)).to(tl.float32)
+    y = (tl.load(positions + 3 * own_b + 1) - tl.load(positions + 3 * own + 1)).to(tl.float32)
+    z = (tl.load(positions + 3 * own_b + 2) - tl.load(positions + 3 * own + 2)).to(tl.float32)
+    paired = (z_a > 0) & (z_b > 0) & (a != b)
     x = tl.where(paired, x, cutoff)
-    y = tl.where(paired, y, 0.0)
-    z = tl.where(paired, z, 0.0)
     d = tl.sqrt(x * x + y * y + z * z)
-    pair = row_b.to(tl.int64) * SLOTS + a
-    tl.store(unit + row_b.to(tl.int64) * 3 * SLOTS + a, x / d)
-    tl.store(unit + row_b.to(tl.int64) * 3 * SLOTS + SLOTS + a, y / d)
-    tl.store(unit + row_b.to(tl.int64) * 3 * SLOTS + 2 * SLOTS + a, z / d)
+    at = unit + row_b.to(tl.int64) * 4 * SLOTS + a
+    tl.store(at, x / d)
+    tl.store(at + SLOTS, y / d)
+    tl.store(at + 2 * SLOTS, z / d)
+    tl.store(at + 3 * SLOTS, 1.0 / d)
 
-    contact = tl.load(radius + element_a) + tl.load(radius + element_b)
+    contact = tl.load(radius + z_a) + tl.load(radius + z_b)
     near, near_slope = _envelope(d / cutoff)
     core, core_slope = _envelope(tl.maximum((d / contact - INNER) / CORE_WIDTH, 0.0))
     e = tl.where(paired, near * (1.0 - core), 0.0)
@@ -132,47 +173,39 @@ def _geometry(
     # After the radial functions a column for the bias, and zeros.
     radial = tl.where(n[None, :] < N_RBF, radial, tl.where(n[None, :] == N_RBF, 1.0, 0.0))
     radial_slope = tl.where(n[None, :] < N_RBF, radial_slope, 0.0)
-    where = pair[:, None] * RBF + n[None, :]
+    where = (row_b.to(tl.int64) * SLOTS + a[:, None]) * RBF + n[None, :]
     tl.store(basis + where, (radial * e[:, None]).to(LOW))
     tl.store(slope + where, (radial_slope * e[:, None] + radial * e_slope[:, None]).to(LOW))
 
+    energy, derivative = _repulsion(d, tl.load(charge + z_a), tl.load(charge + z_b), contact)
+    tl.store(push + row_b.to(tl.int64) * SLOTS + a, tl.where(paired, derivative, 0.0))
+    tl.store(repelled + row_b, 0.5 * tl.sum(tl.where(paired, energy, 0.0).to(tl.float64)))
+
     f = tl.arange(0, F)
-    tl.store(element + row_b, element_b)
+    tl.store(element + row_b, z_b)
     size = tl.cast(plane, tl.int64)
-    tl.store(work + S * size + row_b * F + f, tl.load(embedding + element_b * F + f))
+    tl.store(work + S * size + row_b * F + f, tl.load(embedding + z_b * F + f))
     for part in tl.static_range(3):
-        value = tl.load(phi0 + (element_b * 3 + part) * F + f)
+        value = tl.load(phi0 + (z_b * 3 + part) * F + f)
         tl.store(work + (COMMON_PLANES + PHI + part) * size + row_b * F + f, value)
 
 
 @triton.jit
-def _pairs(step, group, MOLECULES: tl.constexpr, SLOTS: tl.constexpr):
-    """For a tile of pairs: row of the atom a within the program, row of its partner b, and number of the pair.
+def _pairs(step, group, TILE: tl.constexpr, MOLECULES: tl.constexpr, SLOTS: tl.constexpr):
+    """For a tile of pairs: row of the atom a, row of its partner b, number of the pair, and where its r̂_ab is.
 
-    A tile is all atoms of one program's molecules with ``SPLIT`` partners each.
+    A tile is all atoms of one program's molecules with ``TILE / ROWS`` partners each.
     """
     ROWS: tl.constexpr = MOLECULES * SLOTS
-    SPLIT: tl.constexpr = TILE // ROWS
     r = tl.arange(0, TILE)
     row = r % ROWS
-    molecule = group * MOLECULES + row // SLOTS
-    partner = molecule * SLOTS + step * SPLIT + r // ROWS
-    return row, partner, row % SLOTS
+    partner = (group * MOLECULES + row // SLOTS) * SLOTS + step * (TILE // ROWS) + r // ROWS
+    pair = partner.to(tl.int64) * SLOTS + row % SLOTS
+    return group * ROWS + row, partner, pair, partner.to(tl.int64) * 4 * SLOTS + row % SLOTS
 
 
 @triton.jit
-def _filters(inputs, weights, k, column, F: tl.constexpr, RBF: tl.constexpr, IP: tl.constexpr):
-    """Filters of a tile for s, v and r: inputs [TILE, RBF] · weights [3, RBF, F][:, :, column]."""
-    at = weights + k[:, None] * F + column[None, :]
-    return (
-        tl.dot(inputs, tl.load(at), input_precision=IP),
-        tl.dot(inputs, tl.load(at + RBF * F), input_precision=IP),
-        tl.dot(inputs, tl.load(at + 2 * RBF * F), input_precision=IP),
-    )
-
-
-@triton.jit
-def _over_partners(x, ROWS: tl.constexpr, NF: tl.constexpr):
+def _over_partners(x, TILE: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr):
     """[TILE, NF] to [ROWS, NF]."""
     if ROWS == TILE:
         return x
@@ -183,52 +216,78 @@ def _over_partners(x, ROWS: tl.constexpr, NF: tl.constexpr):
 def _message(
     work, low, unit, basis, w2, b2, filters, plane, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, MOLECULES: tl.constexpr, RBF: tl.constexpr,
-    NF: tl.constexpr, KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    NF: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """φ = h W₂ + b₂ for a slice, and the sums of messages over partners: s and v after them."""
+    _begin(EARLY)
     ROWS: tl.constexpr = MOLECULES * SLOTS
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     group = tl.program_id(1)
     rows = group * ROWS + tl.arange(0, ROWS)
+    k = tl.arange(0, RBF)
+    at_filters = filters + k[:, None] * F + column[None, :]
+    filters_s = tl.load(at_filters)
+    filters_v = tl.load(at_filters + RBF * F)
+    filters_r = tl.load(at_filters + 2 * RBF * F)
     if LAYER > 0:
-        for part in tl.static_range(3):
-            phi = tl.zeros((ROWS, NF), tl.float32) + tl.load(b2 + part * F + column)[None, :]
-            phi = _product(phi, low + HIDDEN * size + rows * F, w2 + part * F * F, column, F, F, KB, LOW, IP)
-            tl.store(_tile(work, MINE + PHI + part, rows, column, F, size), phi)
+        right_s = _right(w2, column, F, F, SPLIT)
+        right_v = _right(w2 + F * F, column, F, F, SPLIT)
+        right_r = _right(w2 + 2 * F * F, column, F, F, SPLIT)
+        bias_s = tl.load(b2 + column)[None, :]
+        bias_v = tl.load(b2 + F + column)[None, :]
+        bias_r = tl.load(b2 + 2 * F + column)[None, :]
+    _wait(EARLY)
+    if LAYER > 0:
+        left = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
+        tl.store(_tile(work, MINE + PHI, rows, column, F, size), bias_s + _product(left, right_s, SPLIT, IP))
+        tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), bias_v + _product(left, right_v, SPLIT, IP))
+        tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), bias_r + _product(left, right_r, SPLIT, IP))
         tl.debug_barrier()
 
-    k = tl.arange(0, RBF)
     sum_s = tl.zeros((TILE, NF), tl.float32)
     sum_x = tl.zeros((TILE, NF), tl.float32)
     sum_y = tl.zeros((TILE, NF), tl.float32)
     sum_z = tl.zeros((TILE, NF), tl.float32)
     for step in tl.range(0, tl.cdiv(n_slots, TILE // ROWS)):
-        row, partner, atom = _pairs(step, group, MOLECULES, SLOTS)
-        pair = partner.to(tl.int64) * SLOTS + atom
+        own, partner, pair, at = _pairs(step, group, TILE, MOLECULES, SLOTS)
         inputs = tl.load(basis + pair[:, None] * RBF + k[None, :])
-        filter_s, filter_v, filter_r = _filters(inputs, filters, k, column, F, RBF, IP)
-        sum_s += filter_s * tl.load(_tile(work, MINE + PHI, partner, column, F, size))
-        along = filter_r * tl.load(_tile(work, MINE + PHI + 2, partner, column, F, size))
-        at = unit + partner.to(tl.int64) * 3 * SLOTS + atom
-        sum_x += along * tl.load(at)[:, None]
-        sum_y += along * tl.load(at + SLOTS)[:, None]
-        sum_z += along * tl.load(at + 2 * SLOTS)[:, None]
+        phi_s = tl.load(_tile(work, MINE + PHI, partner, column, F, size))
+        phi_r = tl.load(_tile(work, MINE + PHI + 2, partner, column, F, size))
+        unit_x = tl.load(unit + at)[:, None]
+        unit_y = tl.load(unit + at + SLOTS)[:, None]
+        unit_z = tl.load(unit + at + 2 * SLOTS)[:, None]
         if LAYER > 0:
-            through = filter_v * tl.load(_tile(work, MINE + PHI + 1, partner, column, F, size))
-            sum_x += through * tl.load(_tile(work, MINE + VIN, partner, column, F, size))
-            sum_y += through * tl.load(_tile(work, MINE + VIN + 1, partner, column, F, size))
-            sum_z += through * tl.load(_tile(work, MINE + VIN + 2, partner, column, F, size))
+            phi_v = tl.load(_tile(work, MINE + PHI + 1, partner, column, F, size))
+            v_x = tl.load(_tile(work, MINE + VIN, partner, column, F, size))
+            v_y = tl.load(_tile(work, MINE + VIN + 1, partner, column, F, size))
+            v_z = tl.load(_tile(work, MINE + VIN + 2, partner, column, F, size))
+        sum_s += phi_s * tl.dot(inputs, filters_s, input_precision=IP)
+        along = phi_r * tl.dot(inputs, filters_r, input_precision=IP)
+        sum_x += along * unit_x
+        sum_y += along * unit_y
+        sum_z += along * unit_z
+        if LAYER > 0:
+            through = phi_v * tl.dot(inputs, filters_v, input_precision=IP)
+            sum_x += through * v_x
+            sum_y += through * v_y
+            sum_z += through * v_z
     at_s = _tile(work, S, rows, column, F, size)
-    tl.store(at_s, tl.load(at_s) + _over_partners(sum_s, ROWS, NF))
-    x = _over_partners(sum_x, ROWS, NF)
-    y = _over_partners(sum_y, ROWS, NF)
-    z = _over_partners(sum_z, ROWS, NF)
+    s = tl.load(at_s)
     if LAYER > 0:
-        x += tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        y += tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        z += tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+        v_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+        v_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+        v_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+    tl.store(at_s, s + _over_partners(sum_s, TILE, ROWS, NF))
+    x = _over_partners(sum_x, TILE, ROWS, NF)
+    y = _over_partners(sum_y, TILE, ROWS, NF)
+    z = _over_partners(sum_z, TILE, ROWS, NF)
+    if LAYER > 0:
+        x += v_x
+        y += v_y
+        z += v_z
     tl.store(_tile(work, VM, rows, column, F, size), x)
     tl.store(_tile(work, VM + 1, rows, column, F, size), y)
     tl.store(_tile(work, VM + 2, rows, column, F, size), z)
@@ -237,361 +296,405 @@ def _message(
 @triton.jit
 def _mix(
     work, low, mix, plane,
-    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, KB: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr,
+    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """u = v U and w = v V for a slice, and the norms of w."""
+    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    square = tl.zeros((ROWS, NF), tl.float32) + EPSILON
-    for axis in tl.static_range(3):
-        v = work + (VM + axis) * size + rows * F
-        u = tl.zeros((ROWS, NF), tl.float32)
-        w = tl.zeros((ROWS, NF), tl.float32)
-        for start in tl.static_range(0, F, KB):
-            k = start + tl.arange(0, KB)
-            a = tl.load(v[:, None] + k[None, :]).to(LOW)
-            at = mix + k[:, None] * F + column[None, :]
-            u = tl.dot(a, tl.load(at), u, input_precision=IP)
-            w = tl.dot(a, tl.load(at + F * F), w, input_precision=IP)
-        tl.store(_tile(work, MINE + U + axis, rows, column, F, size), u)
-        tl.store(_tile(work, MINE + W + axis, rows, column, F, size), w)
-        square += w * w
-    tl.store(_tile(low, NORM, rows, column, F, size), tl.sqrt(square).to(LOW))
+    right_u = _right(mix, column, F, F, SPLIT)
+    right_w = _right(mix + F * F, column, F, F, SPLIT)
+    _wait(EARLY)
+    x = _left(work + VM * size + rows * F, F, SPLIT, LOW)
+    y = _left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW)
+    z = _left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW)
+    w_x = _product(x, right_w, SPLIT, IP)
+    w_y = _product(y, right_w, SPLIT, IP)
+    w_z = _product(z, right_w, SPLIT, IP)
+    norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
+    tl.store(_tile(low, NORM, rows, column, F, size), norm.to(LOW))
+    tl.store(_tile(work, MINE + W, rows, column, F, size), w_x)
+    tl.store(_tile(work, MINE + W + 1, rows, column, F, size), w_y)
+    tl.store(_tile(work, MINE + W + 2, rows, column, F, size), w_z)
+    tl.store(_tile(work, MINE + U, rows, column, F, size), _product(x, right_u, SPLIT, IP))
+    tl.store(_tile(work, MINE + U + 1, rows, column, F, size), _product(y, right_u, SPLIT, IP))
+    tl.store(_tile(work, MINE + U + 2, rows, column, F, size), _product(z, right_u, SPLIT, IP))
 
 
 @triton.jit
 def _hidden(
     work, low, weights, bias, plane,
     DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """silu([s, ‖w‖] W + b), or without the norms, for a slice; its derivative is kept."""
+    _begin(EARLY)
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    total = tl.zeros((ROWS, NF), tl.float32) + tl.load(bias + column)[None, :]
-    total = _product(total, work + S * size + rows * F, weights, column, F, F, KB, LOW, IP)
+    of_s = _right(weights, column, F, F, SPLIT)
     if WITH_NORM:
-        total = _product(total, low + NORM * size + rows * F, weights + F * F, column, F, F, KB, LOW, IP)
+        of_norm = _right(weights + F * F, column, F, F, SPLIT)
+    offset = tl.load(bias + column)[None, :]
+    _wait(EARLY)
+    s = _left(work + S * size + rows * F, F, SPLIT, LOW)
+    if WITH_NORM:
+        norm = _left(low + NORM * size + rows * F, F, SPLIT, LOW)
+    total = offset + _product(s, of_s, SPLIT, IP)
+    if WITH_NORM:
+        total += _product(norm, of_norm, SPLIT, IP)
     value, derivative = _silu(total)
     tl.store(_tile(low, HIDDEN, rows, column, F, size), value.to(LOW))
     tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
 
 
 @triton.jit
-def _inner(work, MINE: tl.constexpr, rows, column, F: tl.constexpr, size):
+def _dot_of_uw(work, MINE: tl.constexpr, rows, column, F: tl.constexpr, size):
     """⟨u, w⟩ over the axes."""
-    total = tl.load(_tile(work, MINE + U, rows, column, F, size)) * tl.load(_tile(work, MINE + W, rows, column, F, size))
-    for axis in tl.static_range(1, 3):
-        u = tl.load(_tile(work, MINE + U + axis, rows, column, F, size))
-        total += u * tl.load(_tile(work, MINE + W + axis, rows, column, F, size))
-    return total
+    u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
+    u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
+    u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
+    w_x = tl.load(_tile(work, MINE + W, rows, column, F, size))
+    w_y = tl.load(_tile(work, MINE + W + 1, rows, column, F, size))
+    w_z = tl.load(_tile(work, MINE + W + 2, rows, column, F, size))
+    return u_x * w_x + u_y * w_y + u_z * w_z
 
 
 @triton.jit
 def _gate(
     work, low, weights, bias, plane,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gates a W + b for a slice, and s and v after the update. The last layer's v is not needed."""
+    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    hidden = low + HIDDEN * size + rows * F
-    zero = tl.zeros((ROWS, NF), tl.float32)
-    gate_ss = _product(zero + tl.load(bias + column)[None, :], hidden, weights, column, F, F, KB, LOW, IP)
-    gate_sv = _product(
-        zero + tl.load(bias + F + column)[None, :], hidden, weights + F * F, column, F, F, KB, LOW, IP
-    )
-    tl.store(_tile(work, MINE + SV, rows, column, F, size), gate_sv)
-    at_s = _tile(work, S, rows, column, F, size)
-    tl.store(at_s, tl.load(at_s) + gate_ss + gate_sv * _inner(work, MINE, rows, column, F, size))
+    right_ss = _right(weights, column, F, F, SPLIT)
+    right_sv = _right(weights + F * F, column, F, F, SPLIT)
+    bias_ss = tl.load(bias + column)[None, :]
+    bias_sv = tl.load(bias + F + column)[None, :]
     if not LAST:
-        gate_vv = _product(
-            zero + tl.load(bias + 2 * F + column)[None, :], hidden, weights + 2 * F * F, column, F, F, KB, LOW, IP
-        )
+        right_vv = _right(weights + 2 * F * F, column, F, F, SPLIT)
+        bias_vv = tl.load(bias + 2 * F + column)[None, :]
+    _wait(EARLY)
+    hidden = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
+    at_s = _tile(work, S, rows, column, F, size)
+    s = tl.load(at_s)
+    inner = _dot_of_uw(work, MINE, rows, column, F, size)
+    if not LAST:
+        v_x = tl.load(_tile(work, VM, rows, column, F, size))
+        v_y = tl.load(_tile(work, VM + 1, rows, column, F, size))
+        v_z = tl.load(_tile(work, VM + 2, rows, column, F, size))
+        u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
+        u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
+        u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
+    gate_ss = bias_ss + _product(hidden, right_ss, SPLIT, IP)
+    gate_sv = bias_sv + _product(hidden, right_sv, SPLIT, IP)
+    tl.store(at_s, s + gate_ss + gate_sv * inner)
+    tl.store(_tile(work, MINE + SV, rows, column, F, size), gate_sv)
+    if not LAST:
+        gate_vv = bias_vv + _product(hidden, right_vv, SPLIT, IP)
         tl.store(_tile(work, MINE + VV, rows, column, F, size), gate_vv)
-        for axis in tl.static_range(3):
-            v = tl.load(_tile(work, VM + axis, rows, column, F, size))
-            u = tl.load(_tile(work, MINE + U + axis, rows, column, F, size))
-            tl.store(_tile(work, MINE + LAYER_PLANES + VIN + axis, rows, column, F, size), v + gate_vv * u)
+        tl.store(_tile(work, MINE + LAYER_PLANES + VIN, rows, column, F, size), v_x + gate_vv * u_x)
+        tl.store(_tile(work, MINE + LAYER_PLANES + VIN + 1, rows, column, F, size), v_y + gate_vv * u_y)
+        tl.store(_tile(work, MINE + LAYER_PLANES + VIN + 2, rows, column, F, size), v_z + gate_vv * u_z)
 
 
 @triton.jit
 def _readout(
     work, low, element, weights, bias, out, weights_back, atomic, plane, out_bias,
     LAST: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Energy of each atom, and its derivative by s for a slice."""
+    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAST * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     half = tl.arange(0, HALF)
-    total = tl.zeros((ROWS, HALF), tl.float32) + tl.load(bias + half)[None, :]
-    total = _product(total, work + S * size + rows * F, weights, half, HALF, F, KB, LOW, IP)
-    value, derivative = _silu(total)
-    last = tl.load(out + half)[None, :]
-    is_atom = tl.load(element + rows) > 0
-    if tl.program_id(0) == 0:
-        tl.store(atomic + rows, tl.where(is_atom, tl.sum(value * last, axis=1) + out_bias, 0.0))
-    grad = tl.where(is_atom[:, None], derivative * last, 0.0).to(LOW)
+    right = _right(weights, half, HALF, F, SPLIT)
     back = tl.load(weights_back + half[:, None] * F + column[None, :])
+    offset = tl.load(bias + half)[None, :]
+    last = tl.load(out + half)[None, :]
+    _wait(EARLY)
+    s = _left(work + S * size + rows * F, F, SPLIT, LOW)
+    inner = _dot_of_uw(work, MINE, rows, column, F, size)
+    is_atom = tl.load(element + rows) > 0
+    value, derivative = _silu(offset + _product(s, right, SPLIT, IP))
+    grad = tl.where(is_atom[:, None], derivative * last, 0.0).to(LOW)
     grad_s = tl.dot(grad, back, input_precision=IP)
     tl.store(_tile(work, GS, rows, column, F, size), grad_s)
     tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
-    tl.store(
-        _tile(low, G3 + 1, rows, column, F, size),
-        (grad_s * _inner(work, MINE, rows, column, F, size)).to(LOW),
-    )
+    tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
+    if tl.program_id(0) == 0:
+        tl.store(atomic + rows, tl.where(is_atom, tl.sum(value * last, axis=1) + out_bias, 0.0))
 
 
 @triton.jit
 def _hidden_back(
     work, low, weights, plane,
     GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
-    NF: tl.constexpr, KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient before a silu for a slice: (Σ_part g_part W_partᵀ) silu′."""
+    _begin(EARLY)
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    total = tl.zeros((ROWS, NF), tl.float32)
-    for part in tl.static_range(PARTS):
-        left = low + (GRADS + part) * size + rows * F
-        total = _product(total, left, weights + part * F * F, column, F, F, KB, LOW, IP)
-    total *= tl.load(_tile(work, DERIVATIVE, rows, column, F, size))
-    tl.store(_tile(low, GPRE, rows, column, F, size), total.to(LOW))
+    right_0 = _right(weights, column, F, F, SPLIT)
+    right_1 = _right(weights + F * F, column, F, F, SPLIT)
+    if PARTS == 3:
+        right_2 = _right(weights + 2 * F * F, column, F, F, SPLIT)
+    _wait(EARLY)
+    derivative = tl.load(_tile(work, DERIVATIVE, rows, column, F, size))
+    left_0 = _left(low + GRADS * size + rows * F, F, SPLIT, LOW)
+    left_1 = _left(low + (GRADS + 1) * size + rows * F, F, SPLIT, LOW)
+    if PARTS == 3:
+        left_2 = _left(low + (GRADS + 2) * size + rows * F, F, SPLIT, LOW)
+    total = _product(left_0, right_0, SPLIT, IP) + _product(left_1, right_1, SPLIT, IP)
+    if PARTS == 3:
+        total += _product(left_2, right_2, SPLIT, IP)
+    tl.store(_tile(low, GPRE, rows, column, F, size), (total * derivative).to(LOW))
 
 
 @triton.jit
 def _gate_back(
     work, low, weights, plane,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradients by s before the update, and by u and w, for a slice."""
+    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    left = low + GPRE * size + rows * F
+    right_s = _right(weights, column, F, F, SPLIT)
+    right_norm = _right(weights + F * F, column, F, F, SPLIT)
+    _wait(EARLY)
+    left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
     at_s = _tile(work, GS, rows, column, F, size)
     grad_s = tl.load(at_s)
     grad_inner = grad_s * tl.load(_tile(work, MINE + SV, rows, column, F, size))
-    tl.store(at_s, _product(grad_s, left, weights, column, F, F, KB, LOW, IP))
-    zero = tl.zeros((ROWS, NF), tl.float32)
-    grad_norm = _product(zero, left, weights + F * F, column, F, F, KB, LOW, IP)
-    square = zero + EPSILON
-    for axis in tl.static_range(3):
-        w = tl.load(_tile(work, MINE + W + axis, rows, column, F, size))
-        square += w * w
-    by_norm = grad_norm / tl.sqrt(square)
-    for axis in tl.static_range(3):
-        u = tl.load(_tile(work, MINE + U + axis, rows, column, F, size))
-        w = tl.load(_tile(work, MINE + W + axis, rows, column, F, size))
-        grad_u = grad_inner * w
-        if not LAST:
-            gate_vv = tl.load(_tile(work, MINE + VV, rows, column, F, size))
-            grad_u += gate_vv * tl.load(_tile(work, GV + axis, rows, column, F, size))
-        tl.store(_tile(low, GU + axis, rows, column, F, size), grad_u.to(LOW))
-        tl.store(_tile(low, GW + axis, rows, column, F, size), (by_norm * w + grad_inner * u).to(LOW))
+    u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
+    u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
+    u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
+    w_x = tl.load(_tile(work, MINE + W, rows, column, F, size))
+    w_y = tl.load(_tile(work, MINE + W + 1, rows, column, F, size))
+    w_z = tl.load(_tile(work, MINE + W + 2, rows, column, F, size))
+    grad_u_x, grad_u_y, grad_u_z = grad_inner * w_x, grad_inner * w_y, grad_inner * w_z
+    if not LAST:
+        gate_vv = tl.load(_tile(work, MINE + VV, rows, column, F, size))
+        grad_u_x += gate_vv * tl.load(_tile(work, GV, rows, column, F, size))
+        grad_u_y += gate_vv * tl.load(_tile(work, GV + 1, rows, column, F, size))
+        grad_u_z += gate_vv * tl.load(_tile(work, GV + 2, rows, column, F, size))
+    tl.store(_tile(low, GU, rows, column, F, size), grad_u_x.to(LOW))
+    tl.store(_tile(low, GU + 1, rows, column, F, size), grad_u_y.to(LOW))
+    tl.store(_tile(low, GU + 2, rows, column, F, size), grad_u_z.to(LOW))
+    norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
+    by_norm = _product(left, right_norm, SPLIT, IP) / norm
+    tl.store(_tile(low, GW, rows, column, F, size), (by_norm * w_x + grad_inner * u_x).to(LOW))
+    tl.store(_tile(low, GW + 1, rows, column, F, size), (by_norm * w_y + grad_inner * u_y).to(LOW))
+    tl.store(_tile(low, GW + 2, rows, column, F, size), (by_norm * w_z + grad_inner * u_z).to(LOW))
+    tl.store(at_s, grad_s + _product(left, right_s, SPLIT, IP))
 
 
 @triton.jit
 def _message_back(
     work, low, unit, basis, slope, mix_back, filters, partial, plane, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, MOLECULES: tl.constexpr,
-    RBF: tl.constexpr, NF: tl.constexpr, KB: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    RBF: tl.constexpr, NF: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr,
+    IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by v after the messages for a slice; by what each atom a sent to its partners b; and by the pairs.
 
     ``partial`` [slices, 4, pairs] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
     """
+    _begin(EARLY)
     ROWS: tl.constexpr = MOLECULES * SLOTS
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     group = tl.program_id(1)
     rows = group * ROWS + tl.arange(0, ROWS)
+    k = tl.arange(0, RBF)
+    at_filters = filters + k[:, None] * F + column[None, :]
+    filters_s = tl.load(at_filters)
+    filters_v = tl.load(at_filters + RBF * F)
+    filters_r = tl.load(at_filters + 2 * RBF * F)
+    right_u = _right(mix_back, column, F, F, SPLIT)
+    right_w = _right(mix_back + F * F, column, F, F, SPLIT)
+    _wait(EARLY)
     for axis in tl.static_range(3):
         at_v = _tile(work, GV + axis, rows, column, F, size)
-        grad = tl.zeros((ROWS, NF), tl.float32)
+        left_u = _left(low + (GU + axis) * size + rows * F, F, SPLIT, LOW)
+        left_w = _left(low + (GW + axis) * size + rows * F, F, SPLIT, LOW)
+        grad = _product(left_u, right_u, SPLIT, IP) + _product(left_w, right_w, SPLIT, IP)
         if not LAST:
             grad += tl.load(at_v)
-        grad = _product(grad, low + (GU + axis) * size + rows * F, mix_back, column, F, F, KB, LOW, IP)
-        grad = _product(grad, low + (GW + axis) * size + rows * F, mix_back + F * F, column, F, F, KB, LOW, IP)
         tl.store(at_v, grad)
     tl.debug_barrier()
 
-    k = tl.arange(0, RBF)
     n_pairs = size // F * SLOTS
     of_slice = partial + tl.program_id(0) * 4 * n_pairs
-    sent_s = tl.zeros((TILE, NF), tl.float32)
-    sent_r = tl.zeros((TILE, NF), tl.float32)
-    sent_x = tl.zeros((TILE, NF), tl.float32)
-    sent_y = tl.zeros((TILE, NF), tl.float32)
-    sent_z = tl.zeros((TILE, NF), tl.float32)
+    own, _, _, _ = _pairs(0, group, TILE, MOLECULES, SLOTS)
+    phi_s = tl.load(_tile(work, MINE + PHI, own, column, F, size))
+    phi_r = tl.load(_tile(work, MINE + PHI + 2, own, column, F, size))
+    if LAYER > 0:
+        phi_v = tl.load(_tile(work, MINE + PHI + 1, own, column, F, size))
+        v_x = tl.load(_tile(work, MINE + VIN, own, column, F, size))
+        v_y = tl.load(_tile(work, MINE + VIN + 1, own, column, F, size))
+        v_z = tl.load(_tile(work, MINE + VIN + 2, own, column, F, size))
+        sent_s = tl.zeros((TILE, NF), tl.float32)
+        sent_r = tl.zeros((TILE, NF), tl.float32)
+        sent_x = tl.zeros((TILE, NF), tl.float32)
+        sent_y = tl.zeros((TILE, NF), tl.float32)
+        sent_z = tl.zeros((TILE, NF), tl.float32)
     for step in tl.range(0, tl.cdiv(n_slots, TILE // ROWS)):
-        row, partner, atom = _pairs(step, group, MOLECULES, SLOTS)
-        own = group * ROWS + row
-        pair = partner.to(tl.int64) * SLOTS + atom
+        _, partner, pair, at = _pairs(step, group, TILE, MOLECULES, SLOTS)
         where = pair[:, None] * RBF + k[None, :]
-        filter_s, filter_v, filter_r = _filters(tl.load(basis + where), filters, k, column, F, RBF, IP)
-        slope_s, slope_v, slope_r = _filters(tl.load(slope + where), filters, k, column, F, RBF, IP)
+        inputs = tl.load(basis + where)
+        slopes = tl.load(slope + where)
         grad_s = tl.load(_tile(work, GS, partner, column, F, size))
         grad_x = tl.load(_tile(work, GV, partner, column, F, size))
         grad_y = tl.load(_tile(work, GV + 1, partner, column, F, size))
         grad_z = tl.load(_tile(work, GV + 2, partner, column, F, size))
         # The message goes from a to b: against r̂_ab.
-        at = unit + partner.to(tl.int64) * 3 * SLOTS + atom
-        along = -(
-            grad_x * tl.load(at)[:, None] + grad_y * tl.load(at + SLOTS)[:, None] + grad_z * tl.load(at + 2 * SLOTS)[:, None]
-        )
-        phi_s = tl.load(_tile(work, MINE + PHI, own, column, F, size))
-        phi_r = tl.load(_tile(work, MINE + PHI + 2, own, column, F, size))
-        by_distance = phi_s * grad_s * slope_s + phi_r * along * slope_r
+        along = grad_x * tl.load(unit + at)[:, None]
+        along += grad_y * tl.load(unit + at + SLOTS)[:, None]
+        along += grad_z * tl.load(unit + at + 2 * SLOTS)[:, None]
+        here = of_slice + pair
+        if not LAST:
+            before_d = tl.load(here)
+            before_x = tl.load(here + n_pairs)
+            before_y = tl.load(here + 2 * n_pairs)
+            before_z = tl.load(here + 3 * n_pairs)
+        by_d = phi_s * grad_s * tl.dot(slopes, filters_s, input_precision=IP)
+        by_d -= phi_r * along * tl.dot(slopes, filters_r, input_precision=IP)
+        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
         if LAYER > 0:
-            sent_s += filter_s * grad_s
-            sent_r += filter_r * along
+            overlap = grad_x * v_x + grad_y * v_y + grad_z * v_z
+            by_d += phi_v * overlap * tl.dot(slopes, filters_v, input_precision=IP)
+            sent_s += grad_s * tl.dot(inputs, filters_s, input_precision=IP)
+            sent_r -= along * filter_r
+            filter_v = tl.dot(inputs, filters_v, input_precision=IP)
             sent_x += filter_v * grad_x
             sent_y += filter_v * grad_y
             sent_z += filter_v * grad_z
-            phi_v = tl.load(_tile(work, MINE + PHI + 1, own, column, F, size))
-            overlap = grad_x * tl.load(_tile(work, MINE + VIN, own, column, F, size))
-            overlap += grad_y * tl.load(_tile(work, MINE + VIN + 1, own, column, F, size))
-            overlap += grad_z * tl.load(_tile(work, MINE + VIN + 2, own, column, F, size))
-            by_distance += phi_v * overlap * slope_v
         weight = phi_r * filter_r
-        here = of_slice + pair
-        total_d = tl.sum(by_distance, axis=1)
+        total_d = tl.sum(by_d, axis=1)
         total_x = tl.sum(weight * grad_x, axis=1)
         total_y = tl.sum(weight * grad_y, axis=1)
         total_z = tl.sum(weight * grad_z, axis=1)
         if not LAST:
-            total_d += tl.load(here)
-            total_x += tl.load(here + n_pairs)
-            total_y += tl.load(here + 2 * n_pairs)
-            total_z += tl.load(here + 3 * n_pairs)
+            total_d += before_d
+            total_x += before_x
+            total_y += before_y
+            total_z += before_z
         tl.store(here, total_d)
         tl.store(here + n_pairs, total_x)
         tl.store(here + 2 * n_pairs, total_y)
         tl.store(here + 3 * n_pairs, total_z)
     if LAYER > 0:
         tl.debug_barrier()  # all have read the gradients that now change
-        x = _over_partners(sent_x, ROWS, NF)
-        y = _over_partners(sent_y, ROWS, NF)
-        z = _over_partners(sent_z, ROWS, NF)
-        by_phi_v = x * tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        by_phi_v += y * tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        by_phi_v += z * tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-        tl.store(_tile(low, GPHI, rows, column, F, size), _over_partners(sent_s, ROWS, NF).to(LOW))
-        tl.store(_tile(low, GPHI + 1, rows, column, F, size), by_phi_v.to(LOW))
-        tl.store(_tile(low, GPHI + 2, rows, column, F, size), _over_partners(sent_r, ROWS, NF).to(LOW))
-        phi_v = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
+        own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+        own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+        own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+        through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
         at_x = _tile(work, GV, rows, column, F, size)
         at_y = _tile(work, GV + 1, rows, column, F, size)
         at_z = _tile(work, GV + 2, rows, column, F, size)
-        tl.store(at_x, tl.load(at_x) + phi_v * x)
-        tl.store(at_y, tl.load(at_y) + phi_v * y)
-        tl.store(at_z, tl.load(at_z) + phi_v * z)
+        old_x, old_y, old_z = tl.load(at_x), tl.load(at_y), tl.load(at_z)
+        x = _over_partners(sent_x, TILE, ROWS, NF)
+        y = _over_partners(sent_y, TILE, ROWS, NF)
+        z = _over_partners(sent_z, TILE, ROWS, NF)
+        tl.store(_tile(low, GPHI, rows, column, F, size), _over_partners(sent_s, TILE, ROWS, NF).to(LOW))
+        tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
+        tl.store(_tile(low, GPHI + 2, rows, column, F, size), _over_partners(sent_r, TILE, ROWS, NF).to(LOW))
+        tl.store(at_x, old_x + through * x)
+        tl.store(at_y, old_y + through * y)
+        tl.store(at_z, old_z + through * z)
 
 
 @triton.jit
 def _scalars_back(
     work, low, weights, plane,
-    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, KB: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr,
+    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by s before the layer for a slice, and by the gates of the layer below."""
+    _begin(EARLY)
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    right = _right(weights, column, F, F, SPLIT)
+    _wait(EARLY)
+    left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
     at_s = _tile(work, GS, rows, column, F, size)
-    grad_s = _product(tl.load(at_s), low + GPRE * size + rows * F, weights, column, F, F, KB, LOW, IP)
-    tl.store(at_s, grad_s)
-    tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
-    grad_sv = grad_s * _inner(work, BELOW, rows, column, F, size)
-    tl.store(_tile(low, G3 + 1, rows, column, F, size), grad_sv.to(LOW))
-    grad_vv = tl.zeros((ROWS, NF), tl.float32)
-    for axis in tl.static_range(3):
+    before = tl.load(at_s)
+    inner = _dot_of_uw(work, BELOW, rows, column, F, size)
+    grad_vv = tl.load(_tile(work, BELOW + U, rows, column, F, size)) * tl.load(_tile(work, GV, rows, column, F, size))
+    for axis in tl.static_range(1, 3):
         u = tl.load(_tile(work, BELOW + U + axis, rows, column, F, size))
         grad_vv += u * tl.load(_tile(work, GV + axis, rows, column, F, size))
     tl.store(_tile(low, G3 + 2, rows, column, F, size), grad_vv.to(LOW))
+    grad_s = before + _product(left, right, SPLIT, IP)
+    tl.store(at_s, grad_s)
+    tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
+    tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
 
 
 @triton.jit
 def _forces(
-    positions, element, atomic, charge, radius, reference, partial, energy, forces, n_slots, plane,
-    SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr,
+    element, atomic, repelled, reference, unit, push, partial, energy, forces, n_slots, plane,
+    SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Energy of a molecule and forces on its atoms: the network's pairs, and the repulsion."""
-    molecule = tl.program_id(0)
-    a = tl.arange(0, SLOTS)[:, None]
-    b = tl.arange(0, SLOTS)[None, :]
+    """Force on one atom a: what its messages and those of its partners b say; and, once, the molecule's energy."""
+    _begin(EARLY)
+    molecule, a = tl.program_id(0), tl.program_id(1)
+    b = tl.arange(0, SLOTS)
+    row_a, row_b = molecule * SLOTS + a, molecule * SLOTS + b
     n_pairs = tl.cast(plane, tl.int64) // F * SLOTS
-    row = molecule * SLOTS
-    element_a = tl.load(element + row + a)
-    element_b = tl.load(element + row + b)
-    paired = (element_a > 0) & (element_b > 0) & (a != b)
-    own_a = molecule * n_slots + tl.minimum(a, n_slots - 1)
-    own_b = molecule * n_slots + tl.minimum(b, n_slots - 1)
-    x, y, z = _vector(positions, own_b, own_a, 0.0)
-    x = tl.where(paired, x, 1.0)  # r_ba = x_a − x_b
-    d = tl.sqrt(x * x + y * y + z * z)
-    x, y, z = x / d, y / d, z / d
-
-    there = (row + b).to(tl.int64) * SLOTS + a  # the message from a to b
-    back = (row + a).to(tl.int64) * SLOTS + b
-    by_d = tl.zeros((SLOTS, SLOTS), tl.float32)
-    by_x = tl.zeros((SLOTS, SLOTS), tl.float32)
-    by_y = tl.zeros((SLOTS, SLOTS), tl.float32)
-    by_z = tl.zeros((SLOTS, SLOTS), tl.float32)
-    for number in tl.static_range(SLICES):
-        of_slice = partial + number * 4 * n_pairs
-        by_d += tl.load(of_slice + there, paired, 0.0) + tl.load(of_slice + back, paired, 0.0)
-        by_x += tl.load(of_slice + n_pairs + there, paired, 0.0) - tl.load(of_slice + n_pairs + back, paired, 0.0)
-        by_y += tl.load(of_slice + 2 * n_pairs + there, paired, 0.0) - tl.load(of_slice + 2 * n_pairs + back, paired, 0.0)
-        by_z += tl.load(of_slice + 3 * n_pairs + there, paired, 0.0) - tl.load(of_slice + 3 * n_pairs + back, paired, 0.0)
-
-    charge_a = tl.load(charge + element_a)
-    charge_b = tl.load(charge + element_b)
-    power = tl.exp(0.23 * tl.log(tl.maximum(charge_a, 1.0))) + tl.exp(0.23 * tl.log(tl.maximum(charge_b, 1.0)))
-    inverse = power / SCREENING
-    contact = tl.load(radius + element_a) + tl.load(radius + element_b)
-    r = d * inverse
-    e1 = 0.18175 * tl.exp(-3.19980 * r)
-    e2 = 0.50986 * tl.exp(-0.94229 * r)
-    e3 = 0.28022 * tl.exp(-0.40290 * r)
-    e4 = 0.02817 * tl.exp(-0.20162 * r)
-    screening = e1 + e2 + e3 + e4
-    screening_slope = -(3.19980 * e1 + 0.94229 * e2 + 0.40290 * e3 + 0.20162 * e4) * inverse
-    fade, fade_slope = _envelope(d / contact)
-    bare = tl.where(paired, COULOMB * charge_a * charge_b / d, 0.0)
-    repulsion = bare * screening * fade
-    by_d += bare * (screening_slope * fade + screening * fade_slope / contact - screening * fade / d)
-
-    radial = by_d - (by_x * x + by_y * y + by_z * z) / d
-    is_atom = (tl.arange(0, SLOTS) < n_slots) & (tl.load(element + row + tl.arange(0, SLOTS)) > 0)
-    at = forces + (molecule * n_slots + tl.arange(0, SLOTS)) * 3
-    inside = tl.arange(0, SLOTS) < n_slots
-    force_x = -tl.sum((radial * x + by_x / d).to(tl.float64), axis=1)
-    force_y = -tl.sum((radial * y + by_y / d).to(tl.float64), axis=1)
-    force_z = -tl.sum((radial * z + by_z / d).to(tl.float64), axis=1)
-    tl.store(at, tl.where(is_atom, force_x, 0.0), inside)
-    tl.store(at + 1, tl.where(is_atom, force_y, 0.0), inside)
-    tl.store(at + 2, tl.where(is_atom, force_z, 0.0), inside)
-    pairs = 0.5 * tl.sum(repulsion.to(tl.float64), axis=1)
-    learned = tl.load(atomic + row + tl.arange(0, SLOTS)).to(tl.float64)
-    of_element = tl.load(reference + tl.load(element + row + tl.arange(0, SLOTS)))
-    tl.store(energy + molecule, tl.sum(tl.where(is_atom, learned + pairs + of_element, 0.0)))
+    slices = partial + tl.arange(0, SLICES)[:, None] * 4 * n_pairs
+    there = slices + (row_b.to(tl.int64) * SLOTS + a)[None, :]  # the message from a to b
+    back = slices + (row_a.to(tl.int64) * SLOTS + b)[None, :]
+    _wait(EARLY)
+    z_a = tl.load(element + row_a)
+    z_b = tl.load(element + row_b)
+    paired = ((z_a > 0) & (z_b > 0) & (a != b))[None, :]
+    at = unit + row_b.to(tl.int64) * 4 * SLOTS + a
+    x, y, z, inverse = (  # r̂_ab and 1 / d
+        tl.load(at)[None, :],
+        tl.load(at + SLOTS)[None, :],
+        tl.load(at + 2 * SLOTS)[None, :],
+        tl.load(at + 3 * SLOTS)[None, :],
+    )
+    by_d = tl.load(there, paired, 0.0) + tl.load(back, paired, 0.0)
+    by_x = tl.load(there + n_pairs, paired, 0.0) - tl.load(back + n_pairs, paired, 0.0)
+    by_y = tl.load(there + 2 * n_pairs, paired, 0.0) - tl.load(back + 2 * n_pairs, paired, 0.0)
+    by_z = tl.load(there + 3 * n_pairs, paired, 0.0) - tl.load(back + 3 * n_pairs, paired, 0.0)
+    pushed = tl.load(push + row_b.to(tl.int64) * SLOTS + a)[None, :]
+    by_d += tl.where(tl.arange(0, SLICES)[:, None] == 0, pushed, 0.0)
+    # ∂d/∂x_a = −r̂_ab, and r̂_ba turns as x_a moves across it.
+    radial = by_d + (by_x * x + by_y * y + by_z * z) * inverse
+    total_x = tl.sum(tl.sum((radial * x - by_x * inverse).to(tl.float64), axis=1))
+    total_y = tl.sum(tl.sum((radial * y - by_y * inverse).to(tl.float64), axis=1))
+    total_z = tl.sum(tl.sum((radial * z - by_z * inverse).to(tl.float64), axis=1))
+    out = forces + (molecule * n_slots + a) * 3
+    tl.store(out, tl.where(z_a > 0, total_x, 0.0))
+    tl.store(out + 1, tl.where(z_a > 0, total_y, 0.0))
+    tl.store(out + 2, tl.where(z_a > 0, total_z, 0.0))
+    if a == 0:
+        each = tl.load(atomic + row_b).to(tl.float64) + tl.load(repelled + row_b) + tl.load(reference + z_b)
+        tl.store(energy + molecule, tl.sum(tl.where(z_b > 0, each, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -600,15 +703,21 @@ class Shape:
 
     Attributes:
         slots: rows of one molecule; a power of two.
-        molecules: in one program.
-        slice_features: columns of one program.
+        molecules: that share a program.
+        columns: features of one program.
         warps: of one program.
+        pair_columns: features of one program of messages.
+        pair_warps: of one program of messages.
+        tile: pairs that it takes at a time; 16 for each warp.
     """
 
     slots: int
     molecules: int
-    slice_features: int
-    warps: int = 4
+    columns: int
+    warps: int
+    pair_columns: int
+    pair_warps: int
+    tile: int
 
 
 def shape_for(n_systems: int, n_slots: int, features: int) -> Shape:
@@ -623,8 +732,9 @@ def shape_for(n_systems: int, n_slots: int, features: int) -> Shape:
             f"{n_slots}: use engine 'cuda_graph'"
         )
     slots = max(16, triton.next_power_of_2(n_slots))
-    few = n_systems <= FEW_MOLECULES
-    return Shape(slots, 1 if few else TILE.value // slots, min(features, 16 if few else 32))
+    if n_systems <= FEW_MOLECULES:
+        return Shape(slots, 1, 16, 4, 16, 8, max(128, 2 * slots))
+    return Shape(slots, 64 // slots, 32, 4, 32, 4, 64)
 
 
 FEW_MOLECULES = 16
@@ -747,6 +857,7 @@ class _Weights:
         with torch.no_grad():
             phi0 = model.messages[0].scalar_net(model.embedding.weight).view(-1, 3, n)
         into, out = model.readout[0], model.readout[2]
+        element = model.element_index  # of each atomic number: kernels need not look it up
         return _Weights(
             features=features,
             n_rbf=n_rbf,
@@ -754,12 +865,11 @@ class _Weights:
             cutoff=model.architecture.cutoff,
             layers=tuple(layers),
             tables={
-                "element_index": model.element_index.to(device),
-                "radius": model.covalent_radius.float().to(device),
-                "charge": model.nuclear_charge.float().to(device),
-                "reference": model.reference_energies.to(device),
-                "embedding": padded(model.embedding.weight, features),
-                "phi0": padded(phi0, features),
+                "radius": model.covalent_radius[element].float().to(device),
+                "charge": model.nuclear_charge[element].float().to(device),
+                "reference": model.reference_energies[element].to(device),
+                "embedding": padded(model.embedding.weight[element], features),
+                "phi0": padded(phi0[element], features),
             },
             readout={
                 "weights": operand(into.weight.t(), features, half),
@@ -781,41 +891,47 @@ class _Plan:
         device, features, slots = batch.positions.device, weights.features, shape.slots
         self._groups = -(-batch.n_systems // shape.molecules)
         self._rows = self._groups * shape.molecules * slots
-        self._slices = features // shape.slice_features
+        self._pair_slices = features // shape.pair_columns
         n_layers = len(weights.layers)
         planes = COMMON_PLANES.value + n_layers * LAYER_PLANES.value
         self._work = torch.zeros(planes, self._rows, features, device=device)
         self._low = torch.zeros(LOW_PLANES.value, self._rows, features, device=device, dtype=low)
         self._basis, self._slope = torch.zeros(2, self._rows, slots, weights.rbf, device=device, dtype=low)
-        self._unit = torch.zeros(self._rows, 3, slots, device=device)
+        self._unit = torch.zeros(self._rows, 4, slots, device=device)
+        self._push = torch.zeros(self._rows, slots, device=device)
+        self._repelled = torch.zeros(self._rows, device=device, dtype=torch.float64)
         self._element = torch.zeros(self._rows, dtype=torch.int32, device=device)
         self._atomic = torch.zeros(self._rows, device=device)
-        self._partial = torch.zeros(self._slices, 4, self._rows, slots, device=device)
-        common = {"F": features, "LOW": product}
-        dense = {
-            **common, "ROWS": shape.molecules * slots, "NF": shape.slice_features, "KB": min(features, 128),
-            "IP": arithmetic, "num_warps": shape.warps,
+        self._partial = torch.zeros(self._pair_slices, 4, self._rows, slots, device=device)
+        rows, early = shape.molecules * slots, device.type == "cuda"
+        # Sixteen rows are one warp's: the others take a part of the sum each.
+        split, pair_split = (min(warps, features // 16) if rows == 16 else 1 for warps in (shape.warps, shape.pair_warps))
+        common = {"F": features, "LOW": product, "EARLY": early} | ({"launch_pdl": True} if early else {})
+        self._geometry = common | {"SLOTS": slots, "RBF": weights.rbf, "N_RBF": weights.n_rbf, "num_warps": 4}
+        self._dense = common | {
+            "ROWS": rows, "NF": shape.columns, "SPLIT": split, "IP": arithmetic, "num_warps": shape.warps,
         }  # fmt: skip
-        self._dense = dense
-        self._pairs = {
-            **{key: value for key, value in dense.items() if key != "ROWS"},
-            "SLOTS": slots, "MOLECULES": shape.molecules, "RBF": weights.rbf,
+        self._pairs = common | {
+            "SLOTS": slots, "MOLECULES": shape.molecules, "RBF": weights.rbf, "NF": shape.pair_columns,
+            "TILE": shape.tile, "SPLIT": pair_split, "IP": arithmetic, "num_warps": shape.pair_warps,
         }  # fmt: skip
-        self._geometry = {**common, "SLOTS": slots, "RBF": weights.rbf, "N_RBF": weights.n_rbf, "num_warps": 4}
-        self._forces = {"SLICES": self._slices, "F": features, "SLOTS": slots, "num_warps": 4 if slots < 64 else 8}
+        self._forces = {key: value for key, value in common.items() if key != "LOW"} | {
+            "SLICES": self._pair_slices, "SLOTS": slots, "num_warps": 2,
+        }  # fmt: skip
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         weights, work, low = self._weights, self._work, self._low
         tables, readout, n_slots = weights.tables, weights.readout, self._n_slots
         plane = self._rows * weights.features
-        grid, last = (self._slices, self._groups), len(weights.layers) - 1
-        dense, pairs = self._dense, self._pairs
+        last, dense, pairs = len(weights.layers) - 1, self._dense, self._pairs
+        grid = (weights.features // self._shape.columns, self._groups)
+        pair_grid = (self._pair_slices, self._groups)
         energy = torch.empty(self._n_systems, dtype=torch.float64, device=work.device)
         forces = torch.empty(len(batch.positions), 3, dtype=torch.float64, device=work.device)
 
         _geometry[(self._rows,)](
-            batch.positions, batch.atomic_numbers, tables["element_index"], tables["radius"], tables["embedding"],
-            tables["phi0"], work, self._element, self._unit, self._basis, self._slope,
+            batch.positions, batch.atomic_numbers, tables["radius"], tables["charge"], tables["embedding"],
+            tables["phi0"], work, self._element, self._unit, self._push, self._repelled, self._basis, self._slope,
             self._n_systems, n_slots, plane, weights.cutoff, **self._geometry,
         )  # fmt: skip
         for index, layer in enumerate(weights.layers):
@@ -824,7 +940,7 @@ class _Plan:
                 _hidden[grid](
                     work, low, layer["w1"], layer["b1"], plane, DERIVATIVE=planes + DH.value, WITH_NORM=False, **dense
                 )
-            _message[grid](
+            _message[pair_grid](
                 work, low, self._unit, self._basis, layer["w2"], layer["b2"], layer["filters"], plane, n_slots,
                 LAYER=index, **pairs,
             )  # fmt: skip
@@ -844,7 +960,7 @@ class _Plan:
                 GRADS=G3.value, PARTS=2 if index == last else 3, DERIVATIVE=planes + DA.value, **dense,
             )  # fmt: skip
             _gate_back[grid](work, low, layer["wa_back"], plane, LAYER=index, LAST=index == last, **dense)
-            _message_back[grid](
+            _message_back[pair_grid](
                 work, low, self._unit, self._basis, self._slope, layer["mix_back"], layer["filters"], self._partial,
                 plane, n_slots, LAYER=index, LAST=index == last, **pairs,
             )  # fmt: skip
@@ -854,8 +970,8 @@ class _Plan:
                     GRADS=GPHI.value, PARTS=3, DERIVATIVE=planes + DH.value, **dense,
                 )  # fmt: skip
                 _scalars_back[grid](work, low, layer["w1_back"], plane, LAYER=index, **dense)
-        _forces[(self._n_systems,)](
-            batch.positions, self._element, self._atomic, tables["charge"], tables["radius"], tables["reference"],
-            self._partial, energy, forces, n_slots, plane, **self._forces,
+        _forces[(self._n_systems, n_slots)](
+            self._element, self._atomic, self._repelled, tables["reference"], self._unit, self._push, self._partial,
+            energy, forces, n_slots, plane, **self._forces,
         )  # fmt: skip
         return Prediction(energy, forces)
