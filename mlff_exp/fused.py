@@ -36,7 +36,7 @@ CORE_WIDTH = tl.constexpr(CORE_OUTER - CORE_INNER)
 PI = tl.constexpr(math.pi)
 
 # Planes of ``work``: those of all layers, then those of each layer.
-S, VM, GS, GV, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 4, 5, 8))
+S, VM, GS, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 4, 5, 8, 11))
 PHI, VIN, U, W, SV, VV, DA, DH, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 9, 12, 13, 14, 15, 16))
 # Planes of ``low``.
 HIDDEN, NORM, G3, GPRE, GU, GW, GPHI, LOW_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 9, 12, 15))
@@ -67,9 +67,9 @@ def _left(first, K: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr):
     """Left operand [ROWS, K] from pointers to each row's first number; [SPLIT, ROWS, K / SPLIT] if split."""
     if SPLIT == 1:
         return tl.load(first[:, None] + tl.arange(0, K)[None, :]).to(LOW)
-    PART: tl.constexpr = K // SPLIT
-    k = tl.arange(0, SPLIT)[:, None, None] * PART + tl.arange(0, PART)[None, None, :]
-    return tl.load(first[None, :, None] + k).to(LOW)
+    else:
+        k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, None, :]
+        return tl.load(first[None, :, None] + k).to(LOW)
 
 
 @triton.jit
@@ -77,9 +77,9 @@ def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexp
     """Right operand, weights [K, F][:, column]; [SPLIT, K / SPLIT, NF] if split."""
     if SPLIT == 1:
         return tl.load(weights + tl.arange(0, K)[:, None] * F + column[None, :])
-    PART: tl.constexpr = K // SPLIT
-    k = tl.arange(0, SPLIT)[:, None, None] * PART + tl.arange(0, PART)[None, :, None]
-    return tl.load(weights + k * F + column[None, None, :])
+    else:
+        k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, :, None]
+        return tl.load(weights + k * F + column[None, None, :])
 
 
 @triton.jit
@@ -87,7 +87,8 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
     """[ROWS, NF] of FP32. Split, every warp sums a part of K, where rows are too few to occupy more than one."""
     if SPLIT == 1:
         return tl.dot(left, right, input_precision=IP)
-    return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
+    else:
+        return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
 
 
 @triton.jit
@@ -191,79 +192,83 @@ def _geometry(
 
 
 @triton.jit
-def _pairs(step, group, TILE: tl.constexpr, MOLECULES: tl.constexpr, SLOTS: tl.constexpr):
-    """For a tile of pairs: row of the atom a, row of its partner b, number of the pair, and where its r̂_ab is.
-
-    A tile is all atoms of one program's molecules with ``TILE / ROWS`` partners each.
-    """
-    ROWS: tl.constexpr = MOLECULES * SLOTS
-    r = tl.arange(0, TILE)
-    row = r % ROWS
-    partner = (group * MOLECULES + row // SLOTS) * SLOTS + step * (TILE // ROWS) + r // ROWS
-    pair = partner.to(tl.int64) * SLOTS + row % SLOTS
-    return group * ROWS + row, partner, pair, partner.to(tl.int64) * 4 * SLOTS + row % SLOTS
+def _phi(
+    work, low, weights, bias, plane,
+    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """φ = h W₂ + b₂ for a slice."""
+    _begin(EARLY)
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    size = tl.cast(plane, tl.int64)
+    column = tl.program_id(0) * NF + tl.arange(0, NF)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    right_s = _right(weights, column, F, F, SPLIT)
+    right_v = _right(weights + F * F, column, F, F, SPLIT)
+    right_r = _right(weights + 2 * F * F, column, F, F, SPLIT)
+    bias_s = tl.load(bias + column)[None, :]
+    bias_v = tl.load(bias + F + column)[None, :]
+    bias_r = tl.load(bias + 2 * F + column)[None, :]
+    _wait(EARLY)
+    left = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
+    tl.store(_tile(work, MINE + PHI, rows, column, F, size), bias_s + _product(left, right_s, SPLIT, IP))
+    tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), bias_v + _product(left, right_v, SPLIT, IP))
+    tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), bias_r + _product(left, right_r, SPLIT, IP))
 
 
 @triton.jit
-def _over_partners(x, TILE: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr):
-    """[TILE, NF] to [ROWS, NF]."""
-    if ROWS == TILE:
-        return x
-    return tl.sum(tl.reshape(x, (TILE // ROWS, ROWS, NF)), axis=0)
+def _of_partners(work, plane, partner, column, F: tl.constexpr, size):
+    """[WARPS, 1, NF] of a plane. Fewer numbers than threads, so that each thread loads just those it needs."""
+    return tl.load(work + plane * size + partner[:, None, None] * F + column[None, None, :])
+
+
+@triton.jit
+def _of_atoms(work, plane, rows, column, F: tl.constexpr, size):
+    """[1, ATOMS, NF] of a plane."""
+    return tl.load(work + plane * size + rows[None, :, None] * F + column[None, None, :])
 
 
 @triton.jit
 def _message(
-    work, low, unit, basis, w2, b2, filters, plane, n_slots,
-    LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, MOLECULES: tl.constexpr, RBF: tl.constexpr,
-    NF: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
-    EARLY: tl.constexpr,
+    work, unit, basis, filters, plane, n_slots,
+    LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
+    NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """φ = h W₂ + b₂ for a slice, and the sums of messages over partners: s and v after them."""
+    """Sums of messages to some atoms of a molecule for a slice, one partner for each warp at a time: s and v after it."""
     _begin(EARLY)
-    ROWS: tl.constexpr = MOLECULES * SLOTS
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
-    group = tl.program_id(1)
-    rows = group * ROWS + tl.arange(0, ROWS)
-    k = tl.arange(0, RBF)
-    at_filters = filters + k[:, None] * F + column[None, :]
+    rows = tl.program_id(1) * ATOMS + tl.arange(0, ATOMS)
+    first = tl.program_id(1) * ATOMS // SLOTS * SLOTS  # of the molecule
+    atom = rows - first
+    warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
+    at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
     filters_s = tl.load(at_filters)
     filters_v = tl.load(at_filters + RBF * F)
     filters_r = tl.load(at_filters + 2 * RBF * F)
-    if LAYER > 0:
-        right_s = _right(w2, column, F, F, SPLIT)
-        right_v = _right(w2 + F * F, column, F, F, SPLIT)
-        right_r = _right(w2 + 2 * F * F, column, F, F, SPLIT)
-        bias_s = tl.load(b2 + column)[None, :]
-        bias_v = tl.load(b2 + F + column)[None, :]
-        bias_r = tl.load(b2 + 2 * F + column)[None, :]
     _wait(EARLY)
-    if LAYER > 0:
-        left = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
-        tl.store(_tile(work, MINE + PHI, rows, column, F, size), bias_s + _product(left, right_s, SPLIT, IP))
-        tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), bias_v + _product(left, right_v, SPLIT, IP))
-        tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), bias_r + _product(left, right_r, SPLIT, IP))
-        tl.debug_barrier()
-
-    sum_s = tl.zeros((TILE, NF), tl.float32)
-    sum_x = tl.zeros((TILE, NF), tl.float32)
-    sum_y = tl.zeros((TILE, NF), tl.float32)
-    sum_z = tl.zeros((TILE, NF), tl.float32)
-    for step in tl.range(0, tl.cdiv(n_slots, TILE // ROWS)):
-        own, partner, pair, at = _pairs(step, group, TILE, MOLECULES, SLOTS)
-        inputs = tl.load(basis + pair[:, None] * RBF + k[None, :])
-        phi_s = tl.load(_tile(work, MINE + PHI, partner, column, F, size))
-        phi_r = tl.load(_tile(work, MINE + PHI + 2, partner, column, F, size))
-        unit_x = tl.load(unit + at)[:, None]
-        unit_y = tl.load(unit + at + SLOTS)[:, None]
-        unit_z = tl.load(unit + at + 2 * SLOTS)[:, None]
+    at_s = _tile(work, S, rows, column, F, size)
+    s = tl.load(at_s)
+    sum_s = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sum_x = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sum_y = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sum_z = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
+        partner = first + step * WARPS + warp
+        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
+        inputs = tl.load(basis + pair[:, :, None] * RBF + k[None, None, :])
+        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        unit_x = tl.load(at)[:, :, None]
+        unit_y = tl.load(at + SLOTS)[:, :, None]
+        unit_z = tl.load(at + 2 * SLOTS)[:, :, None]
+        phi_s = _of_partners(work, MINE + PHI, partner, column, F, size)
+        phi_r = _of_partners(work, MINE + PHI + 2, partner, column, F, size)
         if LAYER > 0:
-            phi_v = tl.load(_tile(work, MINE + PHI + 1, partner, column, F, size))
-            v_x = tl.load(_tile(work, MINE + VIN, partner, column, F, size))
-            v_y = tl.load(_tile(work, MINE + VIN + 1, partner, column, F, size))
-            v_z = tl.load(_tile(work, MINE + VIN + 2, partner, column, F, size))
+            phi_v = _of_partners(work, MINE + PHI + 1, partner, column, F, size)
+            v_x = _of_partners(work, MINE + VIN, partner, column, F, size)
+            v_y = _of_partners(work, MINE + VIN + 1, partner, column, F, size)
+            v_z = _of_partners(work, MINE + VIN + 2, partner, column, F, size)
         sum_s += phi_s * tl.dot(inputs, filters_s, input_precision=IP)
         along = phi_r * tl.dot(inputs, filters_r, input_precision=IP)
         sum_x += along * unit_x
@@ -274,20 +279,12 @@ def _message(
             sum_x += through * v_x
             sum_y += through * v_y
             sum_z += through * v_z
-    at_s = _tile(work, S, rows, column, F, size)
-    s = tl.load(at_s)
+    tl.store(at_s, s + tl.sum(sum_s, axis=0))
+    x, y, z = tl.sum(sum_x, axis=0), tl.sum(sum_y, axis=0), tl.sum(sum_z, axis=0)
     if LAYER > 0:
-        v_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        v_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        v_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-    tl.store(at_s, s + _over_partners(sum_s, TILE, ROWS, NF))
-    x = _over_partners(sum_x, TILE, ROWS, NF)
-    y = _over_partners(sum_y, TILE, ROWS, NF)
-    z = _over_partners(sum_z, TILE, ROWS, NF)
-    if LAYER > 0:
-        x += v_x
-        y += v_y
-        z += v_z
+        x += tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+        y += tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+        z += tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
     tl.store(_tile(work, VM, rows, column, F, size), x)
     tl.store(_tile(work, VM + 1, rows, column, F, size), y)
     tl.store(_tile(work, VM + 2, rows, column, F, size), z)
@@ -507,69 +504,82 @@ def _gate_back(
 
 
 @triton.jit
-def _message_back(
-    work, low, unit, basis, slope, mix_back, filters, partial, plane, n_slots,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, MOLECULES: tl.constexpr,
-    RBF: tl.constexpr, NF: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr,
-    IP: tl.constexpr, EARLY: tl.constexpr,
+def _vectors_back(
+    work, low, weights, plane,
+    LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by v after the messages for a slice; by what each atom a sent to its partners b; and by the pairs.
+    """Gradient by one component of v between messages and update, for a slice."""
+    _begin(EARLY)
+    size = tl.cast(plane, tl.int64)
+    column = tl.program_id(0) * NF + tl.arange(0, NF)
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    axis = tl.program_id(2)
+    right_u = _right(weights, column, F, F, SPLIT)
+    right_w = _right(weights + F * F, column, F, F, SPLIT)
+    _wait(EARLY)
+    left_u = _left(low + (GU + axis) * size + rows * F, F, SPLIT, LOW)
+    left_w = _left(low + (GW + axis) * size + rows * F, F, SPLIT, LOW)
+    total = tl.zeros((ROWS, NF), tl.float32)
+    if not LAST:
+        total += tl.load(_tile(work, GV + axis, rows, column, F, size))
+    total += _product(left_u, right_u, SPLIT, IP) + _product(left_w, right_w, SPLIT, IP)
+    tl.store(_tile(work, GM + axis, rows, column, F, size), total)
+
+
+@triton.jit
+def _message_back(
+    work, low, unit, basis, slope, filters, partial, plane, n_slots,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr,
+    ATOMS: tl.constexpr, NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    EARLY: tl.constexpr,
+):  # fmt: skip
+    """Gradients by what some atoms a sent to their partners b, by v before the messages, and by the pairs.
 
     ``partial`` [slices, 4, pairs] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
     """
     _begin(EARLY)
-    ROWS: tl.constexpr = MOLECULES * SLOTS
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = tl.program_id(0) * NF + tl.arange(0, NF)
-    group = tl.program_id(1)
-    rows = group * ROWS + tl.arange(0, ROWS)
-    k = tl.arange(0, RBF)
-    at_filters = filters + k[:, None] * F + column[None, :]
+    rows = tl.program_id(1) * ATOMS + tl.arange(0, ATOMS)
+    first = tl.program_id(1) * ATOMS // SLOTS * SLOTS  # of the molecule
+    atom = rows - first
+    warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
+    at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
     filters_s = tl.load(at_filters)
     filters_v = tl.load(at_filters + RBF * F)
     filters_r = tl.load(at_filters + 2 * RBF * F)
-    right_u = _right(mix_back, column, F, F, SPLIT)
-    right_w = _right(mix_back + F * F, column, F, F, SPLIT)
     _wait(EARLY)
-    for axis in tl.static_range(3):
-        at_v = _tile(work, GV + axis, rows, column, F, size)
-        left_u = _left(low + (GU + axis) * size + rows * F, F, SPLIT, LOW)
-        left_w = _left(low + (GW + axis) * size + rows * F, F, SPLIT, LOW)
-        grad = _product(left_u, right_u, SPLIT, IP) + _product(left_w, right_w, SPLIT, IP)
-        if not LAST:
-            grad += tl.load(at_v)
-        tl.store(at_v, grad)
-    tl.debug_barrier()
-
     n_pairs = size // F * SLOTS
     of_slice = partial + tl.program_id(0) * 4 * n_pairs
-    own, _, _, _ = _pairs(0, group, TILE, MOLECULES, SLOTS)
-    phi_s = tl.load(_tile(work, MINE + PHI, own, column, F, size))
-    phi_r = tl.load(_tile(work, MINE + PHI + 2, own, column, F, size))
+    phi_s = _of_atoms(work, MINE + PHI, rows, column, F, size)
+    phi_r = _of_atoms(work, MINE + PHI + 2, rows, column, F, size)
     if LAYER > 0:
-        phi_v = tl.load(_tile(work, MINE + PHI + 1, own, column, F, size))
-        v_x = tl.load(_tile(work, MINE + VIN, own, column, F, size))
-        v_y = tl.load(_tile(work, MINE + VIN + 1, own, column, F, size))
-        v_z = tl.load(_tile(work, MINE + VIN + 2, own, column, F, size))
-        sent_s = tl.zeros((TILE, NF), tl.float32)
-        sent_r = tl.zeros((TILE, NF), tl.float32)
-        sent_x = tl.zeros((TILE, NF), tl.float32)
-        sent_y = tl.zeros((TILE, NF), tl.float32)
-        sent_z = tl.zeros((TILE, NF), tl.float32)
-    for step in tl.range(0, tl.cdiv(n_slots, TILE // ROWS)):
-        _, partner, pair, at = _pairs(step, group, TILE, MOLECULES, SLOTS)
-        where = pair[:, None] * RBF + k[None, :]
+        phi_v = _of_atoms(work, MINE + PHI + 1, rows, column, F, size)
+        v_x = _of_atoms(work, MINE + VIN, rows, column, F, size)
+        v_y = _of_atoms(work, MINE + VIN + 1, rows, column, F, size)
+        v_z = _of_atoms(work, MINE + VIN + 2, rows, column, F, size)
+        sent_s = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+        sent_r = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+        sent_x = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+        sent_y = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+        sent_z = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
+        partner = first + step * WARPS + warp
+        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
+        where = pair[:, :, None] * RBF + k[None, None, :]
         inputs = tl.load(basis + where)
         slopes = tl.load(slope + where)
-        grad_s = tl.load(_tile(work, GS, partner, column, F, size))
-        grad_x = tl.load(_tile(work, GV, partner, column, F, size))
-        grad_y = tl.load(_tile(work, GV + 1, partner, column, F, size))
-        grad_z = tl.load(_tile(work, GV + 2, partner, column, F, size))
+        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        grad_s = _of_partners(work, GS, partner, column, F, size)
+        grad_x = _of_partners(work, GM, partner, column, F, size)
+        grad_y = _of_partners(work, GM + 1, partner, column, F, size)
+        grad_z = _of_partners(work, GM + 2, partner, column, F, size)
         # The message goes from a to b: against r̂_ab.
-        along = grad_x * tl.load(unit + at)[:, None]
-        along += grad_y * tl.load(unit + at + SLOTS)[:, None]
-        along += grad_z * tl.load(unit + at + 2 * SLOTS)[:, None]
+        along = grad_x * tl.load(at)[:, :, None]
+        along += grad_y * tl.load(at + SLOTS)[:, :, None]
+        along += grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
         here = of_slice + pair
         if not LAST:
             before_d = tl.load(here)
@@ -589,10 +599,10 @@ def _message_back(
             sent_y += filter_v * grad_y
             sent_z += filter_v * grad_z
         weight = phi_r * filter_r
-        total_d = tl.sum(by_d, axis=1)
-        total_x = tl.sum(weight * grad_x, axis=1)
-        total_y = tl.sum(weight * grad_y, axis=1)
-        total_z = tl.sum(weight * grad_z, axis=1)
+        total_d = tl.sum(by_d, axis=2)
+        total_x = tl.sum(weight * grad_x, axis=2)
+        total_y = tl.sum(weight * grad_y, axis=2)
+        total_z = tl.sum(weight * grad_z, axis=2)
         if not LAST:
             total_d += before_d
             total_x += before_x
@@ -603,24 +613,20 @@ def _message_back(
         tl.store(here + 2 * n_pairs, total_y)
         tl.store(here + 3 * n_pairs, total_z)
     if LAYER > 0:
-        tl.debug_barrier()  # all have read the gradients that now change
         own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
         own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
         own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
         through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
-        at_x = _tile(work, GV, rows, column, F, size)
-        at_y = _tile(work, GV + 1, rows, column, F, size)
-        at_z = _tile(work, GV + 2, rows, column, F, size)
-        old_x, old_y, old_z = tl.load(at_x), tl.load(at_y), tl.load(at_z)
-        x = _over_partners(sent_x, TILE, ROWS, NF)
-        y = _over_partners(sent_y, TILE, ROWS, NF)
-        z = _over_partners(sent_z, TILE, ROWS, NF)
-        tl.store(_tile(low, GPHI, rows, column, F, size), _over_partners(sent_s, TILE, ROWS, NF).to(LOW))
+        x, y, z = tl.sum(sent_x, axis=0), tl.sum(sent_y, axis=0), tl.sum(sent_z, axis=0)
+        tl.store(_tile(low, GPHI, rows, column, F, size), tl.sum(sent_s, axis=0).to(LOW))
         tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
-        tl.store(_tile(low, GPHI + 2, rows, column, F, size), _over_partners(sent_r, TILE, ROWS, NF).to(LOW))
-        tl.store(at_x, old_x + through * x)
-        tl.store(at_y, old_y + through * y)
-        tl.store(at_z, old_z + through * z)
+        tl.store(_tile(low, GPHI + 2, rows, column, F, size), tl.sum(sent_r, axis=0).to(LOW))
+        x = through * x + tl.load(_tile(work, GM, rows, column, F, size))
+        y = through * y + tl.load(_tile(work, GM + 1, rows, column, F, size))
+        z = through * z + tl.load(_tile(work, GM + 2, rows, column, F, size))
+        tl.store(_tile(work, GV, rows, column, F, size), x)
+        tl.store(_tile(work, GV + 1, rows, column, F, size), y)
+        tl.store(_tile(work, GV + 2, rows, column, F, size), z)
 
 
 @triton.jit
@@ -706,18 +712,18 @@ class Shape:
         molecules: that share a program.
         columns: features of one program.
         warps: of one program.
+        split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
-        pair_warps: of one program of messages.
-        tile: pairs that it takes at a time; 16 for each warp.
+        pair_warps: of one program of messages; each takes one partner at a time.
     """
 
     slots: int
     molecules: int
     columns: int
     warps: int
+    split: bool
     pair_columns: int
     pair_warps: int
-    tile: int
 
 
 def shape_for(n_systems: int, n_slots: int, features: int) -> Shape:
@@ -733,8 +739,8 @@ def shape_for(n_systems: int, n_slots: int, features: int) -> Shape:
         )
     slots = max(16, triton.next_power_of_2(n_slots))
     if n_systems <= FEW_MOLECULES:
-        return Shape(slots, 1, 16, 4, 16, 8, max(128, 2 * slots))
-    return Shape(slots, 64 // slots, 32, 4, 32, 4, 64)
+        return Shape(slots, 1, 16, 4, False, 16, 4)
+    return Shape(slots, 64 // slots, 32, 4, False, 32, 4)
 
 
 FEW_MOLECULES = 16
@@ -904,16 +910,16 @@ class _Plan:
         self._atomic = torch.zeros(self._rows, device=device)
         self._partial = torch.zeros(self._pair_slices, 4, self._rows, slots, device=device)
         rows, early = shape.molecules * slots, device.type == "cuda"
-        # Sixteen rows are one warp's: the others take a part of the sum each.
-        split, pair_split = (min(warps, features // 16) if rows == 16 else 1 for warps in (shape.warps, shape.pair_warps))
+        # Each part of a sum is at least what a tensor core takes at once.
+        split = min(shape.warps, features // 16) if shape.split else 1
         common = {"F": features, "LOW": product, "EARLY": early} | ({"launch_pdl": True} if early else {})
         self._geometry = common | {"SLOTS": slots, "RBF": weights.rbf, "N_RBF": weights.n_rbf, "num_warps": 4}
         self._dense = common | {
             "ROWS": rows, "NF": shape.columns, "SPLIT": split, "IP": arithmetic, "num_warps": shape.warps,
         }  # fmt: skip
         self._pairs = common | {
-            "SLOTS": slots, "MOLECULES": shape.molecules, "RBF": weights.rbf, "NF": shape.pair_columns,
-            "TILE": shape.tile, "SPLIT": pair_split, "IP": arithmetic, "num_warps": shape.pair_warps,
+            "SLOTS": slots, "RBF": weights.rbf, "ATOMS": 16, "NF": shape.pair_columns, "WARPS": shape.pair_warps,
+            "IP": arithmetic, "num_warps": shape.pair_warps,
         }  # fmt: skip
         self._forces = {key: value for key, value in common.items() if key != "LOW"} | {
             "SLICES": self._pair_slices, "SLOTS": slots, "num_warps": 2,
@@ -925,7 +931,7 @@ class _Plan:
         plane = self._rows * weights.features
         last, dense, pairs = len(weights.layers) - 1, self._dense, self._pairs
         grid = (weights.features // self._shape.columns, self._groups)
-        pair_grid = (self._pair_slices, self._groups)
+        pair_grid = (self._pair_slices, self._rows // 16)
         energy = torch.empty(self._n_systems, dtype=torch.float64, device=work.device)
         forces = torch.empty(len(batch.positions), 3, dtype=torch.float64, device=work.device)
 
@@ -940,9 +946,10 @@ class _Plan:
                 _hidden[grid](
                     work, low, layer["w1"], layer["b1"], plane, DERIVATIVE=planes + DH.value, WITH_NORM=False, **dense
                 )
+                _phi[grid](work, low, layer["w2"], layer["b2"], plane, LAYER=index, **dense)
             _message[pair_grid](
-                work, low, self._unit, self._basis, layer["w2"], layer["b2"], layer["filters"], plane, n_slots,
-                LAYER=index, **pairs,
+                work, self._unit, self._basis, layer["filters"], plane, n_slots, LAYER=index,
+                **{key: value for key, value in pairs.items() if key != "LOW"},
             )  # fmt: skip
             _mix[grid](work, low, layer["mix"], plane, LAYER=index, **dense)
             _hidden[grid](
@@ -960,9 +967,9 @@ class _Plan:
                 GRADS=G3.value, PARTS=2 if index == last else 3, DERIVATIVE=planes + DA.value, **dense,
             )  # fmt: skip
             _gate_back[grid](work, low, layer["wa_back"], plane, LAYER=index, LAST=index == last, **dense)
+            _vectors_back[(*grid, 3)](work, low, layer["mix_back"], plane, LAST=index == last, **dense)
             _message_back[pair_grid](
-                work, low, self._unit, self._basis, self._slope, layer["mix_back"], layer["filters"], self._partial,
-                plane, n_slots, LAYER=index, LAST=index == last, **pairs,
+                work, low, self._unit, self._basis, self._slope, layer["filters"], self._partial, plane, n_slots, LAYER=index, LAST=index == last, **pairs,
             )  # fmt: skip
             if index > 0:
                 _hidden_back[grid](
