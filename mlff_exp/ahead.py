@@ -97,8 +97,10 @@ def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
         if not compiles or mode == "max-autotune" or config.cold_compile:
             continue
         for precision in config.precisions:
-            one = replace(config, engine=CompileEngine(mode=mode), precision=PrecisionConfig(precision))
-            found.setdefault(_graphs(one), (f"{name} (compile/{mode} {precision})", one))
+            engine = config.engine if config.engine.name == "fused" else CompileEngine(mode=mode)
+            one = replace(config, engine=engine, precision=PrecisionConfig(precision))
+            label = "fused" if config.engine.name == "fused" else f"compile/{mode}"
+            found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
     # Those with the most shapes first, so that the last to end does not begin last.
     return dict(sorted(found.values(), key=lambda item: item[1].task.name != "accuracy"))
 

@@ -34,7 +34,7 @@ class StudentForceFieldCalculator(Calculator):
         use_compile: compile energy and forces as one graph; the first call of each shape takes seconds.
         compile_mode: of `torch.compile`.
         use_fp16: FP16 autocast; on a CPU it would be slow and overflow, so FP32 is used, with a warning.
-        engine: eager, compile or cuda_graph; overrides ``use_compile``.
+        engine: eager, compile, cuda_graph or fused; overrides ``use_compile``.
         precision: fp64, fp32, tf32, fp16_autocast or bf16_autocast; overrides ``dtype`` and ``use_fp16``.
         enable_stress: add stress to the implemented properties.
         enable_timing: log the time of every evaluation.

@@ -18,12 +18,13 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
-EngineName = Literal["eager", "compile", "cuda_graph"]
+EngineName = Literal["eager", "compile", "cuda_graph", "fused"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 TrackingName = Literal["local", "server", "offline"]
 Integrator = Literal["verlet", "ase"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+FUSED_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16_autocast")  # of the kernels written by hand
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
@@ -376,7 +377,14 @@ class CudaGraphEngine:
     name: str = "cuda_graph"
 
 
-Engine = EagerEngine | CompileEngine | CudaGraphEngine
+@dataclass
+class FusedEngine:
+    """Energy and forces in Triton kernels written by hand, captured in one CUDA graph."""
+
+    name: str = "fused"
+
+
+Engine = EagerEngine | CompileEngine | CudaGraphEngine | FusedEngine
 
 
 @dataclass
@@ -526,8 +534,14 @@ class Config:
             if self.precision.name == "tf32":
                 usable = ", ".join(name for name in PRECISIONS if name != "tf32")
                 raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
-            if self.engine.name == "cuda_graph":
-                raise UnavailableError("engine=cuda_graph needs a CUDA GPU; on device=cpu use one of: eager, compile")
+            if self.engine.name in ("cuda_graph", "fused"):
+                raise UnavailableError(
+                    f"engine={self.engine.name} needs a CUDA GPU; on device=cpu use one of: eager, compile"
+                )
+        if self.engine.name == "fused" and self.precision.name not in FUSED_PRECISIONS:
+            raise UnavailableError(
+                f"engine=fused has no precision={self.precision.name}; use one of: {', '.join(FUSED_PRECISIONS)}"
+            )
         return self
 
 
@@ -567,7 +581,7 @@ def register() -> None:
         "task": TASKS,
         "model": {"student": StudentModel, "ase": AseModel},
         "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
-        "engine": {"eager": EagerEngine, "compile": CompileEngine, "cuda_graph": CudaGraphEngine},
+        "engine": {"eager": EagerEngine, "compile": CompileEngine, "cuda_graph": CudaGraphEngine, "fused": FusedEngine},
         "precision": {"precision": PrecisionConfig},
         "gate": {"gate": Gate},
         "tracking": {"tracking": Tracking},

@@ -105,15 +105,30 @@ def make_engine(
     choose("engine.mode", mode, COMPILE_MODES)
     if device.type != "cuda":
         for word, value in (("precision", precision), ("engine", engine)):
-            if value in ("tf32", "cuda_graph"):
+            if value in ("tf32", "cuda_graph", "fused"):
                 raise EngineError(f"{word} {value!r} needs a CUDA GPU; the device is {device.type!r}")
     dtype = torch.float64 if precision == "fp64" else torch.float32
     frozen = deepcopy(model).cast(dtype).to(device).eval().requires_grad_(False)
     if engine == "eager":
         return EagerEngine(frozen, precision, device)
     if engine == "cuda_graph":
-        return CudaGraphEngine(CompiledEngine(frozen, precision, device, "default"))
+        return CudaGraphEngine(engine, CompiledEngine(frozen, precision, device, "default"))
+    if engine == "fused":
+        return CudaGraphEngine(engine, _fused(frozen, precision, device))
     return CompiledEngine(frozen, precision, device, mode)
+
+
+def _fused(model: ForceField, precision: Precision, device: torch.device) -> Engine:
+    if not isinstance(model, PaiNN):
+        raise EngineError("engine 'fused' knows the architecture of this project alone: use engine 'cuda_graph'")
+    try:
+        from mlff_exp.fused import FusedEngine
+    except ImportError as error:
+        raise EngineError(f"engine 'fused' needs Triton, which is not installed: {error}") from error
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        raise EngineError(f"engine 'fused' needs a GPU of compute capability 8.0; this one has {capability}")
+    return FusedEngine(model, precision, device)
 
 
 def energy_and_forces(model: ForceField, batch: AtomicBatch, precision: Precision) -> tuple[Tensor, Tensor]:
@@ -227,23 +242,22 @@ class CompiledEngine:
 
 
 class CudaGraphEngine:
-    """The compiled graph captured in a CUDA graph of our own: a call copies its inputs in and replays.
+    """An engine that only launches kernels, captured in a CUDA graph of our own: a call copies its inputs in and replays.
 
     What it returns is overwritten by the next call of the same shape, so it is cloned.
     """
 
-    name = "cuda_graph"
     uses_cuda_graphs = True
 
-    def __init__(self, compiled: CompiledEngine) -> None:
-        self._compiled = compiled
+    def __init__(self, name: str, compiled: Engine) -> None:
+        self.name, self._compiled = name, compiled
         self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
         self._capture_s = 0.0
         self._captures: dict[tuple[int, int, int, bool], _Capture] = {}
 
     @property
     def capturable(self) -> Engine:
-        """The compiled graph: it launches kernels and waits for nothing."""
+        """What is captured: it launches kernels and waits for nothing."""
         return self._compiled
 
     @property

@@ -761,6 +761,7 @@ class FusedEngine:
 
     name = "fused"
     uses_cuda_graphs = False
+    capturable = None
 
     def __init__(self, model: PaiNN, precision: Precision, device: torch.device) -> None:
         if precision not in PRODUCTS:
@@ -769,11 +770,6 @@ class FusedEngine:
         self.compile_s = 0.0
         self._weights = _Weights.of(model, PRODUCTS[precision][0], device)
         self._plans: dict[tuple[int, int], _Plan] = {}
-
-    @property
-    def capturable(self) -> FusedEngine:
-        """It only launches kernels."""
-        return self
 
     @property
     def compiled_graphs(self) -> int:
@@ -909,7 +905,7 @@ class _Plan:
         self._element = torch.zeros(self._rows, dtype=torch.int32, device=device)
         self._atomic = torch.zeros(self._rows, device=device)
         self._partial = torch.zeros(self._pair_slices, 4, self._rows, slots, device=device)
-        rows, early = shape.molecules * slots, device.type == "cuda"
+        rows, early = shape.molecules * slots, device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         # Each part of a sum is at least what a tensor core takes at once.
         split = min(shape.warps, features // 16) if shape.split else 1
         common = {"F": features, "LOW": product, "EARLY": early} | ({"launch_pdl": True} if early else {})

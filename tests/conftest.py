@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+
+# Without a GPU Triton's kernels run in its interpreter, if it is told so before it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
 import torch._inductor.config
 from ase import Atoms
 from ase.build import molecule

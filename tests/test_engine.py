@@ -219,7 +219,7 @@ def test_mixed_molecules_and_new_positions_on_the_gpu(student: PaiNN, name: str,
     assert engine.compiled_graphs == graphs
 
 
-@pytest.mark.parametrize(("engine", "precision"), [("eager", "tf32"), ("cuda_graph", "fp32")])
+@pytest.mark.parametrize(("engine", "precision"), [("eager", "tf32"), ("cuda_graph", "fp32"), ("fused", "fp32")])
 def test_what_needs_cuda_is_refused_on_a_cpu(student: PaiNN, engine: str, precision: str) -> None:
     with pytest.raises(EngineError, match="needs a CUDA GPU; the device is 'cpu'"):
         make_engine(student, engine, precision, CPU)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_what_needs_cuda_is_refused_on_a_cpu(student: PaiNN, engine: str, precis
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fused", "fp32", CPU), r"engine='fused' is not one of: eager, compile, cuda_graph"),
+        (("warp", "fp32", CPU), r"engine='warp' is not one of: eager, compile, cuda_graph, fused"),
         (("eager", "fp8", CPU), r"precision='fp8' is not one of: fp64, fp32, tf32, fp16_autocast, bf16_autocast"),
         (("compile", "fp32", CPU, "fast"), r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
     ],

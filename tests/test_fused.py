@@ -1,0 +1,148 @@
+"""The fused engine against eager FP64: in Triton's interpreter on a CPU, and for real where there is a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+
+from mlff_exp import checkpoint
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.config import FUSED_PRECISIONS, Precision
+from mlff_exp.correctness import require_correct
+from mlff_exp.engine import Engine, EngineError, make_engine
+from mlff_exp.md import Dynamics
+from mlff_exp.painn import PaiNN
+from tests.conftest import make_random_model, rattled
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from mlff_exp import fused
+from mlff_exp.fused import FusedEngine, Shape, shape_for
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+CUTOFF = 5.0
+WIDE = Shape(slots=16, molecules=1, columns=16, warps=4, split=False, pair_columns=16, pair_warps=4)
+SPLIT = dataclasses.replace(WIDE, split=True, pair_warps=8)
+SHARED = Shape(slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=32, pair_warps=2)
+
+
+def cluster(n_atoms: int, seed: int) -> Atoms:
+    """Atoms of four elements near the points of a cubic grid."""
+    rng = np.random.default_rng(seed)
+    points = np.argwhere(np.ones((4, 4, 4)))[:n_atoms]
+    return Atoms(rng.choice(list("HCNO"), n_atoms), 1.8 * points + rng.normal(scale=0.1, size=points.shape))
+
+
+def on_device(systems: list[Atoms], **options: int) -> AtomicBatch:
+    return collate(systems, CUTOFF, device=DEVICE, **options)  # type: ignore[arg-type]
+
+
+def reference(model: PaiNN) -> Engine:
+    return make_engine(model, "eager", "fp64", DEVICE)
+
+
+def fused_engine(model: PaiNN, precision: Precision) -> FusedEngine:
+    return FusedEngine(model.to(DEVICE), precision, DEVICE)
+
+
+@pytest.fixture
+def small() -> PaiNN:
+    """Two interactions, 16 features (padded to 32), 8 radial functions; random weights."""
+    return make_random_model().cast(torch.float32).to(DEVICE)
+
+
+@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
+@pytest.mark.parametrize("shape", [WIDE, SPLIT, SHARED], ids=["wide", "split", "shared"])
+def test_energies_and_forces_are_those_of_eager_fp64(
+    small: PaiNN, monkeypatch: pytest.MonkeyPatch, shape: Shape, precision: Precision
+) -> None:
+    """Differences of the energy as well; the padding of the smaller molecules feels nothing."""
+    monkeypatch.setattr(fused, "shape_for", lambda *_: shape)
+    batch = on_device([rattled("CH3OH", 1), rattled("H2O", 2)])
+    require_correct(fused_engine(small, precision), reference(small), batch, precision)
+
+
+@pytest.mark.parametrize("name", ["student", "student_small"])
+def test_shipped_weights(name: str) -> None:
+    model = checkpoint.load(name).model.to(DEVICE)
+    batch = on_device([rattled("H2O", 3)])
+    prediction, expected = fused_engine(model, "fp32")(batch), reference(model)(batch)
+    assert float((prediction.energy - expected.energy).abs()) < 1e-5
+    assert float((prediction.forces - expected.forces).abs().max()) < 1e-5
+
+
+def test_more_atoms_take_more_slots(small: PaiNN) -> None:
+    batch = on_device([cluster(19, 1)])
+    require_correct(fused_engine(small, "fp32"), reference(small), batch, "fp32")
+
+
+def test_the_same_bits_whatever_stands_in_the_padding_and_beside_it(small: PaiNN) -> None:
+    engine = fused_engine(small, "fp32")
+    batch = on_device([rattled("H2O", 1), rattled("CH4", 2)], n_slots=8)
+    first = engine(batch)
+    energy, forces = first.energy.clone(), first.forces.clone()
+    moved = batch.positions.clone()
+    moved[~batch.is_atom] += 0.7
+    moved[8:] += 0.3  # the second molecule moves as a whole
+    again = engine(batch.with_positions(moved))
+    assert torch.equal(first.forces, forces), "a later call overwrote an earlier prediction"
+    assert torch.equal(again.energy[0], energy[0])
+    assert torch.equal(again.forces[:8], forces[:8])
+    assert torch.equal(engine(batch).forces, forces)
+    assert bool((forces[~batch.is_atom] == 0).all())
+
+
+def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
+    engine = fused_engine(small, "fp32")
+    pair = Atoms("OH", positions=[[0, 0, 0], [0, 0, 5.0001]])
+    prediction = engine(on_device([pair]))
+    assert not prediction.forces.any()
+    alone = engine(on_device([Atoms("O"), Atoms("H")]))
+    assert float(prediction.energy) == pytest.approx(float(alone.energy.sum()), abs=1e-6)
+
+
+def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
+    with pytest.raises(EngineError, match="has no precision 'bf16_autocast': use one of fp32, tf32, fp16_autocast"):
+        fused_engine(small, "bf16_autocast")
+    with pytest.raises(EngineError, match="up to 64 atoms; the largest of this batch has 65"):
+        shape_for(1, 65, 128)
+    box = molecule("H2O")
+    box.cell, box.pbc = [4, 4, 4], True
+    with pytest.raises(EngineError, match="takes no periodic systems"):
+        fused_engine(small, "fp32")(on_device([box]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
+@pytest.mark.parametrize("first", range(2, 33, 8))
+def test_every_size_on_the_gpu(student: PaiNN, first: int, precision: Precision) -> None:
+    engine = make_engine(student, "fused", precision, DEVICE)
+    for n_atoms in range(first, min(first + 8, 33)):
+        require_correct(engine, reference(student), on_device([cluster(n_atoms, 1), cluster(n_atoms, 2)]), precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n_systems", [1, 2, 3, 5, 16, 17, 33, 64, 65, 132, 300])
+def test_every_batch_on_the_gpu(student: PaiNN, n_systems: int) -> None:
+    engine = make_engine(student, "fused", "fp32", DEVICE)
+    batch = on_device([rattled("C6H6" if seed % 3 else "CH4", seed) for seed in range(n_systems)])
+    require_correct(engine, reference(student), batch, "fp32")
+    first = engine(batch).forces
+    for _ in range(20):
+        assert torch.equal(engine(batch).forces, first)
+
+
+@pytest.mark.gpu
+def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN) -> None:
+    positions = []
+    for name, precision in (("eager", "fp64"), ("fused", "fp32")):
+        dynamics = Dynamics(make_engine(student, name, precision, DEVICE), [molecule("CH3OH")] * 2, timestep_fs=0.2)  # type: ignore[arg-type]
+        state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
+        positions.append(dynamics.run(state, 500, record_every=10).positions)
+    assert np.abs(positions[0][-1] - positions[0][0]).max() > 0.01
+    np.testing.assert_allclose(positions[1], positions[0], atol=1e-4)
