@@ -21,7 +21,7 @@ import pytest
 from mlff_exp.result import RunResult
 from tests.test_cli import INFERENCE, mlff_exp, results
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("server")]
+pytestmark = pytest.mark.xdist_group("server")
 
 
 def program(name: str) -> str:
@@ -86,7 +86,8 @@ class Server:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", *words], stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+                # Without its processes for jobs, which nobody gives it and which take longer to start than the server.
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
         for _ in range(300):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
@@ -113,6 +114,12 @@ def running(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
     return running
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client tries again as often as ever when there is no answer, without the seconds in between."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
 
 
 def _upload(uri: str, directory: str, number: int) -> list[str]:
@@ -142,6 +149,7 @@ def test_four_processes_write_at_once_and_nothing_is_lost(server: Server, tmp_pa
     assert {item.path for item in client.list_artifacts(ids[0])} == {"result.json", "config.yaml", "latency.png"}
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_server_that_does_not_answer_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     finished = mlff_exp(tmp_path, *INFERENCE, "tracking=server")
@@ -151,10 +159,11 @@ def test_a_server_that_does_not_answer_is_said_before_any_work(tmp_path: Path, m
     assert results(tmp_path) == []
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    words = ["-m", *INFERENCE, "tracking=server", "tracking.experiment=lost", "task.min_time_s=2", "batch_size=1,2"]
+    words = ["-m", *INFERENCE, "tracking=server", "tracking.experiment=lost", "task.min_time_s=0.5", "batch_size=1,2"]
     command = [sys.executable, "-m", "mlff_exp", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     client = MlflowClient(tracking_uri=server.uri)

@@ -31,7 +31,7 @@ from tests.test_server import free_port
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ui")]
+pytestmark = pytest.mark.xdist_group("ui")
 
 
 @pytest.fixture(scope="module")
