@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from mlff_exp import tracking
+from mlff_exp.config import Tracking
 from mlff_exp.result import RunResult
 from tests.test_cli import INFERENCE, mlff_exp, results
+from tests.test_tracking import finished, processes
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -124,10 +126,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _upload(uri: str, directory: str, number: int) -> list[str]:
     os.environ["MLFLOW_TRACKING_URI"] = uri
-    from mlff_exp import tracking
-    from mlff_exp.config import Tracking
-    from tests.test_tracking import finished
-
     store = tracking.connect(Tracking(name="server", experiment="together"))
     assert store is not None
     return [tracking.log_run(store, finished(Path(directory) / f"{number}-{run}")) for run in range(3)]
@@ -136,8 +134,7 @@ def _upload(uri: str, directory: str, number: int) -> list[str]:
 def test_four_processes_write_at_once_and_nothing_is_lost(server: Server, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(4, mp_context=processes()) as pool:
         uploads = [pool.submit(_upload, server.uri, str(tmp_path), number) for number in range(4)]
         ids = [run_id for upload in uploads for run_id in upload.result()]
     client = MlflowClient(tracking_uri=server.uri)
@@ -152,10 +149,10 @@ def test_four_processes_write_at_once_and_nothing_is_lost(server: Server, tmp_pa
 @pytest.mark.usefixtures("hasty")
 def test_a_server_that_does_not_answer_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    finished = mlff_exp(tmp_path, *INFERENCE, "tracking=server")
-    assert finished.returncode == 2
-    assert "tracking=server: no answer from the server at MLFLOW_TRACKING_URI" in finished.stderr
-    assert "Traceback" not in finished.stderr
+    refused = mlff_exp(tmp_path, *INFERENCE, "tracking=server")
+    assert refused.returncode == 2
+    assert "tracking=server: no answer from the server at MLFLOW_TRACKING_URI" in refused.stderr
+    assert "Traceback" not in refused.stderr
     assert results(tmp_path) == []
 
 
@@ -185,11 +182,10 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) 
     missed = [path for path in tmp_path.glob("outputs/*/*/[01]") if not (path / "mlflow_run_id").is_file()]
     assert missed
     server.start()
-    sync = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main()", "outputs"]
+    sync = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main(); sync_main()", "outputs"]
     sync += ["--tracking", "server", "--experiment", "lost"]
-    for expected in (f"{len(missed)} runs uploaded\n", "0 runs uploaded\n"):
-        finished = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert finished.stdout == expected, finished.stderr
+    uploaded = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert uploaded.stdout == f"{len(missed)} runs uploaded\n0 runs uploaded\n", uploaded.stderr
     statuses = sorted(run.info.status for run in client.search_runs(_experiments(client)))  # type: ignore[attr-defined]
     assert statuses == ["FINISHED"] * 3
     for path in tmp_path.glob("outputs/*/*/[01]"):

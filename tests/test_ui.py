@@ -56,9 +56,11 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
+def sweep(tmp_path_factory: pytest.TempPathFactory, fresh_database: Path) -> tuple[Path, str, list[str]]:
     """A store with a sweep in it, the id of the parent and those of the timed runs."""
     root = tmp_path_factory.mktemp("ui")
+    (root / "mlruns").mkdir()
+    shutil.copy(fresh_database, root / "mlruns")
     store = tracking.connect(Tracking(directory=str(root / "mlruns")))
     assert store is not None
     runs = []
