@@ -38,9 +38,11 @@ format: install  ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# For one reader of what is there: neither four workers nor processes for jobs, each of which imports MLflow for seconds.
 ui: install  ## the MLflow UI on what mlruns/ holds, at http://127.0.0.1:5000 (PORT=…, MLRUNS=…)
 	@echo "the headline metrics: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=headline"
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) \
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+		$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(MLRUNS))/mlflow.db
 
 clean:  ## remove the environment and caches; results stay

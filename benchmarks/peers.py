@@ -18,8 +18,8 @@ from benchmarks.tables import markdown, plot
 from mlff_exp import checkpoint
 from mlff_exp.checkpoint import CheckpointError
 from mlff_exp.config import ENGINES, PRECISIONS, ConfigError, EngineName, positive
-from mlff_exp.engine import EngineError
 from mlff_exp.environment import Watch, describe
+from mlff_exp.prediction import EngineError
 
 TIMESTEP_FS = 0.5
 

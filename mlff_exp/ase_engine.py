@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.engine import Engine, Prediction
+from mlff_exp.engine import Engine
+from mlff_exp.prediction import Prediction
 
 
 class AseEngine:

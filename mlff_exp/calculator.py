@@ -18,7 +18,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlff_exp import checkpoint
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import CompileMode, EngineName, Precision
-from mlff_exp.engine import ForceField, Prediction, check_finite, make_engine
+from mlff_exp.engine import ForceField, check_finite, make_engine
+from mlff_exp.prediction import Prediction
 from mlff_exp.stress import virial_stress
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import Precision
-from mlff_exp.engine import Engine, EngineError, check_finite
+from mlff_exp.engine import Engine, check_finite
+from mlff_exp.prediction import EngineError
 
 FORCE_FLOOR_EV_PER_ANG = 0.1  # relative errors of forces that almost vanish say nothing
 

@@ -21,28 +21,12 @@ from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import COMPILE_MODES, ENGINES, PRECISIONS, CompileMode, EngineName, Precision, choose
 from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import PaiNN
+from mlff_exp.prediction import EngineError, Prediction
 
 ForceField = PaiNN | LegacyPaiNN
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
 
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch on the CPU
-
-
-class EngineError(RuntimeError):
-    """The engine or precision that was asked for cannot run here, or did not run as asked."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What an engine returns.
-
-    Attributes:
-        energy: [n_systems] eV, FP64.
-        forces: [n_atoms, 3] eV/Å, FP64; exactly zero for padding.
-    """
-
-    energy: Tensor
-    forces: Tensor
 
 
 class Engine(Protocol):
@@ -242,7 +226,7 @@ class CompiledEngine:
 
 
 class CudaGraphEngine:
-    """An engine that only launches kernels, captured in a CUDA graph of our own: a call copies its inputs in and replays.
+    """What only launches kernels, captured in a CUDA graph of our own: a call copies its inputs in and replays.
 
     What it returns is overwritten by the next call of the same shape, so it is cloned.
     """

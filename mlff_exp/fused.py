@@ -2,10 +2,10 @@
 
 docs/fused.md derives what is computed here, with the names of this file. Nothing else in the project knows Triton.
 
-A *group* is the molecules that share a program, ``ROWS`` rows of atoms; a *slice* is ``NF`` of the features. Every kernel
-has one program for each slice and group, and computes whole sums over features, so that nothing is added by atomics
-and the same input gives the same bits. Rows are ``molecule · SLOTS + atom``. Arrays of ``[rows, F]`` (a *plane*) live in
-two workspaces: ``work`` holds FP32, ``low`` what is only ever an operand of a product, in the precision of products.
+A *group* is the molecules that share a program, ``ROWS`` rows of atoms; a *slice* is ``NF`` of the features. Kernels
+have one program for each slice and group and compute whole sums, so that nothing is added by atomics and the same input
+gives the same bits. Rows are ``molecule · SLOTS + atom``. Arrays of ``[rows, F]``, *planes*, lie in two workspaces:
+``work`` holds FP32, ``low`` what is only ever an operand of a product, in the precision of products.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import Precision
-from mlff_exp.engine import EngineError, Prediction
 from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS
-from mlff_exp.painn import BOHR_ANG, CORE_INNER, CORE_OUTER, COULOMB_EV_ANG, NORM_SMOOTHING, PaiNN
+from mlff_exp.painn import BOHR_ANG, CORE_INNER, CORE_OUTER, COULOMB_EV_ANG, NORM_SMOOTHING, Message, PaiNN, Update
+from mlff_exp.prediction import EngineError, Prediction
 
 # Constants that kernels read must be of this type.
 COULOMB = tl.constexpr(COULOMB_EV_ANG)
@@ -67,9 +67,8 @@ def _left(first, K: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr):
     """Left operand [ROWS, K] from pointers to each row's first number; [SPLIT, ROWS, K / SPLIT] if split."""
     if SPLIT == 1:
         return tl.load(first[:, None] + tl.arange(0, K)[None, :]).to(LOW)
-    else:
-        k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, None, :]
-        return tl.load(first[None, :, None] + k).to(LOW)
+    k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, None, :]
+    return tl.load(first[None, :, None] + k).to(LOW)
 
 
 @triton.jit
@@ -77,9 +76,8 @@ def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexp
     """Right operand, weights [K, F][:, column]; [SPLIT, K / SPLIT, NF] if split."""
     if SPLIT == 1:
         return tl.load(weights + tl.arange(0, K)[:, None] * F + column[None, :])
-    else:
-        k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, :, None]
-        return tl.load(weights + k * F + column[None, None, :])
+    k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, :, None]
+    return tl.load(weights + k * F + column[None, None, :])
 
 
 @triton.jit
@@ -87,8 +85,7 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
     """[ROWS, NF] of FP32. Split, every warp sums a part of K, where rows are too few to occupy more than one."""
     if SPLIT == 1:
         return tl.dot(left, right, input_precision=IP)
-    else:
-        return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
+    return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
 
 
 @triton.jit
@@ -234,7 +231,7 @@ def _message(
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
     NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Sums of messages to some atoms of a molecule for a slice, one partner for each warp at a time: s and v after it."""
+    """Messages to some atoms of a molecule, summed, for a slice: s and v after them."""
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
@@ -726,8 +723,10 @@ class Shape:
     pair_warps: int
 
 
-def shape_for(n_systems: int, n_slots: int, features: int) -> Shape:
-    """Wide for few molecules, each layer spread over the chip; for many, as many as a tile holds share a program.
+def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
+    """Wide for few molecules, each layer spread over the chip; for many, as many share a program as fill its tiles.
+
+    The numbers are the fastest of those tried on an H100 (docs/fused.md).
 
     Raises:
         EngineError: more slots than the kernels hold.
@@ -737,13 +736,13 @@ def shape_for(n_systems: int, n_slots: int, features: int) -> Shape:
             f"engine 'fused' takes molecules of up to {ALL_PAIRS_MAX_ATOMS} atoms; the largest of this batch has "
             f"{n_slots}: use engine 'cuda_graph'"
         )
-    slots = max(16, triton.next_power_of_2(n_slots))
+    slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        return Shape(slots, 1, 16, 4, False, 16, 4)
-    return Shape(slots, 64 // slots, 32, 4, False, 32, 4)
+        return Shape(slots, 1, 16, 4, slots == 16 and not half, 16 if half else 8, 4)
+    return Shape(slots, 64 // slots, 32 if half else 16, 4, False, 32 if half else 8, 2)
 
 
-FEW_MOLECULES = 16
+FEW_MOLECULES = 32
 PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
     # Three products of TF32 halves are as exact as one of FP32, and tensor cores do them.
     "fp32": (torch.float32, tl.float32, "tf32x3"),
@@ -791,7 +790,7 @@ class FusedEngine:
         plan = self._plans.get((batch.n_systems, batch.n_slots))
         if plan is not None:
             return plan(batch)
-        shape = shape_for(batch.n_systems, batch.n_slots, self._weights.features)
+        shape = shape_for(batch.n_systems, batch.n_slots, self.precision)
         started = time.perf_counter()
         plan = _Plan(self._weights, self.precision, shape, batch)
         prediction = plan(batch)
@@ -830,8 +829,9 @@ class _Weights:
 
         layers = []
         for message, update in zip(model.messages, model.updates, strict=True):
-            first, second = message.scalar_net[0], message.scalar_net[2]
-            hidden, gates = update.scalar_net[0], update.scalar_net[2]
+            message, update = cast(Message, message), cast(Update, update)
+            first, second = _linear(message.scalar_net, 0), _linear(message.scalar_net, 2)
+            hidden, gates = _linear(update.scalar_net, 0), _linear(update.scalar_net, 2)
             w2 = second.weight.view(3, n, n)
             mix = update.mix.weight.view(2, n, n)
             wa = hidden.weight.view(n, 2, n).transpose(0, 1)  # [part, out, in]
@@ -857,8 +857,8 @@ class _Weights:
                 }
             )
         with torch.no_grad():
-            phi0 = model.messages[0].scalar_net(model.embedding.weight).view(-1, 3, n)
-        into, out = model.readout[0], model.readout[2]
+            phi0 = cast(Message, model.messages[0]).scalar_net(model.embedding.weight).view(-1, 3, n)
+        into, out = _linear(model.readout, 0), _linear(model.readout, 2)
         element = model.element_index  # of each atomic number: kernels need not look it up
         return _Weights(
             features=features,
@@ -883,6 +883,10 @@ class _Weights:
         )
 
 
+def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
+    return cast(nn.Linear, layers[index])
+
+
 class _Plan:
     """Buffers and launches for one shape of batch."""
 
@@ -905,7 +909,10 @@ class _Plan:
         self._element = torch.zeros(self._rows, dtype=torch.int32, device=device)
         self._atomic = torch.zeros(self._rows, device=device)
         self._partial = torch.zeros(self._pair_slices, 4, self._rows, slots, device=device)
-        rows, early = shape.molecules * slots, device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+        rows, early = (
+            shape.molecules * slots,
+            device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0),
+        )
         # Each part of a sum is at least what a tensor core takes at once.
         split = min(shape.warps, features // 16) if shape.split else 1
         common = {"F": features, "LOW": product, "EARLY": early} | ({"launch_pdl": True} if early else {})
@@ -965,7 +972,8 @@ class _Plan:
             _gate_back[grid](work, low, layer["wa_back"], plane, LAYER=index, LAST=index == last, **dense)
             _vectors_back[(*grid, 3)](work, low, layer["mix_back"], plane, LAST=index == last, **dense)
             _message_back[pair_grid](
-                work, low, self._unit, self._basis, self._slope, layer["filters"], self._partial, plane, n_slots, LAYER=index, LAST=index == last, **pairs,
+                work, low, self._unit, self._basis, self._slope, layer["filters"], self._partial, plane, n_slots,
+                LAYER=index, LAST=index == last, **pairs,
             )  # fmt: skip
             if index > 0:
                 _hidden_back[grid](

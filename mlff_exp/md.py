@@ -18,9 +18,10 @@ from ase.data import covalent_radii
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate, relisted
-from mlff_exp.engine import Engine, Prediction
+from mlff_exp.engine import Engine
 from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.neighbors import uses_all_pairs
+from mlff_exp.prediction import Prediction
 
 SKIN_ANG = 1.0
 BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +26,11 @@ REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first: each is for one worker, and the others find enough to do besides."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Groups first: each is for one worker, and the others find enough to do besides.
+
+    Then what is slow, or one worker would end with it while the others have nothing left to do.
+    """
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("xdist_group", "slow")])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,6 +76,25 @@ def make_random_model(n_features: int = 16, n_interactions: int = 2) -> PaiNN:
     for parameter in model.parameters():
         parameter.data.mul_(1.5)
     return model.cast(torch.float64).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tracking.connect` makes it, which takes MLflow a second."""
+    from mlff_exp import tracking
+
+    database = tmp_path_factory.mktemp("fresh") / "mlflow.db"
+    tracking._make(database)
+    return database
+
+
+@pytest.fixture
+def mlruns(tmp_path: Path, fresh_database: Path) -> Path:
+    """A directory with a fresh store in it, where a command started in ``tmp_path`` looks for its own."""
+    directory = tmp_path / "mlruns"
+    directory.mkdir()
+    shutil.copy(fresh_database, directory)
+    return directory
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ ROOMS = [
     "config result",
     "neighbors batch data molecules systems",
     "painn legacy checkpoint",
-    "tracing engine",
+    "prediction tracing fused engine",
     "ase_engine correctness stress calculator metrics timing kernels environment gate md ase_md checks snapshot",
     "sampling labelling packing training exploration",
     "plots tasks tasks.setup tasks.nve_files tasks.inference tasks.accuracy tasks.nve tasks.distill",
@@ -70,6 +70,7 @@ def test_no_module_needs_itself() -> None:
     [
         ("mlflow", {"tracking", "sync"}),
         ("rich", {"report"}),
+        ("triton", {"fused"}),
         ("tblite", {"labelling"}),
         ("rdkit", {"molecules", "sampling"}),
     ],

@@ -15,7 +15,8 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from mlff_exp import StudentForceFieldCalculator
 from mlff_exp.checkpoint import CheckpointError
-from mlff_exp.engine import CompiledEngine, EngineError
+from mlff_exp.engine import CompiledEngine
+from mlff_exp.prediction import EngineError
 from mlff_exp.systems import water_box
 from tests.conftest import rattled
 

@@ -12,9 +12,10 @@ from ase.build import molecule
 
 from mlff_exp import checks
 from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.engine import EagerEngine, Engine, Prediction, make_engine
+from mlff_exp.engine import EagerEngine, Engine, make_engine
 from mlff_exp.md import Dynamics, MDState
 from mlff_exp.painn import PaiNN
+from mlff_exp.prediction import Prediction
 from mlff_exp.systems import water_box
 
 CPU = torch.device("cpu")

@@ -183,40 +183,6 @@ def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_makes_children_of_one_parent_and_goes_on_after_a_failure(tmp_path: Path) -> None:
-    (tmp_path / "broken").write_bytes(b"not a checkpoint")
-    finished = mlff_exp(tmp_path, "-m", *INFERENCE, "model.checkpoint=broken,student_small")
-    assert finished.returncode == 1
-    assert "neither a safetensors nor a PyTorch checkpoint" in finished.stderr
-    assert sorted(result.status for result in results(tmp_path)) == ["FAILED", "FINISHED"]
-
-    from mlflow import MlflowClient
-
-    runs = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db").search_runs(["1"])
-    (parent,) = [run for run in runs if "sweep" in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
-    assert len(runs) == 3
-    (page,) = tmp_path.glob("outputs/*/*/report.html")
-    # Besides two runs: a heading, two controls, and tables of promises and of the machine.
-    assert page.read_text().count('<tr class="failed">') == 1
-    assert page.read_text().count('<tr class="control">') == 2
-    assert 'src="data:image/png;base64,' in page.read_text()
-
-
-@pytest.mark.slow
-def test_offline_writes_no_store_and_sync_uploads_later(tmp_path: Path) -> None:
-    assert mlff_exp(tmp_path, "-m", *INFERENCE, "tracking=offline").returncode == 0
-    assert not (tmp_path / "mlruns").exists()
-    command = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main()", "outputs"]
-    first, second = (
-        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120) for _ in range(2)
-    )
-    assert first.stdout == "1 runs uploaded\n"
-    assert second.stdout == "0 runs uploaded\n"
-
-
-@pytest.mark.slow
 def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
     first = run_here(tmp_path / "go", *NVE)
     no_go = mlff_exp(tmp_path, *NVE, "gate.criteria.temperature_mean_k.max=10", "tracking=offline")
@@ -254,7 +220,7 @@ def test_systems_side_by_side_are_each_judged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stages_skip_what_cannot_run_and_stop_at_a_gate(tmp_path: Path) -> None:
+def test_stages_skip_what_cannot_run_stop_at_a_gate_and_are_uploaded_later(tmp_path: Path) -> None:
     experiment = tmp_path / "mine" / "experiment" / "tiny.yaml"
     experiment.parent.mkdir(parents=True)
     stages = [
@@ -276,28 +242,44 @@ def test_stages_skip_what_cannot_run_and_stop_at_a_gate(tmp_path: Path) -> None:
     assert {result.config["seed"] for result in (skipped, timed, gate)} == {5}
     assert "the stages after the gate are not run" in finished.stdout
 
+    assert not (tmp_path / "mlruns").exists()
+    command = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main(); sync_main()", "outputs"]
+    uploaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert uploaded.stdout == "3 runs uploaded\n0 runs uploaded\n", uploaded.stderr
+
 
 @pytest.mark.slow
-def test_a_sweep_that_did_not_end_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(b"not a checkpoint")
-    words = ["-m", *INFERENCE, "model.checkpoint=student_small,mine"]
-    first = mlff_exp(tmp_path, *words, "sweep.budget_s=0.001")
+    words = ["-m", *INFERENCE, "model.checkpoint=mine,student_small"]
+    first = mlff_exp(tmp_path, *words, "sweep.budget_s=1e-6")
     assert first.returncode == 4, first.stderr
     (directory,) = tmp_path.glob("outputs/*/*")
     assert f"2 runs are left; to go on: sweep.resume={directory}" in first.stdout
     failed = mlff_exp(tmp_path, *words, f"sweep.resume={directory}")
     assert failed.returncode == 1, failed.stderr
-    times = {path: path.stat().st_mtime_ns for path in directory.glob("0/result.json")}
-    assert len(times) == 1
+    assert "neither a safetensors nor a PyTorch checkpoint" in failed.stderr
+    assert [result.status for result in results(tmp_path)] == ["FAILED", "FINISHED"]
 
-    (tmp_path / "mine").write_bytes((ROOT / "mlff_exp" / "checkpoints" / "student_small.safetensors").read_bytes())
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    (parent,) = [run.info.run_id for run in client.search_runs(["1"]) if "sweep" in run.data.tags]
+    client = MlflowClient(tracking_uri=f"sqlite:///{mlruns}/mlflow.db")
+    runs = client.search_runs(["1"])
+    (parent,) = [run.info.run_id for run in runs if "sweep" in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
+    assert len(runs) == 3
+    page = (directory / "report.html").read_text()
+    # Besides two runs: a heading, two controls, and tables of promises and of the machine.
+    assert page.count('<tr class="failed">') == 1
+    assert page.count('<tr class="control">') == 2
+    assert 'src="data:image/png;base64,' in page
+
+    finished = (directory / "1" / "result.json").stat().st_mtime_ns
+    (tmp_path / "mine").write_bytes((ROOT / "mlff_exp" / "checkpoints" / "student_small.safetensors").read_bytes())
     resumed = mlff_exp(tmp_path, *words, f"sweep.resume={parent}")
     assert resumed.returncode == 0, resumed.stderr
-    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert (directory / "1" / "result.json").stat().st_mtime_ns == finished
     assert [RunResult.load(directory / str(number)).status for number in range(2)] == ["FINISHED"] * 2
     assert (directory / "report.md").read_text().count("FINISHED") == 2
     runs = client.search_runs(["1"])
@@ -318,7 +300,7 @@ def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_go_opens_the_experiment_and_is_written_on_its_runs(tmp_path: Path) -> None:
+def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_path: Path) -> None:
     limits = ["gate.criteria={energy_drift_percent: {max: 1}}"]
     assert mlff_exp(tmp_path, *NVE, *limits, "gate.name=strict").returncode == 0
     sizes = ["sweep.parameters.batch_sizes=2", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
@@ -328,7 +310,7 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(tmp_path: Path) ->
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{mlruns}/mlflow.db")
     timed = client.search_runs(["1"], "tags.task = 'inference'")
     assert [run.data.tags["gate.decision"] for run in timed] == ["GO"]
     assert [run.data.params["batch_size"] for run in timed] == ["2"]

@@ -11,8 +11,9 @@ from torch import Tensor
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import PRECISIONS
 from mlff_exp.correctness import TOLERANCES, require_correct, slope_errors
-from mlff_exp.engine import EagerEngine, EngineError, Prediction
+from mlff_exp.engine import EagerEngine
 from mlff_exp.painn import PaiNN
+from mlff_exp.prediction import EngineError, Prediction
 from tests.conftest import rattled
 
 CPU = torch.device("cpu")

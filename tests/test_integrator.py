@@ -15,8 +15,9 @@ from ase.build import molecule
 
 from mlff_exp import checkpoint
 from mlff_exp.batch import AtomicBatch
-from mlff_exp.engine import EagerEngine, Prediction
+from mlff_exp.engine import EagerEngine
 from mlff_exp.md import Dynamics
+from mlff_exp.prediction import Prediction
 from tests.conftest import rattled
 
 CPU = torch.device("cpu")

@@ -17,10 +17,11 @@ from ase.optimize import LBFGS
 from mlff_exp import StudentForceFieldCalculator, checkpoint
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.correctness import require_correct
-from mlff_exp.engine import EagerEngine, Engine, Prediction, make_engine
+from mlff_exp.engine import EagerEngine, Engine, make_engine
 from mlff_exp.md import SKIN_ANG, Dynamics, MDState, prepare_start
 from mlff_exp.metrics import internal_degrees_of_freedom
 from mlff_exp.painn import PaiNN, neighbor_vectors
+from mlff_exp.prediction import Prediction
 from mlff_exp.systems import water_box
 from tests.test_engine import AUTOTUNED, GPU_ENGINES
 

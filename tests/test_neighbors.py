@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mlff_exp import neighbors
 from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.engine import Prediction
 from mlff_exp.md import Dynamics
 from mlff_exp.neighbors import ALL_PAIRS_MAX_ATOMS, gather_neighbors, neighbor_list
 from mlff_exp.painn import neighbor_vectors
+from mlff_exp.prediction import Prediction
 from tests.conftest import rattled
 
 seeds = st.integers(0, 2**32 - 1)

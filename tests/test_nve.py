@@ -18,8 +18,9 @@ from ase.io import read
 from mlff_exp import checkpoint, snapshot
 from mlff_exp.checks import teacher_drift
 from mlff_exp.config import Config, ConfigError
-from mlff_exp.engine import EagerEngine, EngineError
+from mlff_exp.engine import EagerEngine
 from mlff_exp.md import Dynamics
+from mlff_exp.prediction import EngineError
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import nve, setup
 from tests.conftest import rattled

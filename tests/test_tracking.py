@@ -11,6 +11,7 @@ import subprocess
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow.store.db.utils
 import pytest
@@ -25,10 +26,17 @@ from tests.test_result import CONFIG, full_result
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> tracking.Store:
-    opened = tracking.connect(Tracking(directory=str(tmp_path / "mlruns")))
+def store(mlruns: Path) -> tracking.Store:
+    opened = tracking.connect(Tracking(directory=str(mlruns)))
     assert opened is not None
     return opened
+
+
+def processes() -> Any:
+    """Of their own, forked from one that has imported MLflow: each would take seconds for it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_tracking"])
+    return context
 
 
 def finished(directory: Path, result: RunResult | None = None) -> Path:
@@ -179,7 +187,7 @@ def _die_between_tables(directory: str) -> None:
 
 
 def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_die_between_tables, args=(str(tmp_path),))
+    process = processes().Process(target=_die_between_tables, args=(str(tmp_path),))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -218,10 +226,7 @@ def dead_pid() -> str:
     return str(process.pid)
 
 
-def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(tmp_path: Path) -> None:
-    where = Tracking(directory=str(tmp_path / "mlruns"))
-    store = tracking.connect(where)
-    assert store is not None
+def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: tracking.Store, tmp_path: Path) -> None:
     directories = {name: tmp_path / name for name in ("alive", "killed", "finished", "silent", "elsewhere")}
     runs = {}
     for name, directory in directories.items():
@@ -239,7 +244,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(tmp_path: P
     full_result().save(directories["finished"])
     foreign = store.client.create_run(store.experiment_id).info.run_id
 
-    assert tracking.connect(where) is not None
+    assert tracking.connect(Tracking(directory=str(tmp_path / "mlruns"))) is not None
     found = {name: store.client.get_run(run_id) for name, run_id in runs.items()}
     assert {name: run.info.status for name, run in found.items()} == {
         "alive": "RUNNING", "killed": "KILLED", "finished": "FINISHED", "silent": "KILLED", "elsewhere": "RUNNING"
@@ -249,9 +254,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(tmp_path: P
     assert store.client.get_run(foreign).info.status == "RUNNING"
 
 
-def test_a_moved_store_finds_its_artifacts_again(tmp_path: Path) -> None:
-    store = tracking.connect(Tracking(directory=str(tmp_path / "mlruns")))
-    assert store is not None
+def test_a_moved_store_finds_its_artifacts_again(store: tracking.Store, tmp_path: Path) -> None:
     run_id = tracking.log_run(store, finished(tmp_path / "run"))
     store.client.log_batch(run_id)  # the database is closed by its last connection only
     moved = tmp_path / "elsewhere" / "mlruns"
@@ -312,14 +315,14 @@ def test_a_run_is_uploaded_once(store: tracking.Store, tmp_path: Path) -> None:
     assert len(store.client.search_runs([store.experiment_id])) == 1
 
 
-def test_sync_uploads_what_was_made_offline_once(tmp_path: Path) -> None:
+def test_sync_uploads_what_was_made_offline_once(mlruns: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "outputs" / "sweep"
     for number in range(3):
         finished(sweep / str(number))
     (sweep / "multirun.yaml").write_text("sweep\n")
     (sweep / "report.md").write_text("table\n")
     finished(tmp_path / "outputs" / "single")
-    local = Tracking(directory=str(tmp_path / "mlruns"))
+    local = Tracking(directory=str(mlruns))
     assert len(sync.sync(tmp_path / "outputs", local)) == 4
     assert sync.sync(tmp_path / "outputs", local) == []
     opened = tracking.connect(local)
@@ -379,8 +382,7 @@ def _open_and_log(directory: str, number: int) -> None:
 
 @pytest.mark.slow
 def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(4, mp_context=processes()) as pool:
         list(pool.map(_open_and_log, [str(tmp_path)] * 4, range(4)))
     database = tmp_path / "mlruns" / "mlflow.db"
     client = MlflowClient(tracking_uri=f"sqlite:///{database}")

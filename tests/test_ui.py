@@ -31,7 +31,7 @@ from tests.test_server import free_port
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ui")]
+pytestmark = pytest.mark.xdist_group("ui")
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,11 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
+def sweep(tmp_path_factory: pytest.TempPathFactory, fresh_database: Path) -> tuple[Path, str, list[str]]:
     """A store with a sweep in it, the id of the parent and those of the timed runs."""
     root = tmp_path_factory.mktemp("ui")
+    (root / "mlruns").mkdir()
+    shutil.copy(fresh_database, root / "mlruns")
     store = tracking.connect(Tracking(directory=str(root / "mlruns")))
     assert store is not None
     runs = []

@@ -15,12 +15,13 @@ from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import Config, Precision
 from mlff_exp.correctness import require_correct
-from mlff_exp.engine import Engine, Prediction, check_finite, graph_breaks, make_engine
+from mlff_exp.engine import Engine, check_finite, graph_breaks, make_engine
 from mlff_exp.environment import Watch, describe
 from mlff_exp.kernels import launched
 from mlff_exp.kernels import write as write_kernels
 from mlff_exp.metrics import accuracy_vs_fp64
 from mlff_exp.plots import plot_latency
+from mlff_exp.prediction import Prediction
 from mlff_exp.result import RunResult, Timing
 from mlff_exp.tasks import setup
 from mlff_exp.tasks.setup import Subject

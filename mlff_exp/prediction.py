@@ -1,0 +1,24 @@
+"""What every engine returns, and raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+class EngineError(RuntimeError):
+    """The engine or precision that was asked for cannot run here, or did not run as asked."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an engine returns.
+
+    Attributes:
+        energy: [n_systems] eV, FP64.
+        forces: [n_atoms, 3] eV/Å, FP64; exactly zero for padding.
+    """
+
+    energy: Tensor
+    forces: Tensor
