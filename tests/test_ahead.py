@@ -72,6 +72,8 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
         ("nve", "default", "tf32", 1),
     ]
     assert {config.engine.name for config in found} == {"compile"}
+    (kernels,) = ahead.to_compile(named("task=nve engine=fused precision=fp32")).values()
+    assert kernels.engine.name == "fused"
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,7 @@ def test_what_differs_between_two_runs_is_named() -> None:
     ("overrides", "message"),
     [
         (["engine=cuda_graph"], "engine=cuda_graph needs a CUDA GPU; on device=cpu use one of: eager, compile"),
+        (["engine=fused"], "engine=fused needs a CUDA GPU; on device=cpu use one of: eager, compile"),
         (["precision=tf32"], "precision=tf32 needs a CUDA GPU; on device=cpu use one of: fp64, fp32"),
     ],
 )
@@ -198,6 +199,10 @@ def test_a_missing_gpu_is_unavailable_and_auto_takes_the_cpu(monkeypatch: pytest
 def test_a_present_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert composed("engine=cuda_graph", "precision=tf32").on_this_machine().device == "cuda"
+    with pytest.raises(
+        UnavailableError, match="engine=fused has no precision=bf16_autocast; use one of: fp32, tf32, fp16"
+    ):
+        composed("engine=fused", "precision=bf16_autocast").on_this_machine()
     assert composed("experiment=quickstart").sweep.stages[1].overrides[2] == "precision=fp32,fp16_autocast"
 
 
