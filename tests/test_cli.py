@@ -103,7 +103,7 @@ def test_the_shell_completes_options_keys_and_experiments(tmp_path: Path) -> Non
     assert finished.stderr == ""
     *offered, installed = finished.stdout.splitlines()
     assert offered == [
-        "engine=compile engine=cuda_graph engine=eager",
+        "engine=compile engine=cuda_graph engine=eager engine=fused",
         "system=water system=water_box",
         "task.duration_ps=",
         "experiment=phase1",
