@@ -754,6 +754,12 @@ PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
 class FusedEngine:
     """Energy and forces in a few dozen kernels, without autograd; `CudaGraphEngine` captures it.
 
+    Args:
+        model: frozen, on the device.
+        precision: of its products.
+        device: where batches are.
+        shape: for every batch, instead of what suits it.
+
     Raises:
         EngineError: a precision that it does not have.
     """
@@ -762,11 +768,12 @@ class FusedEngine:
     uses_cuda_graphs = False
     capturable = None
 
-    def __init__(self, model: PaiNN, precision: Precision, device: torch.device) -> None:
+    def __init__(self, model: PaiNN, precision: Precision, device: torch.device, shape: Shape | None = None) -> None:
         if precision not in PRODUCTS:
             raise EngineError(f"engine 'fused' has no precision {precision!r}: use one of {', '.join(PRODUCTS)}")
         self.precision, self.device, self.cutoff = precision, device, model.architecture.cutoff
         self.compile_s = 0.0
+        self._shape = shape
         self._weights = _Weights.of(model, PRODUCTS[precision][0], device)
         self._plans: dict[tuple[int, int], _Plan] = {}
 
@@ -790,7 +797,7 @@ class FusedEngine:
         plan = self._plans.get((batch.n_systems, batch.n_slots))
         if plan is not None:
             return plan(batch)
-        shape = shape_for(batch.n_systems, batch.n_slots, self.precision)
+        shape = self._shape or shape_for(batch.n_systems, batch.n_slots, self.precision)
         started = time.perf_counter()
         plan = _Plan(self._weights, self.precision, shape, batch)
         prediction = plan(batch)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from mlff_exp.prediction import EngineError
 from tests.conftest import make_random_model, rattled
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from mlff_exp import fused
+from benchmarks import fused_shapes
+from benchmarks.fused_shapes import parse_shape
 from mlff_exp.fused import FusedEngine, Shape, shape_for
 
 ON_GPU = torch.cuda.is_available()
@@ -66,13 +69,10 @@ def small() -> PaiNN:
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
     ],
 )
-def test_energies_and_forces_are_those_of_eager_fp64(
-    small: PaiNN, monkeypatch: pytest.MonkeyPatch, shape: Shape, precision: Precision
-) -> None:
+def test_energies_and_forces_are_those_of_eager_fp64(small: PaiNN, shape: Shape, precision: Precision) -> None:
     """Differences of the energy as well; the padding of the smaller molecules feels nothing."""
-    monkeypatch.setattr(fused, "shape_for", lambda *_: shape)
     batch = on_device([rattled("CH3OH", 1), rattled("H2O", 2)])
-    require_correct(fused_engine(small, precision), reference(small), batch, precision)
+    require_correct(FusedEngine(small, precision, DEVICE, shape), reference(small), batch, precision)
 
 
 @pytest.mark.parametrize("name", ["student", "student_small"])
@@ -166,3 +166,30 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN) -> None:
         positions.append(dynamics.run(state, 500, record_every=10).positions)
     assert np.abs(positions[0][-1] - positions[0][0]).max() > 0.01
     np.testing.assert_allclose(positions[1], positions[0], atol=1e-4)
+
+
+def test_shapes_are_read_from_their_numbers() -> None:
+    assert parse_shape("16,1,16,4,0,16,4") == WIDE
+    for words in ("16,1", "16,1,16,4,yes,16,4"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not slots,molecules,columns,warps,split,"):
+            parse_shape(words)
+
+
+def test_timing_shapes_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["fused_shapes", "--output", str(tmp_path)])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="needs a CUDA GPU"):
+        fused_shapes.main()
+
+
+@pytest.mark.gpu
+def test_shapes_are_timed_side_by_side_on_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2 --min-calls 5 --output"
+    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
+    fused_shapes.main()
+    *_, chosen, other = (tmp_path / "fused_shapes.md").read_text().splitlines()
+    assert "(chosen)" in chosen
+    assert "16,4,16,4,0,8,2" in other
+    for line in (chosen, other):
+        assert "_message_back" in line
+        assert float(line.split("|")[4]) > 0
