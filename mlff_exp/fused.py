@@ -67,8 +67,9 @@ def _left(first, K: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr):
     """Left operand [ROWS, K] from pointers to each row's first number; [SPLIT, ROWS, K / SPLIT] if split."""
     if SPLIT == 1:
         return tl.load(first[:, None] + tl.arange(0, K)[None, :]).to(LOW)
-    k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, None, :]
-    return tl.load(first[None, :, None] + k).to(LOW)
+    else:
+        k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, None, :]
+        return tl.load(first[None, :, None] + k).to(LOW)
 
 
 @triton.jit
@@ -76,8 +77,9 @@ def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexp
     """Right operand, weights [K, F][:, column]; [SPLIT, K / SPLIT, NF] if split."""
     if SPLIT == 1:
         return tl.load(weights + tl.arange(0, K)[:, None] * F + column[None, :])
-    k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, :, None]
-    return tl.load(weights + k * F + column[None, None, :])
+    else:
+        k = tl.arange(0, SPLIT)[:, None, None] * (K // SPLIT) + tl.arange(0, K // SPLIT)[None, :, None]
+        return tl.load(weights + k * F + column[None, None, :])
 
 
 @triton.jit
@@ -85,7 +87,8 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
     """[ROWS, NF] of FP32. Split, every warp sums a part of K, where rows are too few to occupy more than one."""
     if SPLIT == 1:
         return tl.dot(left, right, input_precision=IP)
-    return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
+    else:
+        return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
 
 
 @triton.jit
@@ -124,72 +127,75 @@ def _repulsion(d, charge_a, charge_b, contact):
 
 @triton.jit
 def _geometry(
+    molecule, group, first,
     positions, numbers, radius, charge, embedding, phi0, work, element, unit, push, repelled, basis, slope,
     n_systems, n_slots, plane, cutoff,
-    F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, LOW: tl.constexpr,
-    EARLY: tl.constexpr,
+    F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, PARTNERS: tl.constexpr,
+    LOW: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Pairs of one atom b with all atoms a of its molecule: what depends on positions and elements alone.
+    """Pairs of some atoms b with all atoms a of a molecule: what depends on positions and elements alone.
 
-    ``unit`` r̂_ab and ``push``, the repulsion's derivative, [rows b, 4, SLOTS]; ``repelled`` half of b's repulsion;
-    ``basis`` inputs of the filters and ``slope`` their derivatives by d, [rows b, SLOTS, RBF]; and what layer 0 starts
-    from.
+    ``unit`` r̂_ab and 1/d, [rows b, 4, SLOTS]; ``push``, the repulsion's derivative by d, [rows b, SLOTS]; ``repelled``,
+    half of b's repulsion; ``basis`` inputs of the filters and ``slope`` their derivatives, [rows b, SLOTS, RBF]; and
+    what layer 0 starts from. The rows are those of ``group``, the positions those of ``molecule``.
     """
     _begin(EARLY)
-    row_b = tl.program_id(0)
-    molecule, b = row_b // SLOTS, row_b % SLOTS
-    a = tl.arange(0, SLOTS)
+    a = tl.arange(0, SLOTS)[None, :]
+    b = first + tl.arange(0, PARTNERS)
+    row_b = group * SLOTS + b
     inside_b = (molecule < n_systems) & (b < n_slots)
+    inside = inside_b[:, None] & (a < n_slots)
     own_b = tl.where(inside_b, molecule * n_slots + b, 0)
-    own = tl.where(inside_b & (a < n_slots), molecule * n_slots + a, 0)
+    own = tl.where(inside, molecule * n_slots + a, 0)
     z_b = tl.where(inside_b, tl.load(numbers + own_b), 0).to(tl.int32)
-    z_a = tl.where(inside_b & (a < n_slots), tl.load(numbers + own), 0).to(tl.int32)
-    x = (tl.load(positions + 3 * own_b) - tl.load(positions + 3 * own)).to(tl.float32)
-    y = (tl.load(positions + 3 * own_b + 1) - tl.load(positions + 3 * own + 1)).to(tl.float32)
-    z = (tl.load(positions + 3 * own_b + 2) - tl.load(positions + 3 * own + 2)).to(tl.float32)
-    paired = (z_a > 0) & (z_b > 0) & (a != b)
+    z_a = tl.where(inside, tl.load(numbers + own), 0).to(tl.int32)
+    x = (tl.load(positions + 3 * own_b)[:, None] - tl.load(positions + 3 * own)).to(tl.float32)
+    y = (tl.load(positions + 3 * own_b + 1)[:, None] - tl.load(positions + 3 * own + 1)).to(tl.float32)
+    z = (tl.load(positions + 3 * own_b + 2)[:, None] - tl.load(positions + 3 * own + 2)).to(tl.float32)
+    paired = (z_a > 0) & (z_b > 0)[:, None] & (a != b[:, None])
     x = tl.where(paired, x, cutoff)
     d = tl.sqrt(x * x + y * y + z * z)
-    at = unit + row_b.to(tl.int64) * 4 * SLOTS + a
+    at = unit + row_b.to(tl.int64)[:, None] * 4 * SLOTS + a
     tl.store(at, x / d)
     tl.store(at + SLOTS, y / d)
     tl.store(at + 2 * SLOTS, z / d)
     tl.store(at + 3 * SLOTS, 1.0 / d)
 
-    contact = tl.load(radius + z_a) + tl.load(radius + z_b)
+    contact = tl.load(radius + z_a) + tl.load(radius + z_b)[:, None]
     near, near_slope = _envelope(d / cutoff)
     core, core_slope = _envelope(tl.maximum((d / contact - INNER) / CORE_WIDTH, 0.0))
     e = tl.where(paired, near * (1.0 - core), 0.0)
     e_slope = tl.where(paired, near_slope / cutoff * (1.0 - core) - near * core_slope / (CORE_WIDTH * contact), 0.0)
 
-    n = tl.arange(0, RBF)
+    n = tl.arange(0, RBF)[None, None, :]
     frequency = (n + 1).to(tl.float32) * (PI / cutoff)
-    phase = d[:, None] * frequency[None, :]
+    distance = d[:, :, None]
     scale = tl.sqrt(2.0 / cutoff)
-    radial = scale * tl.sin(phase) / d[:, None]
-    radial_slope = (scale * frequency[None, :] * tl.cos(phase) - radial) / d[:, None]
+    radial = scale * tl.sin(distance * frequency) / distance
+    radial_slope = (scale * frequency * tl.cos(distance * frequency) - radial) / distance
     # After the radial functions a column for the bias, and zeros.
-    radial = tl.where(n[None, :] < N_RBF, radial, tl.where(n[None, :] == N_RBF, 1.0, 0.0))
-    radial_slope = tl.where(n[None, :] < N_RBF, radial_slope, 0.0)
-    where = (row_b.to(tl.int64) * SLOTS + a[:, None]) * RBF + n[None, :]
-    tl.store(basis + where, (radial * e[:, None]).to(LOW))
-    tl.store(slope + where, (radial_slope * e[:, None] + radial * e_slope[:, None]).to(LOW))
+    radial = tl.where(n < N_RBF, radial, tl.where(n == N_RBF, 1.0, 0.0))
+    radial_slope = tl.where(n < N_RBF, radial_slope, 0.0)
+    where = (row_b.to(tl.int64)[:, None, None] * SLOTS + a[:, :, None]) * RBF + n
+    tl.store(basis + where, (radial * e[:, :, None]).to(LOW))
+    tl.store(slope + where, (radial_slope * e[:, :, None] + radial * e_slope[:, :, None]).to(LOW))
 
-    energy, derivative = _repulsion(d, tl.load(charge + z_a), tl.load(charge + z_b), contact)
-    tl.store(push + row_b.to(tl.int64) * SLOTS + a, tl.where(paired, derivative, 0.0))
-    tl.store(repelled + row_b, 0.5 * tl.sum(tl.where(paired, energy, 0.0).to(tl.float64)))
+    energy, derivative = _repulsion(d, tl.load(charge + z_a), tl.load(charge + z_b)[:, None], contact)
+    tl.store(push + row_b.to(tl.int64)[:, None] * SLOTS + a, tl.where(paired, derivative, 0.0))
+    tl.store(repelled + row_b, 0.5 * tl.sum(tl.where(paired, energy, 0.0).to(tl.float64), axis=1))
 
-    f = tl.arange(0, F)
+    f = tl.arange(0, F)[None, :]
     tl.store(element + row_b, z_b)
     size = tl.cast(plane, tl.int64)
-    tl.store(work + S * size + row_b * F + f, tl.load(embedding + z_b * F + f))
+    tl.store(work + S * size + row_b[:, None] * F + f, tl.load(embedding + z_b[:, None] * F + f))
     for part in tl.static_range(3):
-        value = tl.load(phi0 + (z_b * 3 + part) * F + f)
-        tl.store(work + (COMMON_PLANES + PHI + part) * size + row_b * F + f, value)
+        value = tl.load(phi0 + (z_b[:, None] * 3 + part) * F + f)
+        tl.store(work + (COMMON_PLANES + PHI + part) * size + row_b[:, None] * F + f, value)
 
 
 @triton.jit
 def _phi(
+    index, group,
     work, low, weights, bias, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -198,8 +204,8 @@ def _phi(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_s = _right(weights, column, F, F, SPLIT)
     right_v = _right(weights + F * F, column, F, F, SPLIT)
     right_r = _right(weights + 2 * F * F, column, F, F, SPLIT)
@@ -227,6 +233,7 @@ def _of_atoms(work, plane, rows, column, F: tl.constexpr, size):
 
 @triton.jit
 def _message(
+    index, group,
     work, unit, basis, filters, plane, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
     NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -235,9 +242,9 @@ def _message(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ATOMS + tl.arange(0, ATOMS)
-    first = tl.program_id(1) * ATOMS // SLOTS * SLOTS  # of the molecule
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ATOMS + tl.arange(0, ATOMS)
+    first = group * ATOMS // SLOTS * SLOTS  # of the molecule
     atom = rows - first
     warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
     at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
@@ -289,6 +296,7 @@ def _message(
 
 @triton.jit
 def _mix(
+    index, group,
     work, low, mix, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -297,8 +305,8 @@ def _mix(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_u = _right(mix, column, F, F, SPLIT)
     right_w = _right(mix + F * F, column, F, F, SPLIT)
     _wait(EARLY)
@@ -320,6 +328,7 @@ def _mix(
 
 @triton.jit
 def _hidden(
+    index, group,
     work, low, weights, bias, plane,
     DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -327,8 +336,8 @@ def _hidden(
     """silu([s, ‖w‖] W + b), or without the norms, for a slice; its derivative is kept."""
     _begin(EARLY)
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     of_s = _right(weights, column, F, F, SPLIT)
     if WITH_NORM:
         of_norm = _right(weights + F * F, column, F, F, SPLIT)
@@ -359,6 +368,7 @@ def _dot_of_uw(work, MINE: tl.constexpr, rows, column, F: tl.constexpr, size):
 
 @triton.jit
 def _gate(
+    index, group,
     work, low, weights, bias, plane,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -367,8 +377,8 @@ def _gate(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_ss = _right(weights, column, F, F, SPLIT)
     right_sv = _right(weights + F * F, column, F, F, SPLIT)
     bias_ss = tl.load(bias + column)[None, :]
@@ -402,6 +412,7 @@ def _gate(
 
 @triton.jit
 def _readout(
+    index, group,
     work, low, element, weights, bias, out, weights_back, atomic, plane, out_bias,
     LAST: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -410,8 +421,8 @@ def _readout(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAST * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     half = tl.arange(0, HALF)
     right = _right(weights, half, HALF, F, SPLIT)
     back = tl.load(weights_back + half[:, None] * F + column[None, :])
@@ -427,12 +438,13 @@ def _readout(
     tl.store(_tile(work, GS, rows, column, F, size), grad_s)
     tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
     tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
-    if tl.program_id(0) == 0:
+    if index == 0:
         tl.store(atomic + rows, tl.where(is_atom, tl.sum(value * last, axis=1) + out_bias, 0.0))
 
 
 @triton.jit
 def _hidden_back(
+    index, group,
     work, low, weights, plane,
     GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -440,8 +452,8 @@ def _hidden_back(
     """Gradient before a silu for a slice: (Σ_part g_part W_partᵀ) silu′."""
     _begin(EARLY)
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_0 = _right(weights, column, F, F, SPLIT)
     right_1 = _right(weights + F * F, column, F, F, SPLIT)
     if PARTS == 3:
@@ -460,6 +472,7 @@ def _hidden_back(
 
 @triton.jit
 def _gate_back(
+    index, group,
     work, low, weights, plane,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -468,8 +481,8 @@ def _gate_back(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_s = _right(weights, column, F, F, SPLIT)
     right_norm = _right(weights + F * F, column, F, F, SPLIT)
     _wait(EARLY)
@@ -502,6 +515,7 @@ def _gate_back(
 
 @triton.jit
 def _vectors_back(
+    index, group, axis,
     work, low, weights, plane,
     LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -509,9 +523,8 @@ def _vectors_back(
     """Gradient by one component of v between messages and update, for a slice."""
     _begin(EARLY)
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    axis = tl.program_id(2)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_u = _right(weights, column, F, F, SPLIT)
     right_w = _right(weights + F * F, column, F, F, SPLIT)
     _wait(EARLY)
@@ -526,6 +539,7 @@ def _vectors_back(
 
 @triton.jit
 def _message_back(
+    index, group,
     work, low, unit, basis, slope, filters, partial, plane, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr,
     ATOMS: tl.constexpr, NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
@@ -538,9 +552,9 @@ def _message_back(
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ATOMS + tl.arange(0, ATOMS)
-    first = tl.program_id(1) * ATOMS // SLOTS * SLOTS  # of the molecule
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ATOMS + tl.arange(0, ATOMS)
+    first = group * ATOMS // SLOTS * SLOTS  # of the molecule
     atom = rows - first
     warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
     at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
@@ -549,7 +563,7 @@ def _message_back(
     filters_r = tl.load(at_filters + 2 * RBF * F)
     _wait(EARLY)
     n_pairs = size // F * SLOTS
-    of_slice = partial + tl.program_id(0) * 4 * n_pairs
+    of_slice = partial + index * 4 * n_pairs
     phi_s = _of_atoms(work, MINE + PHI, rows, column, F, size)
     phi_r = _of_atoms(work, MINE + PHI + 2, rows, column, F, size)
     if LAYER > 0:
@@ -628,6 +642,7 @@ def _message_back(
 
 @triton.jit
 def _scalars_back(
+    index, group,
     work, low, weights, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
@@ -636,8 +651,8 @@ def _scalars_back(
     _begin(EARLY)
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
-    column = tl.program_id(0) * NF + tl.arange(0, NF)
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right = _right(weights, column, F, F, SPLIT)
     _wait(EARLY)
     left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
@@ -657,47 +672,276 @@ def _scalars_back(
 
 @triton.jit
 def _forces(
+    molecule, group, first,
     element, atomic, repelled, reference, unit, push, partial, energy, forces, n_slots, plane,
-    SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, EARLY: tl.constexpr,
+    SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, ATOMS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Force on one atom a: what its messages and those of its partners b say; and, once, the molecule's energy."""
+    """Forces on some atoms a: what their messages and those of their partners b say; with the first, the energy."""
     _begin(EARLY)
-    molecule, a = tl.program_id(0), tl.program_id(1)
+    a = first + tl.arange(0, ATOMS)
     b = tl.arange(0, SLOTS)
-    row_a, row_b = molecule * SLOTS + a, molecule * SLOTS + b
+    row_a, row_b = group * SLOTS + a, group * SLOTS + b
     n_pairs = tl.cast(plane, tl.int64) // F * SLOTS
-    slices = partial + tl.arange(0, SLICES)[:, None] * 4 * n_pairs
-    there = slices + (row_b.to(tl.int64) * SLOTS + a)[None, :]  # the message from a to b
-    back = slices + (row_a.to(tl.int64) * SLOTS + b)[None, :]
+    slices = partial + tl.arange(0, SLICES)[None, :, None] * 4 * n_pairs
+    pair = (row_b.to(tl.int64)[None, :] * SLOTS + a[:, None])[:, None, :]  # the message from a to b
+    there = slices + pair
+    back = slices + (row_a.to(tl.int64)[:, None] * SLOTS + b[None, :])[:, None, :]
     _wait(EARLY)
     z_a = tl.load(element + row_a)
     z_b = tl.load(element + row_b)
-    paired = ((z_a > 0) & (z_b > 0) & (a != b))[None, :]
-    at = unit + row_b.to(tl.int64) * 4 * SLOTS + a
-    x, y, z, inverse = (  # r̂_ab and 1 / d
-        tl.load(at)[None, :],
-        tl.load(at + SLOTS)[None, :],
-        tl.load(at + 2 * SLOTS)[None, :],
-        tl.load(at + 3 * SLOTS)[None, :],
-    )
+    paired = ((z_a > 0)[:, None] & (z_b > 0)[None, :] & (a[:, None] != b[None, :]))[:, None, :]
+    at = unit + (row_b.to(tl.int64)[None, :] * 4 * SLOTS + a[:, None])[:, None, :]
+    x, y, z, inverse = tl.load(at), tl.load(at + SLOTS), tl.load(at + 2 * SLOTS), tl.load(at + 3 * SLOTS)
     by_d = tl.load(there, paired, 0.0) + tl.load(back, paired, 0.0)
     by_x = tl.load(there + n_pairs, paired, 0.0) - tl.load(back + n_pairs, paired, 0.0)
     by_y = tl.load(there + 2 * n_pairs, paired, 0.0) - tl.load(back + 2 * n_pairs, paired, 0.0)
     by_z = tl.load(there + 3 * n_pairs, paired, 0.0) - tl.load(back + 3 * n_pairs, paired, 0.0)
-    pushed = tl.load(push + row_b.to(tl.int64) * SLOTS + a)[None, :]
-    by_d += tl.where(tl.arange(0, SLICES)[:, None] == 0, pushed, 0.0)
+    by_d += tl.where(tl.arange(0, SLICES)[None, :, None] == 0, tl.load(push + pair), 0.0)
     # ∂d/∂x_a = −r̂_ab, and r̂_ba turns as x_a moves across it.
     radial = by_d + (by_x * x + by_y * y + by_z * z) * inverse
-    total_x = tl.sum(tl.sum((radial * x - by_x * inverse).to(tl.float64), axis=1))
-    total_y = tl.sum(tl.sum((radial * y - by_y * inverse).to(tl.float64), axis=1))
-    total_z = tl.sum(tl.sum((radial * z - by_z * inverse).to(tl.float64), axis=1))
-    out = forces + (molecule * n_slots + a) * 3
-    tl.store(out, tl.where(z_a > 0, total_x, 0.0))
-    tl.store(out + 1, tl.where(z_a > 0, total_y, 0.0))
-    tl.store(out + 2, tl.where(z_a > 0, total_z, 0.0))
-    if a == 0:
+    total_x = tl.sum(tl.sum((radial * x - by_x * inverse).to(tl.float64), axis=2), axis=1)
+    total_y = tl.sum(tl.sum((radial * y - by_y * inverse).to(tl.float64), axis=2), axis=1)
+    total_z = tl.sum(tl.sum((radial * z - by_z * inverse).to(tl.float64), axis=2), axis=1)
+    out, inside = forces + (molecule * n_slots + a) * 3, a < n_slots
+    tl.store(out, tl.where(z_a > 0, total_x, 0.0), inside)
+    tl.store(out + 1, tl.where(z_a > 0, total_y, 0.0), inside)
+    tl.store(out + 2, tl.where(z_a > 0, total_z, 0.0), inside)
+    if first == 0:
         each = tl.load(atomic + row_b).to(tl.float64) + tl.load(repelled + row_b) + tl.load(reference + z_b)
         tl.store(energy + molecule, tl.sum(tl.where(z_b > 0, each, 0.0)))
+
+
+# What a kernel computes, in the order of an evaluation: these once, those of a layer forward and backward for each.
+GEOMETRY, READOUT, FORCES = (tl.constexpr(n) for n in (0, 7, 14))
+HIDDEN_OF_PHI, PHI_OF_HIDDEN, MESSAGE, MIX, HIDDEN_OF_GATES, GATE = (tl.constexpr(n) for n in range(1, 7))
+GATES_BACK, GATE_BACK, VECTORS_BACK, MESSAGE_BACK, PHI_BACK, SCALARS_BACK = (tl.constexpr(n) for n in range(8, 14))
+# Matrices of one layer in ``weights``, each F · F numbers; after them the filters.
+W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS = (
+    tl.constexpr(n) for n in (0, 1, 2, 5, 8, 10, 12, 14, 16, 19, 22)
+)
+# Vectors of one layer in ``offsets``, F numbers each.
+B1, B2, BA, BB, LAYER_OFFSETS = (tl.constexpr(n) for n in (0, 1, 4, 5, 8))
+
+
+@triton.jit
+def _stage(
+    index, group, part, molecule,
+    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+    n_systems, n_slots, plane, cutoff, out_bias,
+    STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr,
+    IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """One stage for one slice ``index`` and group, or for one ``part`` of it."""
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    LAST: tl.constexpr = LAYER == LAYERS - 1
+    SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
+    mine = weights + LAYER * SIZE
+    bias = offsets + LAYER * LAYER_OFFSETS * F
+    filters = mine + FILTERS * F * F
+    if STAGE == GEOMETRY:
+        _geometry(
+            molecule, group, index * AT_ONCE, positions, numbers, radius, charge, embedding, phi0, work, element, unit,
+            push, repelled, basis, slope, n_systems, n_slots, plane, cutoff, F, SLOTS, RBF, N_RBF, AT_ONCE, LOW, EARLY,
+        )  # fmt: skip
+    elif STAGE == HIDDEN_OF_PHI:
+        _hidden(
+            index, group, work, low, mine + W1 * F * F, bias + B1 * F, plane,
+            MINE + DH, False, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == PHI_OF_HIDDEN:
+        _phi(
+            index, group, work, low, mine + W2 * F * F, bias + B2 * F, plane,
+            LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == MESSAGE:
+        _message(
+            index,
+            group,
+            work,
+            unit,
+            basis,
+            filters,
+            plane,
+            n_slots,
+            LAYER,
+            F,
+            SLOTS,
+            RBF,
+            16,
+            PAIR_NF,
+            WARPS,
+            IP,
+            EARLY,
+        )
+    elif STAGE == MIX:
+        _mix(index, group, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
+    elif STAGE == HIDDEN_OF_GATES:
+        _hidden(
+            index, group, work, low, mine + WA * F * F, bias + BA * F, plane,
+            MINE + DA, True, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == GATE:
+        _gate(
+            index, group, work, low, mine + WB * F * F, bias + BB * F, plane,
+            LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == READOUT:
+        into = weights + LAYERS * SIZE
+        ends = offsets + LAYERS * LAYER_OFFSETS * F
+        _readout(
+            index, group, work, low, element, into, ends, ends + HALF, into + F * HALF, atomic, plane, out_bias,
+            LAYERS - 1, F, HALF, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == GATES_BACK:
+        _hidden_back(
+            index, group, work, low, mine + WB_BACK * F * F, plane,
+            G3, 2 if LAST else 3, MINE + DA, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == GATE_BACK:
+        _gate_back(
+            index, group, work, low, mine + WA_BACK * F * F, plane, LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY
+        )
+    elif STAGE == VECTORS_BACK:
+        _vectors_back(
+            index, group, part, work, low, mine + MIXED_BACK * F * F, plane, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY
+        )
+    elif STAGE == MESSAGE_BACK:
+        _message_back(
+            index, group, work, low, unit, basis, slope, filters, partial, plane, n_slots,
+            LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, WARPS, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == PHI_BACK:
+        _hidden_back(
+            index, group, work, low, mine + W2_BACK * F * F, plane,
+            GPHI, 3, MINE + DH, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
+    elif STAGE == SCALARS_BACK:
+        _scalars_back(index, group, work, low, mine + W1_BACK * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
+    else:
+        _forces(
+            molecule, group, index * AT_ONCE, element, atomic, repelled, reference, unit, push, partial, energy, forces,
+            n_slots, plane, F // PAIR_NF, F, SLOTS, AT_ONCE, EARLY,
+        )  # fmt: skip
+
+
+@triton.jit
+def _one_stage(
+    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+    n_systems, n_slots, plane, cutoff, out_bias,
+    STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr,
+    IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A stage of all molecules: programs are [slices, groups, parts]."""
+    _stage(
+        tl.program_id(0), tl.program_id(1), tl.program_id(2), tl.program_id(1),
+        positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+        work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+        n_systems, n_slots, plane, cutoff, out_bias,
+        STAGE, LAYER, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP, EARLY,
+    )  # fmt: skip
+
+
+@triton.jit
+def _slices(
+    program, molecule,
+    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+    n_systems, n_slots, plane, cutoff, out_bias,
+    STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr,
+    IP: tl.constexpr,
+):  # fmt: skip
+    """A stage of one molecule, slice by slice, by one program."""
+    PAIRS: tl.constexpr = (STAGE == MESSAGE) | (STAGE == MESSAGE_BACK)
+    ENDS: tl.constexpr = (STAGE == GEOMETRY) | (STAGE == FORCES)
+    SLICES: tl.constexpr = SLOTS // AT_ONCE if ENDS else F // (PAIR_NF if PAIRS else NF)
+    PARTS: tl.constexpr = SLOTS // 16 if PAIRS else (3 if STAGE == VECTORS_BACK else 1)
+    for index in range(SLICES):
+        for part in range(PARTS):
+            _stage(
+                index, program * PARTS + part if PAIRS else program, part, molecule,
+                positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+                work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+                n_systems, n_slots, plane, cutoff, out_bias,
+                STAGE, LAYER, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
+                False,
+            )  # fmt: skip
+    tl.debug_barrier()
+
+
+@triton.jit
+def _all_stages(
+    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+    n_systems, n_slots, plane, cutoff, out_bias,
+    LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr,
+    RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr, PAIR_NF: tl.constexpr,
+    WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+):  # fmt: skip
+    """All stages of one molecule after another; each program has rows of its own, which stay in its caches."""
+    program = tl.program_id(0)
+    for molecule in range(program, n_systems, tl.num_programs(0)):
+        _slices(
+            program, molecule,
+            positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+            work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+            n_systems, n_slots, plane, cutoff, out_bias,
+            GEOMETRY, 0, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
+        )  # fmt: skip
+        for layer in tl.static_range(LAYERS):
+            for stage in tl.static_range(1, 7):
+                if layer > 0 or stage >= MESSAGE:
+                    _slices(
+                        program, molecule,
+                        positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+                        work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+                        n_systems, n_slots, plane, cutoff, out_bias,
+                        stage, layer, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE,
+                        LOW, IP,
+                    )  # fmt: skip
+        _slices(
+            program, molecule,
+            positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+            work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+            n_systems, n_slots, plane, cutoff, out_bias,
+            READOUT, 0, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
+        )  # fmt: skip
+        for above in tl.static_range(LAYERS):
+            for stage in tl.static_range(8, 14):
+                if above < LAYERS - 1 or stage < PHI_BACK:
+                    _slices(
+                        program, molecule,
+                        positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+                        work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+                        n_systems, n_slots, plane, cutoff, out_bias,
+                        stage, LAYERS - 1 - above, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS,
+                        AT_ONCE, LOW, IP,
+                    )  # fmt: skip
+        _slices(
+            program, molecule,
+            positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
+            work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
+            n_systems, n_slots, plane, cutoff, out_bias,
+            FORCES, 0, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
+        )  # fmt: skip
+
+
+def _stages(n_layers: int) -> list[tuple[int, int]]:
+    """(stage, layer) in the order of an evaluation."""
+    found = [(GEOMETRY.value, 0)]
+    for layer in range(n_layers):
+        found += [(stage, layer) for stage in range(1, 7) if layer > 0 or stage > PHI_OF_HIDDEN.value]
+    found.append((READOUT.value, 0))
+    for layer in reversed(range(n_layers)):
+        found += [(stage, layer) for stage in range(8, 14) if layer > 0 or stage < PHI_BACK.value]
+    return [*found, (FORCES.value, 0)]
 
 
 @dataclass(frozen=True)
@@ -712,6 +956,7 @@ class Shape:
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
         pair_warps: of one program of messages; each takes one partner at a time.
+        programs: that compute whole molecules one after another, in one kernel; 0 for a kernel for each stage.
     """
 
     slots: int
@@ -721,6 +966,7 @@ class Shape:
     split: bool
     pair_columns: int
     pair_warps: int
+    programs: int = 0
 
 
 def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
@@ -808,15 +1054,19 @@ class FusedEngine:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights as the kernels read them: operands of products as [in, out], features padded to a power of two."""
+    """Weights as the kernels read them: operands of products as [in, out], features padded to a power of two.
+
+    Attributes:
+        tensors: ``weights``, ``offsets`` and the tables by atomic number.
+    """
 
     features: int
+    half: int
     n_rbf: int
     rbf: int
+    n_layers: int
     cutoff: float
-    layers: tuple[dict[str, Tensor], ...]
-    tables: dict[str, Tensor]
-    readout: dict[str, Tensor]
+    tensors: tuple[Tensor, ...]
     out_bias: float
 
     @staticmethod
@@ -831,61 +1081,46 @@ class _Weights:
             pad = [number for count in reversed(missing) for number in (0, count)]
             return functional.pad(values.detach().float(), pad).to(device).contiguous()
 
-        def operand(values: Tensor, *sizes: int) -> Tensor:
-            return padded(values, *sizes).to(low)
-
-        layers = []
-        for message, update in zip(model.messages, model.updates, strict=True):
-            message, update = cast(Message, message), cast(Update, update)
+        operands, vectors = [], []
+        for module, other in zip(model.messages, model.updates, strict=True):
+            message, update = cast(Message, module), cast(Update, other)
             first, second = _linear(message.scalar_net, 0), _linear(message.scalar_net, 2)
             hidden, gates = _linear(update.scalar_net, 0), _linear(update.scalar_net, 2)
-            w2 = second.weight.view(3, n, n)
-            mix = update.mix.weight.view(2, n, n)
-            wa = hidden.weight.view(n, 2, n).transpose(0, 1)  # [part, out, in]
-            wb = gates.weight.view(3, n, n)
             filters = torch.cat([message.filter_net.weight, message.filter_net.bias.unsqueeze(-1)], dim=-1)
-            layers.append(
-                {
-                    "w1": operand(first.weight.t(), features, features),
-                    "b1": padded(first.bias, features),
-                    "w1_back": operand(first.weight, features, features),
-                    "w2": operand(w2.transpose(1, 2), features, features),
-                    "b2": padded(second.bias.view(3, n), features),
-                    "w2_back": operand(w2, features, features),
-                    "filters": operand(filters.view(3, n, n_rbf + 1).transpose(1, 2), rbf, features),
-                    "mix": operand(mix.transpose(1, 2), features, features),
-                    "mix_back": operand(mix, features, features),
-                    "wa": operand(wa.transpose(1, 2), features, features),
-                    "ba": padded(hidden.bias, features),
-                    "wa_back": operand(wa, features, features),
-                    "wb": operand(wb.transpose(1, 2), features, features),
-                    "bb": padded(gates.bias.view(3, n), features),
-                    "wb_back": operand(wb, features, features),
-                }
-            )
+            for parts in (
+                first.weight.view(1, n, n),
+                second.weight.view(3, n, n),
+                update.mix.weight.view(2, n, n),
+                hidden.weight.view(n, 2, n).transpose(0, 1),
+                gates.weight.view(3, n, n),
+            ):  # [parts, out, in]: forward as [in, out], backward as they are
+                operands += [padded(parts.transpose(1, 2), features, features), padded(parts, features, features)]
+            operands.append(padded(filters.view(3, n, n_rbf + 1).transpose(1, 2), rbf, features))
+            vectors += [
+                padded(bias.view(-1, n), features) for bias in (first.bias, second.bias, hidden.bias, gates.bias)
+            ]
         with torch.no_grad():
             phi0 = cast(Message, model.messages[0]).scalar_net(model.embedding.weight).view(-1, 3, n)
         into, out = _linear(model.readout, 0), _linear(model.readout, 2)
+        operands += [padded(into.weight.t(), features, half), padded(into.weight, half, features)]
+        vectors += [padded(into.bias, half), padded(out.weight.view(-1), half)]
         element = model.element_index  # of each atomic number: kernels need not look it up
         return _Weights(
             features=features,
+            half=half,
             n_rbf=n_rbf,
             rbf=rbf,
+            n_layers=model.architecture.n_interactions,
             cutoff=model.architecture.cutoff,
-            layers=tuple(layers),
-            tables={
-                "radius": model.covalent_radius[element].float().to(device),
-                "charge": model.nuclear_charge[element].float().to(device),
-                "reference": model.reference_energies[element].to(device),
-                "embedding": padded(model.embedding.weight[element], features),
-                "phi0": padded(phi0[element], features),
-            },
-            readout={
-                "weights": operand(into.weight.t(), features, half),
-                "bias": padded(into.bias, half),
-                "out": padded(out.weight.view(-1), half),
-                "back": operand(into.weight, half, features),
-            },
+            tensors=(
+                torch.cat([values.flatten() for values in operands]).to(low),
+                torch.cat([values.flatten() for values in vectors]),
+                model.covalent_radius[element].float().to(device),
+                model.nuclear_charge[element].float().to(device),
+                padded(model.embedding.weight[element], features),
+                padded(phi0[element], features),
+                model.reference_energies[element].to(device),
+            ),
             out_bias=float(out.bias.detach()),
         )
 
@@ -902,94 +1137,61 @@ class _Plan:
         low, product, arithmetic = PRODUCTS[precision]
         self._n_systems, self._n_slots = batch.n_systems, batch.n_slots
         device, features, slots = batch.positions.device, weights.features, shape.slots
-        self._groups = -(-batch.n_systems // shape.molecules)
-        self._rows = self._groups * shape.molecules * slots
-        self._pair_slices = features // shape.pair_columns
-        n_layers = len(weights.layers)
-        planes = COMMON_PLANES.value + n_layers * LAYER_PLANES.value
-        self._work = torch.zeros(planes, self._rows, features, device=device)
-        self._low = torch.zeros(LOW_PLANES.value, self._rows, features, device=device, dtype=low)
-        self._basis, self._slope = torch.zeros(2, self._rows, slots, weights.rbf, device=device, dtype=low)
-        self._unit = torch.zeros(self._rows, 4, slots, device=device)
-        self._push = torch.zeros(self._rows, slots, device=device)
-        self._repelled = torch.zeros(self._rows, device=device, dtype=torch.float64)
-        self._element = torch.zeros(self._rows, dtype=torch.int32, device=device)
-        self._atomic = torch.zeros(self._rows, device=device)
-        self._partial = torch.zeros(self._pair_slices, 4, self._rows, slots, device=device)
-        rows, early = (
-            shape.molecules * slots,
-            device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0),
+        self._groups = min(shape.programs, batch.n_systems) or -(-batch.n_systems // shape.molecules)
+        rows = shape.molecules * slots
+        self._rows = self._groups * rows
+        slices = features // shape.pair_columns
+
+        def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(*sizes, device=device, dtype=dtype)
+
+        self._buffers = (
+            zeros(COMMON_PLANES.value + weights.n_layers * LAYER_PLANES.value, self._rows, features),  # work
+            zeros(LOW_PLANES.value, self._rows, features, dtype=low),  # low
+            zeros(self._rows, dtype=torch.int32),  # element
+            zeros(self._rows, 4, slots),  # unit
+            zeros(self._rows, slots),  # push
+            zeros(self._rows, dtype=torch.float64),  # repelled
+            zeros(self._rows, slots, weights.rbf, dtype=low),  # basis
+            zeros(self._rows, slots, weights.rbf, dtype=low),  # slope
+            zeros(self._rows),  # atomic
+            zeros(slices, 4, self._rows, slots),  # partial
         )
         # Each part of a sum is at least what a tensor core takes at once.
         split = min(shape.warps, features // 16) if shape.split else 1
-        common = {"F": features, "LOW": product, "EARLY": early} | ({"launch_pdl": True} if early else {})
-        self._geometry = common | {"SLOTS": slots, "RBF": weights.rbf, "N_RBF": weights.n_rbf, "num_warps": 4}
-        self._dense = common | {
-            "ROWS": rows, "NF": shape.columns, "SPLIT": split, "IP": arithmetic, "num_warps": shape.warps,
+        self._options: dict[str, Any] = {
+            "LAYERS": weights.n_layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
+            "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
+            "PAIR_NF": shape.pair_columns, "WARPS": shape.pair_warps, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
-        self._pairs = common | {
-            "SLOTS": slots, "RBF": weights.rbf, "ATOMS": 16, "NF": shape.pair_columns, "WARPS": shape.pair_warps,
-            "IP": arithmetic, "num_warps": shape.pair_warps,
-        }  # fmt: skip
-        self._forces = {key: value for key, value in common.items() if key != "LOW"} | {
-            "SLICES": self._pair_slices, "SLOTS": slots, "num_warps": 2,
-        }  # fmt: skip
+        # Hopper can start a kernel before the one ahead of it has ended.
+        early = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+        self._early = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        weights, work, low = self._weights, self._work, self._low
-        tables, readout, n_slots = weights.tables, weights.readout, self._n_slots
-        plane = self._rows * weights.features
-        last, dense, pairs = len(weights.layers) - 1, self._dense, self._pairs
-        grid = (weights.features // self._shape.columns, self._groups)
-        pair_grid = (self._pair_slices, self._rows // 16)
-        energy = torch.empty(self._n_systems, dtype=torch.float64, device=work.device)
-        forces = torch.empty(len(batch.positions), 3, dtype=torch.float64, device=work.device)
-
-        _geometry[(self._rows,)](
-            batch.positions, batch.atomic_numbers, tables["radius"], tables["charge"], tables["embedding"],
-            tables["phi0"], work, self._element, self._unit, self._push, self._repelled, self._basis, self._slope,
-            self._n_systems, n_slots, plane, weights.cutoff, **self._geometry,
+        weights, shape, device = self._weights, self._shape, batch.positions.device
+        energy = torch.empty(self._n_systems, dtype=torch.float64, device=device)
+        forces = torch.empty(len(batch.positions), 3, dtype=torch.float64, device=device)
+        arguments = (
+            batch.positions, batch.atomic_numbers, *weights.tensors, *self._buffers, energy, forces,
+            self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
         )  # fmt: skip
-        for index, layer in enumerate(weights.layers):
-            planes = COMMON_PLANES.value + index * LAYER_PLANES.value
-            if index > 0:
-                _hidden[grid](
-                    work, low, layer["w1"], layer["b1"], plane, DERIVATIVE=planes + DH.value, WITH_NORM=False, **dense
-                )
-                _phi[grid](work, low, layer["w2"], layer["b2"], plane, LAYER=index, **dense)
-            _message[pair_grid](
-                work, self._unit, self._basis, layer["filters"], plane, n_slots, LAYER=index,
-                **{key: value for key, value in pairs.items() if key != "LOW"},
-            )  # fmt: skip
-            _mix[grid](work, low, layer["mix"], plane, LAYER=index, **dense)
-            _hidden[grid](
-                work, low, layer["wa"], layer["ba"], plane, DERIVATIVE=planes + DA.value, WITH_NORM=True, **dense
+        if shape.programs:
+            _all_stages[(self._groups,)](*arguments, **self._options, AT_ONCE=16, num_warps=shape.warps)
+            return Prediction(energy, forces)
+        molecules = self._rows // shape.slots
+        slices, pair_slices = weights.features // shape.columns, weights.features // shape.pair_columns
+        for stage, layer in _stages(weights.n_layers):
+            grid, warps = (slices, self._groups, 1), shape.warps
+            if stage in (MESSAGE.value, MESSAGE_BACK.value):
+                grid, warps = (pair_slices, self._rows // 16, 1), shape.pair_warps
+            elif stage == VECTORS_BACK.value:
+                grid = (slices, self._groups, 3)
+            elif stage == GEOMETRY.value:
+                grid = (shape.slots, molecules, 1)
+            elif stage == FORCES.value:
+                grid, warps = (self._n_slots, self._n_systems, 1), 2
+            _one_stage[grid](
+                *arguments, STAGE=stage, LAYER=layer, AT_ONCE=1, num_warps=warps, **self._options, **self._early
             )
-            _gate[grid](work, low, layer["wb"], layer["bb"], plane, LAYER=index, LAST=index == last, **dense)
-        _readout[grid](
-            work, low, self._element, readout["weights"], readout["bias"], readout["out"], readout["back"],
-            self._atomic, plane, weights.out_bias, LAST=last, HALF=readout["bias"].shape[0], **dense,
-        )  # fmt: skip
-        for index in reversed(range(last + 1)):
-            layer, planes = weights.layers[index], COMMON_PLANES.value + index * LAYER_PLANES.value
-            _hidden_back[grid](
-                work, low, layer["wb_back"], plane,
-                GRADS=G3.value, PARTS=2 if index == last else 3, DERIVATIVE=planes + DA.value, **dense,
-            )  # fmt: skip
-            _gate_back[grid](work, low, layer["wa_back"], plane, LAYER=index, LAST=index == last, **dense)
-            _vectors_back[(*grid, 3)](work, low, layer["mix_back"], plane, LAST=index == last, **dense)
-            _message_back[pair_grid](
-                work, low, self._unit, self._basis, self._slope, layer["filters"], self._partial, plane, n_slots,
-                LAYER=index, LAST=index == last, **pairs,
-            )  # fmt: skip
-            if index > 0:
-                _hidden_back[grid](
-                    work, low, layer["w2_back"], plane,
-                    GRADS=GPHI.value, PARTS=3, DERIVATIVE=planes + DH.value, **dense,
-                )  # fmt: skip
-                _scalars_back[grid](work, low, layer["w1_back"], plane, LAYER=index, **dense)
-        _forces[(self._n_systems, n_slots)](
-            self._element, self._atomic, self._repelled, tables["reference"], self._unit, self._push, self._partial,
-            energy, forces, n_slots, plane, **self._forces,
-        )  # fmt: skip
         return Prediction(energy, forces)
