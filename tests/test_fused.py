@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
 from tests.conftest import make_random_model, rattled
+from tests.fused_shapes import SHARED, SPLIT, WHOLE, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from benchmarks import fused_shapes
@@ -30,9 +33,7 @@ from mlff_exp.fused import FusedEngine, Shape, shape_for
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 CUTOFF = 5.0
-WIDE = Shape(slots=16, molecules=1, columns=16, warps=4, split=False, pair_columns=16, pair_warps=4)
-SPLIT = dataclasses.replace(WIDE, split=True, pair_warps=8)
-SHARED = Shape(slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=32, pair_warps=2)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def cluster(n_atoms: int, seed: int) -> Atoms:
@@ -67,6 +68,7 @@ def small() -> PaiNN:
         pytest.param(WIDE, "tf32", id="wide-tf32"),
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
+        pytest.param(WHOLE, "fp16_autocast", id="whole-fp16"),
     ],
 )
 def test_energies_and_forces_are_those_of_eager_fp64(small: PaiNN, shape: Shape, precision: Precision) -> None:
@@ -112,6 +114,19 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
     assert not prediction.forces.any()
     alone = engine(on_device([Atoms("O"), Atoms("H")]))
     assert float(prediction.energy) == pytest.approx(float(alone.energy.sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision", "kernels"),
+    [("wide", "fp32", 23), ("shared", "fp16_autocast", 23), ("whole", "fp16_autocast", 1)],
+)
+def test_kernels_compile_for_a_gpu(shape: str, precision: str, kernels: int) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.offline", shape, precision],
+        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "0"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert len(finished.stdout.splitlines()) == kernels
 
 
 def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
@@ -169,8 +184,8 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN) -> None:
 
 
 def test_shapes_are_read_from_their_numbers() -> None:
-    assert parse_shape("16,1,16,4,0,16,4") == WIDE
-    for words in ("16,1", "16,1,16,4,yes,16,4"):
+    assert parse_shape("16,1,16,4,0,16,4,0") == WIDE
+    for words in ("16,1", "16,1,16,4,yes,16,4,0"):
         with pytest.raises(argparse.ArgumentTypeError, match="is not slots,molecules,columns,warps,split,"):
             parse_shape(words)
 
@@ -184,12 +199,12 @@ def test_timing_shapes_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.gpu
 def test_shapes_are_timed_side_by_side_on_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2 --min-calls 5 --output"
+    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2,0 --min-calls 5 --output"
     monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
     fused_shapes.main()
     *_, chosen, other = (tmp_path / "fused_shapes.md").read_text().splitlines()
     assert "(chosen)" in chosen
-    assert "16,4,16,4,0,8,2" in other
+    assert "16,4,16,4,0,8,2,0" in other
     for line in (chosen, other):
         assert "_message_back" in line
         assert float(line.split("|")[4]) > 0
