@@ -32,6 +32,8 @@ VARIANTS = {
     "compile": {"compile_mode": "default"},
     "reduce-overhead": {},
     "cuda_graph": {"engine": "cuda_graph"},
+    "fused": {"engine": "fused"},
+    "fused_fp16": {"engine": "fused", "use_fp16": True},
     "fp16": {"use_fp16": True, "compile_mode": "default"},
     "fp16_eager": {"use_fp16": True, "use_compile": False},
 }
