@@ -73,7 +73,8 @@ def _store(config: Config, single: bool) -> Store | None:
     except ConfigError as error:
         if single:
             raise
-        print(f"mlff-exp: not in MLflow yet: {error}\nmlff-exp: later: mlff-exp-sync", file=sys.stderr)
+        print(f"mlff-exp: not in MLflow yet: {schema.masked(str(error))}", file=sys.stderr)
+        print("mlff-exp: later: mlff-exp-sync", file=sys.stderr)
         return None
 
 
@@ -87,7 +88,7 @@ def main() -> None:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        print(f"mlff-exp: {schema.explain(error)}", file=sys.stderr)
+        print(f"mlff-exp: {schema.masked(schema.explain(error))}", file=sys.stderr)
         sys.exit(EXIT_REFUSED)
     except OSError as error:
         if wants_traceback or error.errno not in DISK_ERRORS:

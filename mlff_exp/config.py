@@ -48,6 +48,8 @@ UNSEEN = "unseen_"
 
 SECRET_KEY = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 SECRET_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
+# In addresses and in overrides.
+SECRET_VALUE = re.compile(rf"((?:^|[,?&])[+~\w./-]*(?:{SECRET_KEY.pattern})[\w-]*=)[^,&\s]+", re.IGNORECASE)
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
@@ -629,14 +631,14 @@ def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
 
 def masked(value: Any, key: str = "") -> Any:
     """The same values, with passwords and tokens replaced by stars: what is recorded is read by many."""
+    if value is not None and SECRET_KEY.search(key):
+        return "***"
     if isinstance(value, Mapping):
-        return {name: masked(below, name) for name, below in value.items()}
+        return {name: masked(below, str(name)) for name, below in value.items()}
     if isinstance(value, list):
-        return [masked(below, key) for below in value]
+        return [masked(below) for below in value]
     if isinstance(value, str):
-        if SECRET_KEY.search(key):
-            return "***"
-        return SECRET_IN_URI.sub(r"\1***@", value)
+        return SECRET_VALUE.sub(r"\1***", SECRET_IN_URI.sub(r"\1***@", value))
     return value
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from mlff_exp.config import masked
+
 PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
 CLOCK_SPREAD = 0.1
 OTHERS_CORES = 0.5
@@ -177,4 +179,4 @@ def _git() -> dict[str, str]:
         diff = subprocess.run(["git", "diff", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"git_commit": commit.stdout.strip(), "git_diff": diff.stdout}
+    return {"git_commit": commit.stdout.strip(), "git_diff": masked(diff.stdout)}

@@ -105,9 +105,10 @@ class RunResult:
             raise ValueError(f"status {self.status!r} is not one of {', '.join(get_args(Status))}")
         if (self.status == "FINISHED") != (self.failure is None):
             raise ValueError(f"a {self.status} run must {'not ' * (self.status == 'FINISHED')}have a failure")
-        for name, value in self.metrics.items():
-            if not math.isfinite(value):
-                raise ValueError(f"metric {name!r} is {value}: leave out what does not apply")
+        _refuse_non_finite(self.metrics)
+        for name, points in self.series.items():
+            for step, value in points:
+                _refuse_non_finite({name: value}, f" at step {step}")
 
     @property
     def trusted(self) -> bool:
@@ -163,7 +164,12 @@ class Progress:
         self._path = directory / PROGRESS_FILE
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of a step."""
+        """Add the metrics of a step.
+
+        Raises:
+            ValueError: one of them is not finite, naming it.
+        """
+        _refuse_non_finite(metrics, f" at step {step}")
         with self._path.open("a") as file:
             record = Record(step, metrics, int(time.time() * 1000))
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
@@ -219,6 +225,12 @@ def label(config: Mapping[str, Any]) -> str:
     system = ", ".join(config["task"].get("systems") or [config["system"]["name"]])
     size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
     return " · ".join([task, system, *how, size])
+
+
+def _refuse_non_finite(metrics: Mapping[str, float], where: str = "") -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name!r} is {value}{where}: leave out what does not apply")
 
 
 def _frozen(value: Any) -> Any:

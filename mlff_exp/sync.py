@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mlff_exp import tracking
-from mlff_exp.config import ConfigError, Tracking
+from mlff_exp.config import ConfigError, Tracking, masked
 from mlff_exp.result import RESULT_FILE
 
 # Where MLflow's database keeps absolute addresses of artifacts.
@@ -88,7 +88,7 @@ def sync_main() -> None:
     try:
         uploaded = sync(arguments.directory, where)
     except (ConfigError, ValueError, OSError, MlflowException) as error:
-        sys.exit(f"mlff-exp-sync: {error}")
+        sys.exit(f"mlff-exp-sync: {masked(str(error))}")
     print(f"{len(uploaded)} runs uploaded")
 
 

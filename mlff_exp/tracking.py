@@ -10,16 +10,17 @@ import os
 import platform
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from mlff_exp.config import ConfigError, Tracking, flatten
+from mlff_exp.config import ConfigError, Tracking, flatten, masked
 from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, Record, RunResult, label, room, write_whole
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ OPENED_FILE = "mlflow_opened.json"
 CONFIG_FILE = "config.yaml"
 DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "heartbeat"
 HEARTBEAT_EVERY_S = 30.0
+# The parent of a sweep, whose jobs may wait for long.
+SWEEP_HEARTBEAT_EVERY_S = 600.0
 # A run on another machine that has been silent for so long has ended.
 SILENT_S = 3600.0
+# Between a heartbeat and the start of a process, by which numbers of processes that were given again are told apart.
+CLOCK_TOLERANCE_S = 60.0
 # A view of the runs in the UI, at …/#/experiments/<id>/runs?viewStateShareKey=headline.
 VIEW = "headline"
 VIEW_STATE = {
@@ -156,7 +161,7 @@ class Live:
                 self._position = position
                 self._note()
         except (MlflowException, OSError) as error:
-            print(f"mlff-exp: progress not in MLflow yet: {error}", file=sys.stderr)
+            _say(f"progress not in MLflow yet: {error}")
 
     def _note(self) -> None:
         _note_opened(self._directory, self.run_id, self._position)
@@ -231,7 +236,7 @@ def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
     try:
         log_run(store, directory, parent_id)
     except MlflowException as error:
-        print(f"mlff-exp: not in MLflow yet: {error}\nmlff-exp: later: mlff-exp-sync {directory}", file=sys.stderr)
+        _say(f"not in MLflow yet: {error}", f"later: mlff-exp-sync {directory}")
 
 
 def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
@@ -246,7 +251,7 @@ def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
         with _disk_errors():
             store.client.set_tag(run_id, name, value[:MAX_TAG])
     except MlflowException as error:
-        print(f"mlff-exp: not in MLflow: {name}={value}: {error}", file=sys.stderr)
+        _say(f"not in MLflow: {name}={value}: {error}")
 
 
 def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> bool:
@@ -314,13 +319,35 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
         return
     run_id, status = _open_sweep(store, name, directory), "FAILED"
     try:
-        yield run_id
+        with _heart(store, run_id):
+            yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         _close_sweep(store, run_id, directory, status)
+
+
+@contextmanager
+def _heart(store: Store, run_id: str) -> Iterator[None]:
+    """Heartbeats of a run for as long as the block takes."""
+    from mlflow.exceptions import MlflowException
+
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(SWEEP_HEARTBEAT_EVERY_S):
+            with suppress(MlflowException):  # the next one may arrive
+                store.client.set_tag(run_id, HEARTBEAT_TAG, str(time.time()))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @_disk_errors()
@@ -350,8 +377,13 @@ def _close_sweep(store: Store, run_id: str, directory: Path, status: str) -> Non
                 store.client.set_tag(run_id, "mlflow.note.content", table.read_text()[:MAX_TAG])
             store.client.set_terminated(run_id, status=status)
     except MlflowException as error:
-        message = f"not in MLflow yet: the end of this sweep: {error}\nmlff-exp: later: mlff-exp-sync {directory}"
-        print(f"mlff-exp: {message}", file=sys.stderr)
+        _say(f"not in MLflow yet: the end of this sweep: {error}", f"later: mlff-exp-sync {directory}")
+
+
+def _say(*lines: str) -> None:
+    """Messages, without the password that the address of a server may hold."""
+    for line in lines:
+        print(f"mlff-exp: {masked(line)}", file=sys.stderr)
 
 
 def _alive(directory: Path) -> dict[str, str]:
@@ -387,14 +419,24 @@ def _is_alive(run: Run) -> bool:
     if HEARTBEAT_TAG not in tags:
         return True  # not one of ours
     if tags.get(HOST_TAG) != platform.node():
-        return "sweep" in tags or time.time() - float(tags[HEARTBEAT_TAG]) < SILENT_S
+        return time.time() - float(tags[HEARTBEAT_TAG]) < SILENT_S
     try:
         os.kill(int(tags[PID_TAG]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    # A process that started after this sign of life is another one with the same number.
+    return _started(int(tags[PID_TAG])) < float(tags[HEARTBEAT_TAG]) + CLOCK_TOLERANCE_S
+
+
+def _started(pid: int) -> float:
+    """When a process started, in seconds since 1970; 0 where Linux does not say."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0.0
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 @_disk_errors()

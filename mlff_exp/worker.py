@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.config import Config
+from mlff_exp.config import Config, masked
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
 
 TRACEBACK_FILE = "traceback.txt"
@@ -123,8 +123,8 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
         # Not swallowed: it becomes the recorded result of this run, with its traceback.
         except Exception as error:
             try:
-                (directory / TRACEBACK_FILE).write_text(traceback.format_exc())
-                _record(directory, resolved, "FAILED", Failure(kind(error), str(error)))
+                (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()))
+                _record(directory, resolved, "FAILED", Failure(kind(error), masked(str(error))))
             except OSError as unwritable:
                 sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
 

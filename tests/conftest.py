@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+# Before the first import of MLflow, which some tests do by themselves.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Without a GPU Triton's kernels run in its interpreter, if it is told so before it is imported.
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 

@@ -11,6 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -50,6 +51,26 @@ def test_every_option_composes(option: str) -> None:
     else:
         assert parsed.sweep.name == name
         assert parsed.sweep.stages
+
+
+LAUNCHERS = {
+    "slurm_gpu": ("hydra_submitit_launcher", {"gpus_per_node": 1, "tasks_per_node": 1}),
+    "ray_gpu": ("hydra_ray_launcher", {"remote": {"num_gpus": 1, "num_cpus": 1, "max_calls": 1}}),
+}
+
+
+def test_every_launcher_is_covered() -> None:
+    assert {path.stem for path in (CONF / "hydra" / "launcher").iterdir()} == set(LAUNCHERS)
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_is_made(name: str) -> None:
+    plugin, expected = LAUNCHERS[name]
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+    chosen = compose("config", overrides=[f"hydra/launcher={name}"], return_hydra_config=True).hydra.launcher
+    launcher = instantiate(chosen)
+    found = getattr(launcher, "params", None) or launcher.ray_cfg
+    assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlff_exp.result import RESULT_FILE, Criterion, Failure, RunResult, Timing, Verdict, label
+from mlff_exp.result import RESULT_FILE, Criterion, Failure, Progress, RunResult, Timing, Verdict, label
 
 CONFIG = {
     "task": {"name": "inference"},
@@ -61,6 +61,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 def test_a_metric_that_is_not_finite_is_refused_by_name(value: float) -> None:
     with pytest.raises(ValueError, match="metric 'break_even_calls' is"):
         RunResult(config=CONFIG, metrics={"break_even_calls": value})
+    with pytest.raises(ValueError, match=r"metric 'loss' is .* at step 2"):
+        RunResult(config=CONFIG, series={"loss": [(1, 0.5), (2, value)]})
+
+
+def test_progress_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="metric 'loss' is nan at step 7"):
+        Progress(tmp_path).write(7, {"loss": float("nan")})
+    assert Progress(tmp_path).read(0) == ([], 0)
 
 
 def test_only_a_finished_run_has_no_failure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 from ase.calculators.emt import EMT
 from hydra import compose, initialize_config_dir
 
-from mlff_exp import checkpoint
+from mlff_exp import checkpoint, worker
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError, masked, parse
+from mlff_exp.result import RunResult
 from mlff_exp.tasks import setup
 from tests.here import CONF
+from tests.test_cli import mlff_exp, results
+from tests.test_server import free_port
 
 ROOT = CONF.parent
 
@@ -103,6 +107,56 @@ def test_passwords_and_tokens_are_not_recorded() -> None:
     assert recorded["n"] == 3
     words = ["model=ase", "+model.calculator.token=hunter2"]
     assert "hunter2" not in str(schema.resolved(compose("config", overrides=words)))
+    recorded = masked(
+        {
+            "password": 4711, "credentials": {"user": "hunter2", "words": ["hunter2"]}, "token": None,
+            "overrides": ["+model.calculator.token=hunter2", "batch_size=2"], "dirname": "seed=0,a.api_key=hunter2,b=1",
+            "query": "https://host/path?page=1&token=hunter2&last=2",
+        }
+    )  # fmt: skip
+    assert recorded == {
+        "password": "***", "credentials": "***", "token": None,
+        "overrides": ["+model.calculator.token=***", "batch_size=2"], "dirname": "seed=0,a.api_key=***,b=1",
+        "query": "https://host/path?page=1&token=***&last=2",
+    }  # fmt: skip
+
+
+def test_no_file_of_a_sweep_holds_a_password(mlruns: Path, tmp_path: Path) -> None:
+    """Nor do MLflow's records of it, though the error repeats it."""
+    secret = uuid.uuid4().hex  # one that this file does not hold: results hold the changes of the checkout
+    target = "model.calculator._target_=ase.calculators.emt.EMT"
+    words = ["model=ase", target, f"+model.calculator.token={secret}", f"+model.calculator.server=http://u:{secret}@h"]
+    finished = mlff_exp(tmp_path, "-m", *words, "system=file", f"system.path=http://u:{secret}@h", "seed=0")
+    assert finished.returncode == 2
+    assert "http://***@h" in finished.stderr
+    finished = mlff_exp(tmp_path, "-m", *words, "system=water", "device=cpu", "seed=0")
+    assert results(tmp_path), finished.stderr
+    for path in (*tmp_path.glob("outputs/**/*"), *mlruns.rglob("*")):
+        assert path.is_dir() or secret.encode() not in path.read_bytes(), path
+
+
+def test_the_password_of_a_server_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hunter2@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    refused = mlff_exp(tmp_path, "tracking=server", "device=cpu", "engine=eager")
+    assert refused.returncode == 2
+    assert "no answer from the server" in refused.stderr
+    assert "hunter2" not in refused.stdout + refused.stderr
+
+
+def test_an_error_that_repeats_a_password_is_recorded_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise ValueError("no answer from http://user:hunter2@host")
+
+    monkeypatch.setattr(worker, "_task", failing)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
+    worker._child(parse(compose("config")), {}, tmp_path)
+    result = RunResult.load(tmp_path)
+    assert result.failure is not None
+    assert result.failure.message == "no answer from http://***@host"
+    assert "hunter2" not in (tmp_path / "traceback.txt").read_text()
 
 
 def test_the_ui_listens_to_this_machine_only() -> None:

@@ -8,6 +8,8 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -227,7 +229,9 @@ def dead_pid() -> str:
 
 
 def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: tracking.Store, tmp_path: Path) -> None:
-    directories = {name: tmp_path / name for name in ("alive", "killed", "finished", "silent", "elsewhere")}
+    directories = {
+        name: tmp_path / name for name in ("alive", "killed", "finished", "renumbered", "silent", "elsewhere")
+    }
     runs = {}
     for name, directory in directories.items():
         directory.mkdir()
@@ -235,6 +239,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
     tags: dict[str, dict[str, str]] = {
         "killed": {"pid": dead_pid()},
         "finished": {"pid": dead_pid()},
+        "renumbered": {"heartbeat": "1000"},  # this process had not started by then
         "silent": {"host": "another", "heartbeat": "1000"},
         "elsewhere": {"host": "another"},
     }
@@ -243,12 +248,18 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
             store.client.set_tag(runs[name], tag, value)
     full_result().save(directories["finished"])
     foreign = store.client.create_run(store.experiment_id).info.run_id
+    (tmp_path / "sweep").mkdir()
+    sweep = tracking._open_sweep(store, "phase1", tmp_path / "sweep")
+    for tag, value in tags["silent"].items():
+        store.client.set_tag(sweep, tag, value)
 
     assert tracking.connect(Tracking(directory=str(tmp_path / "mlruns"))) is not None
     found = {name: store.client.get_run(run_id) for name, run_id in runs.items()}
     assert {name: run.info.status for name, run in found.items()} == {
-        "alive": "RUNNING", "killed": "KILLED", "finished": "FINISHED", "silent": "KILLED", "elsewhere": "RUNNING"
+        "alive": "RUNNING", "killed": "KILLED", "finished": "FINISHED", "renumbered": "KILLED", "silent": "KILLED",
+        "elsewhere": "RUNNING",
     }  # fmt: skip
+    assert store.client.get_run(sweep).info.status == "KILLED"
     assert found["killed"].data.tags["failure.kind"] == "killed"
     assert found["finished"].data.metrics["latency_median_ms"] == 1.25
     assert store.client.get_run(foreign).info.status == "RUNNING"
@@ -354,6 +365,31 @@ def test_the_parent_of_a_sweep_is_closed_whatever_happens(store: tracking.Store,
         assert store.client.get_run(again).info.status == "RUNNING"
     assert store.client.get_run(again).info.status == "FINISHED"
     assert tracking.directory_of(store, "sweep.resume", again) == directories[2].resolve()
+
+
+def test_the_parent_of_a_sweep_shows_that_it_is_alive(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SWEEP_HEARTBEAT_EVERY_S", 0.01)
+    with tracking.sweep(store, "phase1", tmp_path) as parent:
+        first = now = store.client.get_run(str(parent)).data.tags["heartbeat"]
+        deadline = time.monotonic() + 10
+        while now == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+            now = store.client.get_run(str(parent)).data.tags["heartbeat"]
+    assert float(now) > float(first)
+
+
+def test_nothing_is_told_to_those_who_make_mlflow(mlruns: Path) -> None:
+    script = f"""if True:
+        from mlff_exp import config, tracking
+        tracking.connect(config.Tracking(directory={str(mlruns)!r}))
+        from mlflow.telemetry import get_telemetry_client
+        print(get_telemetry_client())
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_DISABLE_TELEMETRY", "CI")}
+    finished = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert finished.stdout == "None\n", finished.stderr
 
 
 def test_offline_opens_no_store() -> None:

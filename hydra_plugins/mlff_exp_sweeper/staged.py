@@ -70,7 +70,7 @@ class StagedSweeper(Sweeper):
         """
         # Imported here: Hydra imports every plugin at start.
         from mlff_exp import report, tracking
-        from mlff_exp.config import parse
+        from mlff_exp.config import masked, parse
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
         arguments = self._joined(arguments)
@@ -85,7 +85,7 @@ class StagedSweeper(Sweeper):
         gate_decision = self._gate_decision(master, jobs, store)
         done = self._done(jobs, directory)
         directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, directory / "multirun.yaml")
+        OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / "multirun.yaml")
 
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
             outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
