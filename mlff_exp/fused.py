@@ -827,7 +827,18 @@ def _stage(
         )  # fmt: skip
 
 
-@triton.jit
+STAGE_NAMES = (
+    "geometry", "hidden_of_phi", "phi_of_hidden", "message", "mix", "hidden_of_gates", "gate", "readout",
+    "gates_back", "gate_back", "vectors_back", "message_back", "phi_back", "scalars_back", "forces",
+)  # fmt: skip
+
+
+def _kernel_name(specialization: Any) -> str:
+    """What profilers call a kernel: its stage."""
+    return f"fused_{STAGE_NAMES[specialization.constants['STAGE']]}"
+
+
+@triton.jit(repr=_kernel_name)
 def _one_stage(
     positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
     work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
