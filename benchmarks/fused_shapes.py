@@ -1,6 +1,6 @@
 """Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
 
-A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,PROGRAMS: the attributes of
+A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY: the attributes of
 `mlff_exp.fused.Shape`.
 """
 
@@ -37,12 +37,12 @@ def parse_shape(words: str) -> Shape:
     """
     names = ",".join(field.name for field in fields(Shape))
     try:
-        slots, molecules, columns, warps, split, pair_columns, pair_warps, programs = (
+        slots, molecules, columns, warps, split, pair_columns, pair_warps, early = (
             int(word) for word in words.split(",")
         )
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{words!r} is not {names} in whole numbers") from error
-    return Shape(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, programs)
+    return Shape(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
 
 
 def benzenes(n_systems: int, cutoff: float, device: torch.device) -> AtomicBatch:

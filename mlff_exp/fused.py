@@ -83,12 +83,33 @@ def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexp
 
 
 @triton.jit
-def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
+def _total(parts, SPLIT: tl.constexpr):
     """[ROWS, NF] of FP32. Split, every warp sums a part of K, where rows are too few to occupy more than one."""
     if SPLIT == 1:
-        return tl.dot(left, right, input_precision=IP)
+        return parts
     else:
-        return tl.sum(tl.dot(left, right, input_precision=IP), axis=0)
+        return tl.sum(parts, axis=0)
+
+
+@triton.jit
+def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
+    """[ROWS, NF] of FP32."""
+    return _total(tl.dot(left, right, input_precision=IP), SPLIT)
+
+
+@triton.jit
+def _add_3(a, b, c, d, e, f):
+    return a + d, b + e, c + f
+
+
+@triton.jit
+def _add_4(a, b, c, d, e, f, g, h):
+    return a + e, b + f, c + g, d + h
+
+
+@triton.jit
+def _add_5(a, b, c, d, e, f, g, h, i, j):
+    return a + f, b + g, c + h, d + i, e + j
 
 
 @triton.jit
@@ -127,7 +148,7 @@ def _repulsion(d, charge_a, charge_b, contact):
 
 @triton.jit
 def _geometry(
-    molecule, group, first,
+    molecule, first,
     positions, numbers, radius, charge, embedding, phi0, work, element, unit, push, repelled, basis, slope,
     n_systems, n_slots, plane, cutoff,
     F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, PARTNERS: tl.constexpr,
@@ -137,12 +158,12 @@ def _geometry(
 
     ``unit`` r̂_ab and 1/d, [rows b, 4, SLOTS]; ``push``, the repulsion's derivative by d, [rows b, SLOTS]; ``repelled``,
     half of b's repulsion; ``basis`` inputs of the filters and ``slope`` their derivatives, [rows b, SLOTS, RBF]; and
-    what layer 0 starts from. The rows are those of ``group``, the positions those of ``molecule``.
+    what layer 0 starts from.
     """
     _begin(EARLY)
     a = tl.arange(0, SLOTS)[None, :]
     b = first + tl.arange(0, PARTNERS)
-    row_b = group * SLOTS + b
+    row_b = molecule * SLOTS + b
     inside_b = (molecule < n_systems) & (b < n_slots)
     inside = inside_b[:, None] & (a < n_slots)
     own_b = tl.where(inside_b, molecule * n_slots + b, 0)
@@ -195,28 +216,22 @@ def _geometry(
 
 @triton.jit
 def _phi(
-    index, group,
+    index, group, part,
     work, low, weights, bias, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """φ = h W₂ + b₂ for a slice."""
+    """One part p of φ = h W₂ + b₂, for a slice."""
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right_s = _right(weights, column, F, F, SPLIT)
-    right_v = _right(weights + F * F, column, F, F, SPLIT)
-    right_r = _right(weights + 2 * F * F, column, F, F, SPLIT)
-    bias_s = tl.load(bias + column)[None, :]
-    bias_v = tl.load(bias + F + column)[None, :]
-    bias_r = tl.load(bias + 2 * F + column)[None, :]
+    right = _right(weights + part * F * F, column, F, F, SPLIT)
+    offset = tl.load(bias + part * F + column)[None, :]
     _wait(EARLY)
     left = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
-    tl.store(_tile(work, MINE + PHI, rows, column, F, size), bias_s + _product(left, right_s, SPLIT, IP))
-    tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), bias_v + _product(left, right_v, SPLIT, IP))
-    tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), bias_r + _product(left, right_r, SPLIT, IP))
+    tl.store(_tile(work, MINE + PHI + part, rows, column, F, size), offset + _product(left, right, SPLIT, IP))
 
 
 @triton.jit
@@ -283,8 +298,9 @@ def _message(
             sum_x += through * v_x
             sum_y += through * v_y
             sum_z += through * v_z
-    tl.store(at_s, s + tl.sum(sum_s, axis=0))
-    x, y, z = tl.sum(sum_x, axis=0), tl.sum(sum_y, axis=0), tl.sum(sum_z, axis=0)
+    # One reduction: each one meets all warps.
+    sum_s, x, y, z = tl.reduce((sum_s, sum_x, sum_y, sum_z), 0, _add_4)
+    tl.store(at_s, s + sum_s)
     if LAYER > 0:
         x += tl.load(_tile(work, MINE + VIN, rows, column, F, size))
         y += tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
@@ -296,34 +312,30 @@ def _message(
 
 @triton.jit
 def _mix(
-    index, group,
+    index, group, part,
     work, low, mix, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """u = v U and w = v V for a slice, and the norms of w."""
+    """Part 0: u = v U for a slice; part 1: w = v V and its norms."""
     _begin(EARLY)
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    PLANES: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES + U
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right_u = _right(mix, column, F, F, SPLIT)
-    right_w = _right(mix + F * F, column, F, F, SPLIT)
+    right = _right(mix + part * F * F, column, F, F, SPLIT)
     _wait(EARLY)
-    x = _left(work + VM * size + rows * F, F, SPLIT, LOW)
-    y = _left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW)
-    z = _left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW)
-    w_x = _product(x, right_w, SPLIT, IP)
-    w_y = _product(y, right_w, SPLIT, IP)
-    w_z = _product(z, right_w, SPLIT, IP)
-    norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
-    tl.store(_tile(low, NORM, rows, column, F, size), norm.to(LOW))
-    tl.store(_tile(work, MINE + W, rows, column, F, size), w_x)
-    tl.store(_tile(work, MINE + W + 1, rows, column, F, size), w_y)
-    tl.store(_tile(work, MINE + W + 2, rows, column, F, size), w_z)
-    tl.store(_tile(work, MINE + U, rows, column, F, size), _product(x, right_u, SPLIT, IP))
-    tl.store(_tile(work, MINE + U + 1, rows, column, F, size), _product(y, right_u, SPLIT, IP))
-    tl.store(_tile(work, MINE + U + 2, rows, column, F, size), _product(z, right_u, SPLIT, IP))
+    x = tl.dot(_left(work + VM * size + rows * F, F, SPLIT, LOW), right, input_precision=IP)
+    y = tl.dot(_left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW), right, input_precision=IP)
+    z = tl.dot(_left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW), right, input_precision=IP)
+    if SPLIT > 1:
+        x, y, z = tl.reduce((x, y, z), 0, _add_3)
+    tl.store(_tile(work, PLANES + 3 * part, rows, column, F, size), x)
+    tl.store(_tile(work, PLANES + 3 * part + 1, rows, column, F, size), y)
+    tl.store(_tile(work, PLANES + 3 * part + 2, rows, column, F, size), z)
+    if part == 1:
+        norm = tl.sqrt(x * x + y * y + z * z + EPSILON)
+        tl.store(_tile(low, NORM, rows, column, F, size), norm.to(LOW))
 
 
 @triton.jit
@@ -346,10 +358,10 @@ def _hidden(
     s = _left(work + S * size + rows * F, F, SPLIT, LOW)
     if WITH_NORM:
         norm = _left(low + NORM * size + rows * F, F, SPLIT, LOW)
-    total = offset + _product(s, of_s, SPLIT, IP)
+    total = tl.dot(s, of_s, input_precision=IP)
     if WITH_NORM:
-        total += _product(norm, of_norm, SPLIT, IP)
-    value, derivative = _silu(total)
+        total = tl.dot(norm, of_norm, total, input_precision=IP)
+    value, derivative = _silu(offset + _total(total, SPLIT))
     tl.store(_tile(low, HIDDEN, rows, column, F, size), value.to(LOW))
     tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
 
@@ -368,41 +380,43 @@ def _dot_of_uw(work, MINE: tl.constexpr, rows, column, F: tl.constexpr, size):
 
 @triton.jit
 def _gate(
-    index, group,
+    index, group, part,
     work, low, weights, bias, plane,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gates a W + b for a slice, and s and v after the update. The last layer's v is not needed."""
+    """Gates a W + b for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right_ss = _right(weights, column, F, F, SPLIT)
-    right_sv = _right(weights + F * F, column, F, F, SPLIT)
-    bias_ss = tl.load(bias + column)[None, :]
-    bias_sv = tl.load(bias + F + column)[None, :]
-    if not LAST:
+    at_hidden = low + HIDDEN * size + rows * F
+    if part == 0:
+        right_ss = _right(weights, column, F, F, SPLIT)
+        right_sv = _right(weights + F * F, column, F, F, SPLIT)
+        bias_ss = tl.load(bias + column)[None, :]
+        bias_sv = tl.load(bias + F + column)[None, :]
+        _wait(EARLY)
+        hidden = _left(at_hidden, F, SPLIT, LOW)
+        at_s = _tile(work, S, rows, column, F, size)
+        s = tl.load(at_s)
+        inner = _dot_of_uw(work, MINE, rows, column, F, size)
+        gate_ss = bias_ss + _product(hidden, right_ss, SPLIT, IP)
+        gate_sv = bias_sv + _product(hidden, right_sv, SPLIT, IP)
+        tl.store(at_s, s + gate_ss + gate_sv * inner)
+        tl.store(_tile(work, MINE + SV, rows, column, F, size), gate_sv)
+    else:
         right_vv = _right(weights + 2 * F * F, column, F, F, SPLIT)
         bias_vv = tl.load(bias + 2 * F + column)[None, :]
-    _wait(EARLY)
-    hidden = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
-    at_s = _tile(work, S, rows, column, F, size)
-    s = tl.load(at_s)
-    inner = _dot_of_uw(work, MINE, rows, column, F, size)
-    if not LAST:
+        _wait(EARLY)
+        hidden = _left(at_hidden, F, SPLIT, LOW)
         v_x = tl.load(_tile(work, VM, rows, column, F, size))
         v_y = tl.load(_tile(work, VM + 1, rows, column, F, size))
         v_z = tl.load(_tile(work, VM + 2, rows, column, F, size))
         u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
         u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
         u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
-    gate_ss = bias_ss + _product(hidden, right_ss, SPLIT, IP)
-    gate_sv = bias_sv + _product(hidden, right_sv, SPLIT, IP)
-    tl.store(at_s, s + gate_ss + gate_sv * inner)
-    tl.store(_tile(work, MINE + SV, rows, column, F, size), gate_sv)
-    if not LAST:
         gate_vv = bias_vv + _product(hidden, right_vv, SPLIT, IP)
         tl.store(_tile(work, MINE + VV, rows, column, F, size), gate_vv)
         tl.store(_tile(work, MINE + LAYER_PLANES + VIN, rows, column, F, size), v_x + gate_vv * u_x)
@@ -464,10 +478,10 @@ def _hidden_back(
     left_1 = _left(low + (GRADS + 1) * size + rows * F, F, SPLIT, LOW)
     if PARTS == 3:
         left_2 = _left(low + (GRADS + 2) * size + rows * F, F, SPLIT, LOW)
-    total = _product(left_0, right_0, SPLIT, IP) + _product(left_1, right_1, SPLIT, IP)
+    total = tl.dot(left_1, right_1, tl.dot(left_0, right_0, input_precision=IP), input_precision=IP)
     if PARTS == 3:
-        total += _product(left_2, right_2, SPLIT, IP)
-    tl.store(_tile(low, GPRE, rows, column, F, size), (total * derivative).to(LOW))
+        total = tl.dot(left_2, right_2, total, input_precision=IP)
+    tl.store(_tile(low, GPRE, rows, column, F, size), (_total(total, SPLIT) * derivative).to(LOW))
 
 
 @triton.jit
@@ -530,24 +544,25 @@ def _vectors_back(
     _wait(EARLY)
     left_u = _left(low + (GU + axis) * size + rows * F, F, SPLIT, LOW)
     left_w = _left(low + (GW + axis) * size + rows * F, F, SPLIT, LOW)
-    total = tl.zeros((ROWS, NF), tl.float32)
     if not LAST:
-        total += tl.load(_tile(work, GV + axis, rows, column, F, size))
-    total += _product(left_u, right_u, SPLIT, IP) + _product(left_w, right_w, SPLIT, IP)
+        before = tl.load(_tile(work, GV + axis, rows, column, F, size))
+    products = tl.dot(left_w, right_w, tl.dot(left_u, right_u, input_precision=IP), input_precision=IP)
+    total = _total(products, SPLIT)
+    if not LAST:
+        total += before
     tl.store(_tile(work, GM + axis, rows, column, F, size), total)
 
 
 @triton.jit
-def _message_back(
+def _pairs_back(
     index, group,
-    work, low, unit, basis, slope, filters, partial, plane, n_slots,
+    work, unit, basis, slope, filters, partial, plane, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr,
-    ATOMS: tl.constexpr, NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
-    EARLY: tl.constexpr,
+    ATOMS: tl.constexpr, NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by what some atoms a sent to their partners b, by v before the messages, and by the pairs.
+    """Gradients by the pairs, through the messages from some atoms a to their partners b.
 
-    ``partial`` [slices, 4, pairs] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
+    ``partial`` [slices, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
     """
     _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
@@ -561,21 +576,16 @@ def _message_back(
     filters_s = tl.load(at_filters)
     filters_v = tl.load(at_filters + RBF * F)
     filters_r = tl.load(at_filters + 2 * RBF * F)
+    of_slice = partial + index * (size // F * SLOTS) * 4
+    component = 2 * tl.arange(0, 2)[:, None] + tl.arange(0, 2)[None, :]
     _wait(EARLY)
-    n_pairs = size // F * SLOTS
-    of_slice = partial + index * 4 * n_pairs
     phi_s = _of_atoms(work, MINE + PHI, rows, column, F, size)
     phi_r = _of_atoms(work, MINE + PHI + 2, rows, column, F, size)
     if LAYER > 0:
         phi_v = _of_atoms(work, MINE + PHI + 1, rows, column, F, size)
-        v_x = _of_atoms(work, MINE + VIN, rows, column, F, size)
-        v_y = _of_atoms(work, MINE + VIN + 1, rows, column, F, size)
-        v_z = _of_atoms(work, MINE + VIN + 2, rows, column, F, size)
-        sent_s = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-        sent_r = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-        sent_x = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-        sent_y = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-        sent_z = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+        v_x = phi_v * _of_atoms(work, MINE + VIN, rows, column, F, size)
+        v_y = phi_v * _of_atoms(work, MINE + VIN + 1, rows, column, F, size)
+        v_z = phi_v * _of_atoms(work, MINE + VIN + 2, rows, column, F, size)
     for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
         partner = first + step * WARPS + warp
         pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
@@ -583,61 +593,90 @@ def _message_back(
         inputs = tl.load(basis + where)
         slopes = tl.load(slope + where)
         at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        here = of_slice + pair[:, :, None, None] * 4 + component[None, None, :, :]
+        if not LAST:
+            before = tl.load(here)
         grad_s = _of_partners(work, GS, partner, column, F, size)
         grad_x = _of_partners(work, GM, partner, column, F, size)
         grad_y = _of_partners(work, GM + 1, partner, column, F, size)
         grad_z = _of_partners(work, GM + 2, partner, column, F, size)
-        # The message goes from a to b: against r̂_ab.
-        along = grad_x * tl.load(at)[:, :, None]
-        along += grad_y * tl.load(at + SLOTS)[:, :, None]
-        along += grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
-        here = of_slice + pair
-        if not LAST:
-            before_d = tl.load(here)
-            before_x = tl.load(here + n_pairs)
-            before_y = tl.load(here + 2 * n_pairs)
-            before_z = tl.load(here + 3 * n_pairs)
-        by_d = phi_s * grad_s * tl.dot(slopes, filters_s, input_precision=IP)
-        by_d -= phi_r * along * tl.dot(slopes, filters_r, input_precision=IP)
-        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
+        # Products first: what is multiplied by them then lies as they do, and moves through no shared memory.
+        weight_r = tl.dot(inputs, filters_r, input_precision=IP) * phi_r
+        slope_r = tl.dot(slopes, filters_r, input_precision=IP) * phi_r
+        by_d = tl.dot(slopes, filters_s, input_precision=IP) * phi_s * grad_s
         if LAYER > 0:
-            overlap = grad_x * v_x + grad_y * v_y + grad_z * v_z
-            by_d += phi_v * overlap * tl.dot(slopes, filters_v, input_precision=IP)
-            sent_s += grad_s * tl.dot(inputs, filters_s, input_precision=IP)
-            sent_r -= along * filter_r
-            filter_v = tl.dot(inputs, filters_v, input_precision=IP)
-            sent_x += filter_v * grad_x
-            sent_y += filter_v * grad_y
-            sent_z += filter_v * grad_z
-        weight = phi_r * filter_r
-        total_d = tl.sum(by_d, axis=2)
-        total_x = tl.sum(weight * grad_x, axis=2)
-        total_y = tl.sum(weight * grad_y, axis=2)
-        total_z = tl.sum(weight * grad_z, axis=2)
+            slope_v = tl.dot(slopes, filters_v, input_precision=IP)
+            by_d += slope_v * v_x * grad_x + slope_v * v_y * grad_y + slope_v * v_z * grad_z
+        # The message goes from a to b: against r̂_ab.
+        by_d -= slope_r * grad_x * tl.load(at)[:, :, None]
+        by_d -= slope_r * grad_y * tl.load(at + SLOTS)[:, :, None]
+        by_d -= slope_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
+        by_x, by_y, by_z = weight_r * grad_x, weight_r * grad_y, weight_r * grad_z
+        by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 2, _add_4)
+        total = tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
         if not LAST:
-            total_d += before_d
-            total_x += before_x
-            total_y += before_y
-            total_z += before_z
-        tl.store(here, total_d)
-        tl.store(here + n_pairs, total_x)
-        tl.store(here + 2 * n_pairs, total_y)
-        tl.store(here + 3 * n_pairs, total_z)
-    if LAYER > 0:
-        own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-        through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
-        x, y, z = tl.sum(sent_x, axis=0), tl.sum(sent_y, axis=0), tl.sum(sent_z, axis=0)
-        tl.store(_tile(low, GPHI, rows, column, F, size), tl.sum(sent_s, axis=0).to(LOW))
-        tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
-        tl.store(_tile(low, GPHI + 2, rows, column, F, size), tl.sum(sent_r, axis=0).to(LOW))
-        x = through * x + tl.load(_tile(work, GM, rows, column, F, size))
-        y = through * y + tl.load(_tile(work, GM + 1, rows, column, F, size))
-        z = through * z + tl.load(_tile(work, GM + 2, rows, column, F, size))
-        tl.store(_tile(work, GV, rows, column, F, size), x)
-        tl.store(_tile(work, GV + 1, rows, column, F, size), y)
-        tl.store(_tile(work, GV + 2, rows, column, F, size), z)
+            total += before
+        tl.store(here, total)
+
+
+@triton.jit
+def _senders_back(
+    index, group,
+    work, low, unit, basis, filters, plane, n_slots,
+    LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
+    NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """Gradients by what some atoms sent to their partners, and by v before the messages."""
+    _begin(EARLY)
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ATOMS + tl.arange(0, ATOMS)
+    first = group * ATOMS // SLOTS * SLOTS  # of the molecule
+    atom = rows - first
+    warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
+    at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
+    filters_s = tl.load(at_filters)
+    filters_v = tl.load(at_filters + RBF * F)
+    filters_r = tl.load(at_filters + 2 * RBF * F)
+    _wait(EARLY)
+    sent_s = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sent_r = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sent_x = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sent_y = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    sent_z = tl.zeros((WARPS, ATOMS, NF), tl.float32)
+    for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
+        partner = first + step * WARPS + warp
+        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
+        inputs = tl.load(basis + pair[:, :, None] * RBF + k[None, None, :])
+        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        grad_x = _of_partners(work, GM, partner, column, F, size)
+        grad_y = _of_partners(work, GM + 1, partner, column, F, size)
+        grad_z = _of_partners(work, GM + 2, partner, column, F, size)
+        sent_s += tl.dot(inputs, filters_s, input_precision=IP) * _of_partners(work, GS, partner, column, F, size)
+        filter_v = tl.dot(inputs, filters_v, input_precision=IP)
+        sent_x += filter_v * grad_x
+        sent_y += filter_v * grad_y
+        sent_z += filter_v * grad_z
+        # Against r̂_ab, as the message went.
+        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
+        sent_r -= filter_r * grad_x * tl.load(at)[:, :, None]
+        sent_r -= filter_r * grad_y * tl.load(at + SLOTS)[:, :, None]
+        sent_r -= filter_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
+    sent_s, sent_r, x, y, z = tl.reduce((sent_s, sent_r, sent_x, sent_y, sent_z), 0, _add_5)
+    own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+    own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+    own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+    through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
+    tl.store(_tile(low, GPHI, rows, column, F, size), sent_s.to(LOW))
+    tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
+    tl.store(_tile(low, GPHI + 2, rows, column, F, size), sent_r.to(LOW))
+    x = through * x + tl.load(_tile(work, GM, rows, column, F, size))
+    y = through * y + tl.load(_tile(work, GM + 1, rows, column, F, size))
+    z = through * z + tl.load(_tile(work, GM + 2, rows, column, F, size))
+    tl.store(_tile(work, GV, rows, column, F, size), x)
+    tl.store(_tile(work, GV + 1, rows, column, F, size), y)
+    tl.store(_tile(work, GV + 2, rows, column, F, size), z)
 
 
 @triton.jit
@@ -672,7 +711,7 @@ def _scalars_back(
 
 @triton.jit
 def _forces(
-    molecule, group, first,
+    molecule, first,
     element, atomic, repelled, reference, unit, push, partial, energy, forces, n_slots, plane,
     SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, ATOMS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -680,12 +719,11 @@ def _forces(
     _begin(EARLY)
     a = first + tl.arange(0, ATOMS)
     b = tl.arange(0, SLOTS)
-    row_a, row_b = group * SLOTS + a, group * SLOTS + b
-    n_pairs = tl.cast(plane, tl.int64) // F * SLOTS
-    slices = partial + tl.arange(0, SLICES)[None, :, None] * 4 * n_pairs
+    row_a, row_b = molecule * SLOTS + a, molecule * SLOTS + b
+    slices = partial + tl.arange(0, SLICES)[None, :, None] * (tl.cast(plane, tl.int64) // F * SLOTS) * 4
     pair = (row_b.to(tl.int64)[None, :] * SLOTS + a[:, None])[:, None, :]  # the message from a to b
-    there = slices + pair
-    back = slices + (row_a.to(tl.int64)[:, None] * SLOTS + b[None, :])[:, None, :]
+    there = slices + pair * 4
+    back = slices + (row_a.to(tl.int64)[:, None] * SLOTS + b[None, :])[:, None, :] * 4
     _wait(EARLY)
     z_a = tl.load(element + row_a)
     z_b = tl.load(element + row_b)
@@ -693,9 +731,9 @@ def _forces(
     at = unit + (row_b.to(tl.int64)[None, :] * 4 * SLOTS + a[:, None])[:, None, :]
     x, y, z, inverse = tl.load(at), tl.load(at + SLOTS), tl.load(at + 2 * SLOTS), tl.load(at + 3 * SLOTS)
     by_d = tl.load(there, paired, 0.0) + tl.load(back, paired, 0.0)
-    by_x = tl.load(there + n_pairs, paired, 0.0) - tl.load(back + n_pairs, paired, 0.0)
-    by_y = tl.load(there + 2 * n_pairs, paired, 0.0) - tl.load(back + 2 * n_pairs, paired, 0.0)
-    by_z = tl.load(there + 3 * n_pairs, paired, 0.0) - tl.load(back + 3 * n_pairs, paired, 0.0)
+    by_x = tl.load(there + 1, paired, 0.0) - tl.load(back + 1, paired, 0.0)
+    by_y = tl.load(there + 2, paired, 0.0) - tl.load(back + 2, paired, 0.0)
+    by_z = tl.load(there + 3, paired, 0.0) - tl.load(back + 3, paired, 0.0)
     by_d += tl.where(tl.arange(0, SLICES)[None, :, None] == 0, tl.load(push + pair), 0.0)
     # ∂d/∂x_a = −r̂_ab, and r̂_ba turns as x_a moves across it.
     radial = by_d + (by_x * x + by_y * y + by_z * z) * inverse
@@ -723,18 +761,29 @@ W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS =
 B1, B2, BA, BB, LAYER_OFFSETS = (tl.constexpr(n) for n in (0, 1, 4, 5, 8))
 
 
-@triton.jit
+STAGE_NAMES = (
+    "geometry", "hidden_of_phi", "phi_of_hidden", "message", "mix", "hidden_of_gates", "gate", "readout",
+    "gates_back", "gate_back", "vectors_back", "message_back", "phi_back", "scalars_back", "forces",
+)  # fmt: skip
+
+
+def _kernel_name(specialization: Any) -> str:
+    """What profilers call a kernel: its stage."""
+    return f"fused_{STAGE_NAMES[specialization.constants['STAGE']]}"
+
+
+@triton.jit(repr=_kernel_name)
 def _stage(
-    index, group, part, molecule,
     positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
     work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
     n_systems, n_slots, plane, cutoff, out_bias,
     STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
     SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr,
-    IP: tl.constexpr, EARLY: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One stage for one slice ``index`` and group, or for one ``part`` of it."""
+    """One stage of all molecules: programs are [slices, groups, parts of a slice]."""
+    index, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     LAST: tl.constexpr = LAYER == LAYERS - 1
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
@@ -743,8 +792,8 @@ def _stage(
     filters = mine + FILTERS * F * F
     if STAGE == GEOMETRY:
         _geometry(
-            molecule, group, index * AT_ONCE, positions, numbers, radius, charge, embedding, phi0, work, element, unit,
-            push, repelled, basis, slope, n_systems, n_slots, plane, cutoff, F, SLOTS, RBF, N_RBF, AT_ONCE, LOW, EARLY,
+            group, index, positions, numbers, radius, charge, embedding, phi0, work, element, unit,
+            push, repelled, basis, slope, n_systems, n_slots, plane, cutoff, F, SLOTS, RBF, N_RBF, 1, LOW, EARLY,
         )  # fmt: skip
     elif STAGE == HIDDEN_OF_PHI:
         _hidden(
@@ -753,31 +802,16 @@ def _stage(
         )  # fmt: skip
     elif STAGE == PHI_OF_HIDDEN:
         _phi(
-            index, group, work, low, mine + W2 * F * F, bias + B2 * F, plane,
+            index, group, part, work, low, mine + W2 * F * F, bias + B2 * F, plane,
             LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == MESSAGE:
         _message(
-            index,
-            group,
-            work,
-            unit,
-            basis,
-            filters,
-            plane,
-            n_slots,
-            LAYER,
-            F,
-            SLOTS,
-            RBF,
-            16,
-            PAIR_NF,
-            WARPS,
-            IP,
-            EARLY,
-        )
+            index, group, work, unit, basis, filters, plane, n_slots,
+            LAYER, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY,
+        )  # fmt: skip
     elif STAGE == MIX:
-        _mix(index, group, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
+        _mix(index, group, part, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
     elif STAGE == HIDDEN_OF_GATES:
         _hidden(
             index, group, work, low, mine + WA * F * F, bias + BA * F, plane,
@@ -785,8 +819,8 @@ def _stage(
         )  # fmt: skip
     elif STAGE == GATE:
         _gate(
-            index, group, work, low, mine + WB * F * F, bias + BB * F, plane,
-            LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            index, group, part, work, low, mine + WB * F * F, bias + BB * F, plane,
+            LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == READOUT:
         into = weights + LAYERS * SIZE
@@ -809,10 +843,16 @@ def _stage(
             index, group, part, work, low, mine + MIXED_BACK * F * F, plane, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY
         )
     elif STAGE == MESSAGE_BACK:
-        _message_back(
-            index, group, work, low, unit, basis, slope, filters, partial, plane, n_slots,
-            LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, WARPS, LOW, IP, EARLY,
-        )  # fmt: skip
+        if part == 0:
+            _pairs_back(
+                index, group, work, unit, basis, slope, filters, partial, plane, n_slots,
+                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY,
+            )  # fmt: skip
+        elif LAYER > 0:
+            _senders_back(
+                index, group, work, low, unit, basis, filters, plane, n_slots,
+                LAYER, F, SLOTS, RBF, 16, PAIR_NF, WARPS, LOW, IP, EARLY,
+            )  # fmt: skip
     elif STAGE == PHI_BACK:
         _hidden_back(
             index, group, work, low, mine + W2_BACK * F * F, plane,
@@ -822,126 +862,18 @@ def _stage(
         _scalars_back(index, group, work, low, mine + W1_BACK * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
     else:
         _forces(
-            molecule, group, index * AT_ONCE, element, atomic, repelled, reference, unit, push, partial, energy, forces,
-            n_slots, plane, F // PAIR_NF, F, SLOTS, AT_ONCE, EARLY,
+            group, index, element, atomic, repelled, reference, unit, push, partial, energy, forces,
+            n_slots, plane, F // PAIR_NF, F, SLOTS, 1, EARLY,
         )  # fmt: skip
 
 
-STAGE_NAMES = (
-    "geometry", "hidden_of_phi", "phi_of_hidden", "message", "mix", "hidden_of_gates", "gate", "readout",
-    "gates_back", "gate_back", "vectors_back", "message_back", "phi_back", "scalars_back", "forces",
-)  # fmt: skip
-
-
-def _kernel_name(specialization: Any) -> str:
-    """What profilers call a kernel: its stage."""
-    return f"fused_{STAGE_NAMES[specialization.constants['STAGE']]}"
-
-
-@triton.jit(repr=_kernel_name)
-def _one_stage(
-    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-    n_systems, n_slots, plane, cutoff, out_bias,
-    STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
-    SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr,
-    IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """A stage of all molecules: programs are [slices, groups, parts]."""
-    _stage(
-        tl.program_id(0), tl.program_id(1), tl.program_id(2), tl.program_id(1),
-        positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-        work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-        n_systems, n_slots, plane, cutoff, out_bias,
-        STAGE, LAYER, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP, EARLY,
-    )  # fmt: skip
-
-
-@triton.jit
-def _slices(
-    program, molecule,
-    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-    n_systems, n_slots, plane, cutoff, out_bias,
-    STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
-    SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr,
-    IP: tl.constexpr,
-):  # fmt: skip
-    """A stage of one molecule, slice by slice, by one program."""
-    PAIRS: tl.constexpr = (STAGE == MESSAGE) | (STAGE == MESSAGE_BACK)
-    ENDS: tl.constexpr = (STAGE == GEOMETRY) | (STAGE == FORCES)
-    SLICES: tl.constexpr = SLOTS // AT_ONCE if ENDS else F // (PAIR_NF if PAIRS else NF)
-    PARTS: tl.constexpr = SLOTS // 16 if PAIRS else (3 if STAGE == VECTORS_BACK else 1)
-    for index in range(SLICES):
-        for part in range(PARTS):
-            _stage(
-                index, program * PARTS + part if PAIRS else program, part, molecule,
-                positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-                work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-                n_systems, n_slots, plane, cutoff, out_bias,
-                STAGE, LAYER, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
-                False,
-            )  # fmt: skip
-    tl.debug_barrier()
-
-
-@triton.jit
-def _all_stages(
-    positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-    work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-    n_systems, n_slots, plane, cutoff, out_bias,
-    LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr,
-    RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr, PAIR_NF: tl.constexpr,
-    WARPS: tl.constexpr, AT_ONCE: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
-):  # fmt: skip
-    """All stages of one molecule after another; each program has rows of its own, which stay in its caches."""
-    program = tl.program_id(0)
-    for molecule in range(program, n_systems, tl.num_programs(0)):
-        _slices(
-            program, molecule,
-            positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-            work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-            n_systems, n_slots, plane, cutoff, out_bias,
-            GEOMETRY, 0, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
-        )  # fmt: skip
-        for layer in tl.static_range(LAYERS):
-            for stage in tl.static_range(1, 7):
-                if layer > 0 or stage >= MESSAGE:
-                    _slices(
-                        program, molecule,
-                        positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-                        work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-                        n_systems, n_slots, plane, cutoff, out_bias,
-                        stage, layer, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE,
-                        LOW, IP,
-                    )  # fmt: skip
-        _slices(
-            program, molecule,
-            positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-            work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-            n_systems, n_slots, plane, cutoff, out_bias,
-            READOUT, 0, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
-        )  # fmt: skip
-        for above in tl.static_range(LAYERS):
-            for stage in tl.static_range(8, 14):
-                if above < LAYERS - 1 or stage < PHI_BACK:
-                    _slices(
-                        program, molecule,
-                        positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-                        work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-                        n_systems, n_slots, plane, cutoff, out_bias,
-                        stage, LAYERS - 1 - above, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS,
-                        AT_ONCE, LOW, IP,
-                    )  # fmt: skip
-        _slices(
-            program, molecule,
-            positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
-            work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
-            n_systems, n_slots, plane, cutoff, out_bias,
-            FORCES, 0, LAYERS, F, HALF, SLOTS, ROWS, RBF, N_RBF, NF, SPLIT, PAIR_NF, WARPS, AT_ONCE, LOW, IP,
-        )  # fmt: skip
+def _parts(stage: int, last: bool, first: bool) -> int:
+    """How many programs share a slice of a stage; of the first and last layer some are not needed."""
+    if stage == PHI_OF_HIDDEN.value or stage == VECTORS_BACK.value:
+        return 3
+    if stage == MIX.value or (stage == GATE.value and not last) or (stage == MESSAGE_BACK.value and not first):
+        return 2
+    return 1
 
 
 def _stages(n_layers: int) -> list[tuple[int, int]]:
@@ -967,7 +899,7 @@ class Shape:
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
         pair_warps: of one program of messages; each takes one partner at a time.
-        programs: that compute whole molecules one after another, in one kernel; 0 for a kernel for each stage.
+        early: whether a kernel starts before the one ahead of it has ended, where the GPU can (Hopper).
     """
 
     slots: int
@@ -977,7 +909,7 @@ class Shape:
     split: bool
     pair_columns: int
     pair_warps: int
-    programs: int = 0
+    early: bool
 
 
 def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
@@ -995,8 +927,8 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         )
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        return Shape(slots, 1, 16, 4, slots == 16 and not half, 16 if half else 8, 4)
-    return Shape(slots, 64 // slots, 32 if half else 16, 4, False, 32 if half else 8, 2)
+        return Shape(slots, 1, 16, 4, slots == 16 and not half, 16 if half else 8, 4, n_systems == 1)
+    return Shape(slots, 64 // slots, 32 if half else 16, 4, False, 16 if half else 8, 2, False)
 
 
 FEW_MOLECULES = 32
@@ -1148,7 +1080,7 @@ class _Plan:
         low, product, arithmetic = PRODUCTS[precision]
         self._n_systems, self._n_slots = batch.n_systems, batch.n_slots
         device, features, slots = batch.positions.device, weights.features, shape.slots
-        self._groups = min(shape.programs, batch.n_systems) or -(-batch.n_systems // shape.molecules)
+        self._groups = -(-batch.n_systems // shape.molecules)
         rows = shape.molecules * slots
         self._rows = self._groups * rows
         slices = features // shape.pair_columns
@@ -1166,7 +1098,7 @@ class _Plan:
             zeros(self._rows, slots, weights.rbf, dtype=low),  # basis
             zeros(self._rows, slots, weights.rbf, dtype=low),  # slope
             zeros(self._rows),  # atomic
-            zeros(slices, 4, self._rows, slots),  # partial
+            zeros(slices, self._rows, slots, 4),  # partial
         )
         # Each part of a sum is at least what a tensor core takes at once.
         split = min(shape.warps, features // 16) if shape.split else 1
@@ -1175,8 +1107,7 @@ class _Plan:
             "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
             "PAIR_NF": shape.pair_columns, "WARPS": shape.pair_warps, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
-        # Hopper can start a kernel before the one ahead of it has ended.
-        early = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+        early = shape.early and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self._early = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
@@ -1187,22 +1118,15 @@ class _Plan:
             batch.positions, batch.atomic_numbers, *weights.tensors, *self._buffers, energy, forces,
             self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
         )  # fmt: skip
-        if shape.programs:
-            _all_stages[(self._groups,)](*arguments, **self._options, AT_ONCE=16, num_warps=shape.warps)
-            return Prediction(energy, forces)
-        molecules = self._rows // shape.slots
-        slices, pair_slices = weights.features // shape.columns, weights.features // shape.pair_columns
-        for stage, layer in _stages(weights.n_layers):
-            grid, warps = (slices, self._groups, 1), shape.warps
+        n_layers, slices = weights.n_layers, weights.features // shape.columns
+        for stage, layer in _stages(n_layers):
+            parts = _parts(stage, layer == n_layers - 1, layer == 0)
+            grid, warps = (slices, self._groups, parts), shape.warps
             if stage in (MESSAGE.value, MESSAGE_BACK.value):
-                grid, warps = (pair_slices, self._rows // 16, 1), shape.pair_warps
-            elif stage == VECTORS_BACK.value:
-                grid = (slices, self._groups, 3)
+                grid, warps = (weights.features // shape.pair_columns, self._rows // 16, parts), shape.pair_warps
             elif stage == GEOMETRY.value:
-                grid = (shape.slots, molecules, 1)
+                grid = (shape.slots, self._rows // shape.slots, 1)
             elif stage == FORCES.value:
                 grid, warps = (self._n_slots, self._n_systems, 1), 2
-            _one_stage[grid](
-                *arguments, STAGE=stage, LAYER=layer, AT_ONCE=1, num_warps=warps, **self._options, **self._early
-            )
+            _stage[grid](*arguments, STAGE=stage, LAYER=layer, num_warps=warps, **self._options, **self._early)
         return Prediction(energy, forces)

@@ -6,7 +6,6 @@ import dataclasses
 
 from mlff_exp.fused import Shape
 
-WIDE = Shape(slots=16, molecules=1, columns=16, warps=4, split=False, pair_columns=16, pair_warps=4)
+WIDE = Shape(slots=16, molecules=1, columns=16, warps=4, split=False, pair_columns=16, pair_warps=4, early=True)
 SPLIT = dataclasses.replace(WIDE, split=True, pair_warps=8)
-SHARED = Shape(slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=32, pair_warps=2)
-WHOLE = dataclasses.replace(WIDE, columns=32, pair_columns=32, programs=2)
+SHARED = Shape(slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=16, pair_warps=2, early=False)
