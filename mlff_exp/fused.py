@@ -37,23 +37,17 @@ PI = tl.constexpr(math.pi)
 
 # Planes of ``work``: those of all layers, then those of each layer.
 S, VM, GS, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 4, 5, 8, 11))
-PHI, VIN, U, W, SV, VV, DA, DH, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 9, 12, 13, 14, 15, 16))
+PHI, VIN, U, W, UW, SV, VV, DA, DH, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 9, 12, 13, 14, 15, 16, 17))
 # Planes of ``low``.
 HIDDEN, NORM, G3, GPRE, GU, GW, GPHI, LOW_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 9, 12, 15))
 
 
 @triton.jit
-def _begin(EARLY: tl.constexpr):
-    """Let the next kernel start: up to its `_wait` it reads weights alone."""
-    if EARLY:
-        tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
 def _wait(EARLY: tl.constexpr):
-    """Until the kernel before has written everything."""
+    """Until the kernel before has written everything; then let the next one start, and read its weights, meanwhile."""
     if EARLY:
         tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
@@ -98,11 +92,6 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
 
 
 @triton.jit
-def _add_3(a, b, c, d, e, f):
-    return a + d, b + e, c + f
-
-
-@triton.jit
 def _add_4(a, b, c, d, e, f, g, h):
     return a + e, b + f, c + g, d + h
 
@@ -110,6 +99,11 @@ def _add_4(a, b, c, d, e, f, g, h):
 @triton.jit
 def _add_5(a, b, c, d, e, f, g, h, i, j):
     return a + f, b + g, c + h, d + i, e + j
+
+
+@triton.jit
+def _add_6(a, b, c, d, e, f, g, h, i, j, k, m):
+    return a + g, b + h, c + i, d + j, e + k, f + m
 
 
 @triton.jit
@@ -160,7 +154,7 @@ def _geometry(
     half of b's repulsion; ``basis`` inputs of the filters and ``slope`` their derivatives, [rows b, SLOTS, RBF]; and
     what layer 0 starts from.
     """
-    _begin(EARLY)
+    _wait(EARLY)
     a = tl.arange(0, SLOTS)[None, :]
     b = first + tl.arange(0, PARTNERS)
     row_b = molecule * SLOTS + b
@@ -222,7 +216,6 @@ def _phi(
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One part p of φ = h W₂ + b₂, for a slice."""
-    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -254,7 +247,6 @@ def _message(
     NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Messages to some atoms of a molecule, summed, for a slice: s and v after them."""
-    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -312,30 +304,39 @@ def _message(
 
 @triton.jit
 def _mix(
-    index, group, part,
+    index, group,
     work, low, mix, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Part 0: u = v U for a slice; part 1: w = v V and its norms."""
-    _begin(EARLY)
-    PLANES: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES + U
+    """u = v U and w = v V for a slice, their product over the axes, and the norms of w."""
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right = _right(mix + part * F * F, column, F, F, SPLIT)
+    right_u = _right(mix, column, F, F, SPLIT)
+    right_w = _right(mix + F * F, column, F, F, SPLIT)
     _wait(EARLY)
-    x = tl.dot(_left(work + VM * size + rows * F, F, SPLIT, LOW), right, input_precision=IP)
-    y = tl.dot(_left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW), right, input_precision=IP)
-    z = tl.dot(_left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW), right, input_precision=IP)
+    left_x = _left(work + VM * size + rows * F, F, SPLIT, LOW)
+    left_y = _left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW)
+    left_z = _left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW)
+    u_x = tl.dot(left_x, right_u, input_precision=IP)
+    u_y = tl.dot(left_y, right_u, input_precision=IP)
+    u_z = tl.dot(left_z, right_u, input_precision=IP)
+    w_x = tl.dot(left_x, right_w, input_precision=IP)
+    w_y = tl.dot(left_y, right_w, input_precision=IP)
+    w_z = tl.dot(left_z, right_w, input_precision=IP)
     if SPLIT > 1:
-        x, y, z = tl.reduce((x, y, z), 0, _add_3)
-    tl.store(_tile(work, PLANES + 3 * part, rows, column, F, size), x)
-    tl.store(_tile(work, PLANES + 3 * part + 1, rows, column, F, size), y)
-    tl.store(_tile(work, PLANES + 3 * part + 2, rows, column, F, size), z)
-    if part == 1:
-        norm = tl.sqrt(x * x + y * y + z * z + EPSILON)
-        tl.store(_tile(low, NORM, rows, column, F, size), norm.to(LOW))
+        u_x, u_y, u_z, w_x, w_y, w_z = tl.reduce((u_x, u_y, u_z, w_x, w_y, w_z), 0, _add_6)
+    tl.store(_tile(work, MINE + U, rows, column, F, size), u_x)
+    tl.store(_tile(work, MINE + U + 1, rows, column, F, size), u_y)
+    tl.store(_tile(work, MINE + U + 2, rows, column, F, size), u_z)
+    tl.store(_tile(work, MINE + W, rows, column, F, size), w_x)
+    tl.store(_tile(work, MINE + W + 1, rows, column, F, size), w_y)
+    tl.store(_tile(work, MINE + W + 2, rows, column, F, size), w_z)
+    tl.store(_tile(work, MINE + UW, rows, column, F, size), u_x * w_x + u_y * w_y + u_z * w_z)
+    norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
+    tl.store(_tile(low, NORM, rows, column, F, size), norm.to(LOW))
 
 
 @triton.jit
@@ -346,7 +347,6 @@ def _hidden(
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """silu([s, ‖w‖] W + b), or without the norms, for a slice; its derivative is kept."""
-    _begin(EARLY)
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -367,18 +367,6 @@ def _hidden(
 
 
 @triton.jit
-def _dot_of_uw(work, MINE: tl.constexpr, rows, column, F: tl.constexpr, size):
-    """⟨u, w⟩ over the axes."""
-    u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
-    u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
-    u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
-    w_x = tl.load(_tile(work, MINE + W, rows, column, F, size))
-    w_y = tl.load(_tile(work, MINE + W + 1, rows, column, F, size))
-    w_z = tl.load(_tile(work, MINE + W + 2, rows, column, F, size))
-    return u_x * w_x + u_y * w_y + u_z * w_z
-
-
-@triton.jit
 def _gate(
     index, group, part,
     work, low, weights, bias, plane,
@@ -386,7 +374,6 @@ def _gate(
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gates a W + b for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
-    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -401,7 +388,7 @@ def _gate(
         hidden = _left(at_hidden, F, SPLIT, LOW)
         at_s = _tile(work, S, rows, column, F, size)
         s = tl.load(at_s)
-        inner = _dot_of_uw(work, MINE, rows, column, F, size)
+        inner = tl.load(_tile(work, MINE + UW, rows, column, F, size))
         gate_ss = bias_ss + _product(hidden, right_ss, SPLIT, IP)
         gate_sv = bias_sv + _product(hidden, right_sv, SPLIT, IP)
         tl.store(at_s, s + gate_ss + gate_sv * inner)
@@ -432,7 +419,6 @@ def _readout(
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Energy of each atom, and its derivative by s for a slice."""
-    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAST * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -444,7 +430,7 @@ def _readout(
     last = tl.load(out + half)[None, :]
     _wait(EARLY)
     s = _left(work + S * size + rows * F, F, SPLIT, LOW)
-    inner = _dot_of_uw(work, MINE, rows, column, F, size)
+    inner = tl.load(_tile(work, MINE + UW, rows, column, F, size))
     is_atom = tl.load(element + rows) > 0
     value, derivative = _silu(offset + _product(s, right, SPLIT, IP))
     grad = tl.where(is_atom[:, None], derivative * last, 0.0).to(LOW)
@@ -464,7 +450,6 @@ def _hidden_back(
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient before a silu for a slice: (Σ_part g_part W_partᵀ) silu′."""
-    _begin(EARLY)
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -486,45 +471,46 @@ def _hidden_back(
 
 @triton.jit
 def _gate_back(
-    index, group,
+    index, group, part,
     work, low, weights, plane,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by s before the update, and by u and w, for a slice."""
-    _begin(EARLY)
+    """For a slice, part 0: gradient by s before the update; part 1: by u and w."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right_s = _right(weights, column, F, F, SPLIT)
-    right_norm = _right(weights + F * F, column, F, F, SPLIT)
+    right = _right(weights + part * F * F, column, F, F, SPLIT)
     _wait(EARLY)
     left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
-    at_s = _tile(work, GS, rows, column, F, size)
-    grad_s = tl.load(at_s)
-    grad_inner = grad_s * tl.load(_tile(work, MINE + SV, rows, column, F, size))
-    u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
-    u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
-    u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
-    w_x = tl.load(_tile(work, MINE + W, rows, column, F, size))
-    w_y = tl.load(_tile(work, MINE + W + 1, rows, column, F, size))
-    w_z = tl.load(_tile(work, MINE + W + 2, rows, column, F, size))
-    grad_u_x, grad_u_y, grad_u_z = grad_inner * w_x, grad_inner * w_y, grad_inner * w_z
-    if not LAST:
-        gate_vv = tl.load(_tile(work, MINE + VV, rows, column, F, size))
-        grad_u_x += gate_vv * tl.load(_tile(work, GV, rows, column, F, size))
-        grad_u_y += gate_vv * tl.load(_tile(work, GV + 1, rows, column, F, size))
-        grad_u_z += gate_vv * tl.load(_tile(work, GV + 2, rows, column, F, size))
-    tl.store(_tile(low, GU, rows, column, F, size), grad_u_x.to(LOW))
-    tl.store(_tile(low, GU + 1, rows, column, F, size), grad_u_y.to(LOW))
-    tl.store(_tile(low, GU + 2, rows, column, F, size), grad_u_z.to(LOW))
-    norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
-    by_norm = _product(left, right_norm, SPLIT, IP) / norm
-    tl.store(_tile(low, GW, rows, column, F, size), (by_norm * w_x + grad_inner * u_x).to(LOW))
-    tl.store(_tile(low, GW + 1, rows, column, F, size), (by_norm * w_y + grad_inner * u_y).to(LOW))
-    tl.store(_tile(low, GW + 2, rows, column, F, size), (by_norm * w_z + grad_inner * u_z).to(LOW))
-    tl.store(at_s, grad_s + _product(left, right_s, SPLIT, IP))
+    if part == 0:
+        at_s = _tile(work, GS, rows, column, F, size)
+        tl.store(at_s, tl.load(at_s) + _product(left, right, SPLIT, IP))
+    else:
+        # Not from ``GS``, which part 0 changes meanwhile.
+        grad_s = tl.load(_tile(low, G3, rows, column, F, size)).to(tl.float32)
+        grad_inner = grad_s * tl.load(_tile(work, MINE + SV, rows, column, F, size))
+        u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
+        u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
+        u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
+        w_x = tl.load(_tile(work, MINE + W, rows, column, F, size))
+        w_y = tl.load(_tile(work, MINE + W + 1, rows, column, F, size))
+        w_z = tl.load(_tile(work, MINE + W + 2, rows, column, F, size))
+        grad_u_x, grad_u_y, grad_u_z = grad_inner * w_x, grad_inner * w_y, grad_inner * w_z
+        if not LAST:
+            gate_vv = tl.load(_tile(work, MINE + VV, rows, column, F, size))
+            grad_u_x += gate_vv * tl.load(_tile(work, GV, rows, column, F, size))
+            grad_u_y += gate_vv * tl.load(_tile(work, GV + 1, rows, column, F, size))
+            grad_u_z += gate_vv * tl.load(_tile(work, GV + 2, rows, column, F, size))
+        tl.store(_tile(low, GU, rows, column, F, size), grad_u_x.to(LOW))
+        tl.store(_tile(low, GU + 1, rows, column, F, size), grad_u_y.to(LOW))
+        tl.store(_tile(low, GU + 2, rows, column, F, size), grad_u_z.to(LOW))
+        norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
+        by_norm = _product(left, right, SPLIT, IP) / norm
+        tl.store(_tile(low, GW, rows, column, F, size), (by_norm * w_x + grad_inner * u_x).to(LOW))
+        tl.store(_tile(low, GW + 1, rows, column, F, size), (by_norm * w_y + grad_inner * u_y).to(LOW))
+        tl.store(_tile(low, GW + 2, rows, column, F, size), (by_norm * w_z + grad_inner * u_z).to(LOW))
 
 
 @triton.jit
@@ -535,7 +521,6 @@ def _vectors_back(
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by one component of v between messages and update, for a slice."""
-    _begin(EARLY)
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -564,7 +549,6 @@ def _pairs_back(
 
     ``partial`` [slices, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
     """
-    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -627,7 +611,6 @@ def _senders_back(
     NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradients by what some atoms sent to their partners, and by v before the messages."""
-    _begin(EARLY)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -687,7 +670,6 @@ def _scalars_back(
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by s before the layer for a slice, and by the gates of the layer below."""
-    _begin(EARLY)
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -697,7 +679,7 @@ def _scalars_back(
     left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
     at_s = _tile(work, GS, rows, column, F, size)
     before = tl.load(at_s)
-    inner = _dot_of_uw(work, BELOW, rows, column, F, size)
+    inner = tl.load(_tile(work, BELOW + UW, rows, column, F, size))
     grad_vv = tl.load(_tile(work, BELOW + U, rows, column, F, size)) * tl.load(_tile(work, GV, rows, column, F, size))
     for axis in tl.static_range(1, 3):
         u = tl.load(_tile(work, BELOW + U + axis, rows, column, F, size))
@@ -716,7 +698,6 @@ def _forces(
     SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, ATOMS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Forces on some atoms a: what their messages and those of their partners b say; with the first, the energy."""
-    _begin(EARLY)
     a = first + tl.arange(0, ATOMS)
     b = tl.arange(0, SLOTS)
     row_a, row_b = molecule * SLOTS + a, molecule * SLOTS + b
@@ -811,7 +792,7 @@ def _stage(
             LAYER, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY,
         )  # fmt: skip
     elif STAGE == MIX:
-        _mix(index, group, part, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
+        _mix(index, group, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
     elif STAGE == HIDDEN_OF_GATES:
         _hidden(
             index, group, work, low, mine + WA * F * F, bias + BA * F, plane,
@@ -836,8 +817,9 @@ def _stage(
         )  # fmt: skip
     elif STAGE == GATE_BACK:
         _gate_back(
-            index, group, work, low, mine + WA_BACK * F * F, plane, LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY
-        )
+            index, group, part, work, low, mine + WA_BACK * F * F, plane,
+            LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
     elif STAGE == VECTORS_BACK:
         _vectors_back(
             index, group, part, work, low, mine + MIXED_BACK * F * F, plane, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY
@@ -871,9 +853,8 @@ def _parts(stage: int, last: bool, first: bool) -> int:
     """How many programs share a slice of a stage; of the first and last layer some are not needed."""
     if stage == PHI_OF_HIDDEN.value or stage == VECTORS_BACK.value:
         return 3
-    if stage == MIX.value or (stage == GATE.value and not last) or (stage == MESSAGE_BACK.value and not first):
-        return 2
-    return 1
+    both = stage == GATE_BACK.value or (stage == GATE.value and not last) or (stage == MESSAGE_BACK.value and not first)
+    return 2 if both else 1
 
 
 def _stages(n_layers: int) -> list[tuple[int, int]]:
