@@ -908,7 +908,7 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         )
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        return Shape(slots, 1, 16, 4, slots == 16 and not half, 16 if half else 8, 4, n_systems == 1)
+        return Shape(slots, 1, 16, 4, slots <= 32 and not half, 16 if half else 8, 4, n_systems == 1)
     return Shape(slots, 64 // slots, 32 if half else 16, 4, False, 16 if half else 8, 2, False)
 
 
