@@ -135,12 +135,15 @@ def test_no_file_of_a_sweep_holds_a_password(mlruns: Path, tmp_path: Path) -> No
         assert path.is_dir() or secret.encode() not in path.read_bytes(), path
 
 
-def test_the_password_of_a_server_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("traceback", [False, True])
+def test_the_password_of_a_server_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traceback: bool) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hunter2@127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1" if traceback else "0")
     refused = mlff_exp(tmp_path, "tracking=server", "device=cpu", "engine=eager")
     assert refused.returncode == 2
-    assert "no answer from the server" in refused.stderr
+    assert "no answer from the server" in refused.stderr.splitlines()[-2]
+    assert ("Traceback" in refused.stderr) == traceback
     assert "hunter2" not in refused.stdout + refused.stderr
 
 
