@@ -619,7 +619,9 @@ def _note(result: RunResult) -> str:
         lines += [f"{result.status}: {result.failure.kind}: {result.failure.message}", ""]
     if result.verdict is not None:
         lines += [f"Gate {result.verdict.gate}: **{result.verdict.decision}**", ""]
-        lines += [f"- {reason}" for reason in result.verdict.reasons]
-    lines += ["| metric | value |", "| --- | --- |"]
+        # A table right below a list would be part of its last item.
+        lines += [*(f"- {reason}" for reason in result.verdict.reasons), ""]
+    if result.metrics:
+        lines += ["| metric | value |", "| --- | --- |"]
     lines += [f"| {name} | {value:.6g} |" for name, value in result.metrics.items()]
     return "\n".join(lines)

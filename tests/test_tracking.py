@@ -74,7 +74,8 @@ def test_a_run_arrives_whole(store: tracking.Store, tmp_path: Path) -> None:
     assert run.data.params["batch_size"] == "16"
     assert run.data.tags["verdict"] == "NO-GO"
     assert run.data.tags["verdict.reasons"] == "drift is not measured"
-    assert "latency_median_ms" in run.data.tags["mlflow.note.content"]
+    note = "Gate strict: **NO-GO**\n\n- drift is not measured\n\n| metric | value |\n| --- | --- |\n"
+    assert f"{note}| latency_median_ms | 1.25 |" in run.data.tags["mlflow.note.content"]
     assert [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, "loss")] == [
         (1, 0.5),
         (2, 0.25),
