@@ -516,6 +516,11 @@ class Config:
     cold_compile: bool = False
 
     def __post_init__(self) -> None:
+        for group in ("task", "model", "engine"):
+            chosen: Any = getattr(self, group)
+            own = getattr(type(chosen), "name", None)
+            if own is not None and chosen.name != own:
+                raise ConfigError(f"{group}.name={chosen.name!r} chooses nothing: say {group}=… instead")
         positive("batch_size", self.batch_size)
         positive("timeout_s", self.timeout_s)
         if self.seed < 0:
