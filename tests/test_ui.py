@@ -164,6 +164,7 @@ def test_runs_are_compared_in_parallel_coordinates(
 def test_plots_and_notes_of_a_run_are_shown(browser: Any, address: str, sweep: tuple[Path, str, list[str]]) -> None:
     run = f"{address}/experiments/1/runs/{sweep[2][-1]}"
     see(browser, run, "run", "cuda_graph · fp16_autocast · B16", "benzene (", "Parent run", "gate.decision")
+    assert browser.find_elements("xpath", "//th[normalize-space()='metric']"), "the note's table is no table"
     see(browser, f"{run}/artifacts/latency.png", "artifact", "result.json", "latency.png")
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
