@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,12 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
-from mlff_exp.config import Config, ConfigError
+from mlff_exp.config import ConfigError
 from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import row
 from mlff_exp.result import RESULT_FILE, room
-from mlff_exp.tracking import Store
 
+T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
 
@@ -39,13 +42,17 @@ def run(composed: DictConfig) -> Outcome:
     schema.refuse_ignored(config, job.overrides.task)
     config = config.on_this_machine()
     single = job.mode is RunMode.RUN
-    store = _store(config, single)
+    # A sweep without a parent run is not recorded while it goes on.
+    recorded = single or config.sweep.id is not None
+    store = _reached(lambda: tracking.connect(config.tracking), single) if recorded else None
 
     resolved = schema.save_resolved(composed, directory)
     resume = getattr(config.task, "resume", None)
     if resume is not None:
         config.task.resume = str(tracking.directory_of(store, "task.resume", resume))
-    live = None if store is None else tracking.Live(store, directory, resolved, config.sweep.id)
+    live = None
+    if store is not None:
+        live = _reached(lambda: tracking.Live(store, directory, resolved, config.sweep.id), single)
     try:
         result = worker.run_task(config, resolved, directory, live)
     finally:
@@ -60,16 +67,14 @@ def run(composed: DictConfig) -> Outcome:
     return outcome
 
 
-def _store(config: Config, single: bool) -> Store | None:
-    """Where to record a run while it goes on.
+def _reached(ask: Callable[[], T], single: bool) -> T | None:
+    """What a store answers.
 
     Raises:
-        ConfigError: there is no such place, which ends a single run before any work; one of a sweep goes on without.
+        ConfigError: it does not, which ends a single run before any work; one of a sweep goes on without.
     """
-    if not single and config.sweep.id is None:
-        return None
     try:
-        return tracking.connect(config.tracking)
+        return ask()
     except ConfigError as error:
         if single:
             raise
@@ -79,27 +84,40 @@ def _store(config: Config, single: bool) -> Store | None:
 
 
 def main() -> None:
-    """Entry point; a refused configuration ends with exit code 2, a full disk with 1, without a traceback."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    """Entry point; a refused configuration ends with exit code 2, a full disk with 1.
+
+    The traceback of either is printed only where HYDRA_FULL_ERROR=1 asks for it.
+    """
+    asked = os.environ.get("HYDRA_FULL_ERROR")
     # Hydra would print tracebacks itself and exit with 1; this hands the exceptions to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         run()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
-            raise
-        print(f"mlff-exp: {schema.masked(schema.explain(error))}", file=sys.stderr)
-        sys.exit(EXIT_REFUSED)
+        _end(schema.explain(error), EXIT_REFUSED, asked)
     except OSError as error:
-        if wants_traceback or error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         path = Path(error.filename or Path.cwd())
         where = f"{path}; {room(path if path.is_dir() else path.parent)}"
-        print(f"mlff-exp: {error.strerror}: {where}; what had finished is kept", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+        _end(f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED, asked)
     except KeyboardInterrupt:
         print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # What is started from this process later is to behave as if this had not been.
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def _end(message: str, code: int, asked: str | None) -> NoReturn:
+    """Exit with a message, below the traceback of the current exception if that was asked for."""
+    if asked == "1":
+        print(schema.masked(traceback.format_exc()), file=sys.stderr)
+    print(f"mlff-exp: {schema.masked(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

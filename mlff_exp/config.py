@@ -47,7 +47,8 @@ UNSEEN = "unseen_"
 
 
 SECRET_KEY = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
-SECRET_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE)
+# Up to the last @, as those who read addresses do: a password may hold one.
+SECRET_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s]+@", re.IGNORECASE)
 # In addresses and in overrides.
 SECRET_VALUE = re.compile(rf"((?:^|[,?&])[+~\w./-]*(?:{SECRET_KEY.pattern})[\w-]*=)[^,&\s]+", re.IGNORECASE)
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
@@ -81,6 +82,16 @@ def positive(key: str, value: float) -> None:
     """
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{key}={value} must be greater than 0")
+
+
+def plain(key: str, name: str) -> None:
+    """Refuse a name that is no good as a part of a file's name.
+
+    Raises:
+        ConfigError: it has other characters than letters, digits, '.', '_' and '-', or is nothing but dots.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", name):
+        raise ConfigError(f"{key}={name!r} must be made of letters, digits, '.', '_' and '-'")
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
@@ -315,6 +326,7 @@ class FileSystem:
     """Anything that ASE reads.
 
     Attributes:
+        name: in labels and in names of files.
         path: of the file.
         index: of the frame in it.
     """
@@ -324,6 +336,7 @@ class FileSystem:
     index: int = -1
 
     def __post_init__(self) -> None:
+        plain("system.name", self.name)
         if not Path(self.path).expanduser().is_file():
             raise ConfigError(f"system.path={self.path!r} is not a file")
 
@@ -340,6 +353,7 @@ class WaterBox:
     n_molecules: int = 64
 
     def __post_init__(self) -> None:
+        plain("system.name", self.name)
         edge = round(self.n_molecules ** (1 / 3)) if self.n_molecules > 0 else 0
         if edge < 1 or edge**3 != self.n_molecules:
             raise ConfigError(
@@ -477,9 +491,7 @@ class Sweep:
     gate_decision: str = "no_verdict"
 
     def __post_init__(self) -> None:
-        # It becomes part of a directory's name.
-        if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", self.name):
-            raise ConfigError(f"sweep.name={self.name!r} must be made of letters, digits, '.', '_' and '-'")
+        plain("sweep.name", self.name)
         if self.budget_s is not None:
             positive("sweep.budget_s", self.budget_s)
 
@@ -504,6 +516,11 @@ class Config:
     cold_compile: bool = False
 
     def __post_init__(self) -> None:
+        for group in ("task", "model", "engine"):
+            chosen: Any = getattr(self, group)
+            own = getattr(type(chosen), "name", None)
+            if own is not None and chosen.name != own:
+                raise ConfigError(f"{group}.name={chosen.name!r} chooses nothing: say {group}=… instead")
         positive("batch_size", self.batch_size)
         positive("timeout_s", self.timeout_s)
         if self.seed < 0:

@@ -358,7 +358,8 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
         figure.savefig(buffer, format="png", dpi=120)
         plt.close(figure)
         image = base64.b64encode(buffer.getvalue()).decode()
-        parts.append(f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{image}">')
+        shown = f'<img alt="{escape(title)}" src="data:image/png;base64,{image}">'
+        parts.append(f"<h2>{escape(title)}</h2><div>{shown}</div>")
     if found.facts:
         parts += ["<h2>Where it ran</h2>", _html_table(("", ""), found.facts)]
     return f"""<!doctype html>
@@ -371,6 +372,9 @@ table {{ border-collapse: collapse; font-size: .9rem; }}
 th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
 @media (min-width: 60rem) {{
   td:first-child {{ min-width: 18rem; }} td:not(:first-child, :last-child) {{ white-space: nowrap; }}
+}}
+@media (max-width: 40rem) {{
+  img {{ min-width: 40rem; }} td:first-child, th:first-child {{ position: sticky; left: 0; background: white; }}
 }}
 .failed, .killed, .no-go {{ color: #b00020; }} .go {{ color: #1b6e20; }} .skipped {{ color: #8a6d00; }}
 .control {{ color: #666; }} .warning {{ background: #fff3cd; margin: .5rem 0; padding: .5rem 1rem; }}

@@ -89,12 +89,10 @@ def connect(tracking: Tracking) -> Store | None:
             raise ConfigError("tracking=server needs the environment variable MLFLOW_TRACKING_URI")
         # Few tries: somebody is waiting for the first run to start.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        client = MlflowClient(tracking_uri=uri)
-        try:
+        with _answering("tracking=server: no answer from the server at MLFLOW_TRACKING_URI"):
+            client = MlflowClient(tracking_uri=uri)
             store = Store(client, _experiment(client, tracking.experiment, None))
-        except MlflowException as error:
-            raise ConfigError(f"tracking=server: no answer from the server at MLFLOW_TRACKING_URI: {error}") from error
-        _reap(store)
+            _reap(store)
         return store
 
     # What it logs there with a traceback, it raises as well.
@@ -130,18 +128,30 @@ def _make(database: Path) -> None:
     partial.replace(database)
 
 
+@contextmanager
+def _answering(otherwise: str = "no answer from MLflow's store") -> Iterator[None]:
+    """Raise a ConfigError where a store gives no answer before any work was done."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ConfigError(f"{otherwise}: {error}") from error
+
+
 class Live:
     """A run that is going on: in MLflow from its start, with a heartbeat, and with its progress as it comes.
 
     Raises:
-        mlflow.exceptions.MlflowException: the store can't be reached at the start.
+        ConfigError: the store can't be reached at the start.
         OSError: its disk is full.
     """
 
     def __init__(self, store: Store, directory: Path, config: Mapping[str, Any], parent_id: str | None = None) -> None:
         self._store, self._directory, self._position = store, directory, 0
         self._progress, self._beat = Progress(directory), time.monotonic()
-        self.run_id = _open_run(store, config, directory, parent_id)
+        with _answering():
+            self.run_id = _open_run(store, config, directory, parent_id)
         self._note()
 
     def __call__(self) -> None:
@@ -169,12 +179,18 @@ class Live:
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Raise an OSError where SQLite could not write, which MLflow reports like any other trouble."""
+    """Raise an OSError where SQLite could not write, which MLflow reports like any other trouble.
+
+    And only there: a server that refuses a file is trouble with the store, but requests reports it as an OSError.
+    """
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
     from sqlalchemy.exc import DBAPIError
 
     try:
         yield
+    except RequestException as error:
+        raise MlflowException(str(error)) from error
     except MlflowException as error:
         cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
         if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF in DISK_ERRORS:
@@ -262,6 +278,9 @@ def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> boo
         weights: their hash.
         gate: its name.
         outputs: where runs leave their directories.
+
+    Raises:
+        ConfigError: the store can't be reached.
     """
     if store is None:
         results = (RunResult.load(path.parent) for path in outputs.rglob(RESULT_FILE))
@@ -276,7 +295,8 @@ def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> boo
         f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{weights}' "
         f"and params.`gate.name` = '{gate}' and params.`precision.name` = 'fp32'"
     )
-    return bool(store.client.search_runs([store.experiment_id], wanted, max_results=1))
+    with _answering():
+        return bool(store.client.search_runs([store.experiment_id], wanted, max_results=1))
 
 
 def directory_of(store: Store | None, key: str, run: str) -> Path:
@@ -312,12 +332,15 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
     A directory that already has a parent run goes on with it.
 
     Raises:
+        ConfigError: the store can't be reached at the start.
         OSError: the disk is full.
     """
     if store is None:
         yield None
         return
-    run_id, status = _open_sweep(store, name, directory), "FAILED"
+    with _answering():
+        run_id = _open_sweep(store, name, directory)
+    status = "FAILED"
     try:
         with _heart(store, run_id):
             yield run_id
@@ -596,7 +619,9 @@ def _note(result: RunResult) -> str:
         lines += [f"{result.status}: {result.failure.kind}: {result.failure.message}", ""]
     if result.verdict is not None:
         lines += [f"Gate {result.verdict.gate}: **{result.verdict.decision}**", ""]
-        lines += [f"- {reason}" for reason in result.verdict.reasons]
-    lines += ["| metric | value |", "| --- | --- |"]
+        # A table right below a list would be part of its last item.
+        lines += [*(f"- {reason}" for reason in result.verdict.reasons), ""]
+    if result.metrics:
+        lines += ["| metric | value |", "| --- | --- |"]
     lines += [f"| {name} | {value:.6g} |" for name, value in result.metrics.items()]
     return "\n".join(lines)

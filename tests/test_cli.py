@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from mlff_exp import __main__
+from mlff_exp.config import ConfigError
 from mlff_exp.result import RunResult
 from tests.here import run_here
 
@@ -379,7 +380,6 @@ def test_a_full_disk_is_said_without_a_traceback(
     def broken() -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
 
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(__main__, "run", full)
     with pytest.raises(SystemExit, match="1"):
         __main__.main()
@@ -387,6 +387,28 @@ def test_a_full_disk_is_said_without_a_traceback(
     monkeypatch.setattr(__main__, "run", broken)
     with pytest.raises(FileNotFoundError):
         __main__.main()
+
+
+@pytest.mark.parametrize("asked", [None, "0", "1"])
+def test_the_environment_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str | None
+) -> None:
+    """Commands that are started later would print tracebacks and end with another code."""
+
+    def refused() -> None:
+        assert os.environ["HYDRA_FULL_ERROR"] == "1"
+        raise ConfigError("batch_size=0")
+
+    before = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    before |= {} if asked is None else {"HYDRA_FULL_ERROR": asked}
+    monkeypatch.setattr(os, "environ", before)
+    monkeypatch.setattr(__main__, "run", refused)
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
+    assert os.environ.get("HYDRA_FULL_ERROR") == asked
+    errors = capsys.readouterr().err
+    assert errors.endswith("mlff-exp: batch_size=0\n")
+    assert ("Traceback" in errors) == (asked == "1")
 
 
 def _runs(process: int) -> bool:

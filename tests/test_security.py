@@ -94,6 +94,19 @@ def test_systems_are_names_and_no_paths(name: str) -> None:
         parse(compose("config", overrides=["task=nve", f"task.systems=['{name}']"]))
 
 
+@pytest.mark.parametrize("name", ["../../escape", "a/b", "..", ""])
+@pytest.mark.parametrize("system", ["file", "water_box"])
+def test_names_of_other_systems_are_no_paths_either(tmp_path: Path, system: str, name: str) -> None:
+    """They become parts of names of files."""
+    (tmp_path / "water.xyz").touch()
+    words = [f"system={system}", f"system.name='{name}'"]
+    words += [f"system.path={tmp_path}/water.xyz"] if system == "file" else []
+    with pytest.raises(ConfigError, match=r"system\.name=.* must be made of letters, digits"):
+        parse(compose("config", overrides=words))
+    words[1] = "system.name=my_water-2.xyz"
+    assert parse(compose("config", overrides=words)).system.name == "my_water-2.xyz"
+
+
 def test_passwords_and_tokens_are_not_recorded() -> None:
     recorded = masked(
         {
@@ -105,6 +118,7 @@ def test_passwords_and_tokens_are_not_recorded() -> None:
     assert recorded["uri"] == "postgresql://***@host/db"
     assert recorded["plain"] == "https://host/path"
     assert recorded["n"] == 3
+    assert masked("at http://u:hunter@2@h/a@b and https://hunter2@h") == "at http://***@h/a@b and https://***@h"
     words = ["model=ase", "+model.calculator.token=hunter2"]
     assert "hunter2" not in str(schema.resolved(compose("config", overrides=words)))
     recorded = masked(
@@ -135,12 +149,15 @@ def test_no_file_of_a_sweep_holds_a_password(mlruns: Path, tmp_path: Path) -> No
         assert path.is_dir() or secret.encode() not in path.read_bytes(), path
 
 
-def test_the_password_of_a_server_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("traceback", [False, True])
+def test_the_password_of_a_server_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traceback: bool) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hunter2@127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1" if traceback else "0")
     refused = mlff_exp(tmp_path, "tracking=server", "device=cpu", "engine=eager")
     assert refused.returncode == 2
-    assert "no answer from the server" in refused.stderr
+    assert "no answer from the server" in refused.stderr.splitlines()[-2]
+    assert ("Traceback" in refused.stderr) == traceback
     assert "hunter2" not in refused.stdout + refused.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +12,15 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from mlflow.exceptions import MlflowException
 
 from hydra_plugins.mlff_exp_sweeper.staged import Job, StagedSweeper
+from mlff_exp import __main__, tracking
 from mlff_exp import config as schema
-from mlff_exp.config import Sweep
+from mlff_exp.config import ConfigError, Sweep
 from mlff_exp.outcome import Outcome
 from tests.here import CONF
+from tests.test_result import full_result
 
 
 class Launcher:
@@ -49,6 +53,33 @@ def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, 
     assert (len(launcher.launched), len(outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
     assert decisions == ["sweep.gate_decision=no_verdict", *["sweep.gate_decision=GO"] * (launched - 1)]
+
+
+def test_a_server_that_is_lost_between_runs_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor where nothing is run: what was done before is only uploaded."""
+
+    def lost(*arguments: object) -> None:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(tracking, "log_run", lost)
+    full_result().save(tmp_path)
+    outcome = StagedSweeper._recorded(tmp_path, "parent", object())
+    assert (outcome.status, outcome.directory) == ("FINISHED", tmp_path)
+    assert f"later: mlff-exp-sync {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_only_a_run_by_itself_ends_where_its_store_does_not_answer(
+    capsys: pytest.CaptureFixture[str], *, single: bool
+) -> None:
+    def ask() -> None:
+        raise ConfigError("no answer from http://user:hunter2@host")
+
+    with pytest.raises(ConfigError) if single else nullcontext():
+        __main__._reached(ask, single)
+    assert ("mlff-exp: not in MLflow yet: no answer from http://***@host\n" in capsys.readouterr().err) == (not single)
 
 
 @pytest.mark.parametrize(("gate", "expected"), [("strict", True), ("off", False)])

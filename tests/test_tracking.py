@@ -19,6 +19,7 @@ import mlflow.store.db.utils
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from requests import HTTPError
 from sqlalchemy.exc import OperationalError
 
 from mlff_exp import sync, tracking
@@ -73,7 +74,8 @@ def test_a_run_arrives_whole(store: tracking.Store, tmp_path: Path) -> None:
     assert run.data.params["batch_size"] == "16"
     assert run.data.tags["verdict"] == "NO-GO"
     assert run.data.tags["verdict.reasons"] == "drift is not measured"
-    assert "latency_median_ms" in run.data.tags["mlflow.note.content"]
+    note = "Gate strict: **NO-GO**\n\n- drift is not measured\n\n| metric | value |\n| --- | --- |\n"
+    assert f"{note}| latency_median_ms | 1.25 |" in run.data.tags["mlflow.note.content"]
     assert [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, "loss")] == [
         (1, 0.5),
         (2, 0.25),
@@ -400,6 +402,44 @@ def test_a_server_needs_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
         tracking.connect(Tracking(name="server"))
+
+
+def test_a_store_that_is_lost_before_any_work_refuses_it(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it had answered the question before."""
+
+    def lost(*arguments: Any, **keywords: Any) -> None:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(MlflowClient, "search_runs", lost)
+    monkeypatch.setattr(MlflowClient, "create_run", lost)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.client.tracking_uri)
+    with pytest.raises(ConfigError, match="no answer from the server at MLFLOW_TRACKING_URI: connection refused"):
+        tracking.connect(Tracking(name="server"))
+    with pytest.raises(ConfigError, match="no answer from MLflow's store: connection refused"):
+        tracking.found_go(store, "0" * 64, "strict", tmp_path)
+    with pytest.raises(ConfigError, match="no answer from MLflow's store"):
+        tracking.Live(store, tmp_path, CONFIG)
+    with pytest.raises(ConfigError, match="no answer from MLflow's store"), tracking.sweep(store, "phase1", tmp_path):
+        pass
+
+
+def test_a_file_that_a_server_refuses_is_uploaded_later(
+    store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = finished(tmp_path / "run")
+    with monkeypatch.context() as patched:
+
+        def refuse(*arguments: Any) -> None:
+            raise HTTPError("507 Server Error: Insufficient Storage")
+
+        patched.setattr(MlflowClient, "log_artifact", refuse)
+        tracking.record(store, directory)
+    assert f"Insufficient Storage\nmlff-exp: later: mlff-exp-sync {directory}\n" in capsys.readouterr().err
+    run_id = tracking.log_run(store, directory)
+    assert "result.json" in {item.path for item in store.client.list_artifacts(run_id)}
+    assert len(store.client.search_runs([store.experiment_id])) == 1
 
 
 def test_nested_values_are_flattened_and_cut(store: tracking.Store, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ class StagedSweeper(Sweeper):
         from mlff_exp.result import RunResult
 
         if store is not None:
-            tracking.log_run(store, run_directory, sweep_id)  # only if it was killed before that
+            tracking.record(store, run_directory, sweep_id)  # only if it was killed before that
         return Outcome.of(RunResult.load(run_directory), run_directory)
 
     def _skip(self, job: Job, number: int, directory: Path, sweep_id: str | None, store: Any) -> Any:
@@ -287,5 +287,5 @@ class StagedSweeper(Sweeper):
         result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
         result.save(run_directory)
         if store is not None:
-            tracking.log_run(store, run_directory, sweep_id)
+            tracking.record(store, run_directory, sweep_id)
         return Outcome.of(result, run_directory)
