@@ -615,9 +615,14 @@ def _low_precision(device: str) -> Precision:
     return "fp16_autocast" if _is_cuda(device) else "bf16_autocast"
 
 
-def _fast_engine(device: str) -> EngineName:
-    """The engine for long dynamics on a device; ``${fast_engine:${device}}`` in configurations."""
-    return "cuda_graph" if _is_cuda(device) else "compile"
+def _fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> EngineName:
+    """The engine for long dynamics on a device; ``${fast_engine:${device}}`` in configurations.
+
+    ``molecules`` promises what the fused engine takes: up to 64 atoms, not periodic, a model of this project.
+    """
+    if not _is_cuda(device):
+        return "compile"
+    return "fused" if systems == "molecules" else "cuda_graph"
 
 
 def _is_cuda(device: str) -> bool:

@@ -908,11 +908,12 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         )
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        return Shape(slots, 1, 16, 4, slots <= 32 and not half, 16 if half else 8, 4, n_systems == 1)
+        return Shape(slots, 1, 16, 4, slots <= 32 and not half, 16 if half else 8, 4, n_systems <= FOR_EARLY)
     return Shape(slots, 64 // slots, 32 if half else 16, 4, False, 16 if half else 8, 2, False)
 
 
 FEW_MOLECULES = 32
+FOR_EARLY = 4  # molecules whose kernels leave multiprocessors free for the next one
 PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
     # Three products of TF32 halves are as exact as one of FP32, and tensor cores do them.
     "fp32": (torch.float32, tl.float32, "tf32x3"),
