@@ -234,3 +234,15 @@ def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
     path.write_text("not a structure")
     with pytest.raises(ConfigError, match=r"broken.xyz.*ASE can't read frame -1"):
         systems.build(FileSystem(path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "arguments", "engine"),
+    [(False, "", "compile"), (True, "", "cuda_graph"), (True, ",molecules", "fused"), (False, ",molecules", "compile")],
+)
+def test_the_fast_engine_suits_device_and_systems(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, arguments: str, engine: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    schema.register()
+    assert OmegaConf.create({"engine": "${fast_engine:auto" + arguments + "}"}).engine == engine
