@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from tqdm import tqdm
@@ -37,7 +36,7 @@ class TimedChoiceError(RuntimeError):
 @dataclass(frozen=True)
 class _Started:
     name: str
-    process: SpawnProcess
+    process: ForkServerProcess
     reason: Connection
 
     def failure(self) -> str:
@@ -113,7 +112,7 @@ def _graphs(config: Config) -> str:
 
 
 def _start(name: str, config: Config) -> _Started:
-    context = multiprocessing.get_context("spawn")
+    context = worker.context(compiles=True)
     reason, writer = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(config, writer))
     process.start()

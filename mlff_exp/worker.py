@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mlff_exp.result import RESULT_FILE, Failure, RunResult
 TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
 WATCH_EVERY_S = 5.0
-# Imported once and inherited by every worker on a CPU; importing them takes longer than many runs.
+# Imported once and inherited by every worker; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.tracing", "torch._inductor.compile_fx"]
 
@@ -102,14 +103,20 @@ def interrupts_postponed() -> Iterator[None]:
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> BaseProcess:
-    arguments = (config, resolved, directory)
-    if config.device.startswith("cuda"):
-        # CUDA does not survive a fork, and importing the compiler touches it.
-        return multiprocessing.get_context("spawn").Process(target=_child, args=arguments)
+    return context(compiles=config.engine.name != "eager").Process(target=_child, args=(config, resolved, directory))
+
+
+def context(*, compiles: bool) -> ForkServerContext:
+    """For processes that find everything imported; which, is settled by the first that is started.
+
+    Importing initialises no GPU, which would not survive the fork.
+
+    Args:
+        compiles: import the compiler as well; a sweep that begins without imports it later, once a run.
+    """
     context = multiprocessing.get_context("forkserver")
-    # What the first run needs: a sweep that begins with eager engines imports the compiler later, once a run.
-    context.set_forkserver_preload(PRELOAD + (PRELOAD_TO_COMPILE if config.engine.name != "eager" else []))
-    return context.Process(target=_child, args=arguments)
+    context.set_forkserver_preload(PRELOAD + (PRELOAD_TO_COMPILE if compiles else []))
+    return context
 
 
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:

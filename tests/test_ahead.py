@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config
+from hydra.core.plugins import Plugins
 from torch._dynamo.utils import counters
 from torch._inductor.fx_passes import pad_mm
 from torch._inductor.runtime import autotune_cache
@@ -221,6 +222,7 @@ def test_an_interrupt_stops_all_of_them(started: list[BaseProcess]) -> None:
 @pytest.fixture
 def sweeper(monkeypatch: pytest.MonkeyPatch) -> staged.StagedSweeper:
     """Its launcher runs nothing and notes the numbers of the jobs."""
+    Plugins.instance()  # looks for plugins once a process, and makes the classes of launchers anew
 
     class Launcher(staged.BasicLauncher):  # type: ignore[misc]
         def __init__(self) -> None:
