@@ -27,6 +27,8 @@ MAX_PROCESSES = 16
 COMPILE_THREADS = 2  # of each process
 # What of a task decides the shapes of its batches, besides the system and the batch size. The others compile nothing.
 SHAPING = {"inference": (), "accuracy": ("dataset",), "nve": ("systems", "replicas")}
+# Processes that share a job's shapes: a set of molecules comes in about as many.
+SHARES = {"inference": 1, "accuracy": 4, "nve": 1}
 
 
 class TimedChoiceError(RuntimeError):
@@ -59,8 +61,10 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
     Raises:
         KeyboardInterrupt: after the processes were stopped.
     """
-    waiting = list(to_compile(jobs).items())
-    timeout_s = min([config.timeout_s for _, config in waiting], default=0.0)
+    waiting = [
+        (name, config, share) for name, config in to_compile(jobs).items() for share in range(SHARES[config.task.name])
+    ]
+    timeout_s = min([config.timeout_s for _, config, _ in waiting], default=0.0)
     deadline = time.monotonic() + min(timeout_s, math.inf if budget_s is None else budget_s)
     running: dict[int, _Started] = {}
     try:
@@ -100,8 +104,8 @@ def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
             one = replace(config, engine=engine, precision=PrecisionConfig(precision))
             label = "fused" if config.engine.name == "fused" else f"compile/{mode}"
             found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
-    # Those with the most shapes first, so that the last to end does not begin last.
-    return dict(sorted(found.values(), key=lambda item: item[1].task.name != "accuracy"))
+    # Another mode's kernels are the same: it begins when they are there, and has only the code around them to make.
+    return dict(sorted(found.values(), key=lambda item: getattr(item[1].engine, "mode", "default") != "default"))
 
 
 def _graphs(config: Config) -> str:
@@ -111,10 +115,10 @@ def _graphs(config: Config) -> str:
     return repr((*what, config.task.name, *shaping))
 
 
-def _start(name: str, config: Config) -> _Started:
+def _start(name: str, config: Config, share: int) -> _Started:
     context = worker.context(compiles=True)
     reason, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(config, writer))
+    process = context.Process(target=_child, args=(config, share, writer))
     process.start()
     writer.close()
     return _Started(name, process, reason)
@@ -132,18 +136,18 @@ def _say(line: str) -> None:
     tqdm.write(f"mlff-exp: {line}", file=sys.stderr)
 
 
-def _child(config: Config, reason: Connection) -> None:
+def _child(config: Config, share: int, reason: Connection) -> None:
     worker.begin_session()
     failure = ""
     try:
-        _first_calls(config)
+        _first_calls(config, share)
     # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
     except Exception as error:
         failure = ": ".join([worker.kind(error), *str(error).strip().splitlines()[:1]])
     reason.send(failure)
 
 
-def _first_calls(config: Config) -> None:
+def _first_calls(config: Config, share: int) -> None:
     import torch._inductor.config as inductor
 
     from mlff_exp.tasks import accuracy, inference, nve, setup
@@ -153,9 +157,9 @@ def _first_calls(config: Config) -> None:
     # As many threads for the arithmetic as a run has: graphs for a CPU depend on it.
     threads = min(COMPILE_THREADS, inductor.compile_threads or 1)
     with nothing_timed_kept(), inductor.patch({"compile_threads": threads}):
-        for batch in task.batches(config, subject):
-            if not subject.engine.has_graph(batch):
-                subject.engine(batch)
+        shapes = {batch.shape_key: batch for batch in task.batches(config, subject)}
+        for batch in list(shapes.values())[share :: SHARES[config.task.name]]:
+            subject.engine(batch)
 
 
 @contextlib.contextmanager

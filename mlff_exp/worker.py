@@ -109,11 +109,13 @@ def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> Ba
 def context(*, compiles: bool) -> ForkServerContext:
     """For processes that find everything imported; which, is settled by the first that is started.
 
-    Importing initialises no GPU, which would not survive the fork.
+    Importing must not initialise a GPU, which would not survive the fork. Importing the compiler asks whether there is
+    one, and PyTorch then asks the driver's management library instead.
 
     Args:
         compiles: import the compiler as well; a sweep that begins without imports it later, once a run.
     """
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD + (PRELOAD_TO_COMPILE if compiles else []))
     return context

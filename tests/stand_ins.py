@@ -11,7 +11,7 @@ from mlff_exp import worker
 from mlff_exp.config import Config
 
 
-def fail_by_seed(config: Config, reason: Connection) -> None:
+def fail_by_seed(config: Config, share: int, reason: Connection) -> None:
     """Succeed, say why not, end with a code, and be killed."""
     worker.begin_session()
     if config.seed == 2:
@@ -21,7 +21,7 @@ def fail_by_seed(config: Config, reason: Connection) -> None:
     reason.send("out_of_memory: 80 GB" if config.seed == 1 else "")
 
 
-def sleep(config: Config, reason: Connection) -> None:
+def sleep(config: Config, share: int, reason: Connection) -> None:
     """For longer than any test."""
     worker.begin_session()
     time.sleep(600)

@@ -63,14 +63,14 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
     )
     found = ahead.to_compile(jobs).values()
     assert [(c.task.name, c.engine.mode, c.precision.name, c.batch_size) for c in found] == [
-        ("accuracy", "default", "tf32", 1),
         ("inference", "default", "fp16_autocast", 1),
         ("inference", "default", "fp32", 1),
         ("inference", "default", "tf32", 1),
-        ("inference", "reduce-overhead", "fp32", 1),
         ("inference", "default", "fp32", 4),
         ("nve", "default", "tf32", 1),
         ("nve", "default", "tf32", 1),
+        ("accuracy", "default", "tf32", 1),
+        ("inference", "reduce-overhead", "fp32", 1),
     ]
     assert {config.engine.name for config in found} == {"compile"}
     (kernels,) = ahead.to_compile(named("task=nve engine=fused precision=fp32")).values()
@@ -118,7 +118,8 @@ def test_a_run_compiles_what_was_compiled_ahead(
         "nve": [*NVE, "engine=compile", "task.replicas=2", "task.systems=[water,ammonia]"],
     }[task] + ["model.checkpoint=student_small", "device=cpu"]
     for config in ahead.to_compile({task: configured(*words).on_this_machine()}).values():
-        ahead._first_calls(config)
+        for share in range(ahead.SHARES[task]):
+            ahead._first_calls(config, share)
     before = noted.copy()
     noted.clear()
     run_here(tmp_path / "run", *words)
@@ -137,7 +138,7 @@ def test_a_run_finds_its_graph_in_inductors_cache(tmp_path: Path, monkeypatch: p
     words = [*INFERENCE, "device=cpu", "model.checkpoint=student_small"]
     with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
         for config in ahead.to_compile({"run 0": configured(*words).on_this_machine()}).values():
-            ahead._first_calls(config)
+            ahead._first_calls(config, 0)
         counters.clear()
         assert run_here(tmp_path / "run", *words).metrics["graph_count"] == 1
     assert counters["inductor"]["fxgraph_cache_miss"] == 0
@@ -180,8 +181,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[BaseProcess]:
     processes: list[BaseProcess] = []
     start = ahead._start
 
-    def noting(name: str, config: Config) -> Any:
-        one = start(name, config)
+    def noting(name: str, config: Config, share: int) -> Any:
+        one = start(name, config, share)
         processes.append(one.process)
         return one
 
