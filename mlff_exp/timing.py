@@ -229,13 +229,13 @@ class _DeviceClock:
     def __init__(self) -> None:
         self.start = torch.cuda.Event(enable_timing=True)
         self.end = torch.cuda.Event(enable_timing=True)
-        self._cycles_per_ms = 0.0
+        self._spinning: tuple[float, float] | None = None
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
     def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
-        cycles = self._cycles(planted_ms)
+        cycles = self._cycles(planted_ms) if planted_ms else 0
         started = time.perf_counter_ns()
         self.start.record()
         call(number)
@@ -247,13 +247,24 @@ class _DeviceClock:
         return float(self.start.elapsed_time(self.end)), wall
 
     def _cycles(self, ms: float) -> int:
-        """How long a kernel has to spin for so many milliseconds."""
-        if ms and not self._cycles_per_ms:
-            many = 10_000_000
-            torch.cuda._sleep(many)
-            self.start.record()
-            torch.cuda._sleep(many)
-            self.end.record()
-            self.end.synchronize()
-            self._cycles_per_ms = many / self.start.elapsed_time(self.end)
-        return round(ms * self._cycles_per_ms)
+        """How long one kernel more has to spin, so that a call takes so many milliseconds more."""
+        if self._spinning is None:
+            self._spinning = self._calibrate()
+        launch_ms, cycles_per_ms = self._spinning
+        return max(round((ms - launch_ms) * cycles_per_ms), 1)
+
+    def _calibrate(self) -> tuple[float, float]:
+        """What a kernel costs besides what it spins, ms, and cycles per ms."""
+        many, cycles = 100, 10_000_000
+        one = self._spin_ms(1, cycles)
+        launch_ms = (self._spin_ms(many, cycles // many) - one) / (many - 1)
+        return launch_ms, cycles / (one - launch_ms)
+
+    def _spin_ms(self, kernels: int, cycles: int) -> float:
+        torch.cuda._sleep(100_000_000)  # so that none of them waits for the host
+        self.start.record()
+        for _ in range(kernels):
+            torch.cuda._sleep(cycles)
+        self.end.record()
+        self.end.synchronize()
+        return float(self.start.elapsed_time(self.end))
