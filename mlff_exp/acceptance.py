@@ -177,6 +177,38 @@ def _absolute(metric: str, results: Results) -> Measured | None:
     return None if found is None else Measured(abs(found.value), abs(found.value), abs(found.value), found.run)
 
 
+def _step_us(replicas: int, precisions: tuple[str, ...], results: Results) -> Measured | None:
+    """Of the fastest NVE run of so many replicas."""
+    runs = [
+        result
+        for result in results
+        if "steps_per_s" in result.metrics
+        and result.config["task"].get("replicas") == replicas
+        and _precision(result) in precisions
+    ]
+    if not runs:
+        return None
+    fastest = max(runs, key=lambda result: result.metrics["steps_per_s"])
+    step_us = 1e6 / fastest.metrics["steps_per_s"]
+    return Measured(step_us, step_us, step_us, label(fastest.config))
+
+
+def _fused_vs_captured(batch_size: int, precisions: tuple[str, ...], results: Results) -> Measured | None:
+    """Of medians on the GPU in two runs; from the unfavourable ends of their intervals to the favourable ones."""
+    timed = {_choice(result, "engine"): result for result in _timed(results, precisions, batch_size)}
+    if not {"fused", "cuda_graph"} <= timed.keys():
+        return None
+    fused, captured = timed["fused"], timed["cuda_graph"]
+    median, low, high = "latency_median_ms", "latency_median_ms_ci_low", "latency_median_ms_ci_high"
+    return Measured(
+        captured.metrics[median] / fused.metrics[median],
+        captured.metrics[low] / fused.metrics[high],
+        captured.metrics[high] / fused.metrics[low],
+        label(fused.config),
+        fused.trusted and captured.trusted,
+    )
+
+
 def _speed(name: str, promised: str, limit: float, metric: str, precisions: tuple[str, ...], batch: int) -> Line:
     return Line(name, promised, limit, False, partial(_best, metric, precisions, batch))
 
@@ -225,4 +257,20 @@ TARGETS = (
     Line("force RMSE of FP16 / %", "≤ 0.2%", 0.2, True, partial(_worst, "force_relative_rmse_vs_fp64_percent", LOW)),
     Line("NVE: slope of the energy / (meV/atom/ps)", "≤ 0.0065", 0.0065, True,
          partial(_absolute, "energy_drift_mev_per_atom_per_ps")),
+    Line("NVE: step of three molecules, FP32 / µs", "≤ 150 µs: 100 ps in 30 s", 150.0, True,
+         partial(_step_us, 3, FP32)),
+    Line("NVE: step of 64 molecules, FP32 / µs", "≤ 600 µs: 100 ps in 120 s", 600.0, True,
+         partial(_step_us, 64, FP32)),
+)  # fmt: skip
+
+FUSED_TARGETS = (
+    Line("NVE: step of one molecule, FP32 / µs", "≤ 80 µs: 100 ps in 16 s", 80.0, True, partial(_step_us, 1, FP32)),
+    Line("NVE: step of one molecule, FP16 / µs", "≤ 60 µs: 100 ps in 12 s", 60.0, True, partial(_step_us, 1, LOW)),
+    Line("NVE: step of 132 molecules, FP16 / µs", "≤ 125 µs: 100 ps in 25 s", 125.0, True,
+         partial(_step_us, 132, LOW)),
+    Line("structures per second at the best batch", "≥ 2,000,000", 2e6, False,
+         partial(_best, "throughput_systems_per_s", (*FP32, *LOW), None)),
+    *(Line(f"fused against cuda_graph, {name}, batch {size:,}", "≥ 2×", 2.0, False,
+           partial(_fused_vs_captured, size, precisions))
+      for name, precisions in (("FP16", LOW), ("FP32", FP32)) for size in (1, 16, 1024)),
 )  # fmt: skip

@@ -121,8 +121,9 @@ def content(results: Sequence[RunResult]) -> Content:
     """What is to be said of these runs together."""
     judged = {"The plan": acceptance.judge(results)}
     if any("H100" in (result.environment.get("gpu") or "") for result in results):
-        title = "Our targets, for benzene and the shipped student on one H100"
-        judged[title] = acceptance.judge(results, acceptance.TARGETS)
+        what = "for benzene and the shipped student on one H100"
+        judged[f"Our targets, {what}"] = acceptance.judge(results, acceptance.TARGETS)
+        judged[f"Targets of the fused engine, {what}"] = acceptance.judge(results, acceptance.FUSED_TARGETS)
     return Content(
         rows=[row(result, results) for result in results] + control_rows(results),
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlff_exp import report
-from mlff_exp.acceptance import PLAN, TARGETS, Line, judge, validity
+from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Line, judge, validity
 from mlff_exp.figures import figures
 from mlff_exp.result import Failure, RunResult, Timing, Verdict
 
@@ -101,7 +101,7 @@ def test_the_promises_of_the_plan_are_held_against_the_runs() -> None:
     assert warm.value == 5
 
 
-@pytest.mark.parametrize("line", [*PLAN, *TARGETS], ids=lambda line: line.name)
+@pytest.mark.parametrize("line", [*PLAN, *TARGETS, *FUSED_TARGETS], ids=lambda line: line.name)
 def test_no_promise_is_held_by_runs_that_were_not_made(line: Line) -> None:
     (judged,) = judge([timed("eager", "fp32", 1, 1.0)], [line])
     assert judged.measured is None
@@ -111,6 +111,27 @@ def test_no_promise_is_held_by_runs_that_were_not_made(line: Line) -> None:
 def test_the_unfavourable_end_of_the_interval_counts() -> None:
     (line,) = (line for line in PLAN if line.name == "compiled, single structure, against eager")
     assert [judge([timed("compile", "fp32", 1, value)], [line])[0].held for value in (1.3, 1.37)] == [False, True]
+
+
+def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets() -> None:
+    latencies = {"latency_median_ms": 0.4, "latency_median_ms_ci_low": 0.38, "latency_median_ms_ci_high": 0.41}
+    halves = {name: value / 2 for name, value in latencies.items()}
+    runs = [
+        moved("fused", "fp32", "GO", steps_per_s=8000.0),
+        moved("cuda_graph", "fp32", "GO", steps_per_s=4000.0),
+        timed("cuda_graph", "fp16_autocast", 16, 40.0, **latencies),
+        timed("fused", "fp16_autocast", 16, 80.0, **halves),
+    ]
+    judged = {item.line.name: item for item in judge(runs, [*TARGETS, *FUSED_TARGETS])}
+    step = judged["NVE: step of three molecules, FP32 / µs"]
+    assert step.measured is not None
+    assert (step.measured.value, step.held) == (125.0, True)
+    assert judged["NVE: step of one molecule, FP32 / µs"].measured is None
+    beside = judged["fused against cuda_graph, FP16, batch 16"]
+    assert beside.measured is not None
+    assert beside.measured.value == pytest.approx(2)
+    assert beside.measured.low == pytest.approx(0.38 / 0.205)
+    assert beside.held is False
 
 
 def test_other_systems_and_force_fields_do_not_count() -> None:
