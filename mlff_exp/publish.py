@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from mlff_exp.acceptance import force_field
 from mlff_exp.figures import figures
 from mlff_exp.report import content, markdown, read
 from mlff_exp.result import RESULT_FILE, RunResult, label
@@ -19,6 +20,11 @@ from mlff_exp.result import RESULT_FILE, RunResult, label
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
 DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
+HEADLINE = [
+    "engine · precision", "first batch", "against eager FP32", "structures/s (best batch)",
+    "per structure, against single eager", "force error against FP64", "NVE",
+]  # fmt: skip
+MAX_KERNELS = 10  # of a run
 # Of no use to anybody else, or of one run alone.
 OMITTED = ("hostname", "platform", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
 
@@ -27,7 +33,8 @@ def main() -> None:
     """Command line of ``mlff-exp-publish``."""
     parser = argparse.ArgumentParser(
         prog="mlff-exp-publish",
-        description="Write a sweep's report to keep in a repository: README.md, figures, runs.csv, environment.json.",
+        description="Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line for "
+        "each engine and precision), runs.csv, kernels.csv, environment.json.",
     )
     parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
     parser.add_argument("target", type=Path, help="where to; made if it is not there")
@@ -36,11 +43,12 @@ def main() -> None:
     if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
         parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
     name = arguments.name or arguments.directory.resolve().name
-    print(f"published: {publish(read(arguments.directory), name, arguments.target)}")
+    print(f"published: {publish(arguments.directory, name, arguments.target)}")
 
 
-def publish(results: Sequence[RunResult], name: str, target: Path) -> Path:
-    """Write ``README.md``, figures, ``runs.csv`` and ``environment.json`` into a directory; returns the first."""
+def publish(directory: Path, name: str, target: Path) -> Path:
+    """Write ``README.md`` and what stands beside it of a sweep's directory into another; returns the first."""
+    results = read(directory)
     target.mkdir(parents=True, exist_ok=True)
     images = {}
     for title, figure in figures(results).items():
@@ -48,11 +56,43 @@ def publish(results: Sequence[RunResult], name: str, target: Path) -> Path:
         figure.savefig(target / images[title], dpi=DPI)
         plt.close(figure)
     _write_table(results, target / "runs.csv")
+    _write_kernels(directory, target / "kernels.csv")
+    (target / "headline.md").write_text(headline(results))
     described = next((result.environment for result in results if result.environment), {})
     (target / "environment.json").write_text(json.dumps(_public(described), indent=1) + "\n")
     page = target / "README.md"
     page.write_text(markdown(name, content(results), images))
     return page
+
+
+def headline(results: Sequence[RunResult]) -> str:
+    """A Markdown table with a line for each engine and precision: its first batch, and its best."""
+    timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
+    lines = [HEADLINE, ["---"] * len(HEADLINE)]
+    for key in dict.fromkeys(force_field(result) for result in timed):
+        mine = [result for result in timed if force_field(result) == key]
+        first = min(mine, key=lambda result: result.config["batch_size"])
+        best = max(mine, key=lambda result: result.metrics["throughput_systems_per_s"])
+        verdicts = [r.verdict.decision for r in results if r.verdict is not None and force_field(r) == key]
+        lines.append(
+            [
+                " · ".join(label(first.config).split(" · ")[2:-1]),
+                f"{first.metrics['latency_median_ms']:.3g} ms",
+                _interval(first, "speedup_vs_baseline"),
+                f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})",
+                _interval(best, "speedup_vs_single_eager"),
+                f"{max(r.metrics['force_relative_rmse_vs_fp64_percent'] for r in mine):.2g}%",
+                "NO-GO" if "NO-GO" in verdicts else "GO" if verdicts else "",
+            ]
+        )
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _interval(result: RunResult, metric: str) -> str:
+    value, low, high = (result.metrics[f"{metric}{end}"] for end in ("", "_ci_low", "_ci_high"))
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    doubt = "" if result.trusted else " (?)"
+    return f"{value:,.{digits}f}× [{low:,.{digits}f}, {high:,.{digits}f}]{doubt}"
 
 
 def _public(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,3 +110,15 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
             tags = [result.tags.get(tag, "") for tag in DESCRIBED[3:]]
             numbers = [f"{result.metrics[metric]:.6g}" if metric in result.metrics else "" for metric in metrics]
             writer.writerow([label(result.config), result.status, verdict, *tags, *numbers])
+
+
+def _write_kernels(directory: Path, path: Path) -> None:
+    """The costliest kernels of one call of each run, where they were looked at."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("run", "total_us", "launches", "kernel"))
+        for source in sorted(directory.glob("*/kernels.csv"), key=lambda found: int(found.parent.name)):
+            name = label(RunResult.load(source.parent).config)
+            with source.open(newline="") as kernels:
+                _, *lines = csv.reader(kernels)
+            writer.writerows([name, *line] for line in lines[:MAX_KERNELS])

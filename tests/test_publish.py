@@ -20,6 +20,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number, result in enumerate(SWEEP):
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
         replace(result, environment=environment).save(tmp_path / "sweep" / str(number))
+        lines = ["total_us,launches,kernel", *(f"{20 - rank},1,kernel_{rank}" for rank in range(12))]
+        (tmp_path / "sweep" / str(number) / "kernels.csv").write_text("\n".join(lines))
     words = ["mlff-exp-publish", str(tmp_path / "sweep"), str(tmp_path / "docs"), "--name", "phase1"]
     monkeypatch.setattr(sys, "argv", words)
     publish.main()
@@ -40,6 +42,33 @@ def test_all_of_a_sweep_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for row, result in zip(rows, SWEEP, strict=True):
         assert row["status"] == result.status
         assert {name: float(row[name]) for name in result.metrics} == pytest.approx(result.metrics, rel=1e-5)
+
+
+def test_the_headline_has_a_line_for_each_force_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (published(tmp_path, monkeypatch) / "headline.md").read_text().splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| eager · fp32",
+        "| cuda_graph · fp32",
+        "| cuda_graph · fp16_autocast",
+    ]
+    # One structure in 10 / 70 ms, and sixteen in as much.
+    assert lines[4] == (
+        "| cuda_graph · fp16_autocast | 0.143 ms | 70.0× [66.5, 73.5] | 112,000 (16) | 1,120× [1,064, 1,176] | 0.1% "
+        "| NO-GO |"
+    )
+
+
+def test_the_costliest_kernels_of_each_run_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (published(tmp_path, monkeypatch) / "kernels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == publish.MAX_KERNELS * len(SWEEP)
+    assert rows[0] == {
+        "run": "nve · benzene · cuda_graph · fp32 · ×3",
+        "total_us": "20",
+        "launches": "1",
+        "kernel": "kernel_0",
+    }
 
 
 def test_nothing_private_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
