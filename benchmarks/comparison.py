@@ -108,7 +108,8 @@ def compare(
         running[name] = one
 
     candidates = {name: Candidate(one.call, min_calls, min_time_s) for name, one in running.items()}
-    timing = measure(candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
+    ours = {"ours": candidates["ours"]}  # first: it is what the others are compared with
+    timing = measure(ours | candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
     for name, one in running.items():
         if not _on_cpu(one.positions()).isfinite().all():
             raise DifferentWorkError(f"{name}: positions became NaN or infinite, so its times mean nothing")

@@ -21,7 +21,7 @@ DPI = 80
 # What the columns of the table say of a run, before its metrics.
 DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
 HEADLINE = [
-    "engine · precision", "first batch", "against eager FP32", "structures/s (best batch)",
+    "engine · precision", "a call (batch)", "against eager FP32", "structures/s (best batch)",
     "per structure, against single eager", "force error against FP64", "NVE",
 ]  # fmt: skip
 MAX_KERNELS = 10  # of a run
@@ -33,8 +33,8 @@ def main() -> None:
     """Command line of ``mlff-exp-publish``."""
     parser = argparse.ArgumentParser(
         prog="mlff-exp-publish",
-        description="Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line for "
-        "each engine and precision), runs.csv, kernels.csv, environment.json.",
+        description="Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line "
+        "for each engine and precision), runs.csv, kernels.csv, environment.json.",
     )
     parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
     parser.add_argument("target", type=Path, help="where to; made if it is not there")
@@ -77,7 +77,7 @@ def headline(results: Sequence[RunResult]) -> str:
         lines.append(
             [
                 " · ".join(label(first.config).split(" · ")[2:-1]),
-                f"{first.metrics['latency_median_ms']:.3g} ms",
+                f"{first.metrics['latency_median_ms']:.3g} ms ({first.config['batch_size']})",
                 _interval(first, "speedup_vs_baseline"),
                 f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})",
                 _interval(best, "speedup_vs_single_eager"),

@@ -28,6 +28,7 @@ class Timing:
         warmup_ms: one per call of the warm-up.
         first_call_s: the very first call, compiling and capturing included.
         blocks: how many consecutive values belong to each block of the alternation.
+        turns: when each block was measured: its number among the blocks of all that were measured beside each other.
         wall_ms: what the host waited for each call; the same as ``values_ms`` where that is the clock.
     """
 
@@ -36,6 +37,7 @@ class Timing:
     first_call_s: float
     blocks: tuple[int, ...]
     wall_ms: tuple[float, ...] = ()
+    turns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

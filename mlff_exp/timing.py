@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mlff_exp.result import Timing
 
-N_BLOCKS = 20
+N_ROUNDS = 50
 PLANTED = 0.05
 NEGLIGIBLE = 0.01  # a difference of one percent is not worth a word, however sure
 MIN_WARMUP_CALLS, MAX_WARMUP_CALLS = 3, 200
@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two medians, with its bootstrap confidence interval."""
+    """Of two times, with its bootstrap confidence interval."""
 
     value: float
     ci_low: float
@@ -94,13 +94,16 @@ def measure(
     description: str = "timing",
     between: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
-    """Time several candidates in alternating blocks A B C A B C …, so that drift of the machine hits all alike.
+    """Time several candidates side by side: a short block of the first, one of another, of the first again, and so on.
+
+    A machine's speed wanders, by ten percent and more on a shared one, and hardly changes within some milliseconds. So
+    each block has one of the first candidate right before it, and what the machine does to both leaves their ratio.
 
     Every call is timed alone, from an idle device to its end: by the wall clock, and on CUDA by device events, which
     are what counts there. The first call and the warm-up, which lasts until the times are stable, are kept apart.
 
     Args:
-        candidates: by name.
+        candidates: by name; the first is what the others are compared with.
         device: where they run.
         description: for the progress bar.
         between: called after each round of blocks, to look at the machine.
@@ -109,6 +112,8 @@ def measure(
         Raw samples by candidate.
     """
     clock: _WallClock | _DeviceClock = _DeviceClock() if device.type == "cuda" else _WallClock()
+    subject, *others = candidates
+    turns = [name for other in others for name in (subject, other)] or [subject]
     first, warmup, calls_per_block, planted_ms = {}, {}, {}, {}
     for name, candidate in candidates.items():
         started = time.perf_counter()
@@ -119,11 +124,12 @@ def measure(
         planted_ms[name] = candidate.planted * float(np.median(warmup[name][-WARMUP_WINDOW:]))
         typical_s = float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000
         calls = max(candidate.min_calls, candidate.min_time_s / max(typical_s, 1e-9))
-        calls_per_block[name] = max(1, int(np.ceil(calls / N_BLOCKS)))
+        calls_per_block[name] = max(1, int(np.ceil(calls / (N_ROUNDS * turns.count(name)))))
 
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
-    for _ in tqdm(range(N_BLOCKS), desc=description, unit="block", leave=False):
-        for name, candidate in candidates.items():
+    for _ in tqdm(range(N_ROUNDS), desc=description, unit="round", leave=False):
+        for name in turns:
+            candidate = candidates[name]
             # One untimed call, because the candidate before has filled the caches with its own data.
             candidate.call(len(samples[name]))
             for _ in range(calls_per_block[name]):
@@ -134,8 +140,9 @@ def measure(
     timings = {}
     for name, pairs in samples.items():
         values, wall = zip(*pairs, strict=True)
-        blocks = (calls_per_block[name],) * N_BLOCKS
-        timings[name] = Timing(values, tuple(warmup[name]), first[name], blocks, wall)
+        own = tuple(turn for turn in range(N_ROUNDS * len(turns)) if turns[turn % len(turns)] == name)
+        blocks = (calls_per_block[name],) * len(own)
+        timings[name] = Timing(values, tuple(warmup[name]), first[name], blocks, wall, own)
     return timings
 
 
@@ -156,9 +163,11 @@ def mad_ms(timing: Timing) -> float:
 
 
 def median_interval_ms(timing: Timing) -> tuple[float, float]:
-    """Bootstrap interval of the median over blocks, ms."""
-    blocks = _block_medians(timing)
-    return _bootstrap((blocks,), lambda a, axis: np.median(a, axis=axis))
+    """Bootstrap interval of the median, ms, over parts of the measurement: what is near in time is alike."""
+    blocks = _blocks(timing)
+    parts = np.array_split(np.arange(len(blocks)), min(N_ROUNDS, len(blocks)))
+    medians = np.array([np.median(np.concatenate([blocks[index] for index in part])) for part in parts])
+    return _bootstrap(medians)
 
 
 def wall_median_ms(timing: Timing) -> float:
@@ -167,22 +176,23 @@ def wall_median_ms(timing: Timing) -> float:
 
 
 def ratio(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Ratio:
-    """How many times longer ``numerator`` takes than ``denominator``.
+    """How many times longer ``numerator`` takes than ``denominator``: the median of ratios of neighbouring blocks.
 
-    The interval resamples pairs of neighbouring blocks, which keeps what the machine did to both in the pair.
+    The interval resamples them. A ratio of two medians would keep what the machine did to one of them alone.
     """
-    blocks = (_block_medians(numerator), _block_medians(denominator))
-    low, high = _bootstrap(blocks, lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis), confidence)
-    return Ratio(float(np.median(blocks[0]) / np.median(blocks[1])), low, high)
+    above, below = _block_medians(numerator), _block_medians(denominator)
+    apart = np.abs(np.subtract.outer(_turns(numerator), _turns(denominator)))
+    # Each block of the one with fewer has its neighbour among those of the other.
+    ratios = above / below[apart.argmin(axis=1)] if len(above) <= len(below) else above[apart.argmin(axis=0)] / below
+    low, high = _bootstrap(ratios, confidence)
+    return Ratio(float(np.median(ratios)), low, high)
 
 
-def _bootstrap(
-    data: tuple[npt.NDArray[np.float64], ...], statistic: Callable[..., object], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def _bootstrap(values: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the median."""
     result = bootstrap(
-        data,
-        statistic,
-        paired=True,
+        (values,),
+        np.median,
         vectorized=True,
         n_resamples=2000,
         confidence_level=confidence,
@@ -192,9 +202,16 @@ def _bootstrap(
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def _blocks(timing: Timing) -> list[npt.NDArray[np.float64]]:
+    return np.split(np.asarray(timing.values_ms), np.cumsum(timing.blocks)[:-1])
+
+
 def _block_medians(timing: Timing) -> npt.NDArray[np.float64]:
-    ends = np.cumsum(timing.blocks)
-    return np.array([np.median(block) for block in np.split(np.asarray(timing.values_ms), ends[:-1])])
+    return np.array([np.median(block) for block in _blocks(timing)])
+
+
+def _turns(timing: Timing) -> npt.NDArray[np.int64]:
+    return np.array(timing.turns or range(len(timing.blocks)))
 
 
 def _warm_up(call: Callable[[int], object], clock: _WallClock | _DeviceClock) -> list[float]:

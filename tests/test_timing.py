@@ -131,6 +131,42 @@ def test_statistics_scale_and_ratios_of_scaled_samples_are_exact(values: list[fl
     assert min(values) <= low <= high <= max(values)
 
 
+def test_each_block_has_one_of_the_first_candidate_before_it() -> None:
+    seen: list[str] = []
+    candidates = {name: Candidate(lambda _, name=name: seen.append(name), 60, 0.0) for name in "abc"}
+    measured = measure(candidates, CPU)
+    assert measured["a"].turns[:4] == (0, 2, 4, 6)
+    assert [measured[name].turns[:2] for name in "bc"] == [(1, 5), (3, 7)]
+    for name, per_block in (("a", 1), ("b", 2), ("c", 2)):
+        assert set(measured[name].blocks) == {per_block}
+        assert len(measured[name].values_ms) == per_block * len(measured[name].turns) >= 60
+    # After the warm-ups, and with the untimed call that begins each block.
+    assert "".join(seen).endswith("aabbbaaccc" * 3)
+
+
+def test_what_a_machine_does_to_neighbours_leaves_their_ratio() -> None:
+    """Its speed wanders by a quarter over seconds; the second takes 5% longer."""
+    rng = np.random.default_rng(0)
+    speed = np.exp(0.25 * np.sin(np.arange(100) / 7))
+    a, b = (
+        Timing(
+            tuple(truth * np.repeat(speed[turns], 4) * rng.lognormal(sigma=0.01, size=4 * len(turns))),
+            (),
+            0.0,
+            (4,) * len(turns),
+            turns=tuple(turns.tolist()),
+        )
+        for truth, turns in ((1.0, np.arange(0, 100, 2)), (1.05, np.arange(1, 100, 2)))
+    )
+    found = ratio(b, a)
+    assert 1.03 < found.ci_low <= 1.05 <= found.ci_high < 1.07
+    assert ratio(a, b).value == pytest.approx(1 / 1.05, abs=0.02)
+    # Of every second block: the neighbours are found by their turns.
+    half = Timing(b.values_ms[::2], (), 0.0, (2,) * 50, turns=b.turns)
+    sparse = Timing(half.values_ms[:50], (), 0.0, (2,) * 25, turns=half.turns[:25])
+    assert ratio(sparse, a).value == pytest.approx(1.05, abs=0.02)
+
+
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = 0
