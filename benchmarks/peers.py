@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of ``python -m benchmarks.peers``."""
     options = _parser().parse_args(arguments)
     device = torch.device(options.device)
-    engine: EngineName = options.engine or ("cuda_graph" if device.type == "cuda" else "compile")
+    engine: EngineName = options.engine or ("fused" if device.type == "cuda" else "compile")
     chosen = {name: one for name, one in CONTENDERS.items() if name in ("ours", *options.only)}
     watch = Watch(device)
     try:
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     peers = [name for name in CONTENDERS if name != "ours"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--engine", choices=ENGINES, help="ours (default: cuda_graph on CUDA, compile on a CPU)")
+    parser.add_argument("--engine", choices=ENGINES, help="ours (default: fused on CUDA, compile on a CPU)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of all that has our weights")
     parser.add_argument("--checkpoint", default="student", help="our weights: a shipped name or a path")
     parser.add_argument("--batch-size", type=int, default=1, help="benzenes side by side")
