@@ -21,21 +21,24 @@ class AseEngine:
 
     Args:
         calculator: an ASE calculator with energy and forces.
-        cutoff: of the neighbour lists in batches, Å; the calculator makes its own and never looks at them.
+
+    Raises:
+        ValueError: a calculator that gives no energy or no forces, naming it.
     """
 
     precision = "native"
+    cutoff = 5.0  # Å, of the neighbour lists in batches; the calculator makes its own and never looks at them
     device = torch.device("cpu")
     uses_cuda_graphs = False
     capturable = None
     compiled_graphs = 0
     compile_s = 0.0
 
-    def __init__(self, calculator: Any, cutoff: float = 5.0) -> None:
+    def __init__(self, calculator: Any) -> None:
         missing = {"energy", "forces"} - set(calculator.implemented_properties)
         if missing:
             raise ValueError(f"{type(calculator).__name__} does not give {', '.join(sorted(missing))}")
-        self.calculator, self.cutoff = calculator, cutoff
+        self.calculator = calculator
         self.name = f"ase/{type(calculator).__name__}"
 
     def has_graph(self, batch: AtomicBatch) -> bool:

@@ -70,11 +70,6 @@ class AtomicBatch:
         return int(self.is_atom.sum())
 
     @property
-    def system_idx(self) -> Tensor:
-        """[n_atoms], int64; the system that each slot belongs to."""
-        return torch.arange(self.positions.shape[0], device=self.positions.device) // self.n_slots
-
-    @property
     def shape_key(self) -> tuple[int, int, int, bool]:
         """What a compiled graph is specialised on."""
         return (

@@ -400,9 +400,6 @@ class FusedEngine:
     name: str = "fused"
 
 
-Engine = EagerEngine | CompileEngine | CudaGraphEngine | FusedEngine
-
-
 @dataclass
 class PrecisionConfig:
     """Arithmetic of the network; geometry, sums and the integrator stay FP32 or FP64."""

@@ -12,6 +12,8 @@ from ase import units
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any]]
 
+SLOPE_BLOCKS = 10
+
 
 @dataclass(frozen=True)
 class Slope:
@@ -69,22 +71,21 @@ def root_mean_square(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def linear_slope(x: Array, y: Array, n_blocks: int = 10) -> Slope:
+def linear_slope(x: Array, y: Array) -> Slope:
     """Least-squares slope; its interval from the scatter of block averages, which absorbs correlated oscillation.
 
     Flyvbjerg & Petersen, J. Chem. Phys. 91, 461 (1989), with a fixed number of blocks.
 
     Args:
-        x: [n] increasing.
+        x: [n] increasing, at least `SLOPE_BLOCKS`.
         y: [n].
-        n_blocks: at least 3.
     """
     slope = float(np.polyfit(x - x.mean(), y, 1)[0])
-    blocks_x = np.array([block.mean() for block in np.array_split(x, n_blocks)])
-    blocks_y = np.array([block.mean() for block in np.array_split(y, n_blocks)])
+    blocks_x = np.array([block.mean() for block in np.array_split(x, SLOPE_BLOCKS)])
+    blocks_y = np.array([block.mean() for block in np.array_split(y, SLOPE_BLOCKS)])
     blocks_slope, intercept = np.polyfit(blocks_x, blocks_y, 1)
     residual = blocks_y - (blocks_slope * blocks_x + intercept)
-    variance = np.sum(residual**2) / (n_blocks - 2)
+    variance = np.sum(residual**2) / (SLOPE_BLOCKS - 2)
     half_width = 2.0 * float(np.sqrt(variance / np.sum((blocks_x - blocks_x.mean()) ** 2)))
     return Slope(slope, slope - half_width, slope + half_width)
 
