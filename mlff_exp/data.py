@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,6 @@ RESOLUTION = 1e-3
 # Structures of unseen molecules; what every accuracy is measured on.
 VALIDATION = Path(__file__).resolve().parent / "datasets" / "validation.npz"
 LARGEST = 32.767  # what 16 bits hold at that resolution
-
-
 # What NumPy raises for a file that is missing, truncated or foreign.
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -119,9 +117,7 @@ class Dataset:
 
     def save(self, path: Path) -> None:
         """Write a compressed npz without pickles, whole or not at all."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial, **{name: getattr(self, name) for name in self.__dataclass_fields__})
-        partial.replace(path)
+        save_arrays(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @staticmethod
     def load(path: Path) -> Dataset:
@@ -198,10 +194,8 @@ class Shard:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all, so that a file that exists is a job that is done."""
-        partial = path.with_suffix(".partial.npz")
         arrays = {} if self.dataset is None else {n: getattr(self.dataset, n) for n in Dataset.__dataclass_fields__}
-        np.savez_compressed(partial, failures=json.dumps(self.failures), **arrays)
-        partial.replace(path)
+        save_arrays(path, failures=np.array(json.dumps(self.failures)), **arrays)
 
     @staticmethod
     def load(path: Path) -> Shard:
@@ -220,6 +214,13 @@ class Shard:
                 return Shard(dataset, failures)
         except UNREADABLE as error:
             raise DatasetError(f"{path} is broken, remove it and run again: {error}") from error
+
+
+def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Write a compressed npz without pickles, whole or not at all."""
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
+    partial.replace(path)
 
 
 def reference_energies(dataset: Dataset) -> Mapping[str, float]:

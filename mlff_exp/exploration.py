@@ -14,16 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mlff_exp import packing
-from mlff_exp.data import ORIGINS, Dataset
+from mlff_exp.data import ORIGINS, Dataset, save_arrays
 from mlff_exp.engine import energy_and_forces
+from mlff_exp.md import BOND_TOLERANCE, BROKEN_BOND_ANG
 from mlff_exp.packing import Bucket, slots_per_batch
 from mlff_exp.painn import PaiNN
 
 TIMESTEP_FS = 1.0
 FRICTION_PER_FS = 0.02
 TEMPERATURES_K = (300.0, 1500.0)
-BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
-BROKEN_BOND_ANG = 1.0
 COLLISION_ANG = 0.55
 
 
@@ -43,16 +42,14 @@ class Explored:
 
     def save(self, path: Path) -> None:
         """Write a compressed npz without pickles, whole or not at all."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(
-            partial,
+        save_arrays(
+            path,
             names=np.array(self.names),
             counts=np.array([len(one) for one in self.atoms]),
             numbers=np.concatenate([one.numbers for one in self.atoms]),
             positions=np.concatenate([one.positions for one in self.atoms]),
             exploded=self.exploded,
         )
-        partial.replace(path)
 
     @staticmethod
     def load(path: Path) -> Explored:
