@@ -108,3 +108,10 @@ def rattled(name: str, seed: int, scale: float = 0.08) -> Atoms:
     atoms = molecule(name)
     atoms.positions += np.random.default_rng(seed).normal(scale=scale, size=atoms.positions.shape)
     return atoms
+
+
+def cluster(n_atoms: int, seed: int) -> Atoms:
+    """Atoms of four elements near the points of a cubic grid."""
+    rng = np.random.default_rng(seed)
+    points = np.argwhere(np.ones((4, 4, 4)))[:n_atoms]
+    return Atoms(rng.choice(list("HCNO"), n_atoms), 1.8 * points + rng.normal(scale=0.1, size=points.shape))

@@ -319,14 +319,12 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_
     assert weights.tags["verdict.strict.benzene.fp32"] == "GO"
 
 
-def long_run(tmp_path: Path, *overrides: str) -> list[str]:
+def long_run(*overrides: str) -> list[str]:
     return [sys.executable, "-m", "mlff_exp", *NVE, "task.duration_ps=100", "tracking=offline", *overrides]
 
 
 def test_a_timeout_is_a_result(tmp_path: Path) -> None:
-    finished = subprocess.run(
-        long_run(tmp_path, "timeout_s=4"), cwd=tmp_path, capture_output=True, text=True, timeout=90
-    )
+    finished = subprocess.run(long_run("timeout_s=4"), cwd=tmp_path, capture_output=True, text=True, timeout=90)
     assert finished.returncode == 1
     (result,) = results(tmp_path)
     assert result.status == "KILLED"
@@ -337,7 +335,7 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
-        long_run(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        long_run(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         # A shell makes background jobs deaf to it, and these tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
@@ -357,7 +355,7 @@ def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.
 
 def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     # Not into pipes: a worker also ends when nobody reads what it says.
-    process = subprocess.Popen(long_run(tmp_path), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(long_run(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert_worker_ends_with(process)
 
 

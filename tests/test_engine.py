@@ -28,7 +28,7 @@ from mlff_exp.engine import (
     matmul_arithmetic,
 )
 from mlff_exp.painn import PaiNN
-from tests.conftest import make_random_model, rattled
+from tests.conftest import cluster, make_random_model, rattled
 
 CPU_PRECISIONS: tuple[Precision, ...] = ("fp64", "fp32", "bf16_autocast", "fp16_autocast")
 # Mode by mode the fastest varying, so that a parallel run does not queue the slow autotuning behind itself.
@@ -120,13 +120,6 @@ def test_compiled_periodic_system_on_the_cpu() -> None:
     box = Atoms("OHHO", positions=np.diag([1.0, 2.2, 3.1, 0.0])[:4, :3] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 2, 2]])
     box.cell, box.pbc = [4.1, 4.3, 4.7], True
     assert_agrees(make_engine(model, "compile", "fp64", CPU), model, [box], "fp64")
-
-
-def cluster(n_atoms: int, seed: int) -> Atoms:
-    """Atoms of four elements near the points of a cubic grid."""
-    rng = np.random.default_rng(seed)
-    points = np.argwhere(np.ones((4, 4, 4)))[:n_atoms]
-    return Atoms(rng.choice(list("HCNO"), n_atoms), 1.8 * points + rng.normal(scale=0.1, size=points.shape))
 
 
 # Inductor has returned wrong sums for sizes that are no powers of two (pytorch/pytorch#178871).

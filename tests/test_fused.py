@@ -22,7 +22,7 @@ from mlff_exp.engine import Engine, make_engine
 from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
-from tests.conftest import make_random_model, rattled
+from tests.conftest import cluster, make_random_model, rattled
 from tests.fused_shapes import SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -34,13 +34,6 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 CUTOFF = 5.0
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def cluster(n_atoms: int, seed: int) -> Atoms:
-    """Atoms of four elements near the points of a cubic grid."""
-    rng = np.random.default_rng(seed)
-    points = np.argwhere(np.ones((4, 4, 4)))[:n_atoms]
-    return Atoms(rng.choice(list("HCNO"), n_atoms), 1.8 * points + rng.normal(scale=0.1, size=points.shape))
 
 
 def on_device(atoms: list[Atoms], **options: int) -> AtomicBatch:
