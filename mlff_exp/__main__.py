@@ -22,7 +22,7 @@ from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
 from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import row
-from mlff_exp.result import RESULT_FILE, room
+from mlff_exp.result import RESULT_FILE, ResultError, room
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -84,7 +84,7 @@ def _reached(ask: Callable[[], T], single: bool) -> T | None:
 
 
 def main() -> None:
-    """Entry point; a refused configuration ends with exit code 2, a full disk with 1.
+    """Entry point; a refused configuration, or a result that cannot be read, ends with exit code 2, a full disk with 1.
 
     The traceback of either is printed only where HYDRA_FULL_ERROR=1 asks for it.
     """
@@ -93,7 +93,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         run()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
         _end(schema.explain(error), EXIT_REFUSED, asked)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import matplotlib.pyplot as plt
 from mlff_exp.acceptance import force_field
 from mlff_exp.figures import figures
 from mlff_exp.report import content, markdown, read
-from mlff_exp.result import RESULT_FILE, RunResult, label
+from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
 
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
@@ -43,7 +44,11 @@ def main() -> None:
     if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
         parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
     name = arguments.name or arguments.directory.resolve().name
-    print(f"published: {publish(arguments.directory, name, arguments.target)}")
+    try:
+        page = publish(arguments.directory, name, arguments.target)
+    except ResultError as error:
+        sys.exit(f"mlff-exp-publish: {error}")
+    print(f"published: {page}")
 
 
 def publish(directory: Path, name: str, target: Path) -> Path:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mlff_exp import acceptance
 from mlff_exp.acceptance import Judged
-from mlff_exp.result import RESULT_FILE, RunResult, label
+from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
 
 COLUMNS = (
     "run",
@@ -144,7 +144,7 @@ def main() -> None:
         parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
     try:
         written = write(arguments.directory, arguments.name or arguments.directory.resolve().name)
-    except ValueError as error:
+    except ResultError as error:
         sys.exit(f"mlff-exp-report: {error}")
     print(f"report: {written.page}")
 

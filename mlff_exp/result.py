@@ -19,6 +19,10 @@ STATE_FILE = "state.npz"  # of a run that has not finished and can go on
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 
 
+class ResultError(ValueError):
+    """A file that is not a result, or not one of this version; the message names it."""
+
+
 @dataclass(frozen=True)
 class Timing:
     """Raw samples of one thing that was timed; statistics are derived from them (`timing.py`).
@@ -128,7 +132,7 @@ class RunResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is damaged or of another version, naming it.
+            ResultError: the file is damaged or of another version, naming it.
         """
         path = directory / RESULT_FILE
         try:
@@ -146,8 +150,8 @@ class RunResult:
                 failure=None if failure is None else Failure(**failure),
                 **values,
             )
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a result of this version: {error!r}") from error
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ResultError(f"{path} is not a result of this version: {error!r}") from error
 
 
 @dataclass(frozen=True)

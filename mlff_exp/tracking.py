@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mlff_exp.config import ConfigError, Tracking, flatten, masked
-from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, Record, RunResult, label, room, write_whole
+from mlff_exp.result import (
+    PROGRESS_FILE,
+    RESULT_FILE,
+    Progress,
+    Record,
+    ResultError,
+    RunResult,
+    label,
+    room,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -208,7 +218,7 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
         parent_id: of its sweep.
 
     Raises:
-        ValueError: the directory holds no valid result.
+        ResultError: the directory holds no valid result.
         OSError: the disk is full.
     """
     marker = directory / UPLOADED_FILE
@@ -283,20 +293,27 @@ def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> boo
         ConfigError: the store can't be reached.
     """
     if store is None:
-        results = (RunResult.load(path.parent) for path in outputs.rglob(RESULT_FILE))
-        return any(
-            result.verdict is not None
-            and (result.verdict.decision, result.verdict.gate) == ("GO", gate)
-            and result.tags.get("checkpoint.sha256") == weights
-            and result.config["precision"]["name"] == "fp32"
-            for result in results
-        )
+        return any(_is_go(path.parent, weights, gate) for path in outputs.rglob(RESULT_FILE))
     wanted = (
         f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{weights}' "
         f"and params.`gate.name` = '{gate}' and params.`precision.name` = 'fp32'"
     )
     with _answering():
         return bool(store.client.search_runs([store.experiment_id], wanted, max_results=1))
+
+
+def _is_go(directory: Path, weights: str, gate: str) -> bool:
+    """Whether a run's result says GO; one that can't be read says nothing."""
+    try:
+        result = RunResult.load(directory)
+    except ResultError:
+        return False
+    return (
+        result.verdict is not None
+        and (result.verdict.decision, result.verdict.gate) == ("GO", gate)
+        and result.tags.get("checkpoint.sha256") == weights
+        and result.config["precision"]["name"] == "fp32"
+    )
 
 
 def directory_of(store: Store | None, key: str, run: str) -> Path:

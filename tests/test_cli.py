@@ -16,7 +16,7 @@ import yaml
 
 from mlff_exp import __main__
 from mlff_exp.config import ConfigError
-from mlff_exp.result import RunResult
+from mlff_exp.result import ResultError, RunResult
 from tests.here import run_here
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -387,15 +387,16 @@ def test_a_full_disk_is_said_without_a_traceback(
         __main__.main()
 
 
+@pytest.mark.parametrize("error", [ConfigError, ResultError])
 @pytest.mark.parametrize("asked", [None, "0", "1"])
 def test_the_environment_is_left_as_it_was(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str | None
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str | None, error: type[Exception]
 ) -> None:
     """Commands that are started later would print tracebacks and end with another code."""
 
     def refused() -> None:
         assert os.environ["HYDRA_FULL_ERROR"] == "1"
-        raise ConfigError("batch_size=0")
+        raise error("batch_size=0")
 
     before = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     before |= {} if asked is None else {"HYDRA_FULL_ERROR": asked}

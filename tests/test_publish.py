@@ -80,11 +80,15 @@ def test_nothing_private_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(tmp_path) not in text
 
 
-def test_a_directory_without_runs_is_refused(
+def test_a_directory_without_runs_is_refused_and_so_is_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["mlff-exp-publish", str(tmp_path), str(tmp_path / "docs")])
     with pytest.raises(SystemExit):
         publish.main()
     assert "holds no runs" in capsys.readouterr().err
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "result.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"mlff-exp-publish: .*/0/result\.json is not a result of this version"):
+        publish.main()
     assert not (tmp_path / "docs").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlff_exp.result import RESULT_FILE, Criterion, Failure, Progress, RunResult, Timing, Verdict, label
+from mlff_exp.result import RESULT_FILE, Criterion, Failure, Progress, ResultError, RunResult, Timing, Verdict, label
 
 CONFIG = {
     "task": {"name": "inference"},
@@ -80,10 +80,15 @@ def test_only_a_finished_run_has_no_failure() -> None:
         RunResult(config=CONFIG, status="DONE")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("spoil", ["{", '{"metrics": {}}', "[]", json.dumps({"verdict": None, "failure": None})])
+NOT_OURS = {"verdict": None, "failure": None, "timing": {}, "config": {}, "status": "DONE"}
+
+
+@pytest.mark.parametrize(
+    "spoil", ["{", '{"metrics": {}}', "[]", json.dumps({"verdict": None}), json.dumps(NOT_OURS), "\xe9"]
+)
 def test_a_damaged_file_is_named(tmp_path: Path, spoil: str) -> None:
-    (tmp_path / RESULT_FILE).write_text(spoil)
-    with pytest.raises(ValueError, match=r"result.json is not a result of this version"):
+    (tmp_path / RESULT_FILE).write_bytes(spoil.encode("latin-1"))
+    with pytest.raises(ResultError, match=r"result.json is not a result of this version"):
         RunResult.load(tmp_path)
 
 

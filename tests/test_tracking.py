@@ -308,6 +308,7 @@ def test_a_go_is_found_by_weights_and_gate(store: tracking.Store, tmp_path: Path
     verdict = Verdict("GO", "strict", (), ())
     result = RunResult(config=config, verdict=verdict, tags={"checkpoint.sha256": "ab" * 32})
     tracking.log_run(store, finished(tmp_path / "outputs" / "run", result))
+    (finished(tmp_path / "outputs" / "0") / "result.json").write_text("of another version")
     for where in (store, None):
         for weights, gate, expected in (("ab", "strict", True), ("cd", "strict", False), ("ab", "seed", False)):
             assert tracking.found_go(where, weights * 32, gate, tmp_path / "outputs") == expected
