@@ -237,11 +237,18 @@ class DistillTask:
             "data_fraction", "budget_s", "workers", "md_frames", "md_stride",
         ):  # fmt: skip
             positive(f"task.{key}", getattr(self, key))
-        for key in ("normal_modes", "rattled", "stretched", "md_share", "dimers", "water_clusters", "rounds"):
-            if getattr(self, key) < 0:
+        for key in (
+            "analogues", "normal_modes", "rattled", "stretched", "md_share", "dimers", "water_clusters", "rounds",
+            "ema_decay",
+        ):  # fmt: skip
+            if (getattr(self, key) or 0) < 0:
                 raise ConfigError(f"task.{key}={getattr(self, key)} must not be negative")
         if self.molecules is not None:
             positive("task.molecules", self.molecules)
+        if not self.md_temperatures_k:
+            raise ConfigError("task.md_temperatures_k=[] must hold a temperature")
+        for temperature_k in self.md_temperatures_k:
+            positive("task.md_temperatures_k", temperature_k)
         for key in ("ema_decay", "data_fraction", "md_share"):
             if getattr(self, key) > 1:
                 raise ConfigError(f"task.{key}={getattr(self, key)} must not be above 1")

@@ -151,6 +151,9 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["system=water_box", "system.n_molecules=10"], "not the cube of a whole number"),
         (["task=distill", "task.molecules=0"], "task.molecules=0 must be greater than 0"),
         (["task=distill", "task.rounds=-1"], "task.rounds=-1 must not be negative"),
+        (["task=distill", "task.analogues=-1"], "task.analogues=-1 must not be negative"),
+        (["task=distill", "task.md_temperatures_k=[]"], r"task.md_temperatures_k=\[\] must hold a temperature"),
+        (["task=distill", "task.md_temperatures_k=[300,0]"], "task.md_temperatures_k=0.0 must be greater than 0"),
         (["task=distill", "task.data_fraction=2"], "task.data_fraction=2.0 must not be above 1"),
         (["task=accuracy", "task.dataset=nowhere.npz"], "task.dataset='nowhere.npz' is neither a file nor validation"),
         (
