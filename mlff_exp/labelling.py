@@ -25,6 +25,7 @@ from tqdm import tqdm
 from mlff_exp import sampling
 from mlff_exp.config import ConfigError
 from mlff_exp.data import RESOLUTION, Dataset, Frame, Origin, Shard, quantised
+from mlff_exp.result import write_whole
 from mlff_exp.sampling import Sampling, SamplingError
 
 TEACHER = "GFN2-xTB (tblite, accuracy 0.1)"
@@ -113,7 +114,7 @@ def _check_recipe(jobs: Sequence[Job], recipe: Sampling, directory: Path) -> Non
     path = directory / RECIPE_FILE
     text = json.dumps({"sampling": asdict(recipe), "jobs": [job.smiles for job in jobs]}, indent=0)
     if not path.is_file():
-        path.write_text(text)
+        write_whole(path, text)
     elif path.read_text() != text:
         raise ConfigError(f"{directory} holds labels of another recipe; choose another task.directory")
 
