@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pickle
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from ase.calculators.emt import EMT
 from hydra import compose, initialize_config_dir
 
-from mlff_exp import checkpoint, worker
+from mlff_exp import checkpoint, snapshot, worker
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError, masked, parse
-from mlff_exp.result import RunResult
+from mlff_exp.data import Dataset, Shard
+from mlff_exp.exploration import Explored
+from mlff_exp.result import STATE_FILE, RunResult
 from mlff_exp.tasks import setup
 from tests.here import CONF
 from tests.test_cli import mlff_exp, results
@@ -39,14 +43,30 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "data.npz"])
-def test_nothing_is_unpickled(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_no_checkpoint_is_unpickled(tmp_path: Path, name: str, write: Callable[[Any, Path], object]) -> None:
     """A pickle that would make a file when it is read."""
     path, made = tmp_path / name, tmp_path / "made"
-    path.write_bytes(pickle.dumps({"model_state_dict": Bomb(made), "config": {}}))
+    write({"model_state_dict": Bomb(made), "config": {}}, path)
     with pytest.raises(checkpoint.CheckpointError):
         checkpoint.load(str(path))
     assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "load", [Dataset.load, Shard.load, Explored.load, lambda path: snapshot.load(path.parent, {}, torch.device("cpu"))]
+)
+def test_no_array_is_unpickled(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    path, made = tmp_path / STATE_FILE, tmp_path / "made"
+    names = (*Dataset.__dataclass_fields__, "failures", "names", "numbers", "positions", "exploded", "identity")
+    np.savez(path, **dict.fromkeys(names, np.array([Bomb(made)], dtype=object)))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        load(path)
+    assert not made.exists()
+    with np.load(path, allow_pickle=True) as arrays:
+        assert len(arrays["identity"]) == 1
+    assert made.exists(), "the bomb is none"
 
 
 def calculator(*overrides: str) -> Any:
@@ -62,8 +82,7 @@ def emt_or_not(kind: str) -> EMT:
 def test_calculators_are_reached() -> None:
     for target in ("ase.calculators.emt.EMT", "tests.test_security.emt_or_not"):
         words = ["+model.calculator.kind=emt"] if target.endswith("not") else []
-        engine = calculator(f"model.calculator._target_={target}", *words).engine
-        assert "EMT" in engine.name or engine.precision == "native"
+        assert calculator(f"model.calculator._target_={target}", *words).engine.name == "ase/EMT"
 
 
 @pytest.mark.parametrize(
