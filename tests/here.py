@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mlff_exp.config import Config
 from mlff_exp.result import RunResult
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+METRICS = set(re.findall(r"`(\w+)`", (CONF.parent / "docs" / "metrics.md").read_text()))
 
 
 def configured(*overrides: str) -> Config:
@@ -27,3 +29,9 @@ def run_here(directory: Path, *overrides: str) -> RunResult:
     directory.mkdir(parents=True, exist_ok=True)
     result: RunResult = import_module(f"mlff_exp.tasks.{config.task.name}").run(config, directory)
     return result
+
+
+def undocumented(result: RunResult) -> set[str]:
+    """What a result has that docs/metrics.md does not."""
+    names = {name.partition("/")[0] for name in (*result.metrics, *result.series)}
+    return {re.sub("_ci_(low|high)$", "", name) for name in names} - METRICS

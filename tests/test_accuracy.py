@@ -13,7 +13,7 @@ from mlff_exp.config import ConfigError
 from mlff_exp.data import Dataset
 from mlff_exp.painn import PaiNN
 from tests.conftest import make_random_model
-from tests.here import run_here
+from tests.here import run_here, undocumented
 from tests.test_training import labelled_by
 
 ACCURACY = ["task=accuracy", "engine=eager", "device=cpu", "batch_size=4", "tracking=offline"]
@@ -40,6 +40,7 @@ def test_against_its_own_labels_only_precision_is_left(own_labels: Dataset, tmp_
         rows = {row["part"]: row for row in csv.DictReader(file)}
     assert float(rows["all"]["force_mae_mev_per_ang"]) == pytest.approx(metrics["force_mae_mev_per_ang"], rel=1e-5)
     assert set(result.artifacts) == {"accuracy.csv", "accuracy.png"}
+    assert undocumented(result) == set()
 
 
 def test_molecules_of_like_size_share_a_graph(student: PaiNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import yaml
 from mlff_exp import __main__
 from mlff_exp.config import ConfigError
 from mlff_exp.result import ResultError, RunResult
-from tests.here import run_here
+from tests.here import run_here, undocumented
 
 ROOT = Path(__file__).resolve().parent.parent
 INFERENCE = [
@@ -171,6 +171,7 @@ def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
         assert value <= high * (1 + 1e-9)
     assert result.metrics["force_relative_rmse_vs_fp64_percent"] < 0.01
     assert len(result.timing["engine"].values_ms) >= 10
+    assert undocumented(result) == set()
     assert "mlflow.db" in finished.stdout
 
     from mlflow import MlflowClient

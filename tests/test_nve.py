@@ -24,7 +24,7 @@ from mlff_exp.prediction import EngineError
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import nve, setup
 from tests.conftest import rattled
-from tests.here import configured
+from tests.here import configured, undocumented
 from tests.test_correctness import Faulty
 
 SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
@@ -217,7 +217,10 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
-    metrics = nve.run(configured(*QUICK, "task.duration_ps=0.1", "task.teacher_check=true"), tmp_path).metrics
+    words = ["gate=strict", "task.duration_ps=0.1", "task.teacher_check=true"]
+    result = nve.run(configured(*QUICK, *words), tmp_path)
+    assert undocumented(result) == set()
+    metrics = result.metrics
     name = "teacher_energy_drift_mev_per_atom_per_ps"
     assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"]
     assert name in (tmp_path / "validation_report.txt").read_text()

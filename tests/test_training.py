@@ -21,7 +21,7 @@ from mlff_exp.exploration import worst
 from mlff_exp.painn import Architecture, PaiNN
 from mlff_exp.training import Schedule, Training
 from tests.conftest import make_random_model, rattled
-from tests.here import run_here
+from tests.here import run_here, undocumented
 from tests.test_cli import mlff_exp, results
 from tests.test_data import random_dataset
 
@@ -200,6 +200,7 @@ def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert last.metrics["training_structures"] == first.metrics["training_structures"] + 5
     assert last.metrics["training_steps"] == 200
+    assert undocumented(last) == set()
     left_out = {key: value for key, value in first.tags.items() if key.startswith("left_out.")}
     assert left_out
     assert {key: last.tags[key] for key in left_out} == left_out
