@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -88,7 +88,7 @@ def run(config: Config, directory: Path) -> RunResult:
     watch = Watch(subject.device)
     timing = measure(candidates, subject.device, between=watch.sample)
     for workload in workloads.values():
-        workload.check_calls([timing[name] for name in candidates if candidates[name].call == workload.call])
+        workload.check_fresh()
     timing["engine"] = replace(timing["engine"], first_call_s=first_call_s)
     control = judge_controls(timing, "engine")
 
@@ -177,11 +177,9 @@ class _Workload:
         shape = (N_GEOMETRIES, *batch.positions.shape)
         moves = torch.randn(shape, generator=generator, dtype=torch.float64).to(batch.positions.device)
         self.geometries = [batch.with_positions(batch.positions + DISPLACEMENT_ANG * move) for move in moves]
-        self.evaluated = 0
 
     def call(self, number: int) -> Prediction:
         """Evaluate the geometry whose turn it is."""
-        self.evaluated += 1
         return self.engine(self.geometries[number % N_GEOMETRIES])
 
     def first_call(self) -> float:
@@ -192,15 +190,15 @@ class _Workload:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def check_calls(self, timings: Sequence[Timing]) -> None:
-        """Assert that what was timed was evaluated: nothing came from a cache.
+    def check_fresh(self) -> None:
+        """Assert that forces follow the positions: what was timed came from no cache.
 
         Raises:
-            RuntimeError: fewer evaluations than samples.
+            RuntimeError: the same forces at other positions; where there are none, atoms are alone.
         """
-        samples = sum(len(timing.values_ms) + len(timing.warmup_ms) for timing in timings)
-        if self.evaluated < samples:
-            raise RuntimeError(f"{samples} samples were taken of only {self.evaluated} evaluations")
+        first, second = (self.call(number).forces.clone() for number in range(2))
+        if first.any() and torch.equal(first, second):
+            raise RuntimeError(f"{self.engine.name} gave the same forces at other positions: they came from a cache")
 
 
 def _speed(engine: Timing, batch_size: int, n_atoms: int) -> dict[str, float]:

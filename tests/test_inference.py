@@ -1,0 +1,37 @@
+"""What `task=inference` asserts of an engine that it times; whole runs are in test_cli.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ase import Atoms
+
+from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.engine import EagerEngine
+from mlff_exp.painn import PaiNN
+from mlff_exp.prediction import Prediction
+from mlff_exp.tasks.inference import _Workload
+from tests.conftest import rattled
+
+CPU = torch.device("cpu")
+
+
+class Cached(EagerEngine):
+    """Evaluates once."""
+
+    kept: Prediction | None = None
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        self.kept = self.kept or super().__call__(batch)
+        return self.kept
+
+
+def test_what_comes_from_a_cache_is_not_believed(random_model: PaiNN) -> None:
+    batch = collate([rattled("H2O", 0), rattled("CH4", 1)], 5.0)
+    _Workload(EagerEngine(random_model, "fp64", CPU), batch, 0).check_fresh()
+    with pytest.raises(RuntimeError, match="eager gave the same forces at other positions: they came from a cache"):
+        _Workload(Cached(random_model, "fp64", CPU), batch, 0).check_fresh()
+
+
+def test_an_atom_that_is_alone_feels_the_same_everywhere(random_model: PaiNN) -> None:
+    _Workload(EagerEngine(random_model, "fp64", CPU), collate([Atoms("O")], 5.0), 0).check_fresh()
