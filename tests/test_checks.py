@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,43 +13,26 @@ from ase import Atoms
 from ase.build import molecule
 
 from mlff_exp import checks
-from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.engine import EagerEngine, Engine, make_engine
+from mlff_exp.batch import collate
+from mlff_exp.engine import EagerEngine, Engine
 from mlff_exp.md import Dynamics, MDState
 from mlff_exp.painn import PaiNN
-from mlff_exp.prediction import Prediction
 from mlff_exp.systems import water_box
+from tests.test_correctness import Faulty
 
 CPU = torch.device("cpu")
 
 
-class Changed(EagerEngine):
-    """The student in FP64 with other forces than its own."""
-
-    def __init__(self, model: PaiNN, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__(model, "fp64", CPU)
-        self.change = change
-
-    def __call__(self, batch: AtomicBatch) -> Prediction:
-        prediction = super().__call__(batch)
-        return Prediction(prediction.energy, self.change(prediction.forces))
+@pytest.fixture(scope="module")
+def exact(student: PaiNN) -> EagerEngine:
+    return EagerEngine(copy.deepcopy(student).cast(torch.float64), "fp64", CPU)
 
 
-@pytest.fixture
-def exact(student: PaiNN) -> Engine:
-    return make_engine(student, "eager", "fp64", CPU)
-
-
-@pytest.fixture
-def noisy(exact: Engine) -> Engine:
-    generator = torch.Generator().manual_seed(0)
-
-    def add_noise(forces: torch.Tensor) -> torch.Tensor:
-        return forces + 0.3 * torch.randn(forces.shape, generator=generator, dtype=forces.dtype)
-
-    assert isinstance(exact, EagerEngine)
-    assert isinstance(exact.model, PaiNN)
-    return Changed(exact.model, add_noise)
+def changed(exact: EagerEngine, change: Callable[[torch.Tensor], torch.Tensor]) -> Faulty:
+    """The same with other forces than its own."""
+    engine = Faulty(exact.model, "fp64", CPU)
+    engine.fault = lambda prediction: replace(prediction, forces=change(prediction.forces))  # type: ignore[method-assign]
+    return engine
 
 
 def moving(engine: Engine, systems: list[Atoms], timestep_fs: float = 0.5) -> tuple[Dynamics, MDState]:
@@ -66,16 +51,16 @@ def test_a_smooth_force_field_holds(exact: Engine) -> None:
     assert torch.equal(state.positions, before), "the start that was checked has moved"
 
 
-def test_noise_is_seen_by_the_timestep_and_by_reversal(exact: Engine, noisy: Engine) -> None:
+def test_noise_is_seen_by_the_timestep_and_by_reversal(exact: EagerEngine) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noisy = changed(exact, lambda forces: forces + 0.3 * torch.randn(forces.shape, generator=generator).double())
     dynamics, state = moving(exact, [molecule("H2O")])
     assert not 3 < checks.fluctuation_ratio_dt(noisy, dynamics, state) < 5
     assert checks.time_reversal_error(noisy, dynamics, state) > 1e-4
 
 
-def test_forces_that_are_no_gradient_are_seen_by_finite_differences(exact: Engine) -> None:
-    assert isinstance(exact, EagerEngine)
-    assert isinstance(exact.model, PaiNN)
-    scaled = Changed(exact.model, lambda forces: 1.02 * forces)
+def test_forces_that_are_no_gradient_are_seen_by_finite_differences(exact: EagerEngine) -> None:
+    scaled = changed(exact, lambda forces: 1.02 * forces)
     assert checks.finite_difference_error(scaled, molecule("H2O"), np.random.default_rng(0)) > 1e-3
 
 
