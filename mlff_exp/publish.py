@@ -53,7 +53,8 @@ def main() -> None:
 
 def publish(directory: Path, name: str, target: Path) -> Path:
     """Write ``README.md`` and what stands beside it of a sweep's directory into another; returns the first."""
-    results = read(directory)
+    found = read(directory)
+    results = list(found.values())
     target.mkdir(parents=True, exist_ok=True)
     images = {}
     for title, figure in figures(results).items():
@@ -61,7 +62,7 @@ def publish(directory: Path, name: str, target: Path) -> Path:
         figure.savefig(target / images[title], dpi=DPI)
         plt.close(figure)
     _write_table(results, target / "runs.csv")
-    _write_kernels(directory, target / "kernels.csv")
+    _write_kernels(directory, found, target / "kernels.csv")
     (target / "headline.md").write_text(headline(results))
     described = next((result.environment for result in results if result.environment), {})
     (target / "environment.json").write_text(json.dumps(_public(described), indent=1) + "\n")
@@ -117,13 +118,14 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
             writer.writerow([label(result.config), result.status, verdict, *tags, *numbers])
 
 
-def _write_kernels(directory: Path, path: Path) -> None:
+def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:
     """The costliest kernels of one call of each run, where they were looked at."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("run", "total_us", "launches", "kernel"))
-        for source in sorted(directory.glob("*/kernels.csv"), key=lambda found: int(found.parent.name)):
-            name = label(RunResult.load(source.parent).config)
-            with source.open(newline="") as kernels:
-                _, *lines = csv.reader(kernels)
-            writer.writerows([name, *line] for line in lines[:MAX_KERNELS])
+        for number, result in results.items():
+            source = directory / str(number) / "kernels.csv"
+            if source.is_file():
+                with source.open(newline="") as kernels:
+                    _, *lines = csv.reader(kernels)
+                writer.writerows([label(result.config), *line] for line in lines[:MAX_KERNELS])

@@ -104,7 +104,7 @@ class Written:
 
 def write(directory: Path, name: str) -> Written:
     """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table."""
-    results = read(directory)
+    results = list(read(directory).values())
     found = content(results)
     # Without markup: messages of errors have brackets that are none.
     console = Console(width=None if Console().is_terminal else 170, markup=False)
@@ -149,10 +149,10 @@ def main() -> None:
     print(f"report: {written.page}")
 
 
-def read(directory: Path) -> list[RunResult]:
-    """The results of the jobs of a sweep, in their order; attempts that were put aside do not count."""
+def read(directory: Path) -> dict[int, RunResult]:
+    """The results of the jobs of a sweep by their number, in order; attempts that were put aside do not count."""
     numbers = sorted(int(path.parent.name) for path in directory.glob(f"*/{RESULT_FILE}") if path.parent.name.isdigit())
-    return [RunResult.load(directory / str(number)) for number in numbers]
+    return {number: RunResult.load(directory / str(number)) for number in numbers}
 
 
 def untrusted(results: Sequence[RunResult]) -> list[str]:

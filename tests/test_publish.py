@@ -60,6 +60,10 @@ def test_the_headline_has_a_line_for_each_force_field(tmp_path: Path, monkeypatc
 
 
 def test_the_costliest_kernels_of_each_run_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of an attempt that was put aside, nor of a run that was killed before its result."""
+    for name in ("1.attempt0", "99"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        (tmp_path / "sweep" / name / "kernels.csv").write_text("total_us,launches,kernel\n99,1,none")
     with (published(tmp_path, monkeypatch) / "kernels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == publish.MAX_KERNELS * len(SWEEP)
