@@ -381,7 +381,7 @@ th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left;
 .control {{ color: #666; }} .warning {{ background: #fff3cd; margin: .5rem 0; padding: .5rem 1rem; }}
 </style></head><body>
 <h1>{escape(name)}</h1>
-<p>Speedups are ratios of medians measured side by side in one process, with 95% bootstrap intervals; the baseline is
+<p>Speedups are ratios of times measured side by side in one process, with 95% bootstrap intervals; the baseline is
 eager IEEE FP32 at the same batch size. A speedup is valid if it is fast, accurate (force RMSE within 1%, energy within
 0.1% of FP64) and stable (its engine and precision passed an NVE run of this report). A promise is held if the
 unfavourable end of its interval is.</p>
