@@ -586,9 +586,11 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
     """Refuse words that would change nothing.
 
     Raises:
-        ConfigError: an engine or a precision for an ASE calculator.
+        ConfigError: an engine or a precision for an ASE calculator, or a system beside those of the task.
     """
     for override in overrides:
+        if getattr(config.task, "systems", []) and re.match(r"\+*system\b", override):
+            raise ConfigError(f"{override}: task.systems={list(config.task.systems)} takes its place")
         if config.model.name == "ase" and re.match(r"\+*(engine|precision)\b", override):
             raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
 

@@ -196,6 +196,14 @@ def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
         schema.refuse_ignored(composed(), [override])
 
 
+def test_a_system_beside_those_of_the_task_is_refused() -> None:
+    words = ["task=nve", "task.systems=[water,ammonia]"]
+    schema.refuse_ignored(composed(*words), words)
+    with pytest.raises(ConfigError, match=r"system=benzene: task.systems=\['water', 'ammonia'\] takes its place"):
+        schema.refuse_ignored(composed(*words), [*words, "system=benzene"])
+    schema.refuse_ignored(composed("task=nve", "system=benzene"), ["task=nve", "system=benzene"])
+
+
 def test_what_differs_between_two_runs_is_named() -> None:
     one, other = (schema.resolved(compose("config", overrides=words)) for words in ([], ["batch_size=2", "seed=1"]))
     assert schema.changed(one, {**one, "timeout_s": 1.0, "sweep": {}}) == []
