@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ase import units
+from scipy.stats import t as student_t
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any]]
@@ -86,7 +87,8 @@ def linear_slope(x: Array, y: Array) -> Slope:
     blocks_slope, intercept = np.polyfit(blocks_x, blocks_y, 1)
     residual = blocks_y - (blocks_slope * blocks_x + intercept)
     variance = np.sum(residual**2) / (SLOPE_BLOCKS - 2)
-    half_width = 2.0 * float(np.sqrt(variance / np.sum((blocks_x - blocks_x.mean()) ** 2)))
+    quantile = float(student_t.ppf(0.975, SLOPE_BLOCKS - 2))
+    half_width = quantile * float(np.sqrt(variance / np.sum((blocks_x - blocks_x.mean()) ** 2)))
     return Slope(slope, slope - half_width, slope + half_width)
 
 

@@ -28,10 +28,19 @@ class Cached(EagerEngine):
 
 def test_what_comes_from_a_cache_is_not_believed(random_model: PaiNN) -> None:
     batch = collate([rattled("H2O", 0), rattled("CH4", 1)], 5.0)
-    _Workload(EagerEngine(random_model, "fp64", CPU), batch, 0).check_fresh()
+    _Workload(EagerEngine(random_model, "fp64", CPU), batch, 0).check_evaluated(0)
     with pytest.raises(RuntimeError, match="eager gave the same forces at other positions: they came from a cache"):
-        _Workload(Cached(random_model, "fp64", CPU), batch, 0).check_fresh()
+        _Workload(Cached(random_model, "fp64", CPU), batch, 0).check_evaluated(0)
 
 
 def test_an_atom_that_is_alone_feels_the_same_everywhere(random_model: PaiNN) -> None:
-    _Workload(EagerEngine(random_model, "fp64", CPU), collate([Atoms("O")], 5.0), 0).check_fresh()
+    _Workload(EagerEngine(random_model, "fp64", CPU), collate([Atoms("O")], 5.0), 0).check_evaluated(0)
+
+
+def test_samples_that_no_evaluation_stands_behind_are_refused(random_model: PaiNN) -> None:
+    workload = _Workload(EagerEngine(random_model, "fp64", CPU), collate([rattled("H2O", 0)], 5.0), 0)
+    for number in range(3):
+        workload.call(number)
+    with pytest.raises(RuntimeError, match="4 samples of eager were taken of only 3 evaluations"):
+        workload.check_evaluated(4)
+    workload.check_evaluated(3)

@@ -87,8 +87,8 @@ def run(config: Config, directory: Path) -> RunResult:
     candidates |= controls(Candidate(engine.call, *tenth))
     watch = Watch(subject.device)
     timing = measure(candidates, subject.device, between=watch.sample)
-    for workload in workloads.values():
-        workload.check_fresh()
+    for name, workload in workloads.items():
+        workload.check_evaluated(len(timing[name].values_ms))
     timing["engine"] = replace(timing["engine"], first_call_s=first_call_s)
     control = judge_controls(timing, "engine")
 
@@ -176,10 +176,12 @@ class _Workload:
         generator = torch.Generator().manual_seed(seed)
         shape = (N_GEOMETRIES, *batch.positions.shape)
         moves = torch.randn(shape, generator=generator, dtype=torch.float64).to(batch.positions.device)
+        self.evaluated = 0
         self.geometries = [batch.with_positions(batch.positions + DISPLACEMENT_ANG * move) for move in moves]
 
     def call(self, number: int) -> Prediction:
         """Evaluate the geometry whose turn it is."""
+        self.evaluated += 1
         return self.engine(self.geometries[number % N_GEOMETRIES])
 
     def first_call(self) -> float:
@@ -190,14 +192,19 @@ class _Workload:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def check_fresh(self) -> None:
-        """Assert that forces follow the positions: what was timed came from no cache.
+    def check_evaluated(self, samples: int) -> None:
+        """Assert that each of the samples timed an evaluation of its own, and none came from a cache.
 
         Raises:
-            RuntimeError: the same forces at other positions; where there are none, atoms are alone.
+            RuntimeError: fewer evaluations than samples, or the same forces at different positions; atoms that are
+                alone have none anywhere.
         """
-        first, second = (self.call(number).forces.clone() for number in range(2))
-        if first.any() and torch.equal(first, second):
+        if self.evaluated < samples:
+            raise RuntimeError(
+                f"{samples} samples of {self.engine.name} were taken of only {self.evaluated} evaluations"
+            )
+        forces = [self.call(number).forces.cpu().numpy() for number in range(N_GEOMETRIES)]
+        if forces[0].any() and len({array.tobytes() for array in forces}) < N_GEOMETRIES:
             raise RuntimeError(f"{self.engine.name} gave the same forces at other positions: they came from a cache")
 
 
