@@ -132,6 +132,7 @@ def measure(
             candidate = candidates[name]
             # One untimed call, because the candidate before has filled the caches with its own data.
             candidate.call(len(samples[name]))
+            clock.synchronize()
             for _ in range(calls_per_block[name]):
                 number = len(samples[name])
                 samples[name].append(clock.time_ms(candidate.call, number, planted_ms[name]))
