@@ -143,7 +143,7 @@ def _child(config: Config, share: int, reason: Connection) -> None:
         _first_calls(config, share)
     # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
     except Exception as error:
-        failure = ": ".join([worker.kind(error), *str(error).strip().splitlines()[:1]])
+        failure = ": ".join([worker.kind(error), " ".join(str(error).split("\n")[:2]).strip()])
     reason.send(failure)
 
 
