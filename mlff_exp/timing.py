@@ -19,6 +19,7 @@ PLANTED = 0.05
 NEGLIGIBLE = 0.01  # a difference of one percent is not worth a word, however sure
 MIN_WARMUP_CALLS, MAX_WARMUP_CALLS = 3, 200
 WARMUP_WINDOW, WARMUP_TOLERANCE = 5, 0.1
+LEAD_IN_CALLS, LEAD_IN_S = 5, 0.005
 CONFIDENCE = 0.95
 CONTROL_CONFIDENCE = 0.999
 
@@ -31,7 +32,7 @@ class Candidate:
         call: does the work once; given the number of the call, so that it can change the positions.
         min_calls: samples to take at least.
         min_time_s: time to measure for at least.
-        planted: time to lose after each call, as a fraction of what the call takes.
+        planted: time to lose before each call, as a fraction of what a call of the first candidate takes.
     """
 
     call: Callable[[int], object]
@@ -97,7 +98,7 @@ def measure(
     """Time several candidates side by side: a short block of the first, one of another, of the first again, and so on.
 
     A machine's speed wanders, by ten percent and more on a shared one, and hardly changes within some milliseconds. So
-    each block has one of the first candidate right before it, and what the machine does to both leaves their ratio.
+    each block has one of the first candidate on either side, and what the machine does to all leaves their ratio.
 
     Every call is timed alone, from an idle device to its end: by the wall clock, and on CUDA by device events, which
     are what counts there. The first call and the warm-up, which lasts until the times are stable, are kept apart.
@@ -114,14 +115,13 @@ def measure(
     clock: _WallClock | _DeviceClock = _DeviceClock() if device.type == "cuda" else _WallClock()
     subject, *others = candidates
     turns = [name for other in others for name in (subject, other)] or [subject]
-    first, warmup, calls_per_block, planted_ms = {}, {}, {}, {}
+    first, warmup, calls_per_block = {}, {}, {}
     for name, candidate in candidates.items():
         started = time.perf_counter()
         candidate.call(0)
         clock.synchronize()
         first[name] = time.perf_counter() - started
         warmup[name] = _warm_up(candidate.call, clock)
-        planted_ms[name] = candidate.planted * float(np.median(warmup[name][-WARMUP_WINDOW:]))
         typical_s = float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000
         calls = max(candidate.min_calls, candidate.min_time_s / max(typical_s, 1e-9))
         calls_per_block[name] = max(1, int(np.ceil(calls / (N_ROUNDS * turns.count(name)))))
@@ -130,12 +130,11 @@ def measure(
     for _ in tqdm(range(N_ROUNDS), desc=description, unit="round", leave=False):
         for name in turns:
             candidate = candidates[name]
-            # One untimed call, because the candidate before has filled the caches with its own data.
-            candidate.call(len(samples[name]))
-            clock.synchronize()
+            planted_ms = candidate.planted and candidate.planted * _typical_ms(samples[subject])
+            _lead_in(candidate.call, len(samples[name]), clock)
             for _ in range(calls_per_block[name]):
                 number = len(samples[name])
-                samples[name].append(clock.time_ms(candidate.call, number, planted_ms[name]))
+                samples[name].append(clock.time_ms(candidate.call, number, planted_ms))
         if between is not None:
             between()
     timings = {}
@@ -179,14 +178,20 @@ def wall_median_ms(timing: Timing) -> float:
 def ratio(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Ratio:
     """How many times longer ``numerator`` takes than ``denominator``: the median of ratios of neighbouring blocks.
 
-    The interval resamples them. A ratio of two medians would keep what the machine did to one of them alone.
+    Each block of the one with fewer is set against those of the other on either side of it. The interval resamples
+    these ratios. A ratio of two medians would keep what the machine did to one of them alone.
     """
     above, below = _block_medians(numerator), _block_medians(denominator)
     apart = np.abs(np.subtract.outer(_turns(numerator), _turns(denominator)))
-    # Each block of the one with fewer has its neighbour among those of the other.
-    ratios = above / below[apart.argmin(axis=1)] if len(above) <= len(below) else above[apart.argmin(axis=0)] / below
+    ratios = above / _beside(below, apart) if len(above) <= len(below) else _beside(above, apart.T) / below
     low, high = _bootstrap(ratios, confidence)
     return Ratio(float(np.median(ratios)), low, high)
+
+
+def _beside(medians: npt.NDArray[np.float64], apart: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Mean of the nearest medians; ``apart`` has a row for each place to look from, and a column for each median."""
+    nearest = apart == apart.min(axis=1, keepdims=True)
+    return np.asarray((nearest @ medians) / nearest.sum(axis=1))
 
 
 def _bootstrap(values: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -228,17 +233,35 @@ def _warm_up(call: Callable[[int], object], clock: _WallClock | _DeviceClock) ->
     return times
 
 
+def _typical_ms(samples: list[tuple[float, float]]) -> float:
+    return float(np.median([value for value, _ in samples]))
+
+
+def _lead_in(call: Callable[[int], object], number: int, clock: _WallClock | _DeviceClock) -> None:
+    """Call untimed: whoever had the machine before has filled its caches with data and code of their own."""
+    end = time.perf_counter() + LEAD_IN_S
+    for _ in range(LEAD_IN_CALLS):
+        call(number)
+        clock.synchronize()
+        if time.perf_counter() > end:
+            break
+
+
+def _spin(ms: float) -> None:
+    """Lose time on the host, and not asleep: a sleeping thread wakes up late."""
+    end = time.perf_counter_ns() + 1e6 * ms
+    while time.perf_counter_ns() < end:
+        pass
+
+
 class _WallClock:
     def synchronize(self) -> None:
         pass
 
     def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
         started = time.perf_counter_ns()
+        _spin(planted_ms)
         call(number)
-        # Busy, because a sleeping thread wakes up late.
-        end = time.perf_counter_ns() + 1e6 * planted_ms
-        while planted_ms and time.perf_counter_ns() < end:
-            pass
         elapsed = (time.perf_counter_ns() - started) / 1e6
         return elapsed, elapsed
 
@@ -247,42 +270,17 @@ class _DeviceClock:
     def __init__(self) -> None:
         self.start = torch.cuda.Event(enable_timing=True)
         self.end = torch.cuda.Event(enable_timing=True)
-        self._spinning: tuple[float, float] | None = None
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
     def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
-        cycles = self._cycles(planted_ms) if planted_ms else 0
         started = time.perf_counter_ns()
         self.start.record()
+        # The device waits, and has all of the call to do afterwards: later on, host or device would hide a part.
+        _spin(planted_ms)
         call(number)
-        if cycles:
-            torch.cuda._sleep(cycles)
         self.end.record()
         self.end.synchronize()
         wall = (time.perf_counter_ns() - started) / 1e6
         return float(self.start.elapsed_time(self.end)), wall
-
-    def _cycles(self, ms: float) -> int:
-        """How long one kernel more has to spin, so that a call takes so many milliseconds more."""
-        if self._spinning is None:
-            self._spinning = self._calibrate()
-        launch_ms, cycles_per_ms = self._spinning
-        return max(round((ms - launch_ms) * cycles_per_ms), 1)
-
-    def _calibrate(self) -> tuple[float, float]:
-        """What a kernel costs besides what it spins, ms, and cycles per ms."""
-        many, cycles = 100, 10_000_000
-        one = self._spin_ms(1, cycles)
-        launch_ms = (self._spin_ms(many, cycles // many) - one) / (many - 1)
-        return launch_ms, cycles / (one - launch_ms)
-
-    def _spin_ms(self, kernels: int, cycles: int) -> float:
-        torch.cuda._sleep(100_000_000)  # so that none of them waits for the host
-        self.start.record()
-        for _ in range(kernels):
-            torch.cuda._sleep(cycles)
-        self.end.record()
-        self.end.synchronize()
-        return float(self.start.elapsed_time(self.end))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlff_exp.result import Timing
 from mlff_exp.timing import (
+    LEAD_IN_CALLS,
     PLANTED,
     Candidate,
     Controls,
@@ -105,7 +106,8 @@ def test_a_known_kernel_is_measured_on_the_gpu(cycles: int) -> None:
     spin = Candidate(lambda _: torch.cuda._sleep(cycles), min_calls=100, min_time_s=0.0)
     slower = Candidate(lambda _: torch.cuda._sleep(round(1.1 * cycles)), min_calls=100, min_time_s=0.0)
     measured = measure({"engine": spin, "slower": slower, **controls(spin)}, device)
-    assert median_ms(measured["engine"]) == pytest.approx(true_ms, rel=0.03)
+    # From an idle device, whose wait for the launch is a part of every call.
+    assert 0.97 * true_ms <= median_ms(measured["engine"]) <= 1.03 * true_ms + 0.01
     assert wall_median_ms(measured["engine"]) >= median_ms(measured["engine"])
     tenth = ratio(measured["slower"], measured["engine"])
     assert 1.05 < tenth.ci_low <= tenth.ci_high < 1.15
@@ -131,7 +133,7 @@ def test_statistics_scale_and_ratios_of_scaled_samples_are_exact(values: list[fl
     assert min(values) <= low <= high <= max(values)
 
 
-def test_each_block_has_one_of_the_first_candidate_before_it() -> None:
+def test_each_block_has_one_of_the_first_candidate_on_either_side() -> None:
     seen: list[str] = []
     candidates = {name: Candidate(lambda _, name=name: seen.append(name), 60, 0.0) for name in "abc"}
     measured = measure(candidates, CPU)
@@ -140,8 +142,9 @@ def test_each_block_has_one_of_the_first_candidate_before_it() -> None:
     for name, per_block in (("a", 1), ("b", 2), ("c", 2)):
         assert set(measured[name].blocks) == {per_block}
         assert len(measured[name].values_ms) == per_block * len(measured[name].turns) >= 60
-    # After the warm-ups, and with the untimed call that begins each block.
-    assert "".join(seen).endswith("aabbbaaccc" * 3)
+    # After the warm-ups, and with the untimed calls that lead in each block.
+    a, b, c = (LEAD_IN_CALLS * name + name * measured[name].blocks[0] for name in "abc")
+    assert "".join(seen).endswith((a + b + a + c) * 3)
 
 
 def test_what_a_machine_does_to_neighbours_leaves_their_ratio() -> None:
