@@ -106,15 +106,19 @@ class InferenceTask:
     Attributes:
         min_time_s: measure for at least this long.
         min_calls: and at least this many calls; baselines get a tenth.
+        beside: other engines to time beside it at the same precision, as speedup_vs_<engine>.
     """
 
     name: str = "inference"
     min_time_s: float = 2.0
     min_calls: int = 1000
+    beside: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         positive("task.min_time_s", self.min_time_s)
         positive("task.min_calls", self.min_calls)
+        for engine in self.beside:
+            choose("task.beside", engine, ENGINES)
 
 
 @dataclass
@@ -531,6 +535,8 @@ class Config:
             raise ConfigError(f"seed={self.seed} must not be negative")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
+        if self.model.name == "ase" and self.task.name == "inference" and self.task.beside:
+            raise ConfigError(f"task.beside={self.task.beside}: no engine runs model=ase, so none can be beside it")
 
     @property
     def precisions(self) -> tuple[str, ...]:

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from mlff_exp.config import ConfigError, Tracking, flatten, masked
+from mlff_exp.config import ConfigError, Gate, NveTask, Tracking, flatten, masked
 from mlff_exp.result import (
     PROGRESS_FILE,
     RESULT_FILE,
@@ -280,13 +280,13 @@ def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
         _say(f"not in MLflow: {name}={value}: {error}")
 
 
-def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> bool:
-    """Whether these weights have passed a gate in FP32.
+def found_go(store: Store | None, weights: str, gate: Gate, outputs: Path) -> bool:
+    """Whether these weights have passed a gate, with these very limits, in FP32 and for at least 100 ps.
 
     Args:
         store: to look in, or None to look at what runs left on disk.
         weights: their hash.
-        gate: its name.
+        gate: to pass.
         outputs: where runs leave their directories.
 
     Raises:
@@ -294,15 +294,24 @@ def found_go(store: Store | None, weights: str, gate: str, outputs: Path) -> boo
     """
     if store is None:
         return any(_is_go(path.parent, weights, gate) for path in outputs.rglob(RESULT_FILE))
+    # By its name as well, because a store answers that fast.
     wanted = (
         f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{weights}' "
-        f"and params.`gate.name` = '{gate}' and params.`precision.name` = 'fp32'"
+        f"and params.`gate.name` = '{gate.name}' and params.`precision.name` = 'fp32'"
     )
     with _answering():
-        return bool(store.client.search_runs([store.experiment_id], wanted, max_results=1))
+        runs = store.client.search_runs([store.experiment_id], wanted)
+    return any(_counts(run.data.params, gate) for run in runs)
 
 
-def _is_go(directory: Path, weights: str, gate: str) -> bool:
+def _counts(params: Mapping[str, str], gate: Gate) -> bool:
+    """Whether a run with these parameters was held against a gate, and for long enough."""
+    limits = flatten(asdict(gate), "gate.")
+    held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
+    return held_against == limits and float(params.get("task.duration_ps", 0)) >= NveTask.duration_ps
+
+
+def _is_go(directory: Path, weights: str, gate: Gate) -> bool:
     """Whether a run's result says GO; one that can't be read says nothing."""
     try:
         result = RunResult.load(directory)
@@ -310,9 +319,10 @@ def _is_go(directory: Path, weights: str, gate: str) -> bool:
         return False
     return (
         result.verdict is not None
-        and (result.verdict.decision, result.verdict.gate) == ("GO", gate)
+        and result.verdict.decision == "GO"
         and result.tags.get("checkpoint.sha256") == weights
         and result.config["precision"]["name"] == "fp32"
+        and _counts(flatten(result.config), gate)
     )
 
 

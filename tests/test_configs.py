@@ -137,6 +137,11 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["engine.mode=fast"], r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
         (["system.name=benzen"], r"system.name='benzen' is not one of: .*\(did you mean 'benzene'\?\)"),
         (["precision.name=fp8"], r"precision.name='fp8' is not one of: fp64, fp32, tf32, fp16_autocast"),
+        (["task.beside=[eager,fast]"], r"task.beside='fast' is not one of: eager, compile, cuda_graph, fused"),
+        (
+            ["model=ase", "model.calculator={_target_:ase.calculators.emt.EMT}", "task.beside=[eager]"],
+            r"task.beside=\['eager'\]: no engine runs model=ase",
+        ),
         (["task.min_calls=0"], "task.min_calls=0 must be greater than 0"),
         (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
         (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from ase import Atoms
@@ -12,6 +14,7 @@ from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import Prediction
 from mlff_exp.tasks.inference import _Workload
 from tests.conftest import rattled
+from tests.here import run_here, undocumented
 
 CPU = torch.device("cpu")
 
@@ -44,3 +47,11 @@ def test_samples_that_no_evaluation_stands_behind_are_refused(random_model: PaiN
     with pytest.raises(RuntimeError, match="4 samples of eager were taken of only 3 evaluations"):
         workload.check_evaluated(4)
     workload.check_evaluated(3)
+
+
+def test_an_engine_that_is_named_is_timed_beside_it(tmp_path: Path) -> None:
+    words = ["task=inference", "engine=eager", "model.checkpoint=student_small", "system=water", "device=cpu"]
+    result = run_here(tmp_path, *words, "task.min_calls=10", "task.min_time_s=0.01", "task.beside=[eager]")
+    assert 0.5 < result.metrics["speedup_vs_eager"] < 2
+    assert result.metrics["speedup_vs_eager_ci_low"] <= result.metrics["speedup_vs_eager_ci_high"]
+    assert undocumented(result) == set()

@@ -23,7 +23,7 @@ from requests import HTTPError
 from sqlalchemy.exc import OperationalError
 
 from mlff_exp import sync, tracking
-from mlff_exp.config import ConfigError, Tracking
+from mlff_exp.config import ConfigError, Gate, Limit, Tracking
 from mlff_exp.result import Failure, Progress, RunResult, Verdict
 from tests.test_result import CONFIG, full_result
 
@@ -304,13 +304,32 @@ def test_what_was_measured_on_is_an_input_and_weights_carry_their_verdict(
 
 
 def test_a_go_is_found_by_weights_and_gate(store: tracking.Store, tmp_path: Path) -> None:
-    config = {**CONFIG, "gate": {"name": "strict"}, "precision": {"name": "fp32"}}
+    limit = {"min": -1.0, "max": None}
+    config = {
+        **CONFIG,
+        "task": {"name": "nve", "replicas": 1, "duration_ps": 100.0},
+        "gate": {"name": "strict", "criteria": {"drift": limit}},
+        "precision": {"name": "fp32"},
+    }
     verdict = Verdict("GO", "strict", (), ())
     result = RunResult(config=config, verdict=verdict, tags={"checkpoint.sha256": "ab" * 32})
     tracking.log_run(store, finished(tmp_path / "outputs" / "run", result))
+    short = RunResult(
+        config={**config, "task": {**config["task"], "duration_ps": 1.0}},
+        verdict=verdict,
+        tags={"checkpoint.sha256": "ef" * 32},
+    )
+    tracking.log_run(store, finished(tmp_path / "outputs" / "short", short))
     (finished(tmp_path / "outputs" / "0") / "result.json").write_text("of another version")
     for where in (store, None):
-        for weights, gate, expected in (("ab", "strict", True), ("cd", "strict", False), ("ab", "seed", False)):
+        for weights, name, low, expected in (
+            ("ab", "strict", -1.0, True),
+            ("cd", "strict", -1.0, False),
+            ("ab", "seed", -1.0, False),
+            ("ab", "strict", -0.5, False),
+            ("ef", "strict", -1.0, False),
+        ):
+            gate = Gate(name, {"drift": Limit(low)})
             assert tracking.found_go(where, weights * 32, gate, tmp_path / "outputs") == expected
 
 
@@ -419,7 +438,7 @@ def test_a_store_that_is_lost_before_any_work_refuses_it(
     with pytest.raises(ConfigError, match="no answer from the server at MLFLOW_TRACKING_URI: connection refused"):
         tracking.connect(Tracking(name="server"))
     with pytest.raises(ConfigError, match="no answer from MLflow's store: connection refused"):
-        tracking.found_go(store, "0" * 64, "strict", tmp_path)
+        tracking.found_go(store, "0" * 64, Gate(), tmp_path)
     with pytest.raises(ConfigError, match="no answer from MLflow's store"):
         tracking.Live(store, tmp_path, CONFIG)
     with pytest.raises(ConfigError, match="no answer from MLflow's store"), tracking.sweep(store, "phase1", tmp_path):

@@ -168,11 +168,12 @@ class StagedSweeper(Sweeper):
             weights = checkpoint.load(master.model.checkpoint).weights_sha256
         except checkpoint.CheckpointError as error:
             raise ConfigError(f"model.checkpoint: {error}") from error
-        if tracking.found_go(store, weights, master.gate.name, Path("outputs")):
+        if tracking.found_go(store, weights, master.gate, Path("outputs")):
             return "GO"
         raise ConfigError(
             f"{master.sweep.name} wants a GO of gate={master.gate.name} for {master.model.checkpoint} "
-            f"({weights[:12]}), and none is recorded: run experiment=nve_gate first, or say gate=off"
+            f"({weights[:12]}), over 100 ps, with these limits, and none is recorded: run experiment=nve_gate first, "
+            "or say gate=off"
         )
 
     def _done(self, jobs: list[Job], directory: Path) -> set[int]:

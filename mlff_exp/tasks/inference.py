@@ -13,7 +13,7 @@ import torch
 
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.checkpoint import Checkpoint
-from mlff_exp.config import Config, Precision
+from mlff_exp.config import ENGINES, Config, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, check_finite, graph_breaks, make_engine
 from mlff_exp.environment import Watch, describe
@@ -78,6 +78,9 @@ def run(config: Config, directory: Path) -> RunResult:
             same = setup.at_precision(config, subject.checkpoint, baseline)
         workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
         workloads["eager_fp32_single"] = _eager(subject.checkpoint, _batch(config, subject, 1), config)
+        for name in config.task.beside:
+            other = make_engine(subject.checkpoint.model, name, precision, subject.device)
+            workloads[name] = _Workload(other, engine.batch, config.seed)
 
     full = (config.task.min_calls, config.task.min_time_s)
     tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
@@ -226,7 +229,8 @@ def _speedups(timing: dict[str, Timing], batch_size: int) -> dict[str, float]:
     """Against every baseline that was timed."""
     engine = timing["engine"]
     metrics: dict[str, float] = {}
-    for metric, baseline in SPEEDUPS.items():
+    beside = {f"speedup_vs_{name}": name for name in ENGINES if name in timing}
+    for metric, baseline in (SPEEDUPS | beside).items():
         if baseline not in timing:
             continue
         # Per structure: a single eager call does one, this engine does a batch.
