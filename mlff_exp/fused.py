@@ -961,7 +961,7 @@ class FusedEngine:
         """Energy and forces.
 
         Raises:
-            EngineError: periodic systems, or more atoms than it takes.
+            EngineError: periodic systems, or more atoms than it or its shape takes.
         """
         if batch.shifts is not None:
             raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
@@ -969,6 +969,8 @@ class FusedEngine:
         if plan is not None:
             return plan(batch)
         shape = self._shape or shape_for(batch.n_systems, batch.n_slots, self.precision)
+        if shape.slots < batch.n_slots:
+            raise EngineError(f"engine 'fused': a shape of {shape.slots} slots can't hold {batch.n_slots} atoms")
         started = time.perf_counter()
         plan = _Plan(self._weights, self.precision, shape, batch)
         prediction = plan(batch)

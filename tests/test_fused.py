@@ -128,6 +128,8 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
         shape_for(1, 65, "fp32")
     box = molecule("H2O")
     box.cell, box.pbc = [4, 4, 4], True
+    with pytest.raises(EngineError, match="a shape of 16 slots can't hold 17 atoms"):
+        FusedEngine(small, "fp32", DEVICE, WIDE)(on_device([Atoms("H17", np.zeros((17, 3)))]))
     with pytest.raises(EngineError, match="takes no periodic systems"):
         fused_engine(small, "fp32")(on_device([box]))
 
