@@ -102,7 +102,8 @@ def _interval(result: RunResult, metric: str) -> str:
 
 
 def _public(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in environment.items() if key not in OMITTED}
+    kept = {key: value for key, value in environment.items() if key not in OMITTED}
+    return {**kept, "uncommitted_changes": bool(environment.get("git_diff"))}
 
 
 def _write_table(results: Sequence[RunResult], path: Path) -> None:

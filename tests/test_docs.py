@@ -99,3 +99,9 @@ def test_every_page_can_be_reached_and_every_link_leads_somewhere() -> None:
                 assert (directory / target).exists(), f"{name} links to {target}"
                 linked.add((directory / target).stem)
     assert set(PAGES) - {"README"} <= linked
+
+
+def test_the_headline_of_the_readme_is_that_of_its_results() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (directory,) = set(re.findall(r"docs/results/[^/)]+-phase1", readme))
+    assert (ROOT / directory / "headline.md").read_text() in readme

@@ -78,7 +78,7 @@ def test_the_costliest_kernels_of_each_run_are_there(tmp_path: Path, monkeypatch
 def test_nothing_private_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = published(tmp_path, monkeypatch)
     environment = json.loads((target / "environment.json").read_text())
-    assert environment == {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11.0"}
+    assert environment == {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11.0", "uncommitted_changes": True}
     text = "".join(path.read_text() for path in target.iterdir() if path.suffix != ".png")
     assert "a-node" not in text
     assert str(tmp_path) not in text
