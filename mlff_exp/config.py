@@ -535,8 +535,6 @@ class Config:
             raise ConfigError(f"seed={self.seed} must not be negative")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
-        if self.model.name == "ase" and self.task.name == "inference" and self.task.beside:
-            raise ConfigError(f"task.beside={self.task.beside}: no engine runs model=ase, so none can be beside it")
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -559,18 +557,17 @@ class Config:
             self.device = "cuda" if cuda else "cpu"
         if self.device != "cpu" and not cuda:
             raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
-        if self.device == "cpu":
-            if self.precision.name == "tf32":
-                usable = ", ".join(name for name in PRECISIONS if name != "tf32")
-                raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
-            if self.engine.name in ("cuda_graph", "fused"):
+        if self.device == "cpu" and self.precision.name == "tf32":
+            usable = ", ".join(name for name in PRECISIONS if name != "tf32")
+            raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
+        beside = [("task.beside", name) for name in getattr(self.task, "beside", [])]
+        for key, engine in [("engine", self.engine.name), *beside]:
+            if self.device == "cpu" and engine in ("cuda_graph", "fused"):
+                raise UnavailableError(f"{key}={engine} needs a CUDA GPU; on device=cpu use one of: eager, compile")
+            if engine == "fused" and self.precision.name not in FUSED_PRECISIONS:
                 raise UnavailableError(
-                    f"engine={self.engine.name} needs a CUDA GPU; on device=cpu use one of: eager, compile"
+                    f"{key}=fused has no precision={self.precision.name}; use one of: {', '.join(FUSED_PRECISIONS)}"
                 )
-        if self.engine.name == "fused" and self.precision.name not in FUSED_PRECISIONS:
-            raise UnavailableError(
-                f"engine=fused has no precision={self.precision.name}; use one of: {', '.join(FUSED_PRECISIONS)}"
-            )
         return self
 
 
@@ -594,6 +591,8 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
     Raises:
         ConfigError: an engine or a precision for an ASE calculator, or a system beside those of the task.
     """
+    if config.model.name == "ase" and getattr(config.task, "beside", []):
+        raise ConfigError(f"task.beside={config.task.beside}: no engine runs model=ase, so none can be beside it")
     for override in overrides:
         if getattr(config.task, "systems", []) and re.match(r"\+*system\b", override):
             raise ConfigError(f"{override}: task.systems={list(config.task.systems)} takes its place")

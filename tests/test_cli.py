@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mlff_exp import __main__
-from mlff_exp.config import ConfigError
+from mlff_exp import __main__, sync
+from mlff_exp.config import ConfigError, Tracking
 from mlff_exp.result import ResultError, RunResult
 from tests.here import run_here, undocumented
 
@@ -303,11 +304,17 @@ def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_path: Path) -> None:
-    limits = ["gate.criteria={energy_drift_percent: {max: 1}}"]
-    assert mlff_exp(tmp_path, *NVE, *limits, "gate.name=strict").returncode == 0
+    assert mlff_exp(tmp_path, *NVE, "tracking=offline").returncode == 0
+    (moved,) = results(tmp_path)
+    # A GO counts from 100 ps on, which take too long here.
+    long = {**moved.config, "task": {**moved.config["task"], "duration_ps": 100.0}}
+    (directory,) = (path.parent for path in tmp_path.glob("outputs/**/result.json"))
+    replace(moved, config=long).save(directory)
+    sync.sync(directory, Tracking(directory=str(mlruns)))
+
     sizes = ["sweep.parameters.batch_sizes=2", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
     words = ["experiment=batch_scaling", "device=cpu", "engine=eager", "precision=fp32", "system=water", *sizes]
-    finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small")
+    finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small", "gate=seed")
     assert finished.returncode == 0, finished.stderr
 
     from mlflow import MlflowClient
@@ -317,7 +324,7 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_
     assert [run.data.tags["gate.decision"] for run in timed] == ["GO"]
     assert [run.data.params["batch_size"] for run in timed] == ["2"]
     (weights,) = client.search_logged_models(["1"])
-    assert weights.tags["verdict.strict.benzene.fp32"] == "GO"
+    assert weights.tags["verdict.seed.benzene.fp32"] == "GO"
 
 
 def long_run(*overrides: str) -> list[str]:

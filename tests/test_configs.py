@@ -138,10 +138,6 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["system.name=benzen"], r"system.name='benzen' is not one of: .*\(did you mean 'benzene'\?\)"),
         (["precision.name=fp8"], r"precision.name='fp8' is not one of: fp64, fp32, tf32, fp16_autocast"),
         (["task.beside=[eager,fast]"], r"task.beside='fast' is not one of: eager, compile, cuda_graph, fused"),
-        (
-            ["model=ase", "model.calculator={_target_:ase.calculators.emt.EMT}", "task.beside=[eager]"],
-            r"task.beside=\['eager'\]: no engine runs model=ase",
-        ),
         (["task.min_calls=0"], "task.min_calls=0 must be greater than 0"),
         (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
         (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),
@@ -199,6 +195,9 @@ def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
         with pytest.raises(ConfigError, match=f"{override}: model=ase runs as it is"):
             schema.refuse_ignored(config, ["model=ase", override])
         schema.refuse_ignored(composed(), [override])
+    beside = composed("model=ase", "task=inference", "task.beside=[eager]")
+    with pytest.raises(ConfigError, match=r"task.beside=\['eager'\]: no engine runs model=ase"):
+        schema.refuse_ignored(beside, [])
 
 
 def test_a_system_beside_those_of_the_task_is_refused() -> None:
@@ -220,6 +219,7 @@ def test_what_differs_between_two_runs_is_named() -> None:
     [
         (["engine=cuda_graph"], "engine=cuda_graph needs a CUDA GPU; on device=cpu use one of: eager, compile"),
         (["engine=fused"], "engine=fused needs a CUDA GPU; on device=cpu use one of: eager, compile"),
+        (["task.beside=[eager,fused]"], "task.beside=fused needs a CUDA GPU; on device=cpu use one of: eager, compile"),
         (["precision=tf32"], "precision=tf32 needs a CUDA GPU; on device=cpu use one of: fp64, fp32"),
     ],
 )
