@@ -136,7 +136,7 @@ class Dynamics:
         self.names = [f"replica {index}" for index in range(len(systems))] if names is None else names
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
         self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
-        self._start = self.batch.positions.clone()
+        self._start = self.batch.positions.cpu()
         self._listed = [not uses_all_pairs(atoms) for atoms in systems]
         self._listed_at = self.batch.positions.clone()
         self._farthest_squared = torch.zeros((), dtype=torch.float64, device=engine.device)
@@ -144,7 +144,8 @@ class Dynamics:
         masses = np.ones((len(systems), self.batch.n_slots))
         for row, atoms in zip(masses, systems, strict=True):
             row[: len(atoms)] = atoms.get_masses()
-        self.masses = torch.from_numpy(masses.reshape(-1, 1)).to(engine.device)
+        self._masses_on_cpu = torch.from_numpy(masses.reshape(-1, 1))
+        self.masses = self._masses_on_cpu.to(engine.device)
         self._bonds = _bonds(systems, self.batch)
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
@@ -157,26 +158,30 @@ class Dynamics:
     def step(self, state: MDState) -> None:
         """One step of velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982)), in place."""
         if self.advance is None:
-            self._step(state, self.engine, look=True)
+            self._steps(state, 1, self.engine, look=True)
         else:
             self.advance(state, 1)
         state.step += 1
 
-    def _step(self, state: MDState, engine: Engine, *, look: bool = False) -> None:
-        """``look`` where the atoms are before they are evaluated, and list their neighbours anew if one may be missing;
-        a step without it waits for nothing, and `outran_list` tells afterwards."""
+    def _steps(self, state: MDState, n_steps: int, engine: Engine, *, look: bool = False) -> None:
+        """Between two steps their half kicks are one: every small kernel costs a captured step a microsecond.
+
+        ``look`` where the atoms are before they are evaluated, and list their neighbours anew if one may be missing;
+        without it nothing waits, and `outran_list` tells afterwards.
+        """
         dt = self.timestep_fs * units.fs
         state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
-        state.positions.add_(state.velocities, alpha=dt)
-        if self.listed:
-            moved = (state.positions - self._listed_at).square().sum(dim=-1).max()
-            torch.maximum(self._farthest_squared, moved, out=self._farthest_squared)
-            if look and self.outran_list():
-                self.list_anew(state.positions)
-        prediction = self._evaluate(state.positions, engine)
+        for left in reversed(range(n_steps)):
+            state.positions.add_(state.velocities, alpha=dt)
+            if self.listed:
+                moved = (state.positions - self._listed_at).square().sum(dim=-1).max()
+                torch.maximum(self._farthest_squared, moved, out=self._farthest_squared)
+                if look and self.outran_list():
+                    self.list_anew(state.positions)
+            prediction = self._evaluate(state.positions, engine)
+            state.velocities.addcdiv_(prediction.forces, self.masses, value=dt if left else 0.5 * dt)
         state.energy.copy_(prediction.energy)
         state.forces.copy_(prediction.forces)
-        state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
 
     def run(
         self,
@@ -192,7 +197,8 @@ class Dynamics:
         """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up.
 
         Where the engine can be captured, all steps from one record to the next and the record itself are one CUDA
-        graph. Records stay on the device and are looked at in blocks, while the next block is under way.
+        graph. Records stay on the device; what follows from them is computed on the CPU, in blocks, while the next block
+        is under way.
 
         Args:
             state: moves in place.
@@ -204,7 +210,8 @@ class Dynamics:
             keep_every_s: seconds between snapshots.
         """
         if since is None:
-            steps, blocks = [state.step], [tuple(column.unsqueeze(0).cpu().clone() for column in self._record(state))]
+            first = self._observed(*(part.unsqueeze(0).cpu() for part in _recorded(state)))
+            steps, blocks = [state.step], [tuple(column.clone() for column in first)]
         else:
             steps, blocks = list(since.steps), [since.columns]
         n_records, rest = divmod(n_steps - (steps[-1] - steps[0]), record_every)
@@ -259,9 +266,9 @@ class Dynamics:
                 then, kept_at = state.copy(), time.monotonic()
             previous, under_way = under_way, (stretch.take(), then)
             if previous is not None:
-                yield previous[0].result(), previous[1]
+                yield self._observed(*previous[0].result()), previous[1]
         if under_way is not None:
-            yield under_way[0].result(), under_way[1]
+            yield self._observed(*under_way[0].result()), under_way[1]
 
     def stretch(self, state: MDState, n_steps: int) -> Callable[[], None]:
         """What `run` repeats: so many steps of a state and a record, one CUDA graph where the engine can be captured.
@@ -307,15 +314,22 @@ class Dynamics:
         else:
             self.batch = found
 
-    def _record(self, state: MDState) -> tuple[Tensor, ...]:
-        kinetic = self.kinetic_energy(state.velocities)
-        moved = self.batch.per_system(state.positions - self._start).square().sum(dim=-1).sqrt().amax(dim=1)
-        momenta = self.batch.per_system(self.masses * state.velocities)
-        momentum = momenta.sum(dim=1).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=1)
+    def _observed(self, energy: Tensor, positions: Tensor, velocities: Tensor) -> tuple[Tensor, ...]:
+        """Columns of a `Trajectory` from records on the CPU: [n_records, n_systems] and twice [n_records, n_atoms, 3]."""
+        n_records, n_systems = energy.shape
+        masses = self._masses_on_cpu
+
+        def per_system(values: Tensor) -> Tensor:
+            return values.unflatten(1, (n_systems, -1))
+
+        momenta = per_system(masses * velocities)
+        kinetic = 0.5 * (momenta * per_system(velocities)).sum(dim=(2, 3))
+        moved = per_system(positions - self._start).norm(dim=-1).amax(dim=2)
+        momentum = momenta.sum(dim=2).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=2)
         first, second, rest_length, system = self._bonds
-        lengths = (state.positions[first] - state.positions[second]).square().sum(dim=-1).sqrt()
-        change = torch.zeros_like(kinetic).scatter_reduce(0, system, (lengths - rest_length).abs(), "amax")
-        return (state.energy, kinetic, moved, change, momentum, self.batch.per_system(state.positions))
+        change = ((positions[:, first] - positions[:, second]).norm(dim=-1) - rest_length).abs()
+        largest = torch.zeros_like(kinetic).scatter_reduce(1, system.expand(n_records, -1), change, "amax")
+        return energy, kinetic, moved, largest, momentum, per_system(positions)
 
     @property
     def listed(self) -> bool:
@@ -333,7 +347,7 @@ class Dynamics:
                 return f"{self.names[system]} became NaN or infinite at step {step}: {where}"
             if bond_change.max() > BROKEN_BOND_ANG:
                 system = int(bond_change.argmax())
-                first, second, rest_length, of_system = (column.cpu() for column in self._bonds)
+                first, second, rest_length, of_system = self._bonds
                 flat = positions.flatten(0, 1)
                 change = ((flat[first] - flat[second]).norm(dim=-1) - rest_length).abs() * (of_system == system)
                 worst = int(change.argmax())
@@ -354,7 +368,7 @@ class _Stretch:
     def __init__(self, dynamics: Dynamics, state: MDState, n_steps: int, capacity: int) -> None:
         self._dynamics, self._state, self._n_steps, self.filled = dynamics, state, n_steps, 0
         self._device = dynamics.engine.device
-        self._buffers = [column.new_zeros(capacity, *column.shape) for column in dynamics._record(state)]
+        self._buffers = [part.new_zeros(capacity, *part.shape) for part in _recorded(state)]
         self._row = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._graph, self._batch = self._captured(), dynamics.batch
 
@@ -390,22 +404,21 @@ class _Stretch:
 
     def take(self) -> _Records:
         """What was recorded since the last time."""
-        columns = [buffer[: self.filled] for buffer in self._buffers]
+        records = [buffer[: self.filled] for buffer in self._buffers]
         self.filled = 0
         self._row.zero_()
-        return _Records(columns)
+        return _Records(records)
 
     def _run(self, state: MDState, engine: Engine) -> None:
         if self._dynamics.advance is not None:
             self._dynamics.advance(state, self._n_steps)
         else:
-            for _ in range(self._n_steps):
-                self._dynamics._step(state, engine)
+            self._dynamics._steps(state, self._n_steps, engine)
         self._write(state)
 
     def _write(self, state: MDState) -> None:
-        for buffer, column in zip(self._buffers, self._dynamics._record(state), strict=True):
-            buffer.index_copy_(0, self._row, column.unsqueeze(0))
+        for buffer, part in zip(self._buffers, _recorded(state), strict=True):
+            buffer.index_copy_(0, self._row, part.unsqueeze(0))
         self._row += 1
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
@@ -428,20 +441,25 @@ class _Stretch:
         return graph
 
 
-class _Records:
-    """Columns on their way to the CPU."""
+def _recorded(state: MDState) -> tuple[Tensor, Tensor, Tensor]:
+    """What a record keeps of a state; all else follows from it."""
+    return state.energy, state.positions, state.velocities
 
-    def __init__(self, columns: list[Tensor]) -> None:
+
+class _Records:
+    """On their way to the CPU."""
+
+    def __init__(self, records: list[Tensor]) -> None:
         self._event = None
-        if columns[0].is_cuda:
+        if records[0].is_cuda:
             # Pinned, so that the copy waits for the device and not the other way round.
-            self._host = [torch.empty(column.shape, dtype=column.dtype, pin_memory=True) for column in columns]
-            for host, column in zip(self._host, columns, strict=True):
-                host.copy_(column, non_blocking=True)
+            self._host = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in records]
+            for host, part in zip(self._host, records, strict=True):
+                host.copy_(part, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
         else:
-            self._host = [column.clone() for column in columns]
+            self._host = [part.clone() for part in records]
 
     def result(self) -> tuple[Tensor, ...]:
         """[n_records, ...] each, when they have arrived."""
@@ -536,7 +554,10 @@ def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float
 
 
 def _bonds(systems: list[Atoms], batch: AtomicBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First and second atom, length at rest and system of every bond; periodic bonds across the cell are left out."""
+    """First and second atom, length at rest and system of every bond; periodic bonds across the cell are left out.
+
+    On the CPU, where records are looked at.
+    """
     first, second, lengths, owner = [], [], [], []
     for index, atoms in enumerate(systems):
         radii = np.array([covalent_radii[number] for number in atoms.numbers])
@@ -546,7 +567,6 @@ def _bonds(systems: list[Atoms], batch: AtomicBatch) -> tuple[Tensor, Tensor, Te
         second.append(j + index * batch.n_slots)
         lengths.append(distances[i, j])
         owner.append(np.full(len(i), index))
-    device = batch.positions.device
     return tuple(  # type: ignore[return-value]
-        torch.from_numpy(np.concatenate(part)).to(device) for part in (first, second, lengths, owner)
+        torch.from_numpy(np.concatenate(part)) for part in (first, second, lengths, owner)
     )
