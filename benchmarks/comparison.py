@@ -93,7 +93,7 @@ def compare(
         started = time.perf_counter()
         try:
             one = make_ready(contender, work)
-            one.call(0)
+            one.call()
         except AbsentError as error:
             rows[name] = Row(name, absent=str(error))
             continue

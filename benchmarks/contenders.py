@@ -65,12 +65,12 @@ class Running:
     """Dynamics under way.
 
     Attributes:
-        call: does ``steps_per_call`` steps; given its number, as `timing.measure` does.
+        call: does ``steps_per_call`` steps.
         positions: where the atoms are, [n_atoms, 3] Å.
         forces: on them there, [n_atoms, 3] eV/Å.
     """
 
-    call: Callable[[int], object]
+    call: Callable[[], object]
     positions: Callable[[], Any]
     forces: Callable[[], Any]
 
@@ -167,7 +167,7 @@ def torchsim(work: Work) -> Running:
     # Its metal units are ASE's.
     timestep = torch.tensor(work.timestep_fs * units.fs, dtype=torch.float64, device=work.device)
 
-    def call(_: int) -> None:
+    def call() -> None:
         nonlocal state
         for _ in range(work.steps_per_call):
             state = torch_sim.nve_step(state, model, dt=timestep)
@@ -204,7 +204,7 @@ def _moved_by_us(engine: Engine, work: Work) -> Running:
     dynamics = Dynamics(engine, list(work.systems), work.timestep_fs)
     state = dynamics.state(dynamics.batch.positions, work.velocities())
     stretch = dynamics.stretch(state, work.steps_per_call)
-    return Running(lambda _: stretch(), lambda: state.positions, lambda: state.forces)
+    return Running(stretch, lambda: state.positions, lambda: state.forces)
 
 
 def _moved_by_ase(calculator: Any, work: Work, timestep_fs: float | None = None) -> Running:
@@ -212,7 +212,7 @@ def _moved_by_ase(calculator: Any, work: Work, timestep_fs: float | None = None)
     atoms = given.copy()
     atoms.calc = calculator
     verlet = VelocityVerlet(atoms, (timestep_fs or work.timestep_fs) * units.fs)
-    return Running(lambda _: verlet.run(work.steps_per_call), lambda: atoms.positions, atoms.get_forces)
+    return Running(lambda: verlet.run(work.steps_per_call), lambda: atoms.positions, atoms.get_forces)
 
 
 CONTENDERS: Mapping[str, Contender] = {

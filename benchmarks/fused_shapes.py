@@ -70,7 +70,7 @@ def rows(name: str, precision: Precision, n_systems: int, shapes: list[Shape], m
     captured = make_engine(model, "cuda_graph", precision, device)
     captured(batch)
     candidates = {
-        str(key): Candidate(lambda _, engine=engine: engine(batch), min_calls, 0.2)  # type: ignore[misc]
+        str(key): Candidate(functools.partial(engine, batch), min_calls, 0.2)
         for key, engine in [("cuda_graph", captured), *engines.items()]
     }
     timing = measure(candidates, device)

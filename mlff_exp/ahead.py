@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mlff_exp import worker
-from mlff_exp.config import CompileEngine, Config, PrecisionConfig
+from mlff_exp.config import ENGINE_TYPES, CompileEngine, Config, PrecisionConfig
 
 MAX_PROCESSES = 16
 COMPILE_THREADS = 2  # of each process
@@ -95,15 +95,19 @@ def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
     """
     found: dict[str, tuple[str, Config]] = {}
     for name, config in jobs.items():
-        mode = getattr(config.engine, "mode", "default")
-        compiles = config.engine.name != "eager" and config.model.name != "ase" and config.task.name in SHAPING
-        if not compiles or mode == "max-autotune" or config.cold_compile:
+        if config.model.name == "ase" or config.task.name not in SHAPING or config.cold_compile:
             continue
-        for precision in config.precisions:
-            engine = config.engine if config.engine.name == "fused" else CompileEngine(mode=mode)
-            one = replace(config, engine=engine, precision=PrecisionConfig(precision))
-            label = "fused" if config.engine.name == "fused" else f"compile/{mode}"
-            found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
+        engines = [config.engine, *(ENGINE_TYPES[beside]() for beside in getattr(config.task, "beside", []))]
+        for asked in engines:
+            mode = getattr(asked, "mode", "default")
+            if asked.name == "eager" or mode == "max-autotune":
+                continue
+            engine = asked if asked.name == "fused" else CompileEngine(mode=mode)
+            # What is beside runs at the precision of the run alone.
+            for precision in config.precisions if asked is config.engine else [config.precision.name]:
+                one = replace(config, engine=engine, precision=PrecisionConfig(precision))
+                label = "fused" if asked.name == "fused" else f"compile/{mode}"
+                found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
     # Another mode's kernels are the same: it begins when they are there, and has only the code around them to make.
     return dict(sorted(found.values(), key=lambda item: getattr(item[1].engine, "mode", "default") != "default"))
 

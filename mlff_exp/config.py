@@ -411,6 +411,9 @@ class FusedEngine:
     name: str = "fused"
 
 
+ENGINE_TYPES: dict[str, type] = {one.name: one for one in (EagerEngine, CompileEngine, CudaGraphEngine, FusedEngine)}
+
+
 @dataclass
 class PrecisionConfig:
     """Arithmetic of the network; geometry, sums and the integrator stay FP32 or FP64."""
@@ -611,7 +614,7 @@ def register() -> None:
         "task": TASKS,
         "model": {"student": StudentModel, "ase": AseModel},
         "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
-        "engine": {"eager": EagerEngine, "compile": CompileEngine, "cuda_graph": CudaGraphEngine, "fused": FusedEngine},
+        "engine": ENGINE_TYPES,
         "precision": {"precision": PrecisionConfig},
         "gate": {"gate": Gate},
         "tracking": {"tracking": Tracking},

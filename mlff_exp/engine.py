@@ -64,6 +64,10 @@ class Engine(Protocol):
     def compile_s(self) -> float:
         """Seconds spent compiling so far."""
 
+    @property
+    def evaluations(self) -> int:
+        """Systems evaluated so far; what came out of a cache does not count."""
+
     def has_graph(self, batch: AtomicBatch) -> bool:
         """Whether this shape of batch runs without compiling first."""
 
@@ -135,7 +139,7 @@ class EagerEngine:
 
     def __init__(self, model: ForceField, precision: Precision, device: torch.device) -> None:
         self.model, self.precision, self.device = model, precision, device
-        self.cutoff = model.architecture.cutoff
+        self.cutoff, self.evaluations = model.architecture.cutoff, 0
 
     def has_graph(self, batch: AtomicBatch) -> bool:
         """Nothing is ever compiled."""
@@ -143,6 +147,7 @@ class EagerEngine:
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         """Energy and forces."""
+        self.evaluations += batch.n_systems
         with matmul_arithmetic(self.precision):
             return Prediction(*energy_and_forces(self.model, batch, self.precision))
 
@@ -151,9 +156,12 @@ class CompiledEngine:
     """Energy and forces traced together and compiled by Inductor: one graph per shape, no breaks."""
 
     def __init__(self, model: ForceField, precision: Precision, device: torch.device, mode: CompileMode) -> None:
+        # Here and not at the first call, whose time is a metric; an eager engine need not wait seconds for a compiler.
+        import torch._inductor.compile_fx  # noqa: F401
+
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
         self.cutoff = model.architecture.cutoff
-        self.compile_s = 0.0
+        self.compile_s, self.evaluations = 0.0, 0
         self.capturable = None
         # Inductor's CUDA graphs hand out the same output buffers at every call.
         self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
@@ -192,10 +200,10 @@ class CompiledEngine:
             energy, forces = graph(*tensors)
             if self.uses_cuda_graphs:
                 energy, forces = energy.clone(), forces.clone()
+        self.evaluations += batch.n_systems
         return Prediction(energy, forces)
 
     def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, Tensor]]:
-        # Imported here, as in `_counters`: an eager engine need not wait seconds for a compiler.
         import torch._inductor.config as inductor
 
         from mlff_exp.tracing import traced
@@ -236,7 +244,7 @@ class CudaGraphEngine:
     def __init__(self, name: str, compiled: Engine) -> None:
         self.name, self._compiled = name, compiled
         self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
-        self._capture_s = 0.0
+        self._capture_s, self.evaluations = 0.0, 0
         self._captures: dict[tuple[int, int, int, bool], _Capture] = {}
 
     @property
@@ -265,6 +273,7 @@ class CudaGraphEngine:
             capture = self._captures[batch.shape_key] = self._capture(batch)
         capture.copy_in(batch)
         capture.graph.replay()
+        self.evaluations += batch.n_systems
         return Prediction(capture.output.energy.clone(), capture.output.forces.clone())
 
     def _capture(self, batch: AtomicBatch) -> _Capture:
@@ -313,6 +322,13 @@ def graph_breaks() -> int:
     if "torch._dynamo" not in sys.modules:  # nothing was compiled
         return 0
     return sum(_counters()["graph_break"].values())
+
+
+def graphs_compiled() -> int:
+    """Graphs that Dynamo has compiled in this process so far; one that it compiles again counts again."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    return _counters()["stats"]["unique_graphs"]
 
 
 def check_finite(prediction: Prediction, batch: AtomicBatch, precision: str) -> None:

@@ -47,17 +47,18 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 class Watch:
-    """Looks at the machine now and then while something is timed, and says what disturbed it."""
+    """Looks at the machine now and then while something is timed, and says what disturbed it since the first look."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = _handle(device)
         self._device = device
         self._samples: list[dict[str, Any]] = []
-        self._started = time.monotonic()
-        self._busy, self._own = _busy_cpu_s(), _own_cpu_s()
+        self._started: float | None = None
 
     def sample(self) -> None:
         """Look once."""
+        if self._started is None:
+            self._started, self._busy, self._own = time.monotonic(), _busy_cpu_s(), _own_cpu_s()
         state = None if self._gpu is None else _gpu_state(self._gpu)
         if state is not None:
             self._samples.append(state)
@@ -86,12 +87,11 @@ class Watch:
         return found
 
     def _cores_used_by_others(self) -> float | None:
-        if self._busy is None:
+        busy = _busy_cpu_s()
+        if self._started is None or self._busy is None or busy is None:
             return None
-        busy, elapsed = _busy_cpu_s(), time.monotonic() - self._started
-        if busy is None or elapsed == 0:
-            return None
-        return max(0.0, (busy - self._busy - (_own_cpu_s() - self._own)) / elapsed)
+        elapsed = time.monotonic() - self._started
+        return max(0.0, (busy - self._busy - (_own_cpu_s() - self._own)) / max(elapsed, 1e-9))
 
 
 def _handle(device: torch.device) -> Any:

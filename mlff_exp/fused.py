@@ -943,7 +943,7 @@ class FusedEngine:
         if precision not in PRODUCTS:
             raise EngineError(f"engine 'fused' has no precision {precision!r}: use one of {', '.join(PRODUCTS)}")
         self.precision, self.device, self.cutoff = precision, device, model.architecture.cutoff
-        self.compile_s = 0.0
+        self.compile_s, self.evaluations = 0.0, 0
         self._shape = shape
         self._weights = _Weights.of(model, PRODUCTS[precision][0], device)
         self._plans: dict[tuple[int, int], _Plan] = {}
@@ -965,6 +965,7 @@ class FusedEngine:
         """
         if batch.shifts is not None:
             raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
+        self.evaluations += batch.n_systems
         plan = self._plans.get((batch.n_systems, batch.n_slots))
         if plan is not None:
             return plan(batch)

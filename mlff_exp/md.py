@@ -197,8 +197,8 @@ class Dynamics:
         """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up.
 
         Where the engine can be captured, all steps from one record to the next and the record itself are one CUDA
-        graph. Records stay on the device; what follows from them is computed on the CPU, in blocks, while the next block
-        is under way.
+        graph. Records stay on the device; what follows from them is computed on the CPU, in blocks, while the next
+        block is under way.
 
         Args:
             state: moves in place.
@@ -315,12 +315,18 @@ class Dynamics:
             self.batch = found
 
     def _observed(self, energy: Tensor, positions: Tensor, velocities: Tensor) -> tuple[Tensor, ...]:
-        """Columns of a `Trajectory` from records on the CPU: [n_records, n_systems] and twice [n_records, n_atoms, 3]."""
+        """Columns of a `Trajectory` from records on the CPU.
+
+        Args:
+            energy: [n_records, n_systems].
+            positions: [n_records, n_atoms, 3].
+            velocities: the same.
+        """
         n_records, n_systems = energy.shape
         masses = self._masses_on_cpu
 
         def per_system(values: Tensor) -> Tensor:
-            return values.unflatten(1, (n_systems, -1))
+            return values.view(n_records, n_systems, -1, 3)
 
         momenta = per_system(masses * velocities)
         kinetic = 0.5 * (momenta * per_system(velocities)).sum(dim=(2, 3))

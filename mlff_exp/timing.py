@@ -14,14 +14,15 @@ from tqdm import tqdm
 
 from mlff_exp.result import Timing
 
-N_ROUNDS = 50
+MIN_ROUNDS, MAX_ROUNDS = 20, 50
 PLANTED = 0.05
 NEGLIGIBLE = 0.01  # a difference of one percent is not worth a word, however sure
-MIN_WARMUP_CALLS, MAX_WARMUP_CALLS = 3, 200
+MAX_WARMUP_CALLS = 200
 WARMUP_WINDOW, WARMUP_TOLERANCE = 5, 0.1
 LEAD_IN_CALLS, LEAD_IN_S = 5, 0.005
 CONFIDENCE = 0.95
 CONTROL_CONFIDENCE = 0.999
+RESAMPLES = 20_000  # so many that the ends of an interval of 99.9% are more than the extremes of what was drawn
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Candidate:
     """Something to time.
 
     Attributes:
-        call: does the work once; given the number of the call, so that it can change the positions.
+        call: does the work once, never twice the same in turn.
         min_calls: samples to take at least.
         min_time_s: time to measure for at least.
         planted: time to lose before each call, as a fraction of what a call of the first candidate takes.
     """
 
-    call: Callable[[int], object]
+    call: Callable[[], object]
     min_calls: int
     min_time_s: float
     planted: float = 0.0
@@ -115,34 +116,39 @@ def measure(
     clock: _WallClock | _DeviceClock = _DeviceClock() if device.type == "cuda" else _WallClock()
     subject, *others = candidates
     turns = [name for other in others for name in (subject, other)] or [subject]
-    first, warmup, calls_per_block = {}, {}, {}
+    first, warmup, wanted = {}, {}, {}
     for name, candidate in candidates.items():
         started = time.perf_counter()
-        candidate.call(0)
+        candidate.call()
         clock.synchronize()
         first[name] = time.perf_counter() - started
         warmup[name] = _warm_up(candidate.call, clock)
         typical_s = float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000
-        calls = max(candidate.min_calls, candidate.min_time_s / max(typical_s, 1e-9))
-        calls_per_block[name] = max(1, int(np.ceil(calls / (N_ROUNDS * turns.count(name)))))
+        wanted[name] = max(candidate.min_calls, int(np.ceil(candidate.min_time_s / max(typical_s, 1e-9))))
+    rounds = min(max(MIN_ROUNDS, min(wanted.values())), MAX_ROUNDS)
+    per_block = {name: -(-wanted[name] // (rounds * turns.count(name))) for name in candidates}
 
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
-    for _ in tqdm(range(N_ROUNDS), desc=description, unit="round", leave=False):
-        for name in turns:
-            candidate = candidates[name]
-            planted_ms = candidate.planted and candidate.planted * _typical_ms(samples[subject])
-            _lead_in(candidate.call, len(samples[name]), clock)
-            for _ in range(calls_per_block[name]):
-                number = len(samples[name])
-                samples[name].append(clock.time_ms(candidate.call, number, planted_ms))
-        if between is not None:
-            between()
+    done = 0
+    with tqdm(total=rounds, desc=description, unit="round", leave=False) as bar:
+        # More rounds where the warm-up was slower than what came after it, up to twice as many.
+        while done < rounds or (
+            done < 2 * rounds and not all(_enough(candidates[name], samples[name]) for name in turns)
+        ):
+            for name in turns:
+                candidate = candidates[name]
+                planted_ms = candidate.planted and candidate.planted * _typical_ms(samples[subject])
+                _lead_in(candidate.call, clock)
+                samples[name] += [clock.time_ms(candidate.call, planted_ms) for _ in range(per_block[name])]
+            if between is not None:
+                between()
+            done += 1
+            bar.update()
     timings = {}
     for name, pairs in samples.items():
         values, wall = zip(*pairs, strict=True)
-        own = tuple(turn for turn in range(N_ROUNDS * len(turns)) if turns[turn % len(turns)] == name)
-        blocks = (calls_per_block[name],) * len(own)
-        timings[name] = Timing(values, tuple(warmup[name]), first[name], blocks, wall, own)
+        own = tuple(turn for turn in range(done * len(turns)) if turns[turn % len(turns)] == name)
+        timings[name] = Timing(values, tuple(warmup[name]), first[name], (per_block[name],) * len(own), wall, own)
     return timings
 
 
@@ -164,10 +170,25 @@ def mad_ms(timing: Timing) -> float:
 
 def median_interval_ms(timing: Timing) -> tuple[float, float]:
     """Bootstrap interval of the median, ms, over parts of the measurement: what is near in time is alike."""
-    blocks = _blocks(timing)
-    parts = np.array_split(np.arange(len(blocks)), min(N_ROUNDS, len(blocks)))
-    medians = np.array([np.median(np.concatenate([blocks[index] for index in part])) for part in parts])
-    return _bootstrap(medians)
+    n_parts = min(MAX_ROUNDS, len(timing.blocks))
+    values = np.asarray(timing.values_ms)
+    parts = values[: len(values) // n_parts * n_parts].reshape(n_parts, -1)
+
+    def median(chosen: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.float64]:
+        """Of all samples of the chosen parts."""
+        return np.asarray(np.median(parts[chosen].reshape(*chosen.shape[:-1], -1), axis=-1))
+
+    result = bootstrap(
+        (np.arange(n_parts),),
+        median,
+        vectorized=True,
+        n_resamples=1000,
+        batch=max(1, 2_000_000 // len(values)),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def wall_median_ms(timing: Timing) -> float:
@@ -200,7 +221,7 @@ def _bootstrap(values: npt.NDArray[np.float64], confidence: float = CONFIDENCE) 
         (values,),
         np.median,
         vectorized=True,
-        n_resamples=2000,
+        n_resamples=RESAMPLES,
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(0),
@@ -220,12 +241,12 @@ def _turns(timing: Timing) -> npt.NDArray[np.int64]:
     return np.array(timing.turns or range(len(timing.blocks)))
 
 
-def _warm_up(call: Callable[[int], object], clock: _WallClock | _DeviceClock) -> list[float]:
+def _warm_up(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> list[float]:
     """Call until the medians of the last two windows agree."""
     times: list[float] = []
     while len(times) < MAX_WARMUP_CALLS:
-        times.append(clock.time_ms(call, len(times))[0])
-        if len(times) >= max(MIN_WARMUP_CALLS, 2 * WARMUP_WINDOW):
+        times.append(clock.time_ms(call)[0])
+        if len(times) >= 2 * WARMUP_WINDOW:
             now = np.median(times[-WARMUP_WINDOW:])
             before = np.median(times[-2 * WARMUP_WINDOW : -WARMUP_WINDOW])
             if abs(now - before) <= WARMUP_TOLERANCE * before:
@@ -237,11 +258,15 @@ def _typical_ms(samples: list[tuple[float, float]]) -> float:
     return float(np.median([value for value, _ in samples]))
 
 
-def _lead_in(call: Callable[[int], object], number: int, clock: _WallClock | _DeviceClock) -> None:
+def _enough(candidate: Candidate, samples: list[tuple[float, float]]) -> bool:
+    return len(samples) >= candidate.min_calls and sum(ms for ms, _ in samples) >= 1000 * candidate.min_time_s
+
+
+def _lead_in(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> None:
     """Call untimed: whoever had the machine before has filled its caches with data and code of their own."""
     end = time.perf_counter() + LEAD_IN_S
     for _ in range(LEAD_IN_CALLS):
-        call(number)
+        call()
         clock.synchronize()
         if time.perf_counter() > end:
             break
@@ -258,10 +283,10 @@ class _WallClock:
     def synchronize(self) -> None:
         pass
 
-    def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
+    def time_ms(self, call: Callable[[], object], planted_ms: float = 0.0) -> tuple[float, float]:
         started = time.perf_counter_ns()
         _spin(planted_ms)
-        call(number)
+        call()
         elapsed = (time.perf_counter_ns() - started) / 1e6
         return elapsed, elapsed
 
@@ -274,12 +299,12 @@ class _DeviceClock:
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
-    def time_ms(self, call: Callable[[int], object], number: int, planted_ms: float = 0.0) -> tuple[float, float]:
+    def time_ms(self, call: Callable[[], object], planted_ms: float = 0.0) -> tuple[float, float]:
         started = time.perf_counter_ns()
         self.start.record()
         # The device waits, and has all of the call to do afterwards: later on, host or device would hide a part.
         _spin(planted_ms)
-        call(number)
+        call()
         self.end.record()
         self.end.synchronize()
         wall = (time.perf_counter_ns() - started) / 1e6

@@ -77,6 +77,16 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
     assert kernels.engine.name == "fused"
 
 
+def test_what_is_timed_beside_is_compiled_as_well() -> None:
+    words = "task=inference engine=eager precision=fp16_autocast task.beside=[cuda_graph,fused,compile,eager]"
+    found = ahead.to_compile(named(words)).values()
+    assert [(config.engine.name, getattr(config.engine, "mode", None), config.precision.name) for config in found] == [
+        ("compile", "default", "fp16_autocast"),
+        ("fused", None, "fp16_autocast"),
+        ("compile", "reduce-overhead", "fp16_autocast"),
+    ]
+
+
 @pytest.mark.parametrize(
     "words",
     [

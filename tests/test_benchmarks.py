@@ -90,15 +90,15 @@ def test_the_same_work(name: str, batch_size: int, work: Work) -> None:
         assert (name, str(error)) == ("ase_eager", "moves one structure at a time")  # noqa: PT017 (which of the two)
         assert batch_size > 1
         return
-    running.call(0)
+    running.call()
     require_same_work(name, running, work)
 
 
 def test_positions_change_with_every_call(work: Work) -> None:
     running = make_ready(CONTENDERS["ase_eager"], work)
     seen = []
-    for number in range(3):
-        running.call(number)
+    for _ in range(3):
+        running.call()
         seen.append(np.array(running.positions()))
     assert not (seen[0] == seen[1]).any()
     assert not (seen[1] == seen[2]).any()

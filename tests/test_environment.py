@@ -34,9 +34,12 @@ def test_what_is_described() -> None:
 
 def test_own_work_is_no_disturbance_and_that_of_others_is() -> None:
     watch = Watch(CPU)
+    assert watch.summary()["cores_used_by_others"] is None
+    watch.sample()
     spin(0.5)
     others = watch.summary()["cores_used_by_others"]
     watch = Watch(CPU)
+    watch.sample()
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         spin(0.5)
@@ -68,7 +71,7 @@ def test_a_gpu_that_tells_nothing_is_not_trusted() -> None:
 
 def gpu_faults(*samples: dict[str, object]) -> list[str]:
     watch = Watch(CPU)
-    watch._device, watch._samples, watch._busy = torch.device("cuda"), list(samples), None
+    watch._device, watch._samples = torch.device("cuda"), list(samples)
     return watch.faults()
 
 
