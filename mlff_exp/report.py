@@ -120,10 +120,10 @@ def write(directory: Path, name: str) -> Written:
 def content(results: Sequence[RunResult]) -> Content:
     """What is to be said of these runs together."""
     judged = {"The plan": acceptance.judge(results)}
-    if any("H100" in (result.environment.get("gpu") or "") for result in results):
+    if ours := acceptance.for_targets(results):
         what = "for benzene and the shipped student on one H100"
-        judged[f"Our targets, {what}"] = acceptance.judge(results, acceptance.TARGETS)
-        judged[f"Targets of the fused engine, {what}"] = acceptance.judge(results, acceptance.FUSED_TARGETS)
+        judged[f"Our targets, {what}"] = acceptance.judge(ours, acceptance.TARGETS)
+        judged[f"Targets of the fused engine, {what}"] = acceptance.judge(ours, acceptance.FUSED_TARGETS)
     return Content(
         rows=[row(result, results) for result in results] + control_rows(results),
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
@@ -273,6 +273,8 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
             value = _number(found.value)
             if found.low != found.high:
                 value += f" [{_number(found.low)}, {_number(found.high)}]"
+            if found.timed_once:
+                value += " (no interval)"
             if not found.trusted:
                 value += " (?)"
             style = "go" if item.held else "no-go"
@@ -383,8 +385,8 @@ th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left;
 <h1>{escape(name)}</h1>
 <p>Speedups are ratios of times measured side by side in one process, with 95% bootstrap intervals; the baseline is
 eager IEEE FP32 at the same batch size. A speedup is valid if it is fast, accurate (force RMSE within 1%, energy within
-0.1% of FP64) and stable (its engine and precision passed an NVE run of this report). A promise is held if the
-unfavourable end of its interval is.</p>
+0.1% of FP64) and stable (its weights, engine and precision passed an NVE run of the same system in this report). A
+promise is held if the unfavourable end of its interval is.</p>
 {chr(10).join(parts)}
 </body></html>
 """

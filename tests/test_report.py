@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mlff_exp import report
-from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Line, judge, validity
+from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Judged, Line, for_targets, judge, validity
 from mlff_exp.figures import figures
-from mlff_exp.result import Failure, RunResult, Timing, Verdict
+from mlff_exp.result import Criterion, Failure, RunResult, Timing, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,9 @@ def timed(engine: str, precision: str, batch_size: int, speedup: float, **metric
     )  # fmt: skip
 
 
+CRITERIA = (Criterion("energy_drift_percent", -0.001, -1.0, 1.0, True),)
+
+
 def moved(engine: str, precision: str, decision: Any, **metrics: float) -> RunResult:
     return RunResult(
         config=config("nve", engine, precision, 1),
@@ -72,9 +75,21 @@ def moved(engine: str, precision: str, decision: Any, **metrics: float) -> RunRe
             "energy_drift_percent": -0.001, "energy_fluctuation_percent": 0.01, "temperature_mean_k": 295.0,
             "max_bond_change_ang": 0.2, **metrics,
         },
-        verdict=Verdict(decision, "strict", (), ()),
+        verdict=Verdict(decision, "strict", CRITERIA, ()),
         environment={"gpu": "H100", "packages": {"torch": "2.13.0"}},
     )  # fmt: skip
+
+
+def changed(result: RunResult, **groups: Any) -> RunResult:
+    """The same with other choices in its configuration."""
+    return replace(result, config={**result.config, **groups})
+
+
+def evaluated(engine: str, precision: str, dataset: str, **metrics: float) -> RunResult:
+    """On the validation set, which is of no system: that of the configuration is looked at by nobody."""
+    environment = {"gpu": "H100", "packages": {"torch": "2.13.0"}}
+    result = RunResult(config("accuracy", engine, precision, 16), metrics=metrics, environment=environment)
+    return changed(result, task={"name": "accuracy", "dataset": dataset}, system={"name": "water"})
 
 
 SWEEP = [
@@ -86,8 +101,12 @@ SWEEP = [
 ]
 
 
+def by_name(judged: list[Judged]) -> dict[str, Judged]:
+    return {item.line.name: item for item in judged}
+
+
 def test_the_promises_of_the_plan_are_held_against_the_runs() -> None:
-    judged = {item.line.name: item for item in judge(SWEEP)}
+    judged = by_name(judge(SWEEP))
     assert len(judged) == len(PLAN)
     assert all(item.held for item in judged.values())
     single = judged["compiled, single structure, against eager"].measured
@@ -120,7 +139,7 @@ def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets
         timed("cuda_graph", "fp32", 16, 200.0),
         timed("fused", "fp16_autocast", 16, 80.0, **interval("speedup_vs_cuda_graph", 2.05)),
     ]
-    judged = {item.line.name: item for item in judge(runs, [*TARGETS, *FUSED_TARGETS])}
+    judged = by_name(judge(runs, [*TARGETS, *FUSED_TARGETS]))
     step = judged["NVE: step of three molecules, FP32 / µs"]
     assert step.measured is not None
     assert (step.measured.value, step.held) == (125.0, True)
@@ -134,11 +153,106 @@ def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets
 
 
 def test_other_systems_and_force_fields_do_not_count() -> None:
-    other = timed("cuda_graph", "fp32", 1, 400.0)
-    other = replace(other, config={**other.config, "system": {"name": "water"}})
+    other = changed(timed("cuda_graph", "fp32", 1, 400.0), system={"name": "water"})
     best = judge([*SWEEP, other])[0].measured
     assert best is not None
     assert best.value == 40
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        changed(timed("fused", "fp32", 1, 400.0), system={"name": "water"}),
+        changed(timed("fused", "fp32", 1, 400.0), model={"name": "student", "checkpoint": "student_small"}),
+        replace(timed("fused", "fp32", 1, 400.0), environment={"gpu": "NVIDIA A100"}),
+        changed(moved("fused", "fp32", "GO"), task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}),
+    ],
+    ids=["system", "checkpoint", "gpu", "side by side"],
+)
+def test_targets_are_of_benzene_the_shipped_student_and_an_h100(result: RunResult) -> None:
+    assert for_targets([result, *SWEEP]) == SWEEP
+    text = report.markdown("a sweep", report.content([result]))
+    assert "Our targets" not in text
+
+
+def test_a_step_of_molecules_is_of_one_system() -> None:
+    task = {"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}
+    both = changed(moved("fused", "fp32", "GO", steps_per_s=9000.0), task=task)
+    (line,) = (line for line in TARGETS if line.name == "NVE: step of three molecules, FP32 / µs")
+    assert judge([both], [line])[0].measured is None
+
+
+@pytest.mark.parametrize("lines", [PLAN, TARGETS])
+def test_the_worst_error_of_batches_and_of_the_validation_set_counts(lines: tuple[Line, ...]) -> None:
+    force, energy = "force_relative_rmse_vs_fp64_percent", "energy_relative_mae_vs_fp64_percent"
+    own = evaluated("eager", "fp16_autocast", "/my.npz", **{force: 90.0, energy: 90.0})
+    worse = evaluated("fused", "fp16_autocast", "validation", **{force: 3.0, energy: 1e-5})
+    judged = by_name(judge([*SWEEP, own, worse], lines))
+    forces, energies = (judged[f"{name} of FP16 / %"] for name in ("force RMSE", "energy MAE"))
+    assert forces.measured is not None
+    assert (forces.measured.value, forces.held) == (3.0, False)
+    assert forces.measured.run == "accuracy · fused · fp16_autocast"
+    assert energies.measured is not None
+    assert (energies.measured.value, energies.held) == (1e-4, True), "of a batch that was timed"
+
+
+def test_what_is_written_by_hand_keeps_no_promise_of_compiling() -> None:
+    by_hand = [
+        *(timed("fused", "fp32", size, 500.0) for size in (1, 16)),
+        *(timed("fused", "fp16_autocast", size, 900.0, **interval("speedup_vs_fp32", 9.0)) for size in (1, 16, 1024)),
+        timed("fused", "fp32", 1024, 500.0),
+    ]
+    plan = judge([*SWEEP, *by_hand])
+    assert [item.measured for item in plan] == [item.measured for item in judge(SWEEP)]
+    best = by_name(judge([*SWEEP, *by_hand], TARGETS))
+    for name in ("best FP32 engine, batch 16, against eager", "memory of FP16 against FP32, largest batch / %"):
+        measured = best[name].measured
+        assert measured is not None
+        assert "fused" in measured.run
+
+
+def test_what_can_be_trusted_goes_before_what_is_faster() -> None:
+    shaken = replace(timed("compile", "fp32", 1, 90.0), tags={"timing.trust": "throttled"})
+    name = "compiled, single structure, against eager"
+    found = [by_name(judge(runs))[name].measured for runs in ([*SWEEP, shaken], [SWEEP[1], shaken])]
+    assert [(of.value, of.trusted) for of in found if of is not None] == [(40, True), (90, False)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.002, 0.006, (0.002, 0.0, 0.006)), (0.001, 0.003, (0.002, 0.001, 0.003)), (-3, -1, (2, 1, 3))],
+)
+def test_the_distance_from_what_is_ideal_is_within_its_interval(
+    low: float, high: float, expected: tuple[float, float, float]
+) -> None:
+    metric = "energy_drift_mev_per_atom_per_ps"
+    ends = {f"{metric}_ci_low": low, f"{metric}_ci_high": high}
+    run = moved("fused", "fp32", "GO", **{metric: (low + high) / 2}, **ends)
+    (line,) = (line for line in TARGETS if line.name.startswith("NVE: slope"))
+    measured = judge([run], [line])[0].measured
+    assert measured is not None
+    assert (measured.value, measured.low, measured.high) == pytest.approx(expected)
+
+
+def test_memory_is_compared_where_it_was_measured() -> None:
+    """Not on a CPU."""
+    on_cpu = timed("cuda_graph", "fp32", 16, 40.0)
+    on_cpu = replace(on_cpu, metrics={name: of for name, of in on_cpu.metrics.items() if name != "peak_memory_mib"})
+    judged = by_name(judge([on_cpu, *(timed("cuda_graph", "fp16_autocast", size, 70.0) for size in (1, 16))]))
+    assert judged["memory of FP16 against FP32, largest batch / %"].measured is None
+
+
+def test_the_interval_of_the_throughput_is_that_of_the_latency() -> None:
+    latency = {"latency_median_ms_ci_low": 0.1, "latency_median_ms_ci_high": 0.16}
+    (line,) = (line for line in FUSED_TARGETS if line.name.startswith("structures"))
+    measured = judge([timed("fused", "fp32", 16, 80.0, **latency)], [line])[0].measured
+    assert measured is not None
+    assert (measured.low, measured.value, measured.high) == pytest.approx((1e5, 1.28e5, 1.6e5))
+
+
+def test_a_step_has_no_interval_and_the_table_says_so() -> None:
+    text = report.markdown("a sweep", report.content([moved("fused", "fp32", "GO", steps_per_s=8000.0)]))
+    assert "| ≤ 150 µs: 100 ps in 30 s | 125 (no interval) | yes |" in text
 
 
 @pytest.mark.parametrize(
@@ -154,6 +268,29 @@ def test_other_systems_and_force_fields_do_not_count() -> None:
 )
 def test_a_valid_speedup_is_fast_accurate_and_stable(result: RunResult, expected: str) -> None:
     assert validity(result, SWEEP) == expected
+
+
+def test_a_speedup_is_valid_where_its_own_system_and_weights_were_stable() -> None:
+    result = timed("cuda_graph", "fp32", 1, 40.0)
+    stable = moved("cuda_graph", "fp32", "GO")
+    unknown = "stability not known"
+    assert validity(result, [changed(stable, system={"name": "water"})]) == unknown
+    assert validity(result, [replace(stable, tags={"checkpoint.sha256": "another"})]) == unknown
+    judged_by_nothing = replace(stable, verdict=Verdict("GO", "off", (), ()))
+    assert validity(result, [judged_by_nothing]) == unknown
+    exploded = replace(stable, verdict=Verdict("NO-GO", "off", (), ("exploded",)))
+    assert validity(result, [exploded, stable]) == "no: unstable"
+
+
+def test_of_systems_side_by_side_each_has_its_own_verdict() -> None:
+    result = timed("cuda_graph", "fp32", 1, 40.0)
+    both = changed(
+        moved("cuda_graph", "fp32", "NO-GO"), task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}
+    )
+    both = replace(both, verdict=Verdict("NO-GO", "strict", CRITERIA, ("water: temperature_mean_k is 400",)))
+    assert validity(result, [both]) == "yes"
+    assert validity(changed(result, system={"name": "water"}), [both]) == "no: unstable"
+    assert validity(changed(result, system={"name": "methane"}), [both]) == "stability not known"
 
 
 def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
