@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from mlff_exp.result import RunResult, label
+from mlff_exp.text import number
 
 Results = Sequence[RunResult]
 MAX_VIOLINS = 24
@@ -79,7 +80,7 @@ def heat_map(results: Results) -> Figure | None:
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "black" if np.log10(value) > middle else "white"
-            axes.text(column, row, f"{_number(value)}×", ha="center", va="center", color=colour)
+            axes.text(column, row, f"{number(value)}×", ha="center", va="center", color=colour)
     return figure
 
 
@@ -180,7 +181,7 @@ def first_call(results: Results) -> Figure | None:
         "first_call_s",
         "seconds; in brackets the calls after which it has paid",
         lambda result: (
-            f" ({_number(result.metrics['break_even_calls'])})" if "break_even_calls" in result.metrics else ""
+            f" ({number(result.metrics['break_even_calls'])})" if "break_even_calls" in result.metrics else ""
         ),
     )
 
@@ -212,7 +213,7 @@ def _bar_chart(
         return None
     figure, axes = _bars(len(found))
     bars = axes.barh(_labels(found), [result.metrics[metric] for result in found], color=COLOUR)
-    axes.bar_label(bars, [f"{_number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
+    axes.bar_label(bars, [f"{number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
     axes.margins(x=0.25)  # for the labels beside the bars
     axes.set_xlabel(unit)
     return figure
@@ -234,10 +235,6 @@ class _Plain(LogFormatter):
 def _plain(axis: Axis) -> None:
     axis.set_major_formatter(_Plain())
     axis.set_minor_formatter(_Plain(minor_thresholds=(2, 0.5)))  # up to two decades
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _with(results: Results, metric: str) -> list[RunResult]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -15,8 +14,9 @@ import matplotlib.pyplot as plt
 
 from mlff_exp.acceptance import force_field
 from mlff_exp.figures import figures
-from mlff_exp.report import content, markdown, read
-from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
+from mlff_exp.report import content, markdown, parsed, parser, read
+from mlff_exp.result import ResultError, RunResult, label
+from mlff_exp.text import markdown_table, times
 
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
@@ -32,20 +32,15 @@ OMITTED = ("hostname", "platform", "cuda_visible_devices", "git_diff", "gpu_samp
 
 def main() -> None:
     """Command line of ``mlff-exp-publish``."""
-    parser = argparse.ArgumentParser(
-        prog="mlff-exp-publish",
-        description="Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line "
-        "for each engine and precision), runs.csv, kernels.csv, environment.json.",
+    words = parser(
+        "mlff-exp-publish",
+        "Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line for each "
+        "engine and precision), runs.csv, kernels.csv, environment.json.",
     )
-    parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
-    parser.add_argument("target", type=Path, help="where to; made if it is not there")
-    parser.add_argument("--name", help="title of the report (default: the name of the directory)")
-    arguments = parser.parse_args()
-    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
-        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
-    name = arguments.name or arguments.directory.resolve().name
+    words.add_argument("target", type=Path, help="where to; made if it is not there")
+    arguments = parsed(words)
     try:
-        page = publish(arguments.directory, name, arguments.target)
+        page = publish(arguments.directory, arguments.name, arguments.target)
     except ResultError as error:
         sys.exit(f"mlff-exp-publish: {error}")
     print(f"published: {page}")
@@ -74,7 +69,7 @@ def publish(directory: Path, name: str, target: Path) -> Path:
 def headline(results: Sequence[RunResult]) -> str:
     """A Markdown table with a line for each engine and precision: its first batch, and its best."""
     timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
-    lines = [HEADLINE, ["---"] * len(HEADLINE)]
+    lines = []
     for key in dict.fromkeys(force_field(result) for result in timed):
         mine = [result for result in timed if force_field(result) == key]
         first = min(mine, key=lambda result: result.config["batch_size"])
@@ -84,21 +79,18 @@ def headline(results: Sequence[RunResult]) -> str:
             [
                 " · ".join(label(first.config).split(" · ")[2:-1]),
                 f"{first.metrics['latency_median_ms']:.3g} ms ({first.config['batch_size']})",
-                _interval(first, "speedup_vs_baseline"),
+                _ratio(first, "speedup_vs_baseline"),
                 f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})",
-                _interval(best, "speedup_vs_single_eager"),
+                _ratio(best, "speedup_vs_single_eager"),
                 f"{max(r.metrics['force_relative_rmse_vs_fp64_percent'] for r in mine):.2g}%",
                 "NO-GO" if "NO-GO" in verdicts else "GO" if verdicts else "",
             ]
         )
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return markdown_table(HEADLINE, lines) + "\n"
 
 
-def _interval(result: RunResult, metric: str) -> str:
-    value, low, high = (result.metrics[f"{metric}{end}"] for end in ("", "_ci_low", "_ci_high"))
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    doubt = "" if result.trusted else " (?)"
-    return f"{value:,.{digits}f}× [{low:,.{digits}f}, {high:,.{digits}f}]{doubt}"
+def _ratio(result: RunResult, metric: str) -> str:
+    return times(result, metric) + (" (?)" * (not result.trusted))
 
 
 def _public(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,7 @@ from rich.table import Table
 from mlff_exp import acceptance
 from mlff_exp.acceptance import Judged
 from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
+from mlff_exp.text import markdown_table, number, times
 
 COLUMNS = (
     "run",
@@ -124,29 +126,41 @@ def content(results: Sequence[RunResult]) -> Content:
         what = "for benzene and the shipped student on one H100"
         judged[f"Our targets, {what}"] = acceptance.judge(ours, acceptance.TARGETS)
         judged[f"Targets of the fused engine, {what}"] = acceptance.judge(ours, acceptance.FUSED_TARGETS)
+    described = next((result.environment for result in results if result.environment), None)
     return Content(
         rows=[row(result, results) for result in results] + control_rows(results),
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
         warnings=warned(results),
-        facts=_environment(results),
+        facts=[Row(fact, "") for fact in facts(described)] if described else [],
     )
 
 
 def main() -> None:
     """Command line of ``mlff-exp-report``."""
-    parser = argparse.ArgumentParser(
-        prog="mlff-exp-report", description="Make the report of a sweep's directory anew: report.html and report.md."
-    )
-    parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
-    parser.add_argument("--name", help="title of the report (default: the name of the directory)")
-    arguments = parser.parse_args()
-    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
-        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
+    description = "Make the report of a sweep's directory anew: report.html and report.md."
+    arguments = parsed(parser("mlff-exp-report", description))
     try:
-        written = write(arguments.directory, arguments.name or arguments.directory.resolve().name)
+        written = write(arguments.directory, arguments.name)
     except ResultError as error:
         sys.exit(f"mlff-exp-report: {error}")
     print(f"report: {written.page}")
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
+    found = argparse.ArgumentParser(prog=program, description=description)
+    found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
+    found.add_argument("--name", help="title of the report (default: the name of the directory)")
+    return found
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The words of the command line; ends the process with 2 if the directory holds no runs."""
+    arguments = parser.parse_args()
+    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
+        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
+    arguments.name = arguments.name or arguments.directory.resolve().name
+    return arguments
 
 
 def read(directory: Path) -> dict[int, RunResult]:
@@ -222,8 +236,8 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
         name,
         result.status,
         latency,
-        _with_interval(result, "speedup_vs_baseline"),
-        _with_interval(result, "speedup_vs_single_eager"),
+        times(result, "speedup_vs_baseline"),
+        times(result, "speedup_vs_single_eager"),
         "" if memory is None else f"{memory:.0f}",
         "" if error is None else f"{error:.2g}",
         "" if teacher is None else f"{teacher:.1f}",
@@ -241,7 +255,7 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
         if found:
             truth = 1.0 if metric == "control_same" else 1.05
             worst = max(found, key=lambda result: abs(result.metrics[metric] - truth))
-            cells = (f"{name}, worst of {len(found)}", "", "", _with_interval(worst, metric, 3), *[""] * 6)
+            cells = (f"{name}, worst of {len(found)}", "", "", times(worst, metric, 3), *[""] * 6)
             rows.append(Row(cells, "control"))
     return rows
 
@@ -270,9 +284,9 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
         value, run, style = "not measured", "", ""
         if item.measured is not None:
             found, run = item.measured, item.measured.run
-            value = _number(found.value)
+            value = number(found.value)
             if found.low != found.high:
-                value += f" [{_number(found.low)}, {_number(found.high)}]"
+                value += f" [{number(found.low)}, {number(found.high)}]"
             if found.timed_once:
                 value += " (no interval)"
             if not found.trusted:
@@ -283,31 +297,17 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
     return rows
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is worth knowing of where something ran, line by line."""
+    known = {key: environment.get(key) for key in ENVIRONMENT}
+    packages = environment.get("packages", {}).items()
+    known["packages"] = ", ".join(f"{name} {version}" for name, version in packages if version)
+    known["uncommitted changes"] = "yes" if environment.get("git_diff") else None
+    return [(key.replace("_", " "), str(value)) for key, value in known.items() if value is not None]
 
 
-def _environment(results: Sequence[RunResult]) -> list[Row]:
-    described = [result.environment for result in results if result.environment]
-    if not described:
-        return []
-    facts = {key: described[0].get(key) for key in ENVIRONMENT}
-    facts |= {"packages": ", ".join(f"{name} {of}" for name, of in described[0].get("packages", {}).items() if of)}
-    facts["uncommitted changes"] = "yes" if described[0].get("git_diff") else None
-    return [Row((key.replace("_", " "), str(value)), "") for key, value in facts.items() if value is not None]
-
-
-def _with_interval(result: RunResult, metric: str, digits: int = 2) -> str:
-    if metric not in result.metrics:
-        return ""
-    low, high = (result.metrics[f"{metric}_ci_{end}"] for end in ("low", "high"))
-    return f"{result.metrics[metric]:.{digits}f}× [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _markdown_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in item.cells)} |" for item in rows]
-    return "\n".join(lines)
+def _markdown(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    return markdown_table(columns, [item.cells for item in rows])
 
 
 def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -317,11 +317,11 @@ def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxy
         "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in found.warnings
     ]
     for title, lines in found.promises.items():
-        parts += [f"## {title}", _markdown_table(PROMISES, lines)]
-    parts += ["## Runs", _markdown_table(*_filled(COLUMNS, found.rows))]
+        parts += [f"## {title}", _markdown(PROMISES, lines)]
+    parts += ["## Runs", _markdown(*_filled(COLUMNS, found.rows))]
     parts += [f"## {title}\n\n![{title}]({address})" for title, address in images.items()]
     if found.facts:
-        parts += ["## Where it ran", _markdown_table(("", ""), found.facts)]
+        parts += ["## Where it ran", _markdown(("", ""), found.facts)]
     return "\n\n".join(parts) + "\n"
 
 

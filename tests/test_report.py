@@ -15,6 +15,7 @@ from mlff_exp import report
 from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Judged, Line, for_targets, judge, validity
 from mlff_exp.figures import figures
 from mlff_exp.result import Criterion, Failure, RunResult, Timing, Verdict
+from mlff_exp.text import markdown_table, number
 
 
 @pytest.fixture(autouse=True)
@@ -298,9 +299,9 @@ def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
     shaken = replace(SWEEP[4], tags={"timing.trust": "other processes used 1.0 cores"})
     failure = Failure("out_of_memory", "CUDA out of memory [/at alloc.cpp]")
     failed = RunResult(config=config("inference", "compile", "fp32", 4096), status="FAILED", failure=failure)
-    for number, result in enumerate([*SWEEP, elsewhere, shaken, failed]):
-        (tmp_path / str(number)).mkdir()
-        result.save(tmp_path / str(number))
+    for index, result in enumerate([*SWEEP, elsewhere, shaken, failed]):
+        (tmp_path / str(index)).mkdir()
+        result.save(tmp_path / str(index))
     (tmp_path / "3.attempt0").mkdir()
     failed.save(tmp_path / "3.attempt0")
     written = report.write(tmp_path, "a sweep")
@@ -309,9 +310,10 @@ def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for words in (
         "not finished: 1 of 11 runs",
         "FAILED: inference · benzene · compile · fp32 · B4096: out_of_memory: CUDA out of memory [/at alloc.cpp]",
-        "40.00× [38.00, 42.00]",
+        "40.0× [38.0, 42.0]",
         "1,120 [1,064, 1,176]",
-        "640.00× [608.00, 672.00]",
+        "640× [608, 672]",
+        "1.050× [1.040, 1.060]",
         "not to be trusted: 1 of 8 timings, marked (?)",
         "0.250 (?)",
         "not to be compared with the first: 1 of 11 runs",
@@ -337,9 +339,9 @@ def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_
         replace(result, metrics={**result.metrics, "control_slower_ci_low": 0.98}, tags={"timing.trust": "5% as 2%"})
         for result in SWEEP[3:7]
     ]
-    for number, result in enumerate([SWEEP[0], SWEEP[1], *unsure]):
-        (tmp_path / str(number)).mkdir()
-        result.save(tmp_path / str(number))
+    for index, result in enumerate([SWEEP[0], SWEEP[1], *unsure]):
+        (tmp_path / str(index)).mkdir()
+        result.save(tmp_path / str(index))
     page = report.write(tmp_path, "a sweep").page.read_text()
     assert page.count("<details") == 1
     assert (
@@ -388,3 +390,16 @@ def test_a_figure_marks_what_must_not_be_trusted_and_writes_numbers_out() -> Non
 
 def test_figures_of_nothing_are_none() -> None:
     assert figures([moved("eager", "fp32", "GO")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.000123, "0.000123"), (-46.27, "-46.3"), (99.94, "99.9"), (356.4, "356"), (999.7, "1,000"), (-1234.5, "-1,234")],
+)
+def test_numbers_have_three_digits_and_no_powers_of_ten(value: float, written: str) -> None:
+    assert number(value) == written
+
+
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    lines = markdown_table(("a", "b"), [("|x|", "y"), ("", "z")]).splitlines()
+    assert [line.count("|") for line in lines] == [3] * 4
