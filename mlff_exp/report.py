@@ -301,13 +301,9 @@ def facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is worth knowing of where something ran, line by line."""
     known = {key: environment.get(key) for key in ENVIRONMENT}
     packages = environment.get("packages", {}).items()
-    known["packages"] = ", ".join(f"{name} {version}" for name, version in packages if version)
+    known["packages"] = ", ".join(f"{name} {version}" for name, version in packages if version) or None
     known["uncommitted changes"] = "yes" if environment.get("git_diff") else None
     return [(key.replace("_", " "), str(value)) for key, value in known.items() if value is not None]
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    return markdown_table(columns, [item.cells for item in rows])
 
 
 def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -317,11 +313,12 @@ def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxy
         "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in found.warnings
     ]
     for title, lines in found.promises.items():
-        parts += [f"## {title}", _markdown(PROMISES, lines)]
-    parts += ["## Runs", _markdown(*_filled(COLUMNS, found.rows))]
+        parts += [f"## {title}", markdown_table(PROMISES, [line.cells for line in lines])]
+    columns, rows = _filled(COLUMNS, found.rows)
+    parts += ["## Runs", markdown_table(columns, [row.cells for row in rows])]
     parts += [f"## {title}\n\n![{title}]({address})" for title, address in images.items()]
     if found.facts:
-        parts += ["## Where it ran", _markdown(("", ""), found.facts)]
+        parts += ["## Where it ran", markdown_table(("", ""), [fact.cells for fact in found.facts])]
     return "\n\n".join(parts) + "\n"
 
 
