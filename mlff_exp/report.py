@@ -82,12 +82,14 @@ class Content:
         rows: of the table of runs.
         promises: rows by the title of the list.
         warnings: before all else.
+        took: how long the runs did; empty if none says.
         facts: where it ran.
     """
 
     rows: list[Row]
     promises: dict[str, list[Row]]
     warnings: list[Warned]
+    took: str
     facts: list[Row]
 
 
@@ -113,6 +115,8 @@ def write(directory: Path, name: str) -> Written:
     console.print(terminal_table(found.rows, name))
     for warning in found.warnings:
         console.print(warning.summary, style="yellow")
+    if found.took:
+        console.print(found.took)
     (directory / "report.md").write_text(markdown(name, found))
     page = directory / "report.html"
     page.write_text(_page(name, found, results))
@@ -131,6 +135,7 @@ def content(results: Sequence[RunResult]) -> Content:
         rows=[row(result, results) for result in results] + control_rows(results),
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
         warnings=warned(results),
+        took=_took(results),
         facts=[Row(fact, "") for fact in facts(described)] if described else [],
     )
 
@@ -190,6 +195,15 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
         ),
     ]
     return [warning for warning in found if warning.details]
+
+
+def _took(results: Sequence[RunResult]) -> str:
+    """Of the processes of the runs, one after another."""
+    seconds = [result.environment["duration_s"] for result in results if "duration_s" in result.environment]
+    if not seconds:
+        return ""
+    some = "" if len(seconds) == len(results) else f" of {len(results)}"
+    return f"{len(seconds)}{some} runs, {sum(seconds) / 60:.1f} minutes in all"
 
 
 def _doubt(results: Sequence[RunResult]) -> str:
@@ -315,7 +329,7 @@ def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxy
     for title, lines in found.promises.items():
         parts += [f"## {title}", markdown_table(PROMISES, [line.cells for line in lines])]
     columns, rows = _filled(COLUMNS, found.rows)
-    parts += ["## Runs", markdown_table(columns, [row.cells for row in rows])]
+    parts += ["## Runs", *[found.took] * bool(found.took), markdown_table(columns, [row.cells for row in rows])]
     parts += [f"## {title}\n\n![{title}]({address})" for title, address in images.items()]
     if found.facts:
         parts += ["## Where it ran", markdown_table(("", ""), [fact.cells for fact in found.facts])]
@@ -352,7 +366,7 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
     parts = [_html_warning(warning) for warning in found.warnings]
     for title, lines in found.promises.items():
         parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, lines)]
-    parts += ["<h2>Runs</h2>", _html_table(*_filled(COLUMNS, found.rows))]
+    parts += ["<h2>Runs</h2>", f"<p>{found.took}</p>" * bool(found.took), _html_table(*_filled(COLUMNS, found.rows))]
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
@@ -369,9 +383,9 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 88rem; padding: 0 1rem; }}
 div {{ overflow-x: auto; }} img {{ max-width: 100%; height: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
+th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
 @media (min-width: 60rem) {{
-  td:first-child {{ min-width: 18rem; }} td:not(:first-child, :last-child) {{ white-space: nowrap; }}
+  td:first-child {{ min-width: 17rem; }} td:not(:first-child, :nth-last-child(-n+2)) {{ white-space: nowrap; }}
 }}
 @media (max-width: 40rem) {{
   img {{ min-width: 40rem; }} td:first-child, th:first-child {{ position: sticky; left: 0; background: white; }}

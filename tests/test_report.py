@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -379,13 +380,89 @@ def test_numbers_stay_within_their_cells_whatever_the_names() -> None:
 
 def test_a_figure_marks_what_must_not_be_trusted_and_writes_numbers_out() -> None:
     made = figures([replace(SWEEP[1], tags={"timing.trust": "throttled"}), *SWEEP[2:7]])
-    for title in ("Speedup over eager FP32 at the same batch size", "Distribution of single calls"):
-        names = [label.get_text() for label in made[title].axes[0].get_yticklabels()]
-        assert [name for name in names if "(?)" in name] == ["eager · fp32 · B1 (?)"]
+    marked = {}
+    for title, figure in made.items():
+        figure.draw_without_rendering()
+        words = [text for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
+        marked[title] = [word.get_text() for word in words if "(?)" in word.get_text()]
+    assert marked == {
+        "Speedup over eager FP32 at the same batch size": ["eager · fp32 · B1 (?)"],
+        "Speedup per structure over single eager FP32": ["1×\n(?)"],
+        "Speed against accuracy": ["(?)"],
+        "Structures per second by batch size": ["(?)"],
+        "Distribution of single calls": ["B1 (?)"],
+        "Peak memory": [],
+        "What the first call costs": [],
+    }
     scaling = made["Structures per second by batch size"]
-    scaling.draw_without_rendering()
+    (mark,) = scaling.axes[0].texts
+    assert mark.xy == (1, 100)  # type: ignore[attr-defined]
     assert [label.get_text() for label in scaling.axes[0].get_xticklabels()] == ["1", "16"]
     assert "1,000" in {label.get_text() for label in scaling.axes[0].get_yticklabels()}
+
+
+def test_every_run_has_its_violin() -> None:
+    engines, sizes = ("eager", "compile", "cuda_graph", "fused"), (1, 2, 4, 8, 16, 32)
+    runs = [timed(engine, of, size, 2.0) for engine in engines for of in ("fp32", "fp16_autocast") for size in sizes]
+    made = figures(runs)["Distribution of single calls"]
+    assert [axes.get_title(loc="left") for axes in made.axes] == list(engines)
+    for axes in made.axes:
+        assert len(axes.collections) == len(axes.get_yticklabels()) == 12
+    made.draw_without_rendering()
+    boxes = [label.get_window_extent() for axes in made.axes for label in axes.get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes)), "names overlap"
+
+
+def test_nothing_is_faster_and_more_exact_than_the_front() -> None:
+    rng = np.random.default_rng(0)
+    errors, speedups = 10 ** rng.uniform(-4, -1, 40), 10 ** rng.uniform(0, 2, 40)
+    runs = [
+        timed("fused", "fp32", 1, speedup, force_relative_rmse_vs_fp64_percent=error)
+        for error, speedup in zip(errors, speedups, strict=True)
+    ]
+    (axes,) = figures(runs)["Speed against accuracy"].axes
+    (line,) = axes.lines
+    front = np.asarray(line.get_xydata())
+    points = np.stack([errors, 100 * speedups], axis=1)
+    better = (points[:, None, 0] < front[None, :, 0]) & (points[:, None, 1] > front[None, :, 1])
+    assert not better.any()
+    behind = (front[None, :, 0] <= points[:, None, 0]) & (front[None, :, 1] >= points[:, None, 1] * (1 - 1e-9))
+    assert behind.any(axis=1).all(), "a point that nothing beats is not on it"
+
+
+def test_errors_that_hardly_differ_are_no_price() -> None:
+    made = figures(
+        [timed("fused", "fp32", size, 2.0, force_relative_rmse_vs_fp64_percent=1 + size / 1e4) for size in (1, 4)]
+    )
+    assert "Speed against accuracy" not in made
+
+
+@pytest.mark.parametrize(
+    ("cold", "title", "notes"),
+    [
+        ((True, True), "from a cold cache", ["20 (2,000)", "20 (2,000)"]),
+        ((False, False), "the compiler's cache may have been warm", ["20 (2,000)", "20 (2,000)"]),
+        (
+            (True, False),
+            "cold: from a cold cache; others: the compiler's cache may have been warm",
+            ["20 (2,000, cold)", "20 (2,000)"],
+        ),
+    ],
+)
+def test_the_first_call_says_what_the_cache_was(cold: tuple[bool, bool], title: str, notes: list[str]) -> None:
+    runs = [
+        changed(timed("compile", "fp32", size, 2.0), cold_compile=of) for size, of in zip((1, 16), cold, strict=True)
+    ]
+    (axes,) = figures(runs)["What the first call costs"].axes
+    assert axes.get_title() == title
+    assert [text.get_text() for text in axes.texts] == notes
+
+
+def test_how_long_it_took_is_said_where_it_is_known() -> None:
+    took = [replace(result, environment={**result.environment, "duration_s": 90.0}) for result in SWEEP]
+    assert "\n\n8 runs, 12.0 minutes in all\n\n" in report.markdown("a sweep", report.content(took))
+    assert "6 of 8 runs, 9.0 minutes in all" in report.markdown("a sweep", report.content([*took[:6], *SWEEP[6:]]))
+    assert "minutes" not in report.markdown("a sweep", report.content(SWEEP))
 
 
 def test_figures_of_nothing_are_none() -> None:
