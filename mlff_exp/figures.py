@@ -172,25 +172,28 @@ def size_scaling(results: Results) -> Figure | None:
 
 def violins(results: Results) -> Figure | None:
     """All samples of every run, over the run's median; a panel for each engine, one below the other."""
-    panels: dict[str, list[RunResult]] = {}
-    for result in results:
-        if result.timing:
-            panels.setdefault(_engine(_force_field(result)), []).append(result)
+    timed = [result for result in results if result.timing]
+    panels: dict[str, list[tuple[str, RunResult]]] = {}
+    for name, result in zip(_marked(timed), timed, strict=True):
+        engine = _engine(_force_field(result))
+        # Without what the panel says, unless nothing would be left.
+        rest = " · ".join(word for word in name.split(" · ") if word not in engine.split(" · "))
+        panels.setdefault(engine, []).append((rest or name, result))
     if not panels:
         return None
-    rows = [len(timed) for timed in panels.values()]
+    rows = [len(runs) for runs in panels.values()]
     figure, all_axes = plt.subplots(
         len(panels), figsize=(8, 0.5 + 0.7 * len(panels) + 0.28 * sum(rows)), height_ratios=rows, sharex=True,
         squeeze=False, layout="constrained",
     )  # fmt: skip
-    for axes, (engine, timed) in zip(all_axes[:, 0], panels.items(), strict=True):
-        samples = [np.asarray(result.timing["engine"].values_ms) for result in timed]
+    for axes, (engine, runs) in zip(all_axes[:, 0], panels.items(), strict=True):
+        samples = [np.asarray(result.timing["engine"].values_ms) for _, result in runs]
         relative = [values / np.median(values) for values in samples]
         # A few outliers of ten times the median would hide the rest.
         shown = [values[values < 2] for values in relative]
         axes.violinplot(shown, orientation="horizontal", showextrema=False, widths=0.8)
-        axes.set_yticks(range(1, len(timed) + 1), _marked(timed))
-        axes.set_ylim(len(timed) + 0.6, 0.4)
+        axes.set_yticks(range(1, len(runs) + 1), [name for name, _ in runs])
+        axes.set_ylim(len(runs) + 0.6, 0.4)
         axes.axvline(1, color="black", lw=0.8)
         axes.tick_params(labelbottom=True)
         axes.set_title(engine, fontsize="medium", loc="left")

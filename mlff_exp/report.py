@@ -382,10 +382,10 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 88rem; padding: 0 1rem; }}
 div {{ overflow-x: auto; }} img {{ max-width: 100%; height: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; }}
+table {{ border-spacing: 0; font-size: .85rem; }}
 th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
 @media (min-width: 60rem) {{
-  td:first-child {{ min-width: 17rem; }} td:not(:first-child, :nth-last-child(-n+2)) {{ white-space: nowrap; }}
+  td:first-child {{ min-width: 16rem; }} td:not(:first-child, :nth-last-child(-n+2)) {{ white-space: nowrap; }}
 }}
 @media (max-width: 40rem) {{
   img {{ min-width: 40rem; }} td:first-child, th:first-child {{ position: sticky; left: 0; background: white; }}

@@ -390,7 +390,7 @@ def test_a_figure_marks_what_must_not_be_trusted_and_writes_numbers_out() -> Non
         "Speedup per structure over single eager FP32": ["1×\n(?)"],
         "Speed against accuracy": ["(?)"],
         "Structures per second by batch size": ["(?)"],
-        "Distribution of single calls": ["B1 (?)"],
+        "Distribution of single calls": ["fp32 · B1 (?)"],
         "Peak memory": [],
         "What the first call costs": [],
     }
@@ -411,6 +411,12 @@ def test_every_run_has_its_violin() -> None:
     made.draw_without_rendering()
     boxes = [label.get_window_extent() for axes in made.axes for label in axes.get_yticklabels()]
     assert all(above.y0 >= below.y1 for above, below in pairwise(boxes)), "names overlap"
+
+
+def test_names_in_a_panel_leave_out_its_engine() -> None:
+    made = figures([timed("eager", "fp32", 1, 1.0), timed("compile", "fp32", 1, 2.0), timed("compile", "fp32", 8, 2.0)])
+    panels = made["Distribution of single calls"].axes
+    assert [[name.get_text() for name in axes.get_yticklabels()] for axes in panels] == [["B1"], ["B1", "B8"]]
 
 
 def test_nothing_is_faster_and_more_exact_than_the_front() -> None:
