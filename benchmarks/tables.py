@@ -15,17 +15,15 @@ from matplotlib.ticker import LogFormatter
 
 from benchmarks.comparison import Row
 from benchmarks.contenders import CONTENDERS
+from mlff_exp import report
+from mlff_exp.text import markdown_table
 from mlff_exp.timing import median_interval_ms, median_ms
 
 COLUMNS = ("", "package", "weights", "ms per step", "times ours, with 95% interval", "first call / s", "note")
-ENVIRONMENT = ("gpu", "driver", "cuda", "cpu", "cpu_count", "threads", "python", "git_commit")
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """A page with the table, what was done and where."""
-    environment = {key: facts["environment"].get(key) for key in ENVIRONMENT}
-    environment["uncommitted changes"] = "yes" if facts["environment"].get("git_diff") else None
-    environment |= facts["environment"]["packages"]
     done = {key: value for key, value in facts.items() if key != "environment"}
     lines = [
         f"# Peers: {facts['system']}",
@@ -35,11 +33,11 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         f"Ours is `engine={facts['engine']}`; what has our weights runs at {facts['precision']}, and was checked "
         "against eager FP64 of them.",
         "",
-        *_table(COLUMNS, [_cells(row, facts["steps_per_call"]) for row in rows]),
+        markdown_table(COLUMNS, [_cells(row, facts["steps_per_call"]) for row in rows]),
         "",
-        *_table(("", ""), [(key.replace("_", " "), str(value)) for key, value in done.items()]),
+        markdown_table(("", ""), [(key.replace("_", " "), str(value)) for key, value in done.items()]),
         "",
-        *_table(("where", ""), [(key.replace("_", " "), str(value)) for key, value in environment.items() if value]),
+        markdown_table(("where", ""), report.facts(facts["environment"])),
     ]
     return "\n".join(lines) + "\n"
 
@@ -81,7 +79,3 @@ def _cells(row: Row, steps_per_call: int) -> tuple[str, ...]:
         f"{row.timing.first_call_s:.1f}",
         contender.note,
     )
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]

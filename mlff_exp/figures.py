@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 
@@ -13,13 +13,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
 from mlff_exp.result import RunResult, label
+from mlff_exp.text import number
 
 Results = Sequence[RunResult]
-MAX_VIOLINS = 24
 COLOUR = "#4477aa"
+MARKERS = "os^Dv"  # by precision; colours by engine
 
 
 def figures(results: Results) -> dict[str, Figure]:
@@ -64,11 +66,12 @@ def heat_map(results: Results) -> Figure | None:
     rows, batches = list(dict.fromkeys(_force_field(result) for result in timed)), sorted(_batch_sizes(timed))
     if len(rows) < 2 or len(batches) < 2:
         return None
-    grid = np.full((len(rows), len(batches)), np.nan)
+    grid, doubted = np.full((len(rows), len(batches)), np.nan), set()
     for result in timed:
-        grid[rows.index(_force_field(result)), batches.index(result.config["batch_size"])] = result.metrics[
-            "speedup_vs_single_eager"
-        ]
+        cell = rows.index(_force_field(result)), batches.index(result.config["batch_size"])
+        grid[cell] = result.metrics["speedup_vs_single_eager"]
+        if not result.trusted:
+            doubted.add(cell)
     width = 1 + 0.09 * max(len(row) for row in rows) + 0.8 * len(batches)
     figure, axes = plt.subplots(figsize=(width, 1 + 0.5 * len(rows)), layout="constrained")
     axes.imshow(np.log10(grid), cmap="viridis", aspect="auto")
@@ -79,7 +82,8 @@ def heat_map(results: Results) -> Figure | None:
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "black" if np.log10(value) > middle else "white"
-            axes.text(column, row, f"{_number(value)}×", ha="center", va="center", color=colour)
+            doubt = "\n(?)" if (row, column) in doubted else ""
+            axes.text(column, row, f"{number(value)}×{doubt}", ha="center", va="center", color=colour)
     return figure
 
 
@@ -104,30 +108,45 @@ def pareto(results: Results) -> Figure | None:
             (own, "force RMSE against FP64 of the same weights / %"),
             (teacher, "force RMSE against the teacher / (meV/Å)"),
         )
-        if len({error for _, error in points}) > 1
+        # Less than a percent of the error is no price.
+        if max((error for _, error in points), default=0) > 1.01 * min((error for _, error in points), default=0)
     ]
     if not panels:
         return None
     # One below the other: side by side they are too small for a phone.
-    figure, all_axes = plt.subplots(len(panels), figsize=(8, 5 * len(panels)), layout="constrained", squeeze=False)
+    figure, all_axes = plt.subplots(
+        len(panels), figsize=(8, 2 + 4.5 * len(panels)), layout="constrained", squeeze=False
+    )
+    styles = _styles([result for points, _ in panels for result, _ in points])
     for axes, (points, text) in zip(all_axes[:, 0], panels, strict=True):
-        for how in dict.fromkeys(_force_field(result) for result, _ in points):
-            mine = [(error, result) for result, error in points if _force_field(result) == how]
-            axes.scatter(
-                [error for error, _ in mine],
-                [result.metrics["throughput_systems_per_s"] for _, result in mine],
-                label=how,
-                s=[15 + 10 * np.log2(result.config["batch_size"]) for _, result in mine],
-            )
+        for result, error in points:
+            throughput, colour, marker = result.metrics["throughput_systems_per_s"], *styles[_force_field(result)]
+            size = 15 + 10 * np.log2(result.config["batch_size"])
+            axes.scatter(error, throughput, size, color=colour, marker=marker, zorder=3)
+            _doubt(axes, result, error, throughput)
+        front = _front([(error, result.metrics["throughput_systems_per_s"]) for result, error in points])
+        axes.plot(*zip(*front, strict=True), color="black", ls="--", lw=1, drawstyle="steps-post")
         axes.set_xscale("log")
         axes.set_yscale("log")
         _plain(axes.xaxis)
         _plain(axes.yaxis)
         axes.set_xlabel(text)
-        axes.set_ylabel("structures per second (larger dots: larger batches)")
+        axes.set_ylabel("structures per second (larger: larger batches)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    front_line = Line2D(
+        [], [], color="black", ls="--", lw=1, label="Pareto front: nothing is both faster and more exact"
+    )
+    _legend(figure, styles, "", front_line)
     return figure
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of (error, throughput) that no other beats in both, from the most exact to the fastest."""
+    front: list[tuple[float, float]] = []
+    for error, throughput in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or throughput > front[-1][1]:
+            front.append((error, throughput))
+    return front
 
 
 def batch_scaling(results: Results) -> Figure | None:
@@ -152,17 +171,32 @@ def size_scaling(results: Results) -> Figure | None:
 
 
 def violins(results: Results) -> Figure | None:
-    """All samples of every run, over the run's median."""
-    timed = [result for result in results if result.timing][:MAX_VIOLINS]
-    if not timed:
+    """All samples of every run, over the run's median; a panel for each engine, one below the other."""
+    timed = [result for result in results if result.timing]
+    panels: dict[str, list[tuple[str, RunResult]]] = {}
+    for name, result in zip(_marked(timed), timed, strict=True):
+        engine = _engine(_force_field(result))
+        # Without what the panel says, unless nothing would be left.
+        rest = " · ".join(word for word in name.split(" · ") if word not in engine.split(" · "))
+        panels.setdefault(engine, []).append((rest or name, result))
+    if not panels:
         return None
-    figure, axes = _bars(len(timed))
-    samples = [np.asarray(result.timing["engine"].values_ms) for result in timed]
-    relative = [values / np.median(values) for values in samples]
-    # A few outliers of ten times the median would hide the rest.
-    axes.violinplot([values[values < 2] for values in relative], orientation="horizontal", showextrema=False)
-    axes.set_yticks(range(1, len(timed) + 1), _marked(timed))
-    axes.axvline(1, color="black", lw=0.8)
+    rows = [len(runs) for runs in panels.values()]
+    figure, all_axes = plt.subplots(
+        len(panels), figsize=(8, 0.5 + 0.7 * len(panels) + 0.28 * sum(rows)), height_ratios=rows, sharex=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, (engine, runs) in zip(all_axes[:, 0], panels.items(), strict=True):
+        samples = [np.asarray(result.timing["engine"].values_ms) for _, result in runs]
+        relative = [values / np.median(values) for values in samples]
+        # A few outliers of ten times the median would hide the rest.
+        shown = [values[values < 2] for values in relative]
+        axes.violinplot(shown, orientation="horizontal", showextrema=False, widths=0.8)
+        axes.set_yticks(range(1, len(runs) + 1), [name for name, _ in runs])
+        axes.set_ylim(len(runs) + 0.6, 0.4)
+        axes.axvline(1, color="black", lw=0.8)
+        axes.tick_params(labelbottom=True)
+        axes.set_title(engine, fontsize="medium", loc="left")
     axes.set_xlabel("time of a call over the run's median; not those beyond 2")
     return figure
 
@@ -175,23 +209,31 @@ def memory(results: Results) -> Figure | None:
 def first_call(results: Results) -> Figure | None:
     """Compiling and capturing, and after how many calls it has paid."""
     compiled = [result for result in _with(results, "first_call_s") if result.config["engine"]["name"] != "eager"]
-    return _bar_chart(
-        compiled,
-        "first_call_s",
-        "seconds; in brackets the calls after which it has paid",
-        lambda result: (
-            f" ({_number(result.metrics['break_even_calls'])})" if "break_even_calls" in result.metrics else ""
-        ),
-    )
+    cold = [bool(result.config.get("cold_compile")) for result in compiled]
+    warm = "the compiler's cache may have been warm"
+    title = warm if not any(cold) else "from a cold cache" if all(cold) else f"cold: from a cold cache; others: {warm}"
+
+    def note(result: RunResult) -> str:
+        words = [number(result.metrics["break_even_calls"])] if "break_even_calls" in result.metrics else []
+        words += ["cold"] * (result.config.get("cold_compile", False) and not all(cold))
+        return f" ({', '.join(words)})" if words else ""
+
+    figure = _bar_chart(compiled, "first_call_s", "seconds; in brackets the calls after which it has paid", note)
+    if figure is not None:
+        figure.axes[0].set_title(title, fontsize="medium")
+    return figure
 
 
 def _curves(timed: Results, x: Callable[[RunResult], float], metric: str, labels: tuple[str, str]) -> Figure | None:
     if len({x(result) for result in timed}) < 2:
         return None
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for how in dict.fromkeys(_force_field(result) for result in timed):
+    figure, axes = plt.subplots(figsize=(8, 6.5), layout="constrained")
+    styles = _styles(timed)
+    for how, (colour, marker) in styles.items():
         mine = sorted((x(result), result.metrics[metric]) for result in timed if _force_field(result) == how)
-        axes.plot(*zip(*mine, strict=True), marker="o", label=how)
+        axes.plot(*zip(*mine, strict=True), color=colour, marker=marker)
+    for result in timed:
+        _doubt(axes, result, x(result), result.metrics[metric])
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain(axes.yaxis)
@@ -201,7 +243,7 @@ def _curves(timed: Results, x: Callable[[RunResult], float], metric: str, labels
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(which="both", alpha=0.3)
-    axes.legend(fontsize="small")
+    _legend(figure, styles, "-")
     return figure
 
 
@@ -212,16 +254,45 @@ def _bar_chart(
         return None
     figure, axes = _bars(len(found))
     bars = axes.barh(_labels(found), [result.metrics[metric] for result in found], color=COLOUR)
-    axes.bar_label(bars, [f"{_number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
+    axes.bar_label(bars, [f"{number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
     axes.margins(x=0.25)  # for the labels beside the bars
     axes.set_xlabel(unit)
     return figure
 
 
 def _bars(n: int) -> tuple[Figure, Axes]:
+    """Axes for so many, the first at the top."""
     figure, axes = plt.subplots(figsize=(9, 1.2 + 0.35 * n), layout="constrained")
-    axes.invert_yaxis()
+    axes.set_ylim(n - 0.4, -0.6)
     return figure, axes
+
+
+def _styles(results: Results) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each force field: the same engine in one colour, the same precision with one marker."""
+    hows = list(dict.fromkeys(_force_field(result) for result in results))
+    engines = list(dict.fromkeys(_engine(how) for how in hows))
+    precisions = list(dict.fromkeys(how.removeprefix(_engine(how)) for how in hows))
+    return {
+        how: (
+            f"C{engines.index(_engine(how)) % 10}",
+            MARKERS[precisions.index(how.removeprefix(_engine(how))) % len(MARKERS)],
+        )
+        for how in hows
+    }
+
+
+def _legend(figure: Figure, styles: Mapping[str, tuple[str, str]], line: str, *more: Line2D) -> None:
+    """Below the axes, where it covers nothing."""
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ls=line, label=how) for how, (colour, marker) in styles.items()
+    ]
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=2, fontsize="small")
+
+
+def _doubt(axes: Axes, result: RunResult, x: float, y: float) -> None:
+    """The mark of a timing that must not be trusted."""
+    if not result.trusted:
+        axes.annotate("(?)", (x, y), xytext=(4, -9), textcoords="offset points", fontsize="small")
 
 
 class _Plain(LogFormatter):
@@ -234,10 +305,6 @@ class _Plain(LogFormatter):
 def _plain(axis: Axis) -> None:
     axis.set_major_formatter(_Plain())
     axis.set_minor_formatter(_Plain(minor_thresholds=(2, 0.5)))  # up to two decades
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _with(results: Results, metric: str) -> list[RunResult]:
@@ -255,6 +322,11 @@ def _batch_sizes(results: Results) -> set[int]:
 def _force_field(result: RunResult) -> str:
     """Model, engine and precision, without task, system and size."""
     return " · ".join(label({**result.config, "task": {"name": "accuracy"}}).split(" · ")[1:])
+
+
+def _engine(how: str) -> str:
+    """A force field without its precision; an ASE calculator has none."""
+    return how.rpartition(" · ")[0] or how
 
 
 def _labels(results: Results) -> list[str]:

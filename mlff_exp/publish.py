@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
+import hashlib
 import json
 import re
 import sys
@@ -13,10 +13,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from mlff_exp.acceptance import force_field
+from mlff_exp.acceptance import force_field, least_accurate, stability
 from mlff_exp.figures import figures
-from mlff_exp.report import content, markdown, read
-from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
+from mlff_exp.report import content, markdown, parsed, parser, read
+from mlff_exp.result import ResultError, RunResult, label
+from mlff_exp.text import markdown_table, times
 
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
@@ -27,33 +28,41 @@ HEADLINE = [
 ]  # fmt: skip
 MAX_KERNELS = 10  # of a run
 # Of no use to anybody else, or of one run alone.
-OMITTED = ("hostname", "platform", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
+OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others", "duration_s")
 
 
 def main() -> None:
     """Command line of ``mlff-exp-publish``."""
-    parser = argparse.ArgumentParser(
-        prog="mlff-exp-publish",
-        description="Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line "
-        "for each engine and precision), runs.csv, kernels.csv, environment.json.",
+    words = parser(
+        "mlff-exp-publish",
+        "Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line for each "
+        "engine and precision), runs.csv, kernels.csv, environment.json.",
     )
-    parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
-    parser.add_argument("target", type=Path, help="where to; made if it is not there")
-    parser.add_argument("--name", help="title of the report (default: the name of the directory)")
-    arguments = parser.parse_args()
-    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
-        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
-    name = arguments.name or arguments.directory.resolve().name
+    words.add_argument("target", type=Path, help="where to; made if it is not there")
+    words.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
+    arguments = parsed(words)
     try:
-        page = publish(arguments.directory, name, arguments.target)
+        found = read(arguments.directory)
     except ResultError as error:
         sys.exit(f"mlff-exp-publish: {error}")
-    print(f"published: {page}")
+    dirty = [number for number, result in found.items() if result.environment.get("git_diff")]
+    if dirty and not arguments.allow_dirty:
+        words.error(
+            f"{arguments.directory}: {len(dirty)} of {len(found)} runs were made from a tree with uncommitted changes, "
+            f"the first of them {dirty[0]}, and nobody can repeat them: run it again from a commit, or --allow-dirty"
+        )
+    print(f"published: {publish(arguments.directory, found, arguments.name, arguments.target)}")
 
 
-def publish(directory: Path, name: str, target: Path) -> Path:
-    """Write ``README.md`` and what stands beside it of a sweep's directory into another; returns the first."""
-    found = read(directory)
+def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: Path) -> Path:
+    """Write ``README.md`` and what stands beside it into a directory; returns the first.
+
+    Args:
+        directory: of the sweep.
+        found: what `read` found in it.
+        name: title of the report.
+        target: made if it is not there.
+    """
     results = list(found.values())
     target.mkdir(parents=True, exist_ok=True)
     images = {}
@@ -64,46 +73,51 @@ def publish(directory: Path, name: str, target: Path) -> Path:
     _write_table(results, target / "runs.csv")
     _write_kernels(directory, found, target / "kernels.csv")
     (target / "headline.md").write_text(headline(results))
-    described = next((result.environment for result in results if result.environment), {})
-    (target / "environment.json").write_text(json.dumps(_public(described), indent=1) + "\n")
+    (target / "environment.json").write_text(json.dumps(_public(results), indent=1) + "\n")
     page = target / "README.md"
     page.write_text(markdown(name, content(results), images))
     return page
 
 
 def headline(results: Sequence[RunResult]) -> str:
-    """A Markdown table with a line for each engine and precision: its first batch, and its best."""
+    """A Markdown table with a line for each system, engine and precision: its first batch, and its best."""
     timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
-    lines = [HEADLINE, ["---"] * len(HEADLINE)]
-    for key in dict.fromkeys(force_field(result) for result in timed):
-        mine = [result for result in timed if force_field(result) == key]
+    systems = {result.config["system"]["name"] for result in timed}
+    lines = []
+    for system, how in dict.fromkeys((result.config["system"]["name"], force_field(result)) for result in timed):
+        mine = [r for r in timed if (r.config["system"]["name"], force_field(r)) == (system, how)]
         first = min(mine, key=lambda result: result.config["batch_size"])
         best = max(mine, key=lambda result: result.metrics["throughput_systems_per_s"])
-        verdicts = [r.verdict.decision for r in results if r.verdict is not None and force_field(r) == key]
+        evaluated = [r for r in results if r.config["task"]["name"] == "accuracy" and force_field(r) == how]
+        error = least_accurate("force_relative_rmse_vs_fp64_percent", [*mine, *evaluated])
+        assert error is not None, "measured with every timing"
         lines.append(
             [
-                " · ".join(label(first.config).split(" · ")[2:-1]),
-                f"{first.metrics['latency_median_ms']:.3g} ms ({first.config['batch_size']})",
-                _interval(first, "speedup_vs_baseline"),
-                f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})",
-                _interval(best, "speedup_vs_single_eager"),
-                f"{max(r.metrics['force_relative_rmse_vs_fp64_percent'] for r in mine):.2g}%",
-                "NO-GO" if "NO-GO" in verdicts else "GO" if verdicts else "",
+                " · ".join(label(first.config).split(" · ")[1 if len(systems) > 1 else 2 : -1]),
+                _doubted(first, f"{first.metrics['latency_median_ms']:.3g} ms ({first.config['batch_size']})"),
+                _doubted(first, times(first, "speedup_vs_baseline")),
+                _doubted(best, f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})"),
+                _doubted(best, times(best, "speedup_vs_single_eager")),
+                f"{error.metrics['force_relative_rmse_vs_fp64_percent']:.2g}%",
+                stability(first, results) or "",
             ]
         )
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return markdown_table(HEADLINE, lines) + "\n"
 
 
-def _interval(result: RunResult, metric: str) -> str:
-    value, low, high = (result.metrics[f"{metric}{end}"] for end in ("", "_ci_low", "_ci_high"))
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    doubt = "" if result.trusted else " (?)"
-    return f"{value:,.{digits}f}× [{low:,.{digits}f}, {high:,.{digits}f}]{doubt}"
+def _doubted(result: RunResult, text: str) -> str:
+    return text if result.trusted else f"{text} (?)"
 
 
-def _public(environment: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in environment.items() if key not in OMITTED}
-    return {**kept, "uncommitted_changes": bool(environment.get("git_diff"))}
+def _public(results: Sequence[RunResult]) -> dict[str, Any]:
+    """Where the first run was made, and what was not committed then or for another."""
+    first = next((result.environment for result in results if result.environment), {})
+    kept = {key: value for key, value in first.items() if key not in OMITTED}
+    diffs = dict.fromkeys(diff for result in results if (diff := result.environment.get("git_diff")))
+    kept["uncommitted_changes"] = bool(diffs)
+    if diffs:
+        kept["git_diff_sha256"] = [hashlib.sha256(diff.encode()).hexdigest() for diff in diffs]
+    return kept
 
 
 def _write_table(results: Sequence[RunResult], path: Path) -> None:

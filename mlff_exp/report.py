@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,7 @@ from rich.table import Table
 from mlff_exp import acceptance
 from mlff_exp.acceptance import Judged
 from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
+from mlff_exp.text import markdown_table, number, times
 
 COLUMNS = (
     "run",
@@ -80,12 +82,14 @@ class Content:
         rows: of the table of runs.
         promises: rows by the title of the list.
         warnings: before all else.
+        took: how long the runs did; empty if none says.
         facts: where it ran.
     """
 
     rows: list[Row]
     promises: dict[str, list[Row]]
     warnings: list[Warned]
+    took: str
     facts: list[Row]
 
 
@@ -111,6 +115,8 @@ def write(directory: Path, name: str) -> Written:
     console.print(terminal_table(found.rows, name))
     for warning in found.warnings:
         console.print(warning.summary, style="yellow")
+    if found.took:
+        console.print(found.took)
     (directory / "report.md").write_text(markdown(name, found))
     page = directory / "report.html"
     page.write_text(_page(name, found, results))
@@ -120,33 +126,46 @@ def write(directory: Path, name: str) -> Written:
 def content(results: Sequence[RunResult]) -> Content:
     """What is to be said of these runs together."""
     judged = {"The plan": acceptance.judge(results)}
-    if any("H100" in (result.environment.get("gpu") or "") for result in results):
+    if ours := acceptance.for_targets(results):
         what = "for benzene and the shipped student on one H100"
-        judged[f"Our targets, {what}"] = acceptance.judge(results, acceptance.TARGETS)
-        judged[f"Targets of the fused engine, {what}"] = acceptance.judge(results, acceptance.FUSED_TARGETS)
+        judged[f"Our targets, {what}"] = acceptance.judge(ours, acceptance.TARGETS)
+        judged[f"Targets of the fused engine, {what}"] = acceptance.judge(ours, acceptance.FUSED_TARGETS)
+    described = next((result.environment for result in results if result.environment), None)
     return Content(
         rows=[row(result, results) for result in results] + control_rows(results),
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
         warnings=warned(results),
-        facts=_environment(results),
+        took=_took(results),
+        facts=[Row(fact, "") for fact in facts(described)] if described else [],
     )
 
 
 def main() -> None:
     """Command line of ``mlff-exp-report``."""
-    parser = argparse.ArgumentParser(
-        prog="mlff-exp-report", description="Make the report of a sweep's directory anew: report.html and report.md."
-    )
-    parser.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
-    parser.add_argument("--name", help="title of the report (default: the name of the directory)")
-    arguments = parser.parse_args()
-    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
-        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
+    description = "Make the report of a sweep's directory anew: report.html and report.md."
+    arguments = parsed(parser("mlff-exp-report", description))
     try:
-        written = write(arguments.directory, arguments.name or arguments.directory.resolve().name)
+        written = write(arguments.directory, arguments.name)
     except ResultError as error:
         sys.exit(f"mlff-exp-report: {error}")
     print(f"report: {written.page}")
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
+    found = argparse.ArgumentParser(prog=program, description=description)
+    found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
+    found.add_argument("--name", help="title of the report (default: the name of the directory)")
+    return found
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The words of the command line; ends the process with 2 if the directory holds no runs."""
+    arguments = parser.parse_args()
+    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
+        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
+    arguments.name = arguments.name or arguments.directory.resolve().name
+    return arguments
 
 
 def read(directory: Path) -> dict[int, RunResult]:
@@ -176,6 +195,15 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
         ),
     ]
     return [warning for warning in found if warning.details]
+
+
+def _took(results: Sequence[RunResult]) -> str:
+    """Of the processes of the runs, one after another."""
+    seconds = [result.environment["duration_s"] for result in results if "duration_s" in result.environment]
+    if not seconds:
+        return ""
+    some = "" if len(seconds) == len(results) else f" of {len(results)}"
+    return f"{len(seconds)}{some} runs, {sum(seconds) / 60:.1f} minutes in all"
 
 
 def _doubt(results: Sequence[RunResult]) -> str:
@@ -222,8 +250,8 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
         name,
         result.status,
         latency,
-        _with_interval(result, "speedup_vs_baseline"),
-        _with_interval(result, "speedup_vs_single_eager"),
+        times(result, "speedup_vs_baseline"),
+        times(result, "speedup_vs_single_eager"),
         "" if memory is None else f"{memory:.0f}",
         "" if error is None else f"{error:.2g}",
         "" if teacher is None else f"{teacher:.1f}",
@@ -241,7 +269,7 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
         if found:
             truth = 1.0 if metric == "control_same" else 1.05
             worst = max(found, key=lambda result: abs(result.metrics[metric] - truth))
-            cells = (f"{name}, worst of {len(found)}", "", "", _with_interval(worst, metric, 3), *[""] * 6)
+            cells = (f"{name}, worst of {len(found)}", "", "", times(worst, metric, 3), *[""] * 6)
             rows.append(Row(cells, "control"))
     return rows
 
@@ -270,9 +298,11 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
         value, run, style = "not measured", "", ""
         if item.measured is not None:
             found, run = item.measured, item.measured.run
-            value = _number(found.value)
+            value = number(found.value)
             if found.low != found.high:
-                value += f" [{_number(found.low)}, {_number(found.high)}]"
+                value += f" [{number(found.low)}, {number(found.high)}]"
+            if found.timed_once:
+                value += " (no interval)"
             if not found.trusted:
                 value += " (?)"
             style = "go" if item.held else "no-go"
@@ -281,31 +311,13 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
     return rows
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _environment(results: Sequence[RunResult]) -> list[Row]:
-    described = [result.environment for result in results if result.environment]
-    if not described:
-        return []
-    facts = {key: described[0].get(key) for key in ENVIRONMENT}
-    facts |= {"packages": ", ".join(f"{name} {of}" for name, of in described[0].get("packages", {}).items() if of)}
-    facts["uncommitted changes"] = "yes" if described[0].get("git_diff") else None
-    return [Row((key.replace("_", " "), str(value)), "") for key, value in facts.items() if value is not None]
-
-
-def _with_interval(result: RunResult, metric: str, digits: int = 2) -> str:
-    if metric not in result.metrics:
-        return ""
-    low, high = (result.metrics[f"{metric}_ci_{end}"] for end in ("low", "high"))
-    return f"{result.metrics[metric]:.{digits}f}× [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _markdown_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in item.cells)} |" for item in rows]
-    return "\n".join(lines)
+def facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is worth knowing of where something ran, line by line."""
+    known = {key: environment.get(key) for key in ENVIRONMENT}
+    packages = environment.get("packages", {}).items()
+    known["packages"] = ", ".join(f"{name} {version}" for name, version in packages if version) or None
+    known["uncommitted changes"] = "yes" if environment.get("git_diff") else None
+    return [(key.replace("_", " "), str(value)) for key, value in known.items() if value is not None]
 
 
 def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -315,11 +327,12 @@ def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxy
         "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in found.warnings
     ]
     for title, lines in found.promises.items():
-        parts += [f"## {title}", _markdown_table(PROMISES, lines)]
-    parts += ["## Runs", _markdown_table(*_filled(COLUMNS, found.rows))]
+        parts += [f"## {title}", markdown_table(PROMISES, [line.cells for line in lines])]
+    columns, rows = _filled(COLUMNS, found.rows)
+    parts += ["## Runs", *[found.took] * bool(found.took), markdown_table(columns, [row.cells for row in rows])]
     parts += [f"## {title}\n\n![{title}]({address})" for title, address in images.items()]
     if found.facts:
-        parts += ["## Where it ran", _markdown_table(("", ""), found.facts)]
+        parts += ["## Where it ran", markdown_table(("", ""), [fact.cells for fact in found.facts])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -353,7 +366,7 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
     parts = [_html_warning(warning) for warning in found.warnings]
     for title, lines in found.promises.items():
         parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, lines)]
-    parts += ["<h2>Runs</h2>", _html_table(*_filled(COLUMNS, found.rows))]
+    parts += ["<h2>Runs</h2>", f"<p>{found.took}</p>" * bool(found.took), _html_table(*_filled(COLUMNS, found.rows))]
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
@@ -369,10 +382,10 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 88rem; padding: 0 1rem; }}
 div {{ overflow-x: auto; }} img {{ max-width: 100%; height: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
+table {{ border-spacing: 0; font-size: .85rem; }}
+th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }}
 @media (min-width: 60rem) {{
-  td:first-child {{ min-width: 18rem; }} td:not(:first-child, :last-child) {{ white-space: nowrap; }}
+  td:first-child {{ min-width: 16rem; }} td:not(:first-child, :nth-last-child(-n+2)) {{ white-space: nowrap; }}
 }}
 @media (max-width: 40rem) {{
   img {{ min-width: 40rem; }} td:first-child, th:first-child {{ position: sticky; left: 0; background: white; }}
@@ -383,8 +396,8 @@ th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left;
 <h1>{escape(name)}</h1>
 <p>Speedups are ratios of times measured side by side in one process, with 95% bootstrap intervals; the baseline is
 eager IEEE FP32 at the same batch size. A speedup is valid if it is fast, accurate (force RMSE within 1%, energy within
-0.1% of FP64) and stable (its engine and precision passed an NVE run of this report). A promise is held if the
-unfavourable end of its interval is.</p>
+0.1% of FP64) and stable (its weights, engine and precision passed an NVE run of the same system in this report). A
+promise is held if the unfavourable end of its interval is.</p>
 {chr(10).join(parts)}
 </body></html>
 """

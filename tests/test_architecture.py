@@ -27,7 +27,7 @@ ROOMS = [
     "tasks.inference tasks.accuracy tasks.nve tasks.distill",
     "worker",
     "ahead",
-    "outcome tracking",
+    "outcome tracking text",
     "sync acceptance figures",
     "report",
     "publish",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import sys
@@ -12,17 +13,23 @@ from pathlib import Path
 import pytest
 
 from mlff_exp import publish
-from tests.test_report import SWEEP
+from tests.test_report import SWEEP, changed, evaluated, timed
+
+ENVIRONMENT = {
+    "gpu": "NVIDIA H100 80GB HBM3", "hostname": "a-node", "platform": "Linux", "torch": "2.11.0", "duration_s": 3.0,
+    "git_diff": "",
+}  # fmt: skip
 
 
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    environment = {"gpu": "NVIDIA H100 80GB HBM3", "hostname": "a-node", "git_diff": "secret", "torch": "2.11.0"}
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str, dirty: int | None = None) -> Path:
+    """Of the sweep, one of whose runs may have been made with uncommitted changes."""
     for number, result in enumerate(SWEEP):
+        environment = ENVIRONMENT | ({"git_diff": "secret"} if number == dirty else {})
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
         replace(result, environment=environment).save(tmp_path / "sweep" / str(number))
         lines = ["total_us,launches,kernel", *(f"{20 - rank},1,kernel_{rank}" for rank in range(12))]
         (tmp_path / "sweep" / str(number) / "kernels.csv").write_text("\n".join(lines))
-    words = ["mlff-exp-publish", str(tmp_path / "sweep"), str(tmp_path / "docs"), "--name", "phase1"]
+    words = ["mlff-exp-publish", str(tmp_path / "sweep"), str(tmp_path / "docs"), "--name", "phase1", *more]
     monkeypatch.setattr(sys, "argv", words)
     publish.main()
     return tmp_path / "docs"
@@ -75,13 +82,59 @@ def test_the_costliest_kernels_of_each_run_are_there(tmp_path: Path, monkeypatch
     }
 
 
-def test_nothing_private_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_private_is_there_and_all_that_the_page_says_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = published(tmp_path, monkeypatch)
     environment = json.loads((target / "environment.json").read_text())
-    assert environment == {"gpu": "NVIDIA H100 80GB HBM3", "torch": "2.11.0", "uncommitted_changes": True}
+    assert environment == {
+        "gpu": "NVIDIA H100 80GB HBM3",
+        "platform": "Linux",
+        "torch": "2.11.0",
+        "uncommitted_changes": False,
+    }
+    assert "| platform | Linux |" in (target / "README.md").read_text()
     text = "".join(path.read_text() for path in target.iterdir() if path.suffix != ".png")
     assert "a-node" not in text
     assert str(tmp_path) not in text
+
+
+def test_what_nobody_can_repeat_is_refused_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        published(tmp_path, monkeypatch, dirty=3)
+    assert refused.value.code == 2
+    message = f"{tmp_path / 'sweep'}: 1 of 8 runs were made from a tree with uncommitted changes, the first of them 3"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--allow-dirty"])
+    publish.main()
+    environment = json.loads((tmp_path / "docs" / "environment.json").read_text())
+    assert environment["uncommitted_changes"] is True
+    assert environment["git_diff_sha256"] == [hashlib.sha256(b"secret").hexdigest()]
+    assert "secret" not in (tmp_path / "docs" / "environment.json").read_text()
+
+
+def test_the_headline_has_the_worst_error_and_marks_all_that_is_not_to_be_trusted() -> None:
+    first, best = (replace(result, tags={"timing.trust": "throttled"}) for result in (SWEEP[3], SWEEP[6]))
+    unseen = evaluated("cuda_graph", "fp32", "validation", force_relative_rmse_vs_fp64_percent=0.25)
+    results = [*SWEEP[:3], first, *SWEEP[4:6], best, *SWEEP[7:], unseen]
+    assert publish.headline(results).splitlines()[3:] == [
+        "| cuda_graph · fp32 | 0.25 ms (1) (?) | 40.0× [38.0, 42.0] (?) | 64,000 (16) | 640× [608, 672] | 0.25% | GO |",
+        "| cuda_graph · fp16_autocast | 0.143 ms (1) | 70.0× [66.5, 73.5] | 112,000 (16) (?) "
+        "| 1,120× [1,064, 1,176] (?) | 0.1% | NO-GO |",
+    ]
+
+
+def test_systems_have_lines_of_their_own_in_the_headline() -> None:
+    water = changed(timed("cuda_graph", "fp32", 1, 90.0), system={"name": "water"})
+    lines = [line.split(" | ") for line in publish.headline([*SWEEP[:5], water]).splitlines()]
+    assert [(line[0], line[2], line[-1]) for line in lines[2:]] == [
+        ("| benzene · eager · fp32", "1.00× [0.95, 1.05]", " |"),
+        ("| benzene · cuda_graph · fp32", "40.0× [38.0, 42.0]", "GO |"),
+        ("| water · cuda_graph · fp32", "90.0× [85.5, 94.5]", " |"),
+    ]
 
 
 def test_a_directory_without_runs_is_refused_and_so_is_a_damaged_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from mlff_exp import report
-from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Line, judge, validity
+from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Judged, Line, for_targets, judge, validity
 from mlff_exp.figures import figures
-from mlff_exp.result import Failure, RunResult, Timing, Verdict
+from mlff_exp.result import Criterion, Failure, RunResult, Timing, Verdict
+from mlff_exp.text import markdown_table, number
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,9 @@ def timed(engine: str, precision: str, batch_size: int, speedup: float, **metric
     )  # fmt: skip
 
 
+CRITERIA = (Criterion("energy_drift_percent", -0.001, -1.0, 1.0, True),)
+
+
 def moved(engine: str, precision: str, decision: Any, **metrics: float) -> RunResult:
     return RunResult(
         config=config("nve", engine, precision, 1),
@@ -72,9 +77,21 @@ def moved(engine: str, precision: str, decision: Any, **metrics: float) -> RunRe
             "energy_drift_percent": -0.001, "energy_fluctuation_percent": 0.01, "temperature_mean_k": 295.0,
             "max_bond_change_ang": 0.2, **metrics,
         },
-        verdict=Verdict(decision, "strict", (), ()),
+        verdict=Verdict(decision, "strict", CRITERIA, ()),
         environment={"gpu": "H100", "packages": {"torch": "2.13.0"}},
     )  # fmt: skip
+
+
+def changed(result: RunResult, **groups: Any) -> RunResult:
+    """The same with other choices in its configuration."""
+    return replace(result, config={**result.config, **groups})
+
+
+def evaluated(engine: str, precision: str, dataset: str, **metrics: float) -> RunResult:
+    """On the validation set, which is of no system: that of the configuration is looked at by nobody."""
+    environment = {"gpu": "H100", "packages": {"torch": "2.13.0"}}
+    result = RunResult(config("accuracy", engine, precision, 16), metrics=metrics, environment=environment)
+    return changed(result, task={"name": "accuracy", "dataset": dataset}, system={"name": "water"})
 
 
 SWEEP = [
@@ -86,8 +103,12 @@ SWEEP = [
 ]
 
 
+def by_name(judged: list[Judged]) -> dict[str, Judged]:
+    return {item.line.name: item for item in judged}
+
+
 def test_the_promises_of_the_plan_are_held_against_the_runs() -> None:
-    judged = {item.line.name: item for item in judge(SWEEP)}
+    judged = by_name(judge(SWEEP))
     assert len(judged) == len(PLAN)
     assert all(item.held for item in judged.values())
     single = judged["compiled, single structure, against eager"].measured
@@ -120,7 +141,7 @@ def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets
         timed("cuda_graph", "fp32", 16, 200.0),
         timed("fused", "fp16_autocast", 16, 80.0, **interval("speedup_vs_cuda_graph", 2.05)),
     ]
-    judged = {item.line.name: item for item in judge(runs, [*TARGETS, *FUSED_TARGETS])}
+    judged = by_name(judge(runs, [*TARGETS, *FUSED_TARGETS]))
     step = judged["NVE: step of three molecules, FP32 / µs"]
     assert step.measured is not None
     assert (step.measured.value, step.held) == (125.0, True)
@@ -134,11 +155,106 @@ def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets
 
 
 def test_other_systems_and_force_fields_do_not_count() -> None:
-    other = timed("cuda_graph", "fp32", 1, 400.0)
-    other = replace(other, config={**other.config, "system": {"name": "water"}})
+    other = changed(timed("cuda_graph", "fp32", 1, 400.0), system={"name": "water"})
     best = judge([*SWEEP, other])[0].measured
     assert best is not None
     assert best.value == 40
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        changed(timed("fused", "fp32", 1, 400.0), system={"name": "water"}),
+        changed(timed("fused", "fp32", 1, 400.0), model={"name": "student", "checkpoint": "student_small"}),
+        replace(timed("fused", "fp32", 1, 400.0), environment={"gpu": "NVIDIA A100"}),
+        changed(moved("fused", "fp32", "GO"), task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}),
+    ],
+    ids=["system", "checkpoint", "gpu", "side by side"],
+)
+def test_targets_are_of_benzene_the_shipped_student_and_an_h100(result: RunResult) -> None:
+    assert for_targets([result, *SWEEP]) == SWEEP
+    text = report.markdown("a sweep", report.content([result]))
+    assert "Our targets" not in text
+
+
+def test_a_step_of_molecules_is_of_one_system() -> None:
+    task = {"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}
+    both = changed(moved("fused", "fp32", "GO", steps_per_s=9000.0), task=task)
+    (line,) = (line for line in TARGETS if line.name == "NVE: step of three molecules, FP32 / µs")
+    assert judge([both], [line])[0].measured is None
+
+
+@pytest.mark.parametrize("lines", [PLAN, TARGETS])
+def test_the_worst_error_of_batches_and_of_the_validation_set_counts(lines: tuple[Line, ...]) -> None:
+    force, energy = "force_relative_rmse_vs_fp64_percent", "energy_relative_mae_vs_fp64_percent"
+    own = evaluated("eager", "fp16_autocast", "/my.npz", **{force: 90.0, energy: 90.0})
+    worse = evaluated("fused", "fp16_autocast", "validation", **{force: 3.0, energy: 1e-5})
+    judged = by_name(judge([*SWEEP, own, worse], lines))
+    forces, energies = (judged[f"{name} of FP16 / %"] for name in ("force RMSE", "energy MAE"))
+    assert forces.measured is not None
+    assert (forces.measured.value, forces.held) == (3.0, False)
+    assert forces.measured.run == "accuracy · fused · fp16_autocast"
+    assert energies.measured is not None
+    assert (energies.measured.value, energies.held) == (1e-4, True), "of a batch that was timed"
+
+
+def test_what_is_written_by_hand_keeps_no_promise_of_compiling() -> None:
+    by_hand = [
+        *(timed("fused", "fp32", size, 500.0) for size in (1, 16)),
+        *(timed("fused", "fp16_autocast", size, 900.0, **interval("speedup_vs_fp32", 9.0)) for size in (1, 16, 1024)),
+        timed("fused", "fp32", 1024, 500.0),
+    ]
+    plan = judge([*SWEEP, *by_hand])
+    assert [item.measured for item in plan] == [item.measured for item in judge(SWEEP)]
+    best = by_name(judge([*SWEEP, *by_hand], TARGETS))
+    for name in ("best FP32 engine, batch 16, against eager", "memory of FP16 against FP32, largest batch / %"):
+        measured = best[name].measured
+        assert measured is not None
+        assert "fused" in measured.run
+
+
+def test_what_can_be_trusted_goes_before_what_is_faster() -> None:
+    shaken = replace(timed("compile", "fp32", 1, 90.0), tags={"timing.trust": "throttled"})
+    name = "compiled, single structure, against eager"
+    found = [by_name(judge(runs))[name].measured for runs in ([*SWEEP, shaken], [SWEEP[1], shaken])]
+    assert [(of.value, of.trusted) for of in found if of is not None] == [(40, True), (90, False)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.002, 0.006, (0.002, 0.0, 0.006)), (0.001, 0.003, (0.002, 0.001, 0.003)), (-3, -1, (2, 1, 3))],
+)
+def test_the_distance_from_what_is_ideal_is_within_its_interval(
+    low: float, high: float, expected: tuple[float, float, float]
+) -> None:
+    metric = "energy_drift_mev_per_atom_per_ps"
+    ends = {f"{metric}_ci_low": low, f"{metric}_ci_high": high}
+    run = moved("fused", "fp32", "GO", **{metric: (low + high) / 2}, **ends)
+    (line,) = (line for line in TARGETS if line.name.startswith("NVE: slope"))
+    measured = judge([run], [line])[0].measured
+    assert measured is not None
+    assert (measured.value, measured.low, measured.high) == pytest.approx(expected)
+
+
+def test_memory_is_compared_where_it_was_measured() -> None:
+    """Not on a CPU."""
+    on_cpu = timed("cuda_graph", "fp32", 16, 40.0)
+    on_cpu = replace(on_cpu, metrics={name: of for name, of in on_cpu.metrics.items() if name != "peak_memory_mib"})
+    judged = by_name(judge([on_cpu, *(timed("cuda_graph", "fp16_autocast", size, 70.0) for size in (1, 16))]))
+    assert judged["memory of FP16 against FP32, largest batch / %"].measured is None
+
+
+def test_the_interval_of_the_throughput_is_that_of_the_latency() -> None:
+    latency = {"latency_median_ms_ci_low": 0.1, "latency_median_ms_ci_high": 0.16}
+    (line,) = (line for line in FUSED_TARGETS if line.name.startswith("structures"))
+    measured = judge([timed("fused", "fp32", 16, 80.0, **latency)], [line])[0].measured
+    assert measured is not None
+    assert (measured.low, measured.value, measured.high) == pytest.approx((1e5, 1.28e5, 1.6e5))
+
+
+def test_a_step_has_no_interval_and_the_table_says_so() -> None:
+    text = report.markdown("a sweep", report.content([moved("fused", "fp32", "GO", steps_per_s=8000.0)]))
+    assert "| ≤ 150 µs: 100 ps in 30 s | 125 (no interval) | yes |" in text
 
 
 @pytest.mark.parametrize(
@@ -156,14 +272,37 @@ def test_a_valid_speedup_is_fast_accurate_and_stable(result: RunResult, expected
     assert validity(result, SWEEP) == expected
 
 
+def test_a_speedup_is_valid_where_its_own_system_and_weights_were_stable() -> None:
+    result = timed("cuda_graph", "fp32", 1, 40.0)
+    stable = moved("cuda_graph", "fp32", "GO")
+    unknown = "stability not known"
+    assert validity(result, [changed(stable, system={"name": "water"})]) == unknown
+    assert validity(result, [replace(stable, tags={"checkpoint.sha256": "another"})]) == unknown
+    judged_by_nothing = replace(stable, verdict=Verdict("GO", "off", (), ()))
+    assert validity(result, [judged_by_nothing]) == unknown
+    exploded = replace(stable, verdict=Verdict("NO-GO", "off", (), ("exploded",)))
+    assert validity(result, [exploded, stable]) == "no: unstable"
+
+
+def test_of_systems_side_by_side_each_has_its_own_verdict() -> None:
+    result = timed("cuda_graph", "fp32", 1, 40.0)
+    both = changed(
+        moved("cuda_graph", "fp32", "NO-GO"), task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}
+    )
+    both = replace(both, verdict=Verdict("NO-GO", "strict", CRITERIA, ("water: temperature_mean_k is 400",)))
+    assert validity(result, [both]) == "yes"
+    assert validity(changed(result, system={"name": "water"}), [both]) == "no: unstable"
+    assert validity(changed(result, system={"name": "methane"}), [both]) == "stability not known"
+
+
 def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = replace(SWEEP[3], environment={"gpu": "A100", "packages": {"torch": "2.13.0"}})
     shaken = replace(SWEEP[4], tags={"timing.trust": "other processes used 1.0 cores"})
     failure = Failure("out_of_memory", "CUDA out of memory [/at alloc.cpp]")
     failed = RunResult(config=config("inference", "compile", "fp32", 4096), status="FAILED", failure=failure)
-    for number, result in enumerate([*SWEEP, elsewhere, shaken, failed]):
-        (tmp_path / str(number)).mkdir()
-        result.save(tmp_path / str(number))
+    for index, result in enumerate([*SWEEP, elsewhere, shaken, failed]):
+        (tmp_path / str(index)).mkdir()
+        result.save(tmp_path / str(index))
     (tmp_path / "3.attempt0").mkdir()
     failed.save(tmp_path / "3.attempt0")
     written = report.write(tmp_path, "a sweep")
@@ -172,9 +311,10 @@ def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for words in (
         "not finished: 1 of 11 runs",
         "FAILED: inference · benzene · compile · fp32 · B4096: out_of_memory: CUDA out of memory [/at alloc.cpp]",
-        "40.00× [38.00, 42.00]",
+        "40.0× [38.0, 42.0]",
         "1,120 [1,064, 1,176]",
-        "640.00× [608.00, 672.00]",
+        "640× [608, 672]",
+        "1.050× [1.040, 1.060]",
         "not to be trusted: 1 of 8 timings, marked (?)",
         "0.250 (?)",
         "not to be compared with the first: 1 of 11 runs",
@@ -200,9 +340,9 @@ def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_
         replace(result, metrics={**result.metrics, "control_slower_ci_low": 0.98}, tags={"timing.trust": "5% as 2%"})
         for result in SWEEP[3:7]
     ]
-    for number, result in enumerate([SWEEP[0], SWEEP[1], *unsure]):
-        (tmp_path / str(number)).mkdir()
-        result.save(tmp_path / str(number))
+    for index, result in enumerate([SWEEP[0], SWEEP[1], *unsure]):
+        (tmp_path / str(index)).mkdir()
+        result.save(tmp_path / str(index))
     page = report.write(tmp_path, "a sweep").page.read_text()
     assert page.count("<details") == 1
     assert (
@@ -240,14 +380,109 @@ def test_numbers_stay_within_their_cells_whatever_the_names() -> None:
 
 def test_a_figure_marks_what_must_not_be_trusted_and_writes_numbers_out() -> None:
     made = figures([replace(SWEEP[1], tags={"timing.trust": "throttled"}), *SWEEP[2:7]])
-    for title in ("Speedup over eager FP32 at the same batch size", "Distribution of single calls"):
-        names = [label.get_text() for label in made[title].axes[0].get_yticklabels()]
-        assert [name for name in names if "(?)" in name] == ["eager · fp32 · B1 (?)"]
+    marked = {}
+    for title, figure in made.items():
+        figure.draw_without_rendering()
+        words = [text for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
+        marked[title] = [word.get_text() for word in words if "(?)" in word.get_text()]
+    assert marked == {
+        "Speedup over eager FP32 at the same batch size": ["eager · fp32 · B1 (?)"],
+        "Speedup per structure over single eager FP32": ["1×\n(?)"],
+        "Speed against accuracy": ["(?)"],
+        "Structures per second by batch size": ["(?)"],
+        "Distribution of single calls": ["fp32 · B1 (?)"],
+        "Peak memory": [],
+        "What the first call costs": [],
+    }
     scaling = made["Structures per second by batch size"]
-    scaling.draw_without_rendering()
+    (mark,) = scaling.axes[0].texts
+    assert mark.xy == (1, 100)  # type: ignore[attr-defined]
     assert [label.get_text() for label in scaling.axes[0].get_xticklabels()] == ["1", "16"]
     assert "1,000" in {label.get_text() for label in scaling.axes[0].get_yticklabels()}
 
 
+def test_every_run_has_its_violin() -> None:
+    engines, sizes = ("eager", "compile", "cuda_graph", "fused"), (1, 2, 4, 8, 16, 32)
+    runs = [timed(engine, of, size, 2.0) for engine in engines for of in ("fp32", "fp16_autocast") for size in sizes]
+    made = figures(runs)["Distribution of single calls"]
+    assert [axes.get_title(loc="left") for axes in made.axes] == list(engines)
+    for axes in made.axes:
+        assert len(axes.collections) == len(axes.get_yticklabels()) == 12
+    made.draw_without_rendering()
+    boxes = [label.get_window_extent() for axes in made.axes for label in axes.get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes)), "names overlap"
+
+
+def test_names_in_a_panel_leave_out_its_engine() -> None:
+    made = figures([timed("eager", "fp32", 1, 1.0), timed("compile", "fp32", 1, 2.0), timed("compile", "fp32", 8, 2.0)])
+    panels = made["Distribution of single calls"].axes
+    assert [[name.get_text() for name in axes.get_yticklabels()] for axes in panels] == [["B1"], ["B1", "B8"]]
+
+
+def test_nothing_is_faster_and_more_exact_than_the_front() -> None:
+    rng = np.random.default_rng(0)
+    errors, speedups = 10 ** rng.uniform(-4, -1, 40), 10 ** rng.uniform(0, 2, 40)
+    runs = [
+        timed("fused", "fp32", 1, speedup, force_relative_rmse_vs_fp64_percent=error)
+        for error, speedup in zip(errors, speedups, strict=True)
+    ]
+    (axes,) = figures(runs)["Speed against accuracy"].axes
+    (line,) = axes.lines
+    front = np.asarray(line.get_xydata())
+    points = np.stack([errors, 100 * speedups], axis=1)
+    better = (points[:, None, 0] < front[None, :, 0]) & (points[:, None, 1] > front[None, :, 1])
+    assert not better.any()
+    behind = (front[None, :, 0] <= points[:, None, 0]) & (front[None, :, 1] >= points[:, None, 1] * (1 - 1e-9))
+    assert behind.any(axis=1).all(), "a point that nothing beats is not on it"
+
+
+def test_errors_that_hardly_differ_are_no_price() -> None:
+    made = figures(
+        [timed("fused", "fp32", size, 2.0, force_relative_rmse_vs_fp64_percent=1 + size / 1e4) for size in (1, 4)]
+    )
+    assert "Speed against accuracy" not in made
+
+
+@pytest.mark.parametrize(
+    ("cold", "title", "notes"),
+    [
+        ((True, True), "from a cold cache", ["20 (2,000)", "20 (2,000)"]),
+        ((False, False), "the compiler's cache may have been warm", ["20 (2,000)", "20 (2,000)"]),
+        (
+            (True, False),
+            "cold: from a cold cache; others: the compiler's cache may have been warm",
+            ["20 (2,000, cold)", "20 (2,000)"],
+        ),
+    ],
+)
+def test_the_first_call_says_what_the_cache_was(cold: tuple[bool, bool], title: str, notes: list[str]) -> None:
+    runs = [
+        changed(timed("compile", "fp32", size, 2.0), cold_compile=of) for size, of in zip((1, 16), cold, strict=True)
+    ]
+    (axes,) = figures(runs)["What the first call costs"].axes
+    assert axes.get_title() == title
+    assert [text.get_text() for text in axes.texts] == notes
+
+
+def test_how_long_it_took_is_said_where_it_is_known() -> None:
+    took = [replace(result, environment={**result.environment, "duration_s": 90.0}) for result in SWEEP]
+    assert "\n\n8 runs, 12.0 minutes in all\n\n" in report.markdown("a sweep", report.content(took))
+    assert "6 of 8 runs, 9.0 minutes in all" in report.markdown("a sweep", report.content([*took[:6], *SWEEP[6:]]))
+    assert "minutes" not in report.markdown("a sweep", report.content(SWEEP))
+
+
 def test_figures_of_nothing_are_none() -> None:
     assert figures([moved("eager", "fp32", "GO")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.000123, "0.000123"), (-46.27, "-46.3"), (99.94, "99.9"), (356.4, "356"), (999.7, "1,000"), (-1234.5, "-1,234")],
+)
+def test_numbers_have_three_digits_and_no_powers_of_ten(value: float, written: str) -> None:
+    assert number(value) == written
+
+
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    lines = markdown_table(("a", "b"), [("|x|", "y"), ("", "z")]).splitlines()
+    assert [line.count("|") for line in lines] == [3] * 4

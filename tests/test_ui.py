@@ -181,7 +181,7 @@ def test_the_report_opens_on_the_parent(browser: Any, address: str, sweep: tuple
     while not browser.find_elements("tag name", "iframe") and time.monotonic() < end:
         time.sleep(0.2)
     browser.switch_to.frame(browser.find_element("tag name", "iframe"))
-    text = wait_for(browser, "report", "The plan", "compiled, single structure, against eager", "40.00× [38.00, 42.00]")
+    text = wait_for(browser, "report", "The plan", "compiled, single structure, against eager", "40.0× [38.0, 42.0]")
     assert "Where it ran" in text
     browser.switch_to.default_content()
 

@@ -1,0 +1,33 @@
+"""Numbers, intervals and tables as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlff_exp.result import RunResult
+
+
+def number(value: float) -> str:
+    """Three digits, but whole from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def times(result: RunResult, metric: str, digits: int | None = None) -> str:
+    """A ratio with its interval, ``40.0× [38.0, 42.0]``; nothing if it was not measured.
+
+    Args:
+        digits: after the point; fewer for larger numbers if None.
+    """
+    if metric not in result.metrics:
+        return ""
+    value, low, high = (result.metrics[f"{metric}{end}"] for end in ("", "_ci_low", "_ci_high"))
+    if digits is None:
+        digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}× [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns))]
+    lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |" for cells in rows]
+    return "\n".join(lines)
