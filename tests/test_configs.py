@@ -242,7 +242,16 @@ def test_a_present_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         UnavailableError, match="engine=fused has no precision=bf16_autocast; use one of: fp32, tf32, fp16"
     ):
         composed("engine=fused", "precision=bf16_autocast").on_this_machine()
-    assert composed("experiment=quickstart").sweep.stages[1].overrides[2] == "precision=fp32,fp16_autocast"
+    speed = composed("experiment=quickstart").sweep.stages[1].overrides
+    assert speed[1:3] == ["engine=eager,compile,fused", "precision=fp32,fp16_autocast"]
+
+
+def test_the_quickstart_of_a_cpu_runs_what_a_cpu_has() -> None:
+    gate, speed = composed("experiment=quickstart", "device=cpu").sweep.stages
+    assert gate.gate
+    assert speed.overrides[1:4] == ["engine=eager,compile", "precision=fp32,bf16_autocast", "batch_size=1,8"]
+    chosen = composed("experiment=quickstart", "device=cpu", "sweep.parameters.engines='eager'").sweep.stages[1]
+    assert chosen.overrides[1] == "engine=eager"
 
 
 def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:

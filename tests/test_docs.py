@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,29 @@ from mlff_exp import config as schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROGRAMS = PYPROJECT["project"]["scripts"]
 COMMANDS = [
     line.split("#")[0].strip()
     for page in PAGES.values()
     for text in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
     for line in text.splitlines()
 ]
+# Those within a sentence as well, but for what stands for something else: … and <this>.
+COMMANDS += [
+    " ".join(text.split())
+    for page in PAGES.values()
+    for text in re.findall(r"`([a-z-]+ [^`…<]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    if text.split()[0] in (*PROGRAMS, "make", "python", "pytest", "pip")
+]
+COMMANDS = sorted({command for command in COMMANDS if command})
 COMMA = re.compile(r",(?![^\[{]*[\]}])")  # but not in a list or dictionary
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("mlff-exp ")])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if re.match("mlff-exp (?!-cd)", command)])
 def test_commands_compose(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("mine.safetensors", "my.xyz"):
+    for name in ("mine.safetensors", "mine.npz", "my.xyz"):
         Path(name).touch()
     schema.register()
     # Launchers are plug-ins that may not be installed; test_clusters.py is about them.
@@ -50,6 +60,35 @@ def test_programs_exist(command: str) -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
 def test_make_targets_exist(command: str) -> None:
     assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text()
+
+
+def programs(name: str) -> list[list[str]]:
+    return [shlex.split(command)[1:] for command in COMMANDS if command.split()[0] == name]
+
+
+@pytest.mark.parametrize("words", programs("python"), ids=" ".join)
+def test_python_programs_know_their_options(words: list[str]) -> None:
+    script = f"{words[1].replace('.', '/')}.py" if words[0] == "-m" else words[0]
+    source = (ROOT / script).read_text()
+    for option in (word for word in words[1:] if word.startswith("--")):
+        assert f'"{option}"' in source
+
+
+@pytest.mark.parametrize("words", programs("pytest"), ids=" ".join)
+def test_pytest_gets_markers_and_files_that_exist(words: list[str]) -> None:
+    markers = {text.partition(":")[0] for text in PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]}
+    for before, word in pairwise(["", *words]):
+        assert before != "-m" or word in markers
+        assert not word.startswith("tests") or (ROOT / word).exists()
+
+
+@pytest.mark.parametrize("words", programs("pip"), ids=" ".join)
+def test_pip_gets_extras_and_files_that_exist(words: list[str]) -> None:
+    assert words[0] == "install"
+    for word in words:
+        extras = re.fullmatch(r"(?:\.|mlff-exp)\[([\w,]+)\]", word)
+        assert extras is None or set(extras[1].split(",")) <= set(PYPROJECT["project"]["optional-dependencies"])
+        assert not word.endswith(".txt") or (ROOT / word).exists()
 
 
 # What their Python prints, by page.
