@@ -1,7 +1,7 @@
 """Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
 
-A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY: the attributes of
-`mlff_exp.fused.Shape`.
+A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or PROGRAMS,WARPS: the attributes of
+`mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import FUSED_PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import CudaGraphEngine, Engine, make_engine
-from mlff_exp.fused import FusedEngine, Shape, shape_for
+from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages, shape_for
 from mlff_exp.kernels import launched
 from mlff_exp.painn import PaiNN
 from mlff_exp.timing import Candidate, measure, median_ms, ratio
@@ -35,14 +35,15 @@ def parse_shape(words: str) -> Shape:
     Raises:
         argparse.ArgumentTypeError: naming them and what they should be.
     """
-    names = ",".join(field.name for field in fields(Shape))
     try:
-        slots, molecules, columns, warps, split, pair_columns, pair_warps, early = (
-            int(word) for word in words.split(",")
-        )
+        numbers = [int(word) for word in words.split(",")]
+        if len(numbers) == len(fields(Molecules)):
+            return Molecules(*numbers)
+        slots, molecules, columns, warps, split, pair_columns, pair_warps, early = numbers
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{words!r} is not {names} in whole numbers") from error
-    return Shape(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
+        legal = " nor ".join(",".join(field.name for field in fields(kind)) for kind in (Stages, Molecules))
+        raise argparse.ArgumentTypeError(f"{words!r} is neither {legal} in whole numbers") from error
+    return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
 
 
 def benzenes(n_systems: int, cutoff: float, device: torch.device) -> AtomicBatch:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from mlff_exp.fused import Shape
+from mlff_exp.fused import Molecules, Stages
 
-WIDE = Shape(slots=16, molecules=1, columns=16, warps=4, split=False, pair_columns=16, pair_warps=4, early=True)
+WIDE = Stages(slots=16, molecules=1, columns=16, warps=4, split=False, pair_columns=16, pair_warps=4, early=True)
 SPLIT = dataclasses.replace(WIDE, split=True, pair_warps=8)
-SHARED = Shape(slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=16, pair_warps=2, early=False)
+SHARED = Stages(slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=16, pair_warps=2, early=False)
+MOLECULES = Molecules(programs=2, warps=8)

@@ -19,7 +19,7 @@ from triton.runtime.jit import JITFunction
 from mlff_exp.batch import collate
 from mlff_exp.fused import FusedEngine
 from mlff_exp.painn import Architecture, PaiNN
-from tests.fused_shapes import SHARED, WIDE
+from tests.fused_shapes import MOLECULES, SHARED, WIDE
 
 HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
@@ -43,7 +43,7 @@ def compile_only(kernel: JITFunction[Any], arguments: tuple[Any, ...], keywords:
         else:
             signature[parameter.name] = "i32" if isinstance(value, int) else "fp32"
     triton.compile(ASTSource(kernel, signature, constants), target=HOPPER, options=options)
-    print(*(keywords[name] for name in ("STAGE", "LAYER") if name in keywords))
+    print(kernel.__name__, *(keywords[name] for name in ("STAGE", "LAYER") if name in keywords))
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
 
     JITFunction.__getitem__ = launch  # type: ignore[method-assign]
     model = PaiNN(Architecture(32, 2, 8, 5.0), {"H": -13.6, "O": -2040.0})
-    shape, precision = {"wide": WIDE, "shared": SHARED}[sys.argv[1]], sys.argv[2]
+    shape, precision = {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES}[sys.argv[1]], sys.argv[2]
     engine = FusedEngine(model, precision, torch.device("cpu"), shape)  # type: ignore[arg-type]
     engine(collate([molecule("H2O")] * 2, 5.0))
 

@@ -23,12 +23,12 @@ from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
 from tests.conftest import cluster, make_random_model, rattled
-from tests.fused_shapes import SHARED, SPLIT, WIDE
+from tests.fused_shapes import MOLECULES, SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from benchmarks import fused_shapes
 from benchmarks.fused_shapes import parse_shape
-from mlff_exp.fused import FusedEngine, Shape, shape_for
+from mlff_exp.fused import FusedEngine, Molecules, Shape, shape_for
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -61,11 +61,12 @@ def small() -> PaiNN:
         pytest.param(WIDE, "tf32", id="wide-tf32"),
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
+        pytest.param(MOLECULES, "fp16_autocast", id="molecules-fp16"),
     ],
 )
 def test_energies_and_forces_are_those_of_eager_fp64(small: PaiNN, shape: Shape, precision: Precision) -> None:
     """Differences of the energy as well; the padding of the smaller molecules feels nothing."""
-    batch = on_device([rattled("CH3OH", 1), rattled("H2O", 2)])
+    batch = on_device([rattled("CH3OH", 1), rattled("H2O", 2), rattled("NH3", 3)])
     require_correct(FusedEngine(small, precision, DEVICE, shape), reference(small), batch, precision)
 
 
@@ -110,7 +111,7 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "precision", "kernels"),
-    [("wide", "fp32", 23), ("shared", "fp16_autocast", 23)],
+    [("wide", "fp32", 23), ("shared", "fp16_autocast", 23), ("molecules", "fp16_autocast", 1)],
 )
 def test_kernels_compile_for_a_gpu(shape: str, precision: str, kernels: int) -> None:
     finished = subprocess.run(
@@ -130,6 +131,10 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
     box.cell, box.pbc = [4, 4, 4], True
     with pytest.raises(EngineError, match="a shape of 16 slots can't hold 17 atoms"):
         FusedEngine(small, "fp32", DEVICE, WIDE)(on_device([Atoms("H17", np.zeros((17, 3)))]))
+    with pytest.raises(EngineError, match="a shape of 16 slots can't hold 17 atoms"):
+        FusedEngine(small, "fp16_autocast", DEVICE, MOLECULES)(on_device([Atoms("H17", np.zeros((17, 3)))]))
+    with pytest.raises(EngineError, match="programs of whole molecules have FP16 products, not fp32"):
+        FusedEngine(small, "fp32", DEVICE, MOLECULES)(on_device([molecule("H2O")]))
     with pytest.raises(EngineError, match="takes no periodic systems"):
         fused_engine(small, "fp32")(on_device([box]))
 
@@ -167,6 +172,20 @@ def test_every_batch_on_the_gpu(student: PaiNN, n_systems: int) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("name", ["student", "student_small"])
+@pytest.mark.parametrize("n_systems", [1, 5, 132, 300])
+def test_programs_of_whole_molecules_on_the_gpu(name: str, n_systems: int) -> None:
+    """More molecules than programs as well; the scratch of one tells the next nothing."""
+    model = checkpoint.load(name).model.to(DEVICE)
+    engine = FusedEngine(model, "fp16_autocast", DEVICE, Molecules(programs=132))  # type: ignore[arg-type]
+    batch = on_device([rattled("C6H6" if seed % 3 else "CH4", seed) for seed in range(n_systems)])
+    require_correct(engine, reference(model), batch, "fp16_autocast")
+    first = engine(batch).forces
+    for _ in range(20):
+        assert torch.equal(engine(batch).forces, first)
+
+
+@pytest.mark.gpu
 def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN) -> None:
     positions = []
     for name, precision in (("eager", "fp64"), ("fused", "fp32")):
@@ -179,8 +198,9 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN) -> None:
 
 def test_shapes_are_read_from_their_numbers() -> None:
     assert parse_shape("16,1,16,4,0,16,4,1") == WIDE
-    for words in ("16,1", "16,1,16,4,yes,16,4,0"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is not slots,molecules,columns,warps,split,"):
+    assert parse_shape("2,8") == MOLECULES
+    for words in ("16", "16,1,16,4,yes,16,4,0"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is neither slots,molecules,.*nor programs,warps"):
             parse_shape(words)
 
 
