@@ -85,7 +85,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Molecules:
-    """A program for each molecule of up to 16 atoms, in one launch; with FP16 products, whose weights it has room for.
+    """A program for each molecule of up to 16 atoms, in one launch.
 
     Attributes:
         programs: at most; each takes one molecule after the other, in scratch of its own.
@@ -126,6 +126,8 @@ PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
     "tf32": (torch.float32, tl.float32, "tf32"),
     "fp16_autocast": (torch.float16, tl.float16, "tf32"),
 }
+# Rows of weights that a program of whole molecules reads at once; 0 for all, which registers hold in FP16 alone.
+CHUNKS: dict[Precision, int] = {"fp32": 32, "tf32": 32, "fp16_autocast": 0}
 
 
 class FusedEngine:
@@ -167,7 +169,7 @@ class FusedEngine:
         """Energy and forces.
 
         Raises:
-            EngineError: periodic systems, or more atoms than it or its shape takes, or another precision.
+            EngineError: periodic systems, or more atoms than it or its shape takes.
         """
         if batch.shifts is not None:
             raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
@@ -183,10 +185,8 @@ class FusedEngine:
         plan: _Plan
         if isinstance(shape, Stages):
             plan = _StagesPlan(self._weights, self.precision, shape, batch)
-        elif self.precision == "fp16_autocast":
-            plan = _MoleculesPlan(self._weights, self.precision, shape, batch)
         else:
-            raise EngineError(f"engine 'fused': programs of whole molecules have FP16 products, not {self.precision}")
+            plan = _MoleculesPlan(self._weights, self.precision, shape, batch)
         prediction = plan(batch)
         self.compile_s += time.perf_counter() - started
         self._plans[batch.n_systems, batch.n_slots] = plan
@@ -310,7 +310,7 @@ class _MoleculesPlan:
         )
         self._options: dict[str, Any] = {
             "LAYERS": layers, "F": features, "HALF": weights.half, "RBF": weights.rbf, "N_RBF": weights.n_rbf,
-            "WARPS": warps, "LOW": product, "IP": arithmetic,
+            "WARPS": warps, "CHUNK": min(CHUNKS[precision], weights.half), "LOW": product, "IP": arithmetic,
         }  # fmt: skip
 
     def __call__(self, batch: AtomicBatch) -> Prediction:

@@ -868,19 +868,28 @@ def stage_kernel(
 
 
 # All of a molecule in one program: rows of its atoms, and planes [ATOMS, F] of its scratch. ``kept``, in the precision
-# of products, holds for each layer what the backward pass needs; ``shared``, FP32, what partners read of each other.
+# of products, holds for each layer what the backward pass needs; ``shared``, FP32, what partners read of each other,
+# and in its first plane a left operand that is read chunk by chunk.
 ATOMS = tl.constexpr(16)
 KEPT_PHI, KEPT_U, KEPT_W, KEPT_SV, KEPT_VV, KEPT_DA, KEPT_DH, KEPT_PLANES = (
     tl.constexpr(n) for n in (0, 3, 6, 9, 10, 11, 12, 13)
 )
-SHARED_GS, SHARED_GM, SHARED_V = (tl.constexpr(n) for n in (0, 1, 4))  # the last for each layer
+SHARED_GS, SHARED_GM, SHARED_V = (tl.constexpr(n) for n in (1, 2, 5))  # the last for each layer
 
 
 @triton.jit
-def _square(weights, matrix, F: tl.constexpr):
-    """[F, F]."""
-    k = tl.arange(0, F)
-    return tl.load(weights + matrix * F * F + k[:, None] * F + k[None, :])
+def _weights(weights, K: tl.constexpr, F: tl.constexpr, CHUNK: tl.constexpr):
+    """[K, F], asked for at once; or where they are, if products read them chunk by chunk."""
+    if CHUNK == 0:
+        return tl.load(weights + tl.arange(0, K)[:, None] * F + tl.arange(0, F)[None, :])
+    else:
+        return weights
+
+
+@triton.jit
+def _square(weights, matrix, F: tl.constexpr, CHUNK: tl.constexpr):
+    """One of a layer's matrices [F, F]."""
+    return _weights(weights + matrix * F * F, F, F, CHUNK)
 
 
 @triton.jit
@@ -897,9 +906,21 @@ def _filters(weights, part, F: tl.constexpr, RBF: tl.constexpr):
 
 
 @triton.jit
-def _times(left, right, LOW: tl.constexpr, IP: tl.constexpr):
-    """[ATOMS, F] of FP32."""
-    return tl.dot(left.to(LOW), right, input_precision=IP)
+def _times(left, right, shared, F: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr):
+    """left [ATOMS, K] · right [K, F], FP32; where registers can't hold them chunk by chunk, left through memory."""
+    K: tl.constexpr = left.shape[1]
+    if CHUNK == 0:
+        return tl.dot(left.to(LOW), right, input_precision=IP)
+    else:
+        rows, k, column = tl.arange(0, ATOMS), tl.arange(0, CHUNK), tl.arange(0, F)
+        tl.debug_barrier()  # until all have read what was there
+        tl.store(shared + rows[:, None] * K + tl.arange(0, K)[None, :], left)
+        tl.debug_barrier()
+        total = tl.zeros((ATOMS, F), tl.float32)
+        for first in tl.range(0, K, CHUNK):
+            part = tl.load(shared + rows[:, None] * K + (first + k)[None, :])
+            total = tl.dot(part, tl.load(right + (first + k)[:, None] * F + column[None, :]), total, input_precision=IP)
+        return total
 
 
 @triton.jit
@@ -929,20 +950,25 @@ def _of_warps(values, WARPS: tl.constexpr):
 @triton.jit
 def _layer(
     s, v_x, v_y, v_z, kept, shared, element, unit, basis, weights, offsets, phi0, n_slots,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, CHUNK: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """Messages and update of one layer. Weights are asked for some products before they are needed."""
     a, k = tl.arange(0, ATOMS), tl.arange(0, RBF)
     filters_s, filters_r = _filters(weights, 0, F, RBF), _filters(weights, 2, F, RBF)
     if LAYER > 0:
         filters_v = _filters(weights, 1, F, RBF)
-        right = _square(weights, W1, F)
-        right_s, right_v, right_r = _square(weights, W2, F), _square(weights, W2 + 1, F), _square(weights, W2 + 2, F)
-        hidden, derivative = _silu(_times(s, right, LOW, IP) + _bias(offsets, B1, F))
+        right = _square(weights, W1, F, CHUNK)
+        right_s, right_v, right_r = (
+            _square(weights, W2, F, CHUNK),
+            _square(weights, W2 + 1, F, CHUNK),
+            _square(weights, W2 + 2, F, CHUNK),
+        )
+        hidden, derivative = _silu(_times(s, right, shared, F, CHUNK, LOW, IP) + _bias(offsets, B1, F))
         tl.store(_at(kept, KEPT_DH, F), derivative.to(LOW))
-        phi_s = _times(hidden, right_s, LOW, IP) + _bias(offsets, B2, F)
-        phi_v = _times(hidden, right_v, LOW, IP) + _bias(offsets, B2 + 1, F)
-        phi_r = _times(hidden, right_r, LOW, IP) + _bias(offsets, B2 + 2, F)
+        phi_s = _times(hidden, right_s, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2, F)
+        phi_v = _times(hidden, right_v, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2 + 1, F)
+        phi_r = _times(hidden, right_r, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2 + 2, F)
         tl.store(_at(kept, KEPT_PHI, F), phi_s.to(LOW))
         tl.store(_at(kept, KEPT_PHI + 1, F), phi_v.to(LOW))
         tl.store(_at(kept, KEPT_PHI + 2, F), phi_r.to(LOW))
@@ -950,7 +976,7 @@ def _layer(
         tl.store(_at(shared, SHARED_V + 3 * LAYER + 1, F), v_y)
         tl.store(_at(shared, SHARED_V + 3 * LAYER + 2, F), v_z)
         tl.debug_barrier()
-    right_u, right_w = _square(weights, MIXED, F), _square(weights, MIXED + 1, F)
+    right_u, right_w = _square(weights, MIXED, F, CHUNK), _square(weights, MIXED + 1, F, CHUNK)
     for b in tl.range(0, n_slots):
         inputs = tl.load(basis + (b * ATOMS + a[:, None]) * RBF + k[None, :])
         if LAYER > 0:
@@ -971,10 +997,14 @@ def _layer(
         v_y += along * tl.load(at + ATOMS)
         v_z += along * tl.load(at + 2 * ATOMS)
 
-    right_s, right_n = _square(weights, WA, F), _square(weights, WA + 1, F)
-    u_x, u_y, u_z = _times(v_x, right_u, LOW, IP), _times(v_y, right_u, LOW, IP), _times(v_z, right_u, LOW, IP)
-    w_x, w_y, w_z = _times(v_x, right_w, LOW, IP), _times(v_y, right_w, LOW, IP), _times(v_z, right_w, LOW, IP)
-    right_ss, right_sv = _square(weights, WB, F), _square(weights, WB + 1, F)
+    right_s, right_n = _square(weights, WA, F, CHUNK), _square(weights, WA + 1, F, CHUNK)
+    u_x = _times(v_x, right_u, shared, F, CHUNK, LOW, IP)
+    u_y = _times(v_y, right_u, shared, F, CHUNK, LOW, IP)
+    u_z = _times(v_z, right_u, shared, F, CHUNK, LOW, IP)
+    w_x = _times(v_x, right_w, shared, F, CHUNK, LOW, IP)
+    w_y = _times(v_y, right_w, shared, F, CHUNK, LOW, IP)
+    w_z = _times(v_z, right_w, shared, F, CHUNK, LOW, IP)
+    right_ss, right_sv = _square(weights, WB, F, CHUNK), _square(weights, WB + 1, F, CHUNK)
     tl.store(_at(kept, KEPT_U, F), u_x.to(LOW))
     tl.store(_at(kept, KEPT_U + 1, F), u_y.to(LOW))
     tl.store(_at(kept, KEPT_U + 2, F), u_z.to(LOW))
@@ -983,16 +1013,16 @@ def _layer(
     tl.store(_at(kept, KEPT_W + 2, F), w_z.to(LOW))
     inner = u_x * w_x + u_y * w_y + u_z * w_z
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
-    total = tl.dot(norm.to(LOW), right_n, _times(s, right_s, LOW, IP), input_precision=IP)
+    total = _times(s, right_s, shared, F, CHUNK, LOW, IP) + _times(norm, right_n, shared, F, CHUNK, LOW, IP)
     if not LAST:
-        right_vv = _square(weights, WB + 2, F)
+        right_vv = _square(weights, WB + 2, F, CHUNK)
     hidden, derivative = _silu(total + _bias(offsets, BA, F))
     tl.store(_at(kept, KEPT_DA, F), derivative.to(LOW))
-    gate_sv = _times(hidden, right_sv, LOW, IP) + _bias(offsets, BB + 1, F)
+    gate_sv = _times(hidden, right_sv, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB + 1, F)
     tl.store(_at(kept, KEPT_SV, F), gate_sv.to(LOW))
-    s += _times(hidden, right_ss, LOW, IP) + _bias(offsets, BB, F) + gate_sv * inner
+    s += _times(hidden, right_ss, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB, F) + gate_sv * inner
     if not LAST:
-        gate_vv = _times(hidden, right_vv, LOW, IP) + _bias(offsets, BB + 2, F)
+        gate_vv = _times(hidden, right_vv, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB + 2, F)
         tl.store(_at(kept, KEPT_VV, F), gate_vv.to(LOW))
         v_x += gate_vv * u_x
         v_y += gate_vv * u_y
@@ -1002,39 +1032,40 @@ def _layer(
 
 @triton.jit
 def _update_back(
-    grad_s, grad_x, grad_y, grad_z, kept, weights,
-    LAST: tl.constexpr, F: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    grad_s, grad_x, grad_y, grad_z, kept, shared, weights,
+    LAST: tl.constexpr, F: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """Gradients by s and v between messages and update, from those after it; v after the last update has none."""
-    right_ss, right_sv = _square(weights, WB_BACK, F), _square(weights, WB_BACK + 1, F)
+    right_ss, right_sv = _square(weights, WB_BACK, F, CHUNK), _square(weights, WB_BACK + 1, F, CHUNK)
     if not LAST:
-        right_vv = _square(weights, WB_BACK + 2, F)
+        right_vv = _square(weights, WB_BACK + 2, F, CHUNK)
     u_x, u_y, u_z = _read(kept, KEPT_U, F), _read(kept, KEPT_U + 1, F), _read(kept, KEPT_U + 2, F)
     w_x, w_y, w_z = _read(kept, KEPT_W, F), _read(kept, KEPT_W + 1, F), _read(kept, KEPT_W + 2, F)
-    right_s, right_n = _square(weights, WA_BACK, F), _square(weights, WA_BACK + 1, F)
+    right_s, right_n = _square(weights, WA_BACK, F, CHUNK), _square(weights, WA_BACK + 1, F, CHUNK)
     inner = u_x * w_x + u_y * w_y + u_z * w_z
-    total = tl.dot((grad_s * inner).to(LOW), right_sv, _times(grad_s, right_ss, LOW, IP), input_precision=IP)
+    total = _times(grad_s, right_ss, shared, F, CHUNK, LOW, IP)
+    total += _times(grad_s * inner, right_sv, shared, F, CHUNK, LOW, IP)
     if not LAST:
         grad_vv = grad_x * u_x + grad_y * u_y + grad_z * u_z
-        total = tl.dot(grad_vv.to(LOW), right_vv, total, input_precision=IP)
+        total += _times(grad_vv, right_vv, shared, F, CHUNK, LOW, IP)
     before = total * _read(kept, KEPT_DA, F)
-    right_u, right_w = _square(weights, MIXED_BACK, F), _square(weights, MIXED_BACK + 1, F)
+    right_u, right_w = _square(weights, MIXED_BACK, F, CHUNK), _square(weights, MIXED_BACK + 1, F, CHUNK)
     grad_inner = grad_s * _read(kept, KEPT_SV, F)
-    grad_s += _times(before, right_s, LOW, IP)
+    grad_s += _times(before, right_s, shared, F, CHUNK, LOW, IP)
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
-    by_norm = _times(before, right_n, LOW, IP) / norm
+    by_norm = _times(before, right_n, shared, F, CHUNK, LOW, IP) / norm
     if LAST:
-        grad_x = _times(grad_inner * w_x, right_u, LOW, IP)
-        grad_y = _times(grad_inner * w_y, right_u, LOW, IP)
-        grad_z = _times(grad_inner * w_z, right_u, LOW, IP)
+        grad_x = _times(grad_inner * w_x, right_u, shared, F, CHUNK, LOW, IP)
+        grad_y = _times(grad_inner * w_y, right_u, shared, F, CHUNK, LOW, IP)
+        grad_z = _times(grad_inner * w_z, right_u, shared, F, CHUNK, LOW, IP)
     else:
         gate_vv = _read(kept, KEPT_VV, F)
-        grad_x += _times(grad_inner * w_x + gate_vv * grad_x, right_u, LOW, IP)
-        grad_y += _times(grad_inner * w_y + gate_vv * grad_y, right_u, LOW, IP)
-        grad_z += _times(grad_inner * w_z + gate_vv * grad_z, right_u, LOW, IP)
-    grad_x += _times(by_norm * w_x + grad_inner * u_x, right_w, LOW, IP)
-    grad_y += _times(by_norm * w_y + grad_inner * u_y, right_w, LOW, IP)
-    grad_z += _times(by_norm * w_z + grad_inner * u_z, right_w, LOW, IP)
+        grad_x += _times(grad_inner * w_x + gate_vv * grad_x, right_u, shared, F, CHUNK, LOW, IP)
+        grad_y += _times(grad_inner * w_y + gate_vv * grad_y, right_u, shared, F, CHUNK, LOW, IP)
+        grad_z += _times(grad_inner * w_z + gate_vv * grad_z, right_u, shared, F, CHUNK, LOW, IP)
+    grad_x += _times(by_norm * w_x + grad_inner * u_x, right_w, shared, F, CHUNK, LOW, IP)
+    grad_y += _times(by_norm * w_y + grad_inner * u_y, right_w, shared, F, CHUNK, LOW, IP)
+    grad_z += _times(by_norm * w_z + grad_inner * u_z, right_w, shared, F, CHUNK, LOW, IP)
     return grad_s, grad_x, grad_y, grad_z
 
 
@@ -1120,11 +1151,11 @@ def _molecule_senders_back(
 def _layer_back(
     grad_s, grad_x, grad_y, grad_z, kept, shared, element, unit, basis, slope, partial, weights, phi0, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr,
+    CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """Gradients by s and v before a layer, from those after it; those by its pairs go into ``partial``."""
     grad_s, grad_x, grad_y, grad_z = _update_back(
-        grad_s, grad_x, grad_y, grad_z, kept, weights, LAST, F, LOW, IP
+        grad_s, grad_x, grad_y, grad_z, kept, shared, weights, LAST, F, CHUNK, LOW, IP
     )  # fmt: skip
     filters_s, filters_v = _filters(weights, 0, F, RBF), _filters(weights, 1, F, RBF)
     filters_r = _filters(weights, 2, F, RBF)
@@ -1141,11 +1172,12 @@ def _layer_back(
         sent_s, sent_v, sent_r, grad_x, grad_y, grad_z = _molecule_senders_back(
             kept, shared, unit, basis, filters_s, filters_v, filters_r, n_slots, LAYER, F, RBF, IP
         )
-        total = _times(sent_s, _square(weights, W2_BACK, F), LOW, IP)
-        total = tl.dot(sent_v.to(LOW), _square(weights, W2_BACK + 1, F), total, input_precision=IP)
-        total = tl.dot(sent_r.to(LOW), _square(weights, W2_BACK + 2, F), total, input_precision=IP)
+        total = _times(sent_s, _square(weights, W2_BACK, F, CHUNK), shared, F, CHUNK, LOW, IP)
+        total += _times(sent_v, _square(weights, W2_BACK + 1, F, CHUNK), shared, F, CHUNK, LOW, IP)
+        total += _times(sent_r, _square(weights, W2_BACK + 2, F, CHUNK), shared, F, CHUNK, LOW, IP)
         before = total * _read(kept, KEPT_DH, F)
-        grad_s = _read(shared, SHARED_GS, F) + _times(before, _square(weights, W1_BACK, F), LOW, IP)
+        grad_s = _times(before, _square(weights, W1_BACK, F, CHUNK), shared, F, CHUNK, LOW, IP)
+        grad_s += _read(shared, SHARED_GS, F)
         tl.debug_barrier()  # until all have read what the layer below writes
     return grad_s, grad_x, grad_y, grad_z
 
@@ -1156,7 +1188,7 @@ def molecule_kernel(
     kept, shared, element, unit, push, repelled, basis, slope, partial, energy, forces,
     n_systems, n_slots, cutoff, out_bias,
     LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr,
-    WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    WARPS: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """All of a molecule, one after the other where there are more than programs. Scratch is of the program."""
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
@@ -1188,23 +1220,22 @@ def molecule_kernel(
             s, v_x, v_y, v_z = _layer(
                 s, v_x, v_y, v_z, kept + layer * KEPT_PLANES * ATOMS * F, shared, element, unit, basis,
                 weights + layer * SIZE, offsets + layer * LAYER_OFFSETS * F, phi0, n_slots,
-                layer, layer == LAYERS - 1, F, RBF, LOW, IP,
+                layer, layer == LAYERS - 1, F, RBF, CHUNK, LOW, IP,
             )  # fmt: skip
-        right = tl.load(into + column[:, None] * HALF + half[None, :])
-        back = tl.load(into + F * HALF + half[:, None] * F + column[None, :])
-        value, derivative = _silu(_times(s, right, LOW, IP) + tl.load(ends + half)[None, :])
+        right, back = _weights(into, F, HALF, CHUNK), _weights(into + F * HALF, HALF, F, CHUNK)
+        value, derivative = _silu(_times(s, right, shared, HALF, CHUNK, LOW, IP) + tl.load(ends + half)[None, :])
         last = tl.load(ends + HALF + half)[None, :]
         each = tl.sum(value * last, axis=1).to(tl.float64) + out_bias
         each += tl.load(repelled + a) + tl.load(reference + kind)
         tl.store(energy + molecule, tl.sum(tl.where(is_atom, each, 0.0)))
-        grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, LOW, IP)
+        grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, shared, F, CHUNK, LOW, IP)
         grad_x, grad_y, grad_z = v_x, v_y, v_z  # of the last update: nobody reads them
         for down in tl.static_range(LAYERS):
             grad_s, grad_x, grad_y, grad_z = _layer_back(
                 grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * KEPT_PLANES * ATOMS * F, shared, element,
                 unit, basis, slope, partial + (LAYERS - 1 - down) * WARPS * PAIRS * 4,
                 weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
-                LAYERS - 1 - down, down == 0, F, RBF, WARPS, LOW, IP,
+                LAYERS - 1 - down, down == 0, F, RBF, WARPS, CHUNK, LOW, IP,
             )  # fmt: skip
         tl.debug_barrier()
         paired = is_atom[:, None] & (tl.load(element + b) > 0)[None, :] & (a[:, None] != b[None, :])

@@ -62,6 +62,7 @@ def small() -> PaiNN:
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
         pytest.param(MOLECULES, "fp16_autocast", id="molecules-fp16"),
+        pytest.param(MOLECULES, "fp32", id="molecules-fp32"),
     ],
 )
 def test_energies_and_forces_are_those_of_eager_fp64(small: PaiNN, shape: Shape, precision: Precision) -> None:
@@ -111,7 +112,12 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "precision", "kernels"),
-    [("wide", "fp32", 23), ("shared", "fp16_autocast", 23), ("molecules", "fp16_autocast", 1)],
+    [
+        ("wide", "fp32", 23),
+        ("shared", "fp16_autocast", 23),
+        ("molecules", "fp16_autocast", 1),
+        ("molecules", "fp32", 1),
+    ],
 )
 def test_kernels_compile_for_a_gpu(shape: str, precision: str, kernels: int) -> None:
     finished = subprocess.run(
@@ -133,8 +139,6 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
         FusedEngine(small, "fp32", DEVICE, WIDE)(on_device([Atoms("H17", np.zeros((17, 3)))]))
     with pytest.raises(EngineError, match="a shape of 16 slots can't hold 17 atoms"):
         FusedEngine(small, "fp16_autocast", DEVICE, MOLECULES)(on_device([Atoms("H17", np.zeros((17, 3)))]))
-    with pytest.raises(EngineError, match="programs of whole molecules have FP16 products, not fp32"):
-        FusedEngine(small, "fp32", DEVICE, MOLECULES)(on_device([molecule("H2O")]))
     with pytest.raises(EngineError, match="takes no periodic systems"):
         fused_engine(small, "fp32")(on_device([box]))
 
@@ -172,14 +176,15 @@ def test_every_batch_on_the_gpu(student: PaiNN, n_systems: int) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
 @pytest.mark.parametrize("name", ["student", "student_small"])
-@pytest.mark.parametrize("n_systems", [1, 5, 132, 300])
-def test_programs_of_whole_molecules_on_the_gpu(name: str, n_systems: int) -> None:
+@pytest.mark.parametrize("n_systems", [1, 5, 300])
+def test_programs_of_whole_molecules_on_the_gpu(name: str, n_systems: int, precision: Precision) -> None:
     """More molecules than programs as well; the scratch of one tells the next nothing."""
     model = checkpoint.load(name).model.to(DEVICE)
-    engine = FusedEngine(model, "fp16_autocast", DEVICE, Molecules(programs=132))  # type: ignore[arg-type]
+    engine = FusedEngine(model, precision, DEVICE, Molecules(programs=132))  # type: ignore[arg-type]
     batch = on_device([rattled("C6H6" if seed % 3 else "CH4", seed) for seed in range(n_systems)])
-    require_correct(engine, reference(model), batch, "fp16_autocast")
+    require_correct(engine, reference(model), batch, precision)
     first = engine(batch).forces
     for _ in range(20):
         assert torch.equal(engine(batch).forces, first)
