@@ -17,10 +17,11 @@ from mlflow.exceptions import MlflowException
 from hydra_plugins.mlff_exp_sweeper.staged import Job, StagedSweeper
 from mlff_exp import __main__, tracking
 from mlff_exp import config as schema
-from mlff_exp.config import ConfigError, Sweep
+from mlff_exp.config import ConfigError, Sweep, UnavailableError
 from mlff_exp.outcome import Outcome
+from mlff_exp.result import Failure, RunResult, Status
 from tests.here import CONF
-from tests.test_result import full_result
+from tests.test_result import CONFIG, full_result
 
 
 class Launcher:
@@ -53,6 +54,34 @@ def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, 
     assert (len(launcher.launched), len(outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
     assert decisions == ["sweep.gate_decision=no_verdict", *["sweep.gate_decision=GO"] * (launched - 1)]
+
+
+NO_GPU = "engine=fused needs a CUDA GPU"
+
+
+@pytest.mark.parametrize("before", [None, "SKIPPED", "KILLED"])
+def test_a_gate_that_cannot_run_here_is_refused_before_any_work(tmp_path: Path, before: Status | None) -> None:
+    """In the first run, and where it is resumed."""
+    if before is not None:
+        RunResult(CONFIG, before, failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 0))
+    jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, None)]
+    with pytest.raises(UnavailableError, match=f"the gate of stage 'stability' can't run: {NO_GPU}"):
+        StagedSweeper()._done(jobs, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if before is None else ["0"])
+
+
+def test_a_gate_that_has_said_its_word_need_not_run_again(tmp_path: Path) -> None:
+    """What can't run here of the stages after it is skipped, and stays so."""
+    full_result().save(directory_of(tmp_path, 0))
+    RunResult(CONFIG, "SKIPPED", failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 1))
+    jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, NO_GPU)]
+    assert StagedSweeper()._done(jobs, tmp_path) == {0, 1}
+
+
+def directory_of(sweep: Path, number: int) -> Path:
+    directory = sweep / str(number)
+    directory.mkdir()
+    return directory
 
 
 def test_a_server_that_is_lost_between_runs_ends_no_sweep(

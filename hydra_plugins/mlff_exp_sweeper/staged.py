@@ -181,8 +181,9 @@ class StagedSweeper(Sweeper):
 
         Raises:
             ConfigError: what was done is not what is to be done.
+            UnavailableError: a gate is to be done and can't run here.
         """
-        from mlff_exp.config import ConfigError, changed
+        from mlff_exp.config import ConfigError, UnavailableError, changed
         from mlff_exp.result import RESULT_FILE, RunResult
 
         done, failed = set(), []
@@ -193,12 +194,16 @@ class StagedSweeper(Sweeper):
             result = RunResult.load(run_directory) if (run_directory / RESULT_FILE).is_file() else None
             finished = result is not None and result.failure is None
             still_unavailable = result is not None and result.status == "SKIPPED" and job.unavailable is not None
-            if result is None or not (finished or still_unavailable):
+            if result is None or not (finished or (still_unavailable and not job.gate)):
                 failed.append(run_directory)
                 continue
             if different := changed(result.config, job.resolved):
                 raise ConfigError(f"sweep.resume={directory}: run {number} was another one: {'; '.join(different[:5])}")
             done.add(number)
+        # Skipped, it would say nothing, and what comes after it wants a GO.
+        for number, job in enumerate(jobs):
+            if job.gate and job.unavailable is not None and number not in done:
+                raise UnavailableError(f"the gate of stage {job.stage!r} can't run: {job.unavailable}")
         for run_directory in failed:
             attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
             run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
