@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -22,13 +21,11 @@ from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
 from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import row
-from mlff_exp.result import RESULT_FILE, ResultError, room
+from mlff_exp.result import DISK_ERRORS, RESULT_FILE, ResultError, room
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 schema.register()
 

@@ -552,10 +552,9 @@ class Config:
             # Where the calculator runs is its own affair; batches are handed to it on the CPU.
             self.device = "cpu"
             return self
-        cuda = _is_cuda(self.device)
         if self.device == "auto":
-            self.device = "cuda" if cuda else "cpu"
-        if self.device != "cpu" and not cuda:
+            self.device = "cuda" if _is_cuda("auto") else "cpu"
+        elif self.device != "cpu" and not _is_cuda("auto"):
             raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
         if self.device == "cpu" and self.precision.name == "tf32":
             usable = ", ".join(name for name in PRECISIONS if name != "tf32")
@@ -637,10 +636,13 @@ def _fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> E
 
 
 def _is_cuda(device: str) -> bool:
-    """Whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations."""
-    if device == "cpu":
-        return False
-    # Imported here: it takes seconds, and the CPU is there without asking.
+    """Whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations.
+
+    A device that is named is taken at its word: where a sweep is composed need not be where its runs are.
+    """
+    if device != "auto":
+        return device != "cpu"
+    # Imported here: it takes seconds, and what is named is clear without asking.
     import torch
 
     return torch.cuda.is_available()

@@ -254,11 +254,26 @@ def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gpu", "arguments", "engine"),
-    [(False, "", "compile"), (True, "", "cuda_graph"), (True, ",molecules", "fused"), (False, ",molecules", "compile")],
+    [
+        (False, "auto", "compile"),
+        (True, "auto", "cuda_graph"),
+        (True, "auto,molecules", "fused"),
+        (False, "auto,molecules", "compile"),
+        (True, "cpu", "compile"),
+        (False, "cuda", "cuda_graph"),
+        (False, "cuda:1,molecules", "fused"),
+    ],
 )
 def test_the_fast_engine_suits_device_and_systems(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, arguments: str, engine: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     schema.register()
-    assert OmegaConf.create({"engine": "${fast_engine:auto" + arguments + "}"}).engine == engine
+    assert OmegaConf.create({"engine": f"${{fast_engine:{arguments}}}"}).engine == engine
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", "fp16_autocast"), ("cpu", "bf16_autocast")])
+def test_a_device_that_is_named_is_believed(monkeypatch: pytest.MonkeyPatch, device: str, expected: str) -> None:
+    """A login node has no GPU, and its cluster may."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: device == "cpu")
+    assert composed("experiment=quickstart", f"device={device}").sweep.stages[1].overrides[2].endswith(expected)

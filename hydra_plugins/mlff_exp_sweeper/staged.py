@@ -8,6 +8,7 @@ NO-GO. A plain ``-m`` sweep is an experiment of one stage. ``sweep.resume`` goes
 # can't resolve such annotations then.
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -226,6 +227,7 @@ class StagedSweeper(Sweeper):
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from tqdm import tqdm
 
+        from hydra_plugins.mlff_exp_sweeper.launching import launch
         from mlff_exp import ahead
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
@@ -252,9 +254,10 @@ class StagedSweeper(Sweeper):
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
                     own.append(f"hydra.sweep.dir='{directory}'")
                     launched = [[*job.overrides, *own] for job in jobs[index:end]]
-                    returned = self.launcher.launch(launched, initial_job_idx=index)
-                    gates = [job.gate for job in jobs[index:end]]
-                    outcomes += zip((job.return_value for job in returned), gates, strict=True)
+                    for number, came_to in enumerate(launch(self.launcher, launched, index), index):
+                        if isinstance(came_to, Exception):
+                            came_to = self._failed(jobs[number], number, came_to, directory, sweep_id, store)
+                        outcomes.append((came_to, jobs[number].gate))
                 bar.update(end - index)
                 index = end
                 last = index == len(jobs) or jobs[index].stage != jobs[index - 1].stage
@@ -280,17 +283,44 @@ class StagedSweeper(Sweeper):
         return Outcome.of(RunResult.load(run_directory), run_directory)
 
     def _skip(self, job: Job, number: int, directory: Path, sweep_id: str | None, store: Any) -> Any:
+        from mlff_exp.result import Failure, RunResult
+
+        failure = Failure("unavailable", job.unavailable or "")
+        result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
+        return self._record(job, result, directory / str(number), sweep_id, store)
+
+    def _failed(
+        self, job: Job, number: int, error: Exception, directory: Path, sweep_id: str | None, store: Any
+    ) -> Any:
+        """The outcome of a job that returned none: it was refused where it was to run, raised, or was lost."""
+        from mlff_exp.config import UnavailableError, masked
+        from mlff_exp.result import RESULT_FILE, Failure, RunResult
+        from mlff_exp.worker import TRACEBACK_FILE
+
+        run_directory = directory / str(number)
+        if (run_directory / RESULT_FILE).is_file():  # lost after its end
+            return self._recorded(run_directory, sweep_id, store)
+        run_directory.mkdir(parents=True, exist_ok=True)
+        (run_directory / TRACEBACK_FILE).write_text(masked("".join(traceback.format_exception(error))))
+        unavailable = isinstance(error, UnavailableError)
+        result = RunResult(
+            config=job.resolved,
+            # A gate must not be passed by: without a verdict it has failed.
+            status="SKIPPED" if unavailable and not job.gate else "FAILED",
+            failure=Failure("unavailable" if unavailable else type(error).__name__, masked(str(error))),
+            artifacts=(TRACEBACK_FILE,),
+        )
+        return self._record(job, result, run_directory, sweep_id, store)
+
+    def _record(self, job: Job, result: Any, run_directory: Path, sweep_id: str | None, store: Any) -> Any:
+        """Leave what a run would have left."""
         from mlff_exp import tracking
         from mlff_exp.config import save_resolved
         from mlff_exp.outcome import Outcome
-        from mlff_exp.result import Failure, RunResult
 
         composed = self.loader.load_sweep_config(self.config, job.overrides)
-        run_directory = directory / str(number)
-        run_directory.mkdir(parents=True)
+        run_directory.mkdir(parents=True, exist_ok=True)
         save_resolved(self.config_without_hydra(composed), run_directory)
-        failure = Failure("unavailable", job.unavailable or "")
-        result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
         result.save(run_directory)
         if store is not None:
             tracking.record(store, run_directory, sweep_id)
