@@ -19,6 +19,7 @@ from mlff_exp import __main__, sync
 from mlff_exp.config import ConfigError, Tracking
 from mlff_exp.result import ResultError, RunResult
 from tests.here import run_here, undocumented
+from tests.test_result import full_result
 
 ROOT = Path(__file__).resolve().parent.parent
 INFERENCE = [
@@ -155,6 +156,15 @@ def test_a_bad_configuration_is_refused_before_anything_runs(
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
     assert results(tmp_path) == []
+
+
+def test_a_directory_that_holds_a_result_is_refused(tmp_path: Path) -> None:
+    earlier = full_result().save(tmp_path)
+    before = earlier.read_bytes()
+    finished = mlff_exp(tmp_path, *INFERENCE, "tracking=offline", "hydra.run.dir=.")
+    assert finished.returncode == 2
+    assert f"{earlier} is the result of another run" in finished.stderr
+    assert earlier.read_bytes() == before
 
 
 @pytest.mark.slow
