@@ -556,6 +556,9 @@ class Config:
             self.device = "cuda" if _is_cuda("auto") else "cpu"
         elif self.device != "cpu" and not _is_cuda("auto"):
             raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
+        _, _, ordinal = self.device.partition(":")
+        if ordinal and int(ordinal) >= (gpus := _n_gpus()):
+            raise UnavailableError(f"device={self.device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
         if self.device == "cpu" and self.precision.name == "tf32":
             usable = ", ".join(name for name in PRECISIONS if name != "tf32")
             raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
@@ -646,6 +649,12 @@ def _is_cuda(device: str) -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _n_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:

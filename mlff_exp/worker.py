@@ -156,7 +156,16 @@ def _end_with_parent() -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
+def use_device(device: str) -> None:
+    """Make a GPU the current one: events, streams and graphs belong to that, wherever their tensors are."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(torch.device(device).index or 0)
+
+
 def _task(config: Config, directory: Path) -> RunResult:
+    use_device(config.device)
     # Imported here: the parent needs neither torch nor the tasks.
     match config.task.name:
         case "inference":

@@ -245,6 +245,14 @@ def test_a_present_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert composed("experiment=quickstart").sweep.stages[1].overrides[2] == "precision=fp32,fp16_autocast"
 
 
+def test_a_gpu_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert composed("device=cuda:1").on_this_machine().device == "cuda:1"
+    with pytest.raises(UnavailableError, match="device=cuda:2: CUDA GPUs of this machine: 2, from cuda:0 on"):
+        composed("device=cuda:2").on_this_machine()
+
+
 def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.xyz"
     path.write_text("not a structure")

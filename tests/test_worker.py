@@ -17,6 +17,7 @@ import torch
 from mlff_exp import worker
 from mlff_exp.config import Config, InferenceTask
 from mlff_exp.result import RunResult
+from mlff_exp.tasks import inference
 
 
 class InterruptedWhileStarting(SpawnProcess):
@@ -60,9 +61,61 @@ def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypat
     assert failure.kind == "interrupted"
 
 
+@pytest.mark.parametrize(("device", "current"), [("cuda:3", [3]), ("cuda", [0]), ("cpu", [])])
+def test_a_task_begins_on_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, current: list[int]
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+
+    def task(config: Config, directory: Path) -> RunResult:
+        assert chosen == current
+        return RunResult({})
+
+    monkeypatch.setattr(inference, "run", task)
+    assert worker._task(Config(task=InferenceTask(), device=device), tmp_path).status == "FINISHED"
+
+
 @pytest.mark.parametrize("ask", [lambda: torch.empty(2**59), lambda: np.empty(2**59)])
 def test_memory_that_is_not_there_is_called_so(ask: Callable[[], object]) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         ask()
     assert worker.kind(caught.value) == "out_of_memory"
-    assert worker.kind(RuntimeError("something else")) == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_a_gpu_does_not_have_is_called_so(message: str) -> None:
+    assert worker.kind(RuntimeError(message)) == "out_of_memory"
+
+
+def wrapped(cause: bool, suppressed: bool) -> RuntimeError:
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError as error:
+            if cause:
+                raise RuntimeError("backend='inductor' raised") from error
+            if suppressed:
+                raise RuntimeError("backend='inductor' raised") from None
+            raise RuntimeError("while cleaning up")  # noqa: B904 (as happens)
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(("cause", "suppressed"), [(True, False), (False, False), (False, True)])
+def test_memory_that_is_not_there_is_found_below_what_a_compiler_made_of_it(cause: bool, suppressed: bool) -> None:
+    assert worker.kind(wrapped(cause, suppressed)) == "out_of_memory"
+
+
+def test_other_errors_keep_their_names() -> None:
+    error = RuntimeError("something else")
+    error.__context__ = ValueError("before it")
+    error.__context__.__context__ = error  # Python allows it
+    assert worker.kind(error) == "RuntimeError"
