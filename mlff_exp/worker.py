@@ -48,29 +48,31 @@ def run_task(
     """
     process = _process(config, resolved, directory)
     try:
+        in_time = _ended_in_time(process, config.timeout_s, watch)
+    except KeyboardInterrupt:
+        _left(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
+        raise
+    if not in_time:
+        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
+        return _left(directory, resolved, "KILLED", failure)
+    killed = (process.exitcode or 0) < 0
+    failure = Failure("killed" if killed else "crash", how_it_ended(process))
+    return _left(directory, resolved, "KILLED" if killed else "FAILED", failure)
+
+
+def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], None] | None) -> bool:
+    """Start a process and wait for its end; afterwards nothing of it is left, whatever ends this."""
+    try:
         with interrupts_postponed():
             process.start()
-        deadline = time.monotonic() + config.timeout_s
+        deadline = time.monotonic() + timeout_s
         while process.is_alive() and (left := deadline - time.monotonic()) > 0:
             process.join(min(left, WATCH_EVERY_S))
             if watch is not None:
                 watch()
-    except KeyboardInterrupt:
+        return not process.is_alive()
+    finally:
         _stop(process)
-        _record(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
-        raise
-    except BaseException:  # whatever ends us ends the worker
-        _stop(process)
-        raise
-    if process.is_alive():
-        _stop(process)
-        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
-        return _record(directory, resolved, "KILLED", failure)
-    if (directory / RESULT_FILE).is_file():
-        return RunResult.load(directory)
-    killed = (process.exitcode or 0) < 0
-    failure = Failure("killed" if killed else "crash", how_it_ended(process))
-    return _record(directory, resolved, "KILLED" if killed else "FAILED", failure)
 
 
 def how_it_ended(process: BaseProcess) -> str:
@@ -194,6 +196,13 @@ def kind(error: Exception) -> str:
     return "out_of_memory" if is_out_of_memory(error) else type(error).__name__
 
 
+def _left(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
+    """The result that the process left; or, recorded now, how it came to leave none."""
+    if (directory / RESULT_FILE).is_file():  # however its process ended then
+        return RunResult.load(directory)
+    return _record(directory, resolved, status, failure)
+
+
 def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
     artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
     result = RunResult(config=resolved, status=status, failure=failure, artifacts=artifacts)
@@ -202,19 +211,20 @@ def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: 
 
 
 def _stop(process: BaseProcess) -> None:
+    """End a process and all that it started, which may still be there when it has ended itself."""
     if process.pid is None:
         return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        signal_session(process, number)
+    if process.is_alive():
+        signal_session(process, signal.SIGTERM)
         process.join(GRACE_S)
-        if not process.is_alive():
-            return
+    signal_session(process, signal.SIGKILL)
+    process.join(GRACE_S)
 
 
 def signal_session(process: BaseProcess, number: signal.Signals) -> None:
-    """Send a signal to a process and to all that it started."""
+    """Send a signal to a process and to all that it started, whether or not it has ended itself."""
     assert process.pid is not None, "it was started"
     try:
         os.killpg(process.pid, number)
-    except ProcessLookupError:  # ended, or not yet in a session of its own
+    except ProcessLookupError:  # all ended, or not yet in a session of its own
         process.kill()

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from mlff_exp import worker
 from mlff_exp.config import Config, InferenceTask
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import inference
+from tests import stand_ins
 
 
 class InterruptedWhileStarting(SpawnProcess):
@@ -59,6 +61,59 @@ def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypat
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
     assert failure.kind == "interrupted"
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Run this instead of a task, in a process that has no torch to import first."""
+
+    def instead(target: Callable[..., None]) -> None:
+        monkeypatch.setattr(worker, "WATCH_EVERY_S", 0.1)
+        monkeypatch.setattr(worker, "_process", lambda *arguments: SpawnProcess(target=target, args=arguments))
+
+    return instead
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+def gone(pid: int) -> bool:
+    """Whether it ended within a moment; one that nobody has waited for is a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(40):
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(0, "timeout"), (1, "killed")])
+def test_nothing_that_a_worker_started_outlives_it(
+    tmp_path: Path, child: Callable[[Callable[..., None]], None], seed: int, kind: str
+) -> None:
+    child(stand_ins.start_another)
+    config = Config(task=InferenceTask(), seed=seed, timeout_s=0.2 if kind == "timeout" else 60)
+    result = worker.run_task(config, {}, tmp_path, lambda: wait_for(tmp_path / "other"))
+    assert result.failure is not None
+    assert result.failure.kind == kind
+    assert gone(int((tmp_path / "other").read_text()))
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_worker_that_has_finished_but_does_not_end_has_finished(
+    tmp_path: Path, child: Callable[[Callable[..., None]], None], interrupt: bool
+) -> None:
+    def watch() -> None:
+        wait_for(tmp_path / "result.json")
+        if interrupt:
+            raise KeyboardInterrupt
+
+    child(stand_ins.finish_and_hang)
+    with pytest.raises(KeyboardInterrupt) if interrupt else nullcontext():
+        worker.run_task(Config(task=InferenceTask(), timeout_s=0.2), {}, tmp_path, watch)
+    assert RunResult.load(tmp_path).status == "FINISHED"
 
 
 @pytest.mark.parametrize(("device", "current"), [("cuda:3", [3]), ("cuda", [0]), ("cpu", [])])
