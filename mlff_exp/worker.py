@@ -128,6 +128,8 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
     with tempfile.TemporaryDirectory() as cold_cache:
         if config.cold_compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
+            # Of kernels that do not come from Inductor.
+            os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
         try:
             result = replace(_task(config, directory), config=resolved)
             result.save(directory)

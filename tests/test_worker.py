@@ -116,6 +116,29 @@ def test_a_worker_that_has_finished_but_does_not_end_has_finished(
     assert RunResult.load(tmp_path).status == "FINISHED"
 
 
+@pytest.mark.parametrize("cold", [True, False])
+def test_a_cold_compile_finds_no_kernel_of_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, cold: bool
+) -> None:
+    knobs, found = pytest.importorskip("triton.knobs"), []
+
+    def task(config: Config, directory: Path) -> RunResult:
+        caches = [Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]), Path(knobs.cache.dir)]
+        found.extend(caches)
+        assert [any(cache.glob("*")) for cache in caches] == [not cold] * 2
+        return RunResult({})
+
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel").touch()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(worker, "_task", task)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
+    worker._child(Config(task=InferenceTask(), cold_compile=cold), {}, tmp_path)
+    assert RunResult.load(tmp_path).failure is None
+    assert [cache.exists() for cache in found] == [not cold] * 2
+
+
 @pytest.mark.parametrize(("device", "current"), [("cuda:3", [3]), ("cuda", [0]), ("cpu", [])])
 def test_a_task_begins_on_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, current: list[int]
