@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
-from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED, Outcome, exit_code
+from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, Outcome, exit_code
 from mlff_exp.report import row
 from mlff_exp.result import DISK_ERRORS, RESULT_FILE, ResultError, room
 
@@ -92,7 +92,8 @@ def main() -> None:
     # Hydra would print tracebacks itself and exit with 1; this hands the exceptions to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        run()
+        with worker.terminable():
+            run()
     except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
         _end(schema.explain(error), EXIT_REFUSED, asked)
     except OSError as error:
@@ -101,9 +102,12 @@ def main() -> None:
         path = Path(error.filename or Path.cwd())
         where = f"{path}; {room(path if path.is_dir() else path.parent)}"
         _end(f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED, asked)
+    except worker.Terminated:
+        print("mlff-exp: terminated; what had finished is recorded", file=sys.stderr)
+        sys.exit(EXIT_TERMINATED)
     except KeyboardInterrupt:
         print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         # What is started from this process later is to behave as if this had not been.
         if asked is None:

@@ -73,7 +73,8 @@ class Failure:
     """Why a run did not finish.
 
     Attributes:
-        kind: exception's class name, or ``timeout``, ``killed``, ``crash``, ``out_of_memory``, ``unavailable``.
+        kind: exception's class name, or ``timeout``, ``killed``, ``interrupted``, ``terminated``, ``crash``,
+            ``out_of_memory``, ``unavailable``.
         message: for people.
     """
 

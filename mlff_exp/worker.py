@@ -16,7 +16,7 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlff_exp.config import Config, masked
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
@@ -27,6 +27,10 @@ WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.tracing", "torch._inductor.compile_fx"]
+
+
+class Terminated(KeyboardInterrupt):
+    """Asked to end by SIGTERM, as `timeout` and a cluster's scheduler do: ends what an interrupt ends."""
 
 
 def run_task(
@@ -49,8 +53,10 @@ def run_task(
     process = _process(config, resolved, directory)
     try:
         in_time = _ended_in_time(process, config.timeout_s, watch)
-    except KeyboardInterrupt:
-        _left(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        kind, by = ("terminated", "by SIGTERM") if terminated else ("interrupted", "from the keyboard")
+        _left(directory, resolved, "KILLED", Failure(kind, f"{kind} {by}"))
         raise
     if not in_time:
         failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
@@ -86,8 +92,22 @@ def how_it_ended(process: BaseProcess) -> str:
 
 
 @contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raise `Terminated` where SIGTERM arrives inside the block."""
+
+    def terminate(*signal_and_frame: Any) -> NoReturn:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
 def interrupts_postponed() -> Iterator[None]:
-    """Raise a KeyboardInterrupt after the block instead of inside it.
+    """Act on interrupts and on SIGTERM after the block instead of inside it.
 
     One that comes while a process is being started would leave it running, unknown to us.
     """
@@ -95,13 +115,15 @@ def interrupts_postponed() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda number, frame: pending.append(number)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
     if pending:
-        raise KeyboardInterrupt
+        signal.raise_signal(pending[0])
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> BaseProcess:

@@ -351,25 +351,31 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
     assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=4")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "kind"),
+    [(signal.SIGKILL, 1, "killed"), (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals, code: int, kind: str) -> None:
     process = subprocess.Popen(
-        long_run(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # A shell makes background jobs deaf to it, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+        long_run(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_interrupts
+    )
     try:
         worker = _wait_for_worker(process.pid)
         os.kill(worker if number is signal.SIGKILL else process.pid, number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == (1 if number is signal.SIGKILL else 130), errors
+    assert process.returncode == code, errors
     (result,) = results(tmp_path)
     assert result.status == "KILLED"
     assert result.failure is not None
-    assert result.failure.kind == ("killed" if number is signal.SIGKILL else "interrupted")
+    assert result.failure.kind == kind
     assert not Path(f"/proc/{worker}").exists()
+
+
+def hear_interrupts() -> None:
+    """A shell makes background jobs deaf to them, and these tests may run in one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ from tests import stand_ins
 
 class InterruptedWhileStarting(SpawnProcess):
     started: ClassVar[list[int]] = []
+    number: ClassVar[signal.Signals]
 
     @staticmethod
     def _Popen(process: Any) -> Any:  # noqa: N802 (multiprocessing's name)
         popen = SpawnProcess._Popen(process)  # type: ignore[attr-defined]
         InterruptedWhileStarting.started.append(popen.pid)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), InterruptedWhileStarting.number)
         time.sleep(0.1)  # where Python would raise KeyboardInterrupt, before anybody knows the new process
         return popen
 
@@ -47,20 +48,31 @@ def test_what_fails_while_watching_stops_the_worker(tmp_path: Path, monkeypatch:
     assert not process.is_alive()
 
 
-def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_an_interrupt_while_the_worker_starts_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, kind: str
+) -> None:
     process = InterruptedWhileStarting(target=time.sleep, args=(600,))
 
     def fake(*arguments: Any) -> InterruptedWhileStarting:
         return process
 
     monkeypatch.setattr(worker, "_process", fake)
-    with pytest.raises(KeyboardInterrupt):
-        worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
+    monkeypatch.setattr(InterruptedWhileStarting, "number", number, raising=False)
+    monkeypatch.setattr(InterruptedWhileStarting, "started", [])
+    # A shell starts what it puts into the background deaf to interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), worker.terminable():
+            worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     (pid,) = InterruptedWhileStarting.started
     assert not Path(f"/proc/{pid}").exists()
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
-    assert failure.kind == "interrupted"
+    assert failure.kind == kind
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.fixture
