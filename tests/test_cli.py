@@ -305,6 +305,109 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: 
     assert "run 0 was another one: seed: 0 → 7" in other.stderr
 
 
+# Force fields that end badly for as long as there is a file beside them.
+TROUBLE = """
+import os, pathlib, signal, time
+import numpy as np
+from ase.calculators.lj import LennardJones
+
+class Trouble(LennardJones):
+    def calculate(self, *arguments):
+        if pathlib.Path(__file__).with_name("trouble").exists():
+            self.end()
+        super().calculate(*arguments)
+
+class Killed(Trouble):
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Large(Trouble):
+    def end(self):
+        np.empty(2**59)
+
+class Slow(Trouble):
+    def end(self):
+        time.sleep(600)
+"""
+
+
+def make_trouble(directory: Path, **kinds: float) -> list[str]:
+    """Words for a sweep: a run of ours, one of each kind of trouble with its ``timeout_s``, and another of ours."""
+    (directory / "trouble.py").write_text(TROUBLE)
+    (directory / "trouble").touch()
+    words = [word for word in INFERENCE if not word.startswith("engine=")]
+    ours = [*INFERENCE, "model.checkpoint=student_small"]
+    theirs = [*words, "model=ase"]
+    stages = [
+        {"name": "before", "overrides": ours},
+        *(
+            {
+                "name": kind,
+                "overrides": [*theirs, f"model.calculator._target_=trouble.{kind}", f"timeout_s={timeout_s}"],
+            }
+            for kind, timeout_s in kinds.items()
+        ),
+        {"name": "after", "overrides": [*ours, "batch_size=2"]},
+    ]
+    experiment = directory / "mine" / "experiment" / "trouble.yaml"
+    experiment.parent.mkdir(parents=True)
+    sweep = {"sweep": {"name": "trouble", "stages": stages}, "hydra": {"mode": "MULTIRUN"}}
+    experiment.write_text("# @package _global_\n" + json.dumps(sweep))
+    return ["-cd", "mine", "experiment=trouble", "tracking=offline"]
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_kill_a_timeout_and_out_of_memory(tmp_path: Path) -> None:
+    words = make_trouble(tmp_path, Killed=60, Slow=3, Large=60)
+    finished = mlff_exp(tmp_path, *words)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    ended = results(tmp_path)
+    assert [result.status for result in ended] == ["FINISHED", "KILLED", "KILLED", "FAILED", "FINISHED"]
+    kinds = [result.failure.kind for result in ended if result.failure is not None]
+    assert kinds == ["killed", "timeout", "out_of_memory"]
+    said = [line for line in finished.stderr.splitlines() if line.startswith(("FAILED", "KILLED"))]
+    assert [line.split(": ")[2] for line in said] == kinds
+    (directory,) = tmp_path.glob("outputs/*/*")
+    rows = [line for line in (directory / "report.md").read_text().splitlines() if line.startswith("| inference")]
+    statuses = [row.split(" | ")[1] for row in rows]
+    assert statuses == [result.status for result in ended]
+    assert [kind in row for kind, row in zip(kinds, rows[1:4], strict=True)] == [True] * 3
+
+    (tmp_path / "trouble").unlink()
+    untouched = [directory / number / "result.json" for number in ("0", "4")]
+    before = [path.stat().st_mtime_ns for path in untouched]
+    resumed = mlff_exp(tmp_path, *words, "timeout_s=60", f"sweep.resume={directory}")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert [RunResult.load(directory / number).status for number in "01234"] == ["FINISHED"] * 5
+    assert [path.stat().st_mtime_ns for path in untouched] == before
+    assert (directory / "report.md").read_text().count("FINISHED") == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everybody", [True, False], ids=["group", "command"])
+def test_an_interrupt_ends_a_sweep_and_keeps_what_had_finished(tmp_path: Path, *, everybody: bool) -> None:
+    """From a keyboard it goes to all processes of the terminal."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlff_exp", *make_trouble(tmp_path, Slow=60)],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=hear_interrupts, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while not list(tmp_path.glob("outputs/*/*/1/config.yaml")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        worker = _wait_for_worker(process.pid)
+        (os.killpg if everybody else os.kill)(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    finished, interrupted = results(tmp_path)
+    assert (finished.status, interrupted.status) == ("FINISHED", "KILLED")
+    assert interrupted.failure is not None
+    assert interrupted.failure.kind == "interrupted"
+    assert not _runs(worker)
+
+
 def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None:
     finished = mlff_exp(tmp_path, "experiment=batch_scaling", "device=cpu", "tracking=offline")
     assert finished.returncode == 2
