@@ -37,11 +37,13 @@ def run(composed: DictConfig) -> Outcome:
     directory = Path(job.runtime.output_dir)
     config = schema.parse(composed)
     schema.refuse_ignored(config, job.overrides.task)
+    single = job.mode is RunMode.RUN
+    if single:  # of a sweep, its other jobs may take a word that this one does not
+        schema.refuse_unused([(config, job.overrides.task)])
     config = config.on_this_machine()
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
-    single = job.mode is RunMode.RUN
     # A sweep without a parent run is not recorded while it goes on.
     recorded = single or config.sweep.id is not None
     store = _reached(lambda: tracking.connect(config.tracking), single) if recorded else None

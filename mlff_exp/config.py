@@ -54,6 +54,21 @@ SECRET_VALUE = re.compile(rf"((?:^|[,?&])[+~\w./-]*(?:{SECRET_KEY.pattern})[\w-]
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
+# Words that a task takes no notice of, and what to say instead.
+UNUSED: dict[str, dict[str, str]] = {
+    "inference": {},
+    "accuracy": {"system": "what it evaluates is task.dataset"},
+    "nve": {"batch_size": "what moves side by side is task.replicas of each of task.systems"},
+    "distill": {
+        "model": "what it trains is task.n_features and task.n_interactions",
+        "system": "what it samples is task.molecules",
+        "engine": "it trains by an engine of its own",
+        "precision": "it trains in FP32",
+        "batch_size": "what it trains on at once is task.atoms_per_step",
+    },
+}
+
+
 class ConfigError(ValueError):
     """A configuration that is wrong; the message names the bad value and the legal ones."""
 
@@ -434,11 +449,16 @@ class Gate:
     """What an NVE run must fulfil.
 
     Attributes:
-        criteria: limits by metric name.
+        criteria: limits by metric name; none if the name is off.
     """
 
-    name: str = "strict"
+    name: str = "off"
     criteria: dict[str, Limit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.name == "off") == bool(self.criteria):
+            found = ", ".join(self.criteria) or "none"
+            raise ConfigError(f"gate.name={self.name!r} with criteria: {found}; off has none, and says so by gate=off")
 
 
 @dataclass
@@ -600,6 +620,28 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
             raise ConfigError(f"{override}: task.systems={list(config.task.systems)} takes its place")
         if config.model.name == "ase" and re.match(r"\+*(engine|precision)\b", override):
             raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
+
+
+def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
+    """Refuse words that would change nothing in any job that they are said to.
+
+    Others of the jobs may take them: a system given to an experiment is for all of its tasks but ``accuracy``.
+
+    Raises:
+        ConfigError: naming the word, the task and what to say instead.
+    """
+    unused: dict[str, str] = {}
+    used = set()
+    for config, overrides in jobs:
+        for override in overrides:
+            key = re.split(r"[.=@]", override.lstrip("+"), maxsplit=1)[0]
+            if instead := UNUSED[config.task.name].get(key):
+                unused.setdefault(key, f"{override}: task={config.task.name} takes no {key}; {instead}")
+            else:
+                used.add(key)
+    for key, reason in unused.items():
+        if key not in used:
+            raise ConfigError(reason)
 
 
 def register() -> None:

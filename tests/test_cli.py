@@ -143,6 +143,7 @@ def test_a_directory_of_ones_own_adds_options_to_those_that_are_there(tmp_path: 
         ("bach_size=1", "did you mean 'batch_size'?"),
         ("system=benzen", "Available options in 'system'"),
         ("device=cpu engine=cuda_graph", "on device=cpu use one of: eager, compile"),
+        ("device=cpu task=nve batch_size=2", "batch_size=2: task=nve takes no batch_size"),
         ("experiment=nve_gate device=cpu engine=fused", "the gate of stage 'stability' can't run: engine=fused needs"),
     ],
 )

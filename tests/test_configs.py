@@ -100,13 +100,16 @@ def test_every_run_of_every_experiment_composes(path: Path) -> None:
     stages = composed(*overrides).sweep.stages
     names = [stage.name for stage in stages]
     assert len(set(names)) == len(names) > 0
+    jobs = []
     for stage in stages:
         parsed = OverridesParser.create().parse_overrides(stage.overrides)
         for run in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
             config = composed(*overrides, *run)
             schema.refuse_ignored(config, run)
+            jobs.append((config, run))
             if stage.gate:
                 assert (config.task.name, config.precision.name) == ("nve", "fp32")
+    schema.refuse_unused(jobs)
 
 
 @pytest.mark.parametrize("mode", ["run", "sweep"])
@@ -206,6 +209,37 @@ def test_a_system_beside_those_of_the_task_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"system=benzene: task.systems=\['water', 'ammonia'\] takes its place"):
         schema.refuse_ignored(composed(*words), [*words, "system=benzene"])
     schema.refuse_ignored(composed("task=nve", "system=benzene"), ["task=nve", "system=benzene"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task=nve", "batch_size=16"], "batch_size=16: task=nve takes no batch_size; .* task.replicas"),
+        (
+            ["task=accuracy", "++system.name=water"],
+            r"\+\+system.name=water: task=accuracy takes no system; .* task.dataset",
+        ),
+        (["task=distill", "engine=eager"], "engine=eager: task=distill takes no engine"),
+        (["task=distill", "model.checkpoint=student"], "takes no model; what it trains is task.n_features"),
+    ],
+)
+def test_a_word_that_no_job_takes_is_refused(words: list[str], message: str) -> None:
+    config = composed(*words)
+    with pytest.raises(ConfigError, match=message):
+        schema.refuse_unused([(config, words), (config, words)])
+    schema.refuse_unused([(config, words), (composed(), words)])  # inference takes them all
+    schema.refuse_unused([(config, words[:1])])
+
+
+def test_every_task_says_what_it_does_not_take() -> None:
+    assert set(schema.UNUSED) == set(schema.TASKS)
+
+
+@pytest.mark.parametrize("words", [["gate.name=off"], ["gate=off", "gate.name=strict"]])
+def test_no_gate_has_the_name_of_none_and_none_has_that_of_a_gate(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="gate.name='(off|strict)' with criteria: .*; off has none"):
+        composed(*words)
+    assert composed("gate.name=mine").gate.name == "mine"
 
 
 def test_what_differs_between_two_runs_is_named() -> None:

@@ -246,6 +246,17 @@ def test_a_cluster_gets_what_suits_the_device_that_is_named(monkeypatch: pytest.
     assert {job.unavailable for job in jobs} == {None}
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [(["task=nve,inference", "batch_size=2"], False), (["task=nve", "batch_size=1,2"], True)],
+)
+def test_a_word_that_none_of_its_jobs_takes_ends_a_sweep_before_any_runs(words: list[str], *, refused: bool) -> None:
+    words = ["device=cpu", "engine=eager", *words]
+    sweeper = sweeper_of(["device=cpu", "engine=eager"])
+    with pytest.raises(ConfigError, match="task=nve takes no batch_size") if refused else nullcontext():
+        assert len(sweeper._plan(words, [])) == 2
+
+
 def sweeper_of(overrides: list[str]) -> StagedSweeper:
     """What Hydra would have set up; it runs nothing."""
     schema.register()

@@ -128,7 +128,7 @@ class StagedSweeper(Sweeper):
         return ours
 
     def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
-        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored, resolved
+        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored, refuse_unused, resolved
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
@@ -151,6 +151,7 @@ class StagedSweeper(Sweeper):
                         unavailable = str(error)
                 gate = stage.gate and config.gate.name != "off"
                 jobs.append(Job(stage.name, gate, overrides, config, resolved(composed), unavailable))
+        refuse_unused((job.config, job.overrides) for job in jobs)
         return jobs
 
     @staticmethod
