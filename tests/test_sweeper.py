@@ -72,7 +72,8 @@ class Node:
             raise lost
         ends = [self.ends.pop(0) for _ in overrides]
         status = {True: JobStatus.FAILED, False: JobStatus.COMPLETED}
-        return [JobReturn(status=status[isinstance(end, Exception)], _return_value=end) for end in ends]
+        words = ["model.calculator.token=hunter2"]
+        return [JobReturn(words, status=status[isinstance(end, Exception)], _return_value=end) for end in ends]
 
 
 FINISHED = Outcome("speed", Path(), "FINISHED", None, None, None)
@@ -96,7 +97,7 @@ def jobs_of(*stages: str) -> list[Job]:
 
 
 def test_what_a_node_cannot_run_is_skipped_and_what_raises_has_failed(
-    sweep: Callable[..., list[Outcome]], tmp_path: Path
+    sweep: Callable[..., list[Outcome]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The others of the stage and the stages after it go on."""
     launcher = Node(UnavailableError("no GPU"), FINISHED, ValueError("http://user:hunter2@host"), FINISHED)
@@ -107,6 +108,7 @@ def test_what_a_node_cannot_run_is_skipped_and_what_raises_has_failed(
     assert [RunResult.load(tmp_path / number).status for number in ("0", "2")] == ["SKIPPED", "FAILED"]
     assert (tmp_path / "0" / "config.yaml").is_file()
     assert "ValueError: http://***@host" in (tmp_path / "2" / "traceback.txt").read_text()
+    assert "hunter2" not in capsys.readouterr().err
 
 
 def test_a_gate_that_its_node_cannot_run_has_failed(sweep: Callable[..., list[Outcome]]) -> None:

@@ -2,8 +2,9 @@
 
 # As in the sweeper's module, no postponed annotations.
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 from unittest.mock import patch
 
@@ -39,7 +40,9 @@ def _came_to(job: Any) -> Any:
     from mlff_exp.result import DISK_ERRORS
 
     try:
-        return job.return_value
+        # Hydra would print the overrides of what raised, passwords and all.
+        with redirect_stderr(StringIO()):
+            return job.return_value
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
