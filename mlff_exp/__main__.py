@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -20,15 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
-from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED, Outcome, exit_code
+from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, Outcome, exit_code
 from mlff_exp.report import row
-from mlff_exp.result import RESULT_FILE, ResultError, room
+from mlff_exp.result import DISK_ERRORS, RESULT_FILE, ResultError, room
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 schema.register()
 
@@ -40,8 +37,13 @@ def run(composed: DictConfig) -> Outcome:
     directory = Path(job.runtime.output_dir)
     config = schema.parse(composed)
     schema.refuse_ignored(config, job.overrides.task)
-    config = config.on_this_machine()
     single = job.mode is RunMode.RUN
+    if single:  # of a sweep, its other jobs may take a word that this one does not
+        schema.refuse_unused([(config, job.overrides.task)])
+    config = config.on_this_machine()
+    # Should this run leave nothing, that result would be taken for its own.
+    if (directory / RESULT_FILE).is_file():
+        raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
     # A sweep without a parent run is not recorded while it goes on.
     recorded = single or config.sweep.id is not None
     store = _reached(lambda: tracking.connect(config.tracking), single) if recorded else None
@@ -92,7 +94,8 @@ def main() -> None:
     # Hydra would print tracebacks itself and exit with 1; this hands the exceptions to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        run()
+        with worker.terminable():
+            run()
     except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
         _end(schema.explain(error), EXIT_REFUSED, asked)
     except OSError as error:
@@ -101,9 +104,12 @@ def main() -> None:
         path = Path(error.filename or Path.cwd())
         where = f"{path}; {room(path if path.is_dir() else path.parent)}"
         _end(f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED, asked)
+    except worker.Terminated:
+        print("mlff-exp: terminated; what had finished is recorded", file=sys.stderr)
+        sys.exit(EXIT_TERMINATED)
     except KeyboardInterrupt:
         print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         # What is started from this process later is to behave as if this had not been.
         if asked is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,11 @@ class StudentForceFieldCalculator(Calculator):
         ]
 
     def _predict(self, batch: AtomicBatch) -> Prediction:
+        # Kernels and graphs go to the current GPU, which need not be the one that the tensors are on.
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            return self._predict_here(batch)
+
+    def _predict_here(self, batch: AtomicBatch) -> Prediction:
         graphs, seconds = self._engine.compiled_graphs, self._engine.compile_s
         if not self._engine.has_graph(batch):
             self.logger.info("compiling %s for %d systems of %d slots", self.engine, batch.n_systems, batch.n_slots)

@@ -54,6 +54,21 @@ SECRET_VALUE = re.compile(rf"((?:^|[,?&])[+~\w./-]*(?:{SECRET_KEY.pattern})[\w-]
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
+# Words that a task takes no notice of, and what to say instead.
+UNUSED: dict[str, dict[str, str]] = {
+    "inference": {},
+    "accuracy": {"system": "what it evaluates is task.dataset"},
+    "nve": {"batch_size": "what moves side by side is task.replicas of each of task.systems"},
+    "distill": {
+        "model": "what it trains is task.n_features and task.n_interactions",
+        "system": "what it samples is task.molecules",
+        "engine": "it trains by an engine of its own",
+        "precision": "it trains in FP32",
+        "batch_size": "what it trains on at once is task.atoms_per_step",
+    },
+}
+
+
 class ConfigError(ValueError):
     """A configuration that is wrong; the message names the bad value and the legal ones."""
 
@@ -437,11 +452,16 @@ class Gate:
     """What an NVE run must fulfil.
 
     Attributes:
-        criteria: limits by metric name.
+        criteria: limits by metric name; none if the name is off.
     """
 
-    name: str = "strict"
+    name: str = "off"
     criteria: dict[str, Limit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.name == "off") == bool(self.criteria):
+            found = ", ".join(self.criteria) or "none"
+            raise ConfigError(f"gate.name={self.name!r} with criteria: {found}; off has none, and says so by gate=off")
 
 
 @dataclass
@@ -555,11 +575,13 @@ class Config:
             # Where the calculator runs is its own affair; batches are handed to it on the CPU.
             self.device = "cpu"
             return self
-        cuda = _is_cuda(self.device)
         if self.device == "auto":
-            self.device = "cuda" if cuda else "cpu"
-        if self.device != "cpu" and not cuda:
+            self.device = "cuda" if _is_cuda("auto") else "cpu"
+        elif self.device != "cpu" and not _is_cuda("auto"):
             raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
+        _, _, ordinal = self.device.partition(":")
+        if ordinal and int(ordinal) >= (gpus := _n_gpus()):
+            raise UnavailableError(f"device={self.device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
         if self.device == "cpu" and self.precision.name == "tf32":
             usable = ", ".join(name for name in PRECISIONS if name != "tf32")
             raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
@@ -603,6 +625,28 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
             raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
 
 
+def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
+    """Refuse words that would change nothing in any job that they are said to.
+
+    Others of the jobs may take them: a system given to an experiment is for all of its tasks but ``accuracy``.
+
+    Raises:
+        ConfigError: naming the word, the task and what to say instead.
+    """
+    unused: dict[str, str] = {}
+    used = set()
+    for config, overrides in jobs:
+        for override in overrides:
+            key = re.split(r"[.=@]", override.lstrip("+"), maxsplit=1)[0]
+            if instead := UNUSED[config.task.name].get(key):
+                unused.setdefault(key, f"{override}: task={config.task.name} takes no {key}; {instead}")
+            else:
+                used.add(key)
+    for key, reason in unused.items():
+        if key not in used:
+            raise ConfigError(reason)
+
+
 def register() -> None:
     """Make the schemas known to Hydra, which checks names and types against them while composing."""
     OmegaConf.register_new_resolver("low_precision", _low_precision, replace=True)
@@ -640,13 +684,22 @@ def _fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> E
 
 
 def _is_cuda(device: str) -> bool:
-    """Whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations."""
-    if device == "cpu":
-        return False
-    # Imported here: it takes seconds, and the CPU is there without asking.
+    """Whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations.
+
+    A device that is named is taken at its word: where a sweep is composed need not be where its runs are.
+    """
+    if device != "auto":
+        return device != "cpu"
+    # Imported here: it takes seconds, and what is named is clear without asking.
     import torch
 
     return torch.cuda.is_available()
+
+
+def _n_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:

@@ -26,7 +26,13 @@ from mlff_exp.prediction import EngineError, Prediction
 ForceField = PaiNN | LegacyPaiNN
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
 
-NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError of torch on the CPU
+# What torch on the CPU, the driver below torch or Triton, and cuBLAS say, as errors of other kinds.
+NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class Engine(Protocol):
@@ -313,8 +319,17 @@ class _Capture:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on a GPU or for a CPU's tensors."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY in str(error)
+    """Whether an error, or what led to it, says that there is no memory left, on a GPU or for a CPU's tensors."""
+    chain, seen = [error], set()
+    while chain:
+        current = chain.pop()
+        if isinstance(current, torch.OutOfMemoryError | MemoryError) or any(text in str(current) for text in NO_MEMORY):
+            return True
+        seen.add(id(current))
+        # Dynamo raises its own errors `from None`: the context is kept, though tracebacks leave it out.
+        before = (current.__cause__, current.__context__)
+        chain += [earlier for earlier in before if earlier is not None and id(earlier) not in seen]
+    return False
 
 
 def graph_breaks() -> int:

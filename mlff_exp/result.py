@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import shutil
@@ -15,6 +16,8 @@ from typing import Any, Literal, get_args
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.jsonl"
 STATE_FILE = "state.npz"  # of a run that has not finished and can go on
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 
@@ -70,7 +73,8 @@ class Failure:
     """Why a run did not finish.
 
     Attributes:
-        kind: exception's class name, or ``timeout``, ``killed``, ``crash``, ``out_of_memory``, ``unavailable``.
+        kind: exception's class name, or ``timeout``, ``killed``, ``interrupted``, ``terminated``, ``crash``,
+            ``out_of_memory``, ``unavailable``.
         message: for people.
     """
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlff_exp.config import Config, masked
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
@@ -27,6 +27,10 @@ WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.tracing", "torch._inductor.compile_fx"]
+
+
+class Terminated(KeyboardInterrupt):
+    """Asked to end by SIGTERM, as `timeout` and a cluster's scheduler do: ends what an interrupt ends."""
 
 
 def run_task(
@@ -48,29 +52,33 @@ def run_task(
     """
     process = _process(config, resolved, directory)
     try:
+        in_time = _ended_in_time(process, config.timeout_s, watch)
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        kind, by = ("terminated", "by SIGTERM") if terminated else ("interrupted", "from the keyboard")
+        _left(directory, resolved, "KILLED", Failure(kind, f"{kind} {by}"))
+        raise
+    if not in_time:
+        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
+        return _left(directory, resolved, "KILLED", failure)
+    killed = (process.exitcode or 0) < 0
+    failure = Failure("killed" if killed else "crash", how_it_ended(process))
+    return _left(directory, resolved, "KILLED" if killed else "FAILED", failure)
+
+
+def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], None] | None) -> bool:
+    """Start a process and wait for its end; afterwards nothing of it is left, whatever ends this."""
+    try:
         with interrupts_postponed():
             process.start()
-        deadline = time.monotonic() + config.timeout_s
+        deadline = time.monotonic() + timeout_s
         while process.is_alive() and (left := deadline - time.monotonic()) > 0:
             process.join(min(left, WATCH_EVERY_S))
             if watch is not None:
                 watch()
-    except KeyboardInterrupt:
+        return not process.is_alive()
+    finally:
         _stop(process)
-        _record(directory, resolved, "KILLED", Failure("interrupted", "interrupted from the keyboard"))
-        raise
-    except BaseException:  # whatever ends us ends the worker
-        _stop(process)
-        raise
-    if process.is_alive():
-        _stop(process)
-        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
-        return _record(directory, resolved, "KILLED", failure)
-    if (directory / RESULT_FILE).is_file():
-        return RunResult.load(directory)
-    killed = (process.exitcode or 0) < 0
-    failure = Failure("killed" if killed else "crash", how_it_ended(process))
-    return _record(directory, resolved, "KILLED" if killed else "FAILED", failure)
 
 
 def how_it_ended(process: BaseProcess) -> str:
@@ -84,8 +92,22 @@ def how_it_ended(process: BaseProcess) -> str:
 
 
 @contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raise `Terminated` where SIGTERM arrives inside the block."""
+
+    def terminate(*signal_and_frame: Any) -> NoReturn:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
 def interrupts_postponed() -> Iterator[None]:
-    """Raise a KeyboardInterrupt after the block instead of inside it.
+    """Act on interrupts and on SIGTERM after the block instead of inside it.
 
     One that comes while a process is being started would leave it running, unknown to us.
     """
@@ -93,13 +115,15 @@ def interrupts_postponed() -> Iterator[None]:
         yield
         return
     pending: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda number, frame: pending.append(number)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
     if pending:
-        raise KeyboardInterrupt
+        signal.raise_signal(pending[0])
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> BaseProcess:
@@ -126,6 +150,8 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
     with tempfile.TemporaryDirectory() as cold_cache:
         if config.cold_compile:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
+            # Of kernels that do not come from Inductor.
+            os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
         try:
             result = replace(_task(config, directory), config=resolved)
             result.save(directory)
@@ -156,7 +182,16 @@ def _end_with_parent() -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
+def use_device(device: str) -> None:
+    """Make a GPU the current one: events, streams and graphs belong to that, wherever their tensors are."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(torch.device(device).index or 0)
+
+
 def _task(config: Config, directory: Path) -> RunResult:
+    use_device(config.device)
     # Imported here: the parent needs neither torch nor the tasks.
     match config.task.name:
         case "inference":
@@ -185,6 +220,13 @@ def kind(error: Exception) -> str:
     return "out_of_memory" if is_out_of_memory(error) else type(error).__name__
 
 
+def _left(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
+    """The result that the process left; or, recorded now, how it came to leave none."""
+    if (directory / RESULT_FILE).is_file():  # however its process ended then
+        return RunResult.load(directory)
+    return _record(directory, resolved, status, failure)
+
+
 def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
     artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
     result = RunResult(config=resolved, status=status, failure=failure, artifacts=artifacts)
@@ -193,19 +235,20 @@ def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: 
 
 
 def _stop(process: BaseProcess) -> None:
+    """End a process and all that it started, which may still be there when it has ended itself."""
     if process.pid is None:
         return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        signal_session(process, number)
+    if process.is_alive():
+        signal_session(process, signal.SIGTERM)
         process.join(GRACE_S)
-        if not process.is_alive():
-            return
+    signal_session(process, signal.SIGKILL)
+    process.join(GRACE_S)
 
 
 def signal_session(process: BaseProcess, number: signal.Signals) -> None:
-    """Send a signal to a process and to all that it started."""
+    """Send a signal to a process and to all that it started, whether or not it has ended itself."""
     assert process.pid is not None, "it was started"
     try:
         os.killpg(process.pid, number)
-    except ProcessLookupError:  # ended, or not yet in a session of its own
+    except ProcessLookupError:  # all ended, or not yet in a session of its own
         process.kill()

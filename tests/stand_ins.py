@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 from mlff_exp import worker
 from mlff_exp.config import Config
+from mlff_exp.result import RunResult
 
 
 def fail_by_seed(config: Config, share: int, reason: Connection) -> None:
@@ -24,4 +29,24 @@ def fail_by_seed(config: Config, share: int, reason: Connection) -> None:
 def sleep(config: Config, share: int, reason: Connection) -> None:
     """For longer than any test."""
     worker.begin_session()
+    time.sleep(600)
+
+
+def start_another(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+    """A process in the same session, deaf to SIGTERM, whose number is left; then be killed, or sleep."""
+    worker.begin_session()
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    other = subprocess.Popen(["sleep", "600"])
+    signal.signal(signal.SIGTERM, previous)
+    (directory / "other.partial").write_text(str(other.pid))
+    (directory / "other.partial").rename(directory / "other")
+    if config.seed == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def finish_and_hang(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+    """Leave a result, and don't end."""
+    worker.begin_session()
+    RunResult(resolved).save(directory)
     time.sleep(600)

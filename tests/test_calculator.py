@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from ase.optimize import BFGS
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from mlff_exp import StudentForceFieldCalculator
+from mlff_exp.batch import AtomicBatch
 from mlff_exp.checkpoint import CheckpointError
 from mlff_exp.engine import CompiledEngine
-from mlff_exp.prediction import EngineError
+from mlff_exp.prediction import EngineError, Prediction
 from mlff_exp.systems import water_box
 from tests.conftest import rattled
 
@@ -54,6 +57,27 @@ def test_counts_evaluations_and_not_cache_hits() -> None:
     assert stats["avg_time"] == pytest.approx(stats["total_time"] / 2)
     atoms.calc.reset()
     assert atoms.calc.get_timing_stats() == {"n_calls": 0, "avg_time": 0.0, "total_time": 0.0}
+
+
+def test_another_gpu_is_the_current_one_during_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calculator, current = eager(), []
+
+    @contextmanager
+    def note(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def engine(batch: AtomicBatch) -> Prediction:
+        assert current == [torch.device("cuda:1")]
+        return Prediction(torch.zeros(1), torch.zeros(3, 3))
+
+    batch = calculator._batch([molecule("H2O")])
+    monkeypatch.setattr(torch.cuda, "device", note)
+    monkeypatch.setattr(type(calculator._engine), "__call__", lambda _, batch: engine(batch))
+    calculator.device = torch.device("cuda:1")
+    calculator._predict(batch)
+    assert current == []
 
 
 def test_batch_of_different_molecules_equals_one_by_one() -> None:

@@ -19,6 +19,7 @@ from mlff_exp import __main__, sync
 from mlff_exp.config import ConfigError, Tracking
 from mlff_exp.result import ResultError, RunResult
 from tests.here import run_here, undocumented
+from tests.test_result import full_result
 
 ROOT = Path(__file__).resolve().parent.parent
 INFERENCE = [
@@ -142,6 +143,8 @@ def test_a_directory_of_ones_own_adds_options_to_those_that_are_there(tmp_path: 
         ("bach_size=1", "did you mean 'batch_size'?"),
         ("system=benzen", "Available options in 'system'"),
         ("device=cpu engine=cuda_graph", "on device=cpu use one of: eager, compile"),
+        ("device=cpu task=nve batch_size=2", "batch_size=2: task=nve takes no batch_size"),
+        ("experiment=nve_gate device=cpu engine=fused", "the gate of stage 'stability' can't run: engine=fused needs"),
     ],
 )
 @pytest.mark.parametrize("multirun", [False, True])
@@ -154,6 +157,15 @@ def test_a_bad_configuration_is_refused_before_anything_runs(
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
     assert results(tmp_path) == []
+
+
+def test_a_directory_that_holds_a_result_is_refused(tmp_path: Path) -> None:
+    earlier = full_result().save(tmp_path)
+    before = earlier.read_bytes()
+    finished = mlff_exp(tmp_path, *INFERENCE, "tracking=offline", "hydra.run.dir=.")
+    assert finished.returncode == 2
+    assert f"{earlier} is the result of another run" in finished.stderr
+    assert earlier.read_bytes() == before
 
 
 @pytest.mark.slow
@@ -294,6 +306,109 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: 
     assert "run 0 was another one: seed: 0 → 7" in other.stderr
 
 
+# Force fields that end badly for as long as there is a file beside them.
+TROUBLE = """
+import os, pathlib, signal, time
+import numpy as np
+from ase.calculators.lj import LennardJones
+
+class Trouble(LennardJones):
+    def calculate(self, *arguments):
+        if pathlib.Path(__file__).with_name("trouble").exists():
+            self.end()
+        super().calculate(*arguments)
+
+class Killed(Trouble):
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Large(Trouble):
+    def end(self):
+        np.empty(2**59)
+
+class Slow(Trouble):
+    def end(self):
+        time.sleep(600)
+"""
+
+
+def make_trouble(directory: Path, **kinds: float) -> list[str]:
+    """Words for a sweep: a run of ours, one of each kind of trouble with its ``timeout_s``, and another of ours."""
+    (directory / "trouble.py").write_text(TROUBLE)
+    (directory / "trouble").touch()
+    words = [word for word in INFERENCE if not word.startswith("engine=")]
+    ours = [*INFERENCE, "model.checkpoint=student_small"]
+    theirs = [*words, "model=ase"]
+    stages = [
+        {"name": "before", "overrides": ours},
+        *(
+            {
+                "name": kind,
+                "overrides": [*theirs, f"model.calculator._target_=trouble.{kind}", f"timeout_s={timeout_s}"],
+            }
+            for kind, timeout_s in kinds.items()
+        ),
+        {"name": "after", "overrides": [*ours, "batch_size=2"]},
+    ]
+    experiment = directory / "mine" / "experiment" / "trouble.yaml"
+    experiment.parent.mkdir(parents=True)
+    sweep = {"sweep": {"name": "trouble", "stages": stages}, "hydra": {"mode": "MULTIRUN"}}
+    experiment.write_text("# @package _global_\n" + json.dumps(sweep))
+    return ["-cd", "mine", "experiment=trouble", "tracking=offline"]
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_kill_a_timeout_and_out_of_memory(tmp_path: Path) -> None:
+    words = make_trouble(tmp_path, Killed=60, Slow=3, Large=60)
+    finished = mlff_exp(tmp_path, *words)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    ended = results(tmp_path)
+    assert [result.status for result in ended] == ["FINISHED", "KILLED", "KILLED", "FAILED", "FINISHED"]
+    kinds = [result.failure.kind for result in ended if result.failure is not None]
+    assert kinds == ["killed", "timeout", "out_of_memory"]
+    said = [line for line in finished.stderr.splitlines() if line.startswith(("FAILED", "KILLED"))]
+    assert [line.split(": ")[2] for line in said] == kinds
+    (directory,) = tmp_path.glob("outputs/*/*")
+    rows = [line for line in (directory / "report.md").read_text().splitlines() if line.startswith("| inference")]
+    statuses = [row.split(" | ")[1] for row in rows]
+    assert statuses == [result.status for result in ended]
+    assert [kind in row for kind, row in zip(kinds, rows[1:4], strict=True)] == [True] * 3
+
+    (tmp_path / "trouble").unlink()
+    untouched = [directory / number / "result.json" for number in ("0", "4")]
+    before = [path.stat().st_mtime_ns for path in untouched]
+    resumed = mlff_exp(tmp_path, *words, "timeout_s=60", f"sweep.resume={directory}")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert [RunResult.load(directory / number).status for number in "01234"] == ["FINISHED"] * 5
+    assert [path.stat().st_mtime_ns for path in untouched] == before
+    assert (directory / "report.md").read_text().count("FINISHED") == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everybody", [True, False], ids=["group", "command"])
+def test_an_interrupt_ends_a_sweep_and_keeps_what_had_finished(tmp_path: Path, *, everybody: bool) -> None:
+    """From a keyboard it goes to all processes of the terminal."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlff_exp", *make_trouble(tmp_path, Slow=60)],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=hear_interrupts, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while not list(tmp_path.glob("outputs/*/*/1/config.yaml")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        worker = _wait_for_worker(process.pid)
+        (os.killpg if everybody else os.kill)(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    finished, interrupted = results(tmp_path)
+    assert (finished.status, interrupted.status) == ("FINISHED", "KILLED")
+    assert interrupted.failure is not None
+    assert interrupted.failure.kind == "interrupted"
+    assert not _runs(worker)
+
+
 def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None:
     finished = mlff_exp(tmp_path, "experiment=batch_scaling", "device=cpu", "tracking=offline")
     assert finished.returncode == 2
@@ -340,25 +455,31 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
     assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=4")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "kind"),
+    [(signal.SIGKILL, 1, "killed"), (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_killed_or_interrupted_run_is_a_result(tmp_path: Path, number: signal.Signals, code: int, kind: str) -> None:
     process = subprocess.Popen(
-        long_run(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # A shell makes background jobs deaf to it, and these tests may run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+        long_run(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_interrupts
+    )
     try:
         worker = _wait_for_worker(process.pid)
         os.kill(worker if number is signal.SIGKILL else process.pid, number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == (1 if number is signal.SIGKILL else 130), errors
+    assert process.returncode == code, errors
     (result,) = results(tmp_path)
     assert result.status == "KILLED"
     assert result.failure is not None
-    assert result.failure.kind == ("killed" if number is signal.SIGKILL else "interrupted")
+    assert result.failure.kind == kind
     assert not Path(f"/proc/{worker}").exists()
+
+
+def hear_interrupts() -> None:
+    """A shell makes background jobs deaf to them, and these tests may run in one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path) -> None:

@@ -72,6 +72,37 @@ def test_submitit_on_this_machine(tmp_path: Path) -> None:
     assert_both_ran(tmp_path, sweep(tmp_path, "hydra/launcher=submitit_local"))
 
 
+# A force field that takes its job along, as the end of a node does.
+LOST = """
+import multiprocessing, os, signal
+from ase.calculators.lj import LennardJones
+
+class Lost(LennardJones):
+    def calculate(self, *arguments):
+        os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
+"""
+
+
+def test_a_job_that_was_lost_has_failed_alone(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "lost.py").write_text(LOST)
+    words = [word for word in INFERENCE if not word.startswith("engine=")]
+    calculators = "model.calculator._target_=lost.Lost,ase.calculators.lj.LennardJones"
+    command = ["-m", *words, "tracking=offline", "model=ase", calculators, "hydra/launcher=submitit_local"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    finished = subprocess.run(
+        [sys.executable, "-m", "mlff_exp", *command],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert finished.returncode == 1, finished.stdout[-2000:] + finished.stderr[-4000:]
+    lost, other = results(tmp_path)
+    assert lost.failure is not None
+    assert (lost.status, lost.failure.kind, other.status) == ("FAILED", "UncompletedJobError", "FINISHED")
+    assert "has not produced any output" in lost.failure.message
+    (report,) = tmp_path.glob("outputs/*/*/report.md")
+    assert "| FAILED |" in report.read_text()
+
+
 def test_slurm_gets_one_gpu_for_each_run(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     programs = tmp_path / "bin"

@@ -100,13 +100,16 @@ def test_every_run_of_every_experiment_composes(path: Path) -> None:
     stages = composed(*overrides).sweep.stages
     names = [stage.name for stage in stages]
     assert len(set(names)) == len(names) > 0
+    jobs = []
     for stage in stages:
         parsed = OverridesParser.create().parse_overrides(stage.overrides)
         for run in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
             config = composed(*overrides, *run)
             schema.refuse_ignored(config, run)
+            jobs.append((config, run))
             if stage.gate:
                 assert (config.task.name, config.precision.name) == ("nve", "fp32")
+    schema.refuse_unused(jobs)
 
 
 @pytest.mark.parametrize("mode", ["run", "sweep"])
@@ -208,6 +211,37 @@ def test_a_system_beside_those_of_the_task_is_refused() -> None:
     schema.refuse_ignored(composed("task=nve", "system=benzene"), ["task=nve", "system=benzene"])
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task=nve", "batch_size=16"], "batch_size=16: task=nve takes no batch_size; .* task.replicas"),
+        (
+            ["task=accuracy", "++system.name=water"],
+            r"\+\+system.name=water: task=accuracy takes no system; .* task.dataset",
+        ),
+        (["task=distill", "engine=eager"], "engine=eager: task=distill takes no engine"),
+        (["task=distill", "model.checkpoint=student"], "takes no model; what it trains is task.n_features"),
+    ],
+)
+def test_a_word_that_no_job_takes_is_refused(words: list[str], message: str) -> None:
+    config = composed(*words)
+    with pytest.raises(ConfigError, match=message):
+        schema.refuse_unused([(config, words), (config, words)])
+    schema.refuse_unused([(config, words), (composed(), words)])  # inference takes them all
+    schema.refuse_unused([(config, words[:1])])
+
+
+def test_every_task_says_what_it_does_not_take() -> None:
+    assert set(schema.UNUSED) == set(schema.TASKS)
+
+
+@pytest.mark.parametrize("words", [["gate.name=off"], ["gate=off", "gate.name=strict"]])
+def test_no_gate_has_the_name_of_none_and_none_has_that_of_a_gate(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="gate.name='(off|strict)' with criteria: .*; off has none"):
+        composed(*words)
+    assert composed("gate.name=mine").gate.name == "mine"
+
+
 def test_what_differs_between_two_runs_is_named() -> None:
     one, other = (schema.resolved(compose("config", overrides=words)) for words in ([], ["batch_size=2", "seed=1"]))
     assert schema.changed(one, {**one, "timeout_s": 1.0, "sweep": {}}) == []
@@ -254,6 +288,14 @@ def test_the_quickstart_of_a_cpu_runs_what_a_cpu_has() -> None:
     assert chosen.overrides[1] == "engine=eager"
 
 
+def test_a_gpu_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert composed("device=cuda:1").on_this_machine().device == "cuda:1"
+    with pytest.raises(UnavailableError, match="device=cuda:2: CUDA GPUs of this machine: 2, from cuda:0 on"):
+        composed("device=cuda:2").on_this_machine()
+
+
 def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.xyz"
     path.write_text("not a structure")
@@ -263,11 +305,26 @@ def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gpu", "arguments", "engine"),
-    [(False, "", "compile"), (True, "", "cuda_graph"), (True, ",molecules", "fused"), (False, ",molecules", "compile")],
+    [
+        (False, "auto", "compile"),
+        (True, "auto", "cuda_graph"),
+        (True, "auto,molecules", "fused"),
+        (False, "auto,molecules", "compile"),
+        (True, "cpu", "compile"),
+        (False, "cuda", "cuda_graph"),
+        (False, "cuda:1,molecules", "fused"),
+    ],
 )
 def test_the_fast_engine_suits_device_and_systems(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, arguments: str, engine: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     schema.register()
-    assert OmegaConf.create({"engine": "${fast_engine:auto" + arguments + "}"}).engine == engine
+    assert OmegaConf.create({"engine": f"${{fast_engine:{arguments}}}"}).engine == engine
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", "fp16_autocast"), ("cpu", "bf16_autocast")])
+def test_a_device_that_is_named_is_believed(monkeypatch: pytest.MonkeyPatch, device: str, expected: str) -> None:
+    """A login node has no GPU, and its cluster may."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: device == "cpu")
+    assert composed("experiment=quickstart", f"device={device}").sweep.stages[1].overrides[2].endswith(expected)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,16 +18,19 @@ import torch
 from mlff_exp import worker
 from mlff_exp.config import Config, InferenceTask
 from mlff_exp.result import RunResult
+from mlff_exp.tasks import inference
+from tests import stand_ins
 
 
 class InterruptedWhileStarting(SpawnProcess):
     started: ClassVar[list[int]] = []
+    number: ClassVar[signal.Signals]
 
     @staticmethod
     def _Popen(process: Any) -> Any:  # noqa: N802 (multiprocessing's name)
         popen = SpawnProcess._Popen(process)  # type: ignore[attr-defined]
         InterruptedWhileStarting.started.append(popen.pid)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), InterruptedWhileStarting.number)
         time.sleep(0.1)  # where Python would raise KeyboardInterrupt, before anybody knows the new process
         return popen
 
@@ -44,20 +48,122 @@ def test_what_fails_while_watching_stops_the_worker(tmp_path: Path, monkeypatch:
     assert not process.is_alive()
 
 
-def test_an_interrupt_while_the_worker_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_an_interrupt_while_the_worker_starts_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, kind: str
+) -> None:
     process = InterruptedWhileStarting(target=time.sleep, args=(600,))
 
     def fake(*arguments: Any) -> InterruptedWhileStarting:
         return process
 
     monkeypatch.setattr(worker, "_process", fake)
-    with pytest.raises(KeyboardInterrupt):
-        worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
+    monkeypatch.setattr(InterruptedWhileStarting, "number", number, raising=False)
+    monkeypatch.setattr(InterruptedWhileStarting, "started", [])
+    # A shell starts what it puts into the background deaf to interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), worker.terminable():
+            worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     (pid,) = InterruptedWhileStarting.started
     assert not Path(f"/proc/{pid}").exists()
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
-    assert failure.kind == "interrupted"
+    assert failure.kind == kind
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Run this instead of a task, in a process that has no torch to import first."""
+
+    def instead(target: Callable[..., None]) -> None:
+        monkeypatch.setattr(worker, "WATCH_EVERY_S", 0.1)
+        monkeypatch.setattr(worker, "_process", lambda *arguments: SpawnProcess(target=target, args=arguments))
+
+    return instead
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+def gone(pid: int) -> bool:
+    """Whether it ended within a moment; one that nobody has waited for is a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(40):
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(0, "timeout"), (1, "killed")])
+def test_nothing_that_a_worker_started_outlives_it(
+    tmp_path: Path, child: Callable[[Callable[..., None]], None], seed: int, kind: str
+) -> None:
+    child(stand_ins.start_another)
+    config = Config(task=InferenceTask(), seed=seed, timeout_s=0.2 if kind == "timeout" else 60)
+    result = worker.run_task(config, {}, tmp_path, lambda: wait_for(tmp_path / "other"))
+    assert result.failure is not None
+    assert result.failure.kind == kind
+    assert gone(int((tmp_path / "other").read_text()))
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_worker_that_has_finished_but_does_not_end_has_finished(
+    tmp_path: Path, child: Callable[[Callable[..., None]], None], interrupt: bool
+) -> None:
+    def watch() -> None:
+        wait_for(tmp_path / "result.json")
+        if interrupt:
+            raise KeyboardInterrupt
+
+    child(stand_ins.finish_and_hang)
+    with pytest.raises(KeyboardInterrupt) if interrupt else nullcontext():
+        worker.run_task(Config(task=InferenceTask(), timeout_s=0.2), {}, tmp_path, watch)
+    assert RunResult.load(tmp_path).status == "FINISHED"
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_a_cold_compile_finds_no_kernel_of_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, cold: bool
+) -> None:
+    knobs, found = pytest.importorskip("triton.knobs"), []
+
+    def task(config: Config, directory: Path) -> RunResult:
+        caches = [Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]), Path(knobs.cache.dir)]
+        found.extend(caches)
+        assert [any(cache.glob("*")) for cache in caches] == [not cold] * 2
+        return RunResult({})
+
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel").touch()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(worker, "_task", task)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
+    worker._child(Config(task=InferenceTask(), cold_compile=cold), {}, tmp_path)
+    assert RunResult.load(tmp_path).failure is None
+    assert [cache.exists() for cache in found] == [not cold] * 2
+
+
+@pytest.mark.parametrize(("device", "current"), [("cuda:3", [3]), ("cuda", [0]), ("cpu", [])])
+def test_a_task_begins_on_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, current: list[int]
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+
+    def task(config: Config, directory: Path) -> RunResult:
+        assert chosen == current
+        return RunResult({})
+
+    monkeypatch.setattr(inference, "run", task)
+    assert worker._task(Config(task=InferenceTask(), device=device), tmp_path).status == "FINISHED"
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(2**59), lambda: np.empty(2**59)])
@@ -65,4 +171,41 @@ def test_memory_that_is_not_there_is_called_so(ask: Callable[[], object]) -> Non
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         ask()
     assert worker.kind(caught.value) == "out_of_memory"
-    assert worker.kind(RuntimeError("something else")) == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_a_gpu_does_not_have_is_called_so(message: str) -> None:
+    assert worker.kind(RuntimeError(message)) == "out_of_memory"
+
+
+def wrapped(cause: bool, suppressed: bool) -> RuntimeError:
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError as error:
+            if cause:
+                raise RuntimeError("backend='inductor' raised") from error
+            if suppressed:
+                raise RuntimeError("backend='inductor' raised") from None
+            raise RuntimeError("while cleaning up")  # noqa: B904 (as happens)
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(("cause", "suppressed"), [(True, False), (False, False), (False, True)])
+def test_memory_that_is_not_there_is_found_below_what_a_compiler_made_of_it(cause: bool, suppressed: bool) -> None:
+    assert worker.kind(wrapped(cause, suppressed)) == "out_of_memory"
+
+
+def test_other_errors_keep_their_names() -> None:
+    error = RuntimeError("something else")
+    error.__context__ = ValueError("before it")
+    error.__context__.__context__ = error  # Python allows it
+    assert worker.kind(error) == "RuntimeError"

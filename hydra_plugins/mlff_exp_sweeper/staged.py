@@ -8,6 +8,7 @@ NO-GO. A plain ``-m`` sweep is an experiment of one stage. ``sweep.resume`` goes
 # can't resolve such annotations then.
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class StagedSweeper(Sweeper):
         return ours
 
     def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
-        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored, resolved
+        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored, refuse_unused, resolved
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
@@ -150,6 +151,7 @@ class StagedSweeper(Sweeper):
                         unavailable = str(error)
                 gate = stage.gate and config.gate.name != "off"
                 jobs.append(Job(stage.name, gate, overrides, config, resolved(composed), unavailable))
+        refuse_unused((job.config, job.overrides) for job in jobs)
         return jobs
 
     @staticmethod
@@ -181,8 +183,9 @@ class StagedSweeper(Sweeper):
 
         Raises:
             ConfigError: what was done is not what is to be done.
+            UnavailableError: a gate is to be done and can't run here.
         """
-        from mlff_exp.config import ConfigError, changed
+        from mlff_exp.config import ConfigError, UnavailableError, changed
         from mlff_exp.result import RESULT_FILE, RunResult
 
         done, failed = set(), []
@@ -193,12 +196,16 @@ class StagedSweeper(Sweeper):
             result = RunResult.load(run_directory) if (run_directory / RESULT_FILE).is_file() else None
             finished = result is not None and result.failure is None
             still_unavailable = result is not None and result.status == "SKIPPED" and job.unavailable is not None
-            if result is None or not (finished or still_unavailable):
+            if result is None or not (finished or (still_unavailable and not job.gate)):
                 failed.append(run_directory)
                 continue
             if different := changed(result.config, job.resolved):
                 raise ConfigError(f"sweep.resume={directory}: run {number} was another one: {'; '.join(different[:5])}")
             done.add(number)
+        # Skipped, it would say nothing, and what comes after it wants a GO.
+        for number, job in enumerate(jobs):
+            if job.gate and job.unavailable is not None and number not in done:
+                raise UnavailableError(f"the gate of stage {job.stage!r} can't run: {job.unavailable}")
         for run_directory in failed:
             attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
             run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
@@ -221,6 +228,7 @@ class StagedSweeper(Sweeper):
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from tqdm import tqdm
 
+        from hydra_plugins.mlff_exp_sweeper.launching import launch
         from mlff_exp import ahead
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
@@ -247,9 +255,10 @@ class StagedSweeper(Sweeper):
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
                     own.append(f"hydra.sweep.dir='{directory}'")
                     launched = [[*job.overrides, *own] for job in jobs[index:end]]
-                    returned = self.launcher.launch(launched, initial_job_idx=index)
-                    gates = [job.gate for job in jobs[index:end]]
-                    outcomes += zip((job.return_value for job in returned), gates, strict=True)
+                    for number, came_to in enumerate(launch(self.launcher, launched, index), index):
+                        if isinstance(came_to, Exception):
+                            came_to = self._failed(jobs[number], number, came_to, directory, sweep_id, store)
+                        outcomes.append((came_to, jobs[number].gate))
                 bar.update(end - index)
                 index = end
                 last = index == len(jobs) or jobs[index].stage != jobs[index - 1].stage
@@ -275,17 +284,44 @@ class StagedSweeper(Sweeper):
         return Outcome.of(RunResult.load(run_directory), run_directory)
 
     def _skip(self, job: Job, number: int, directory: Path, sweep_id: str | None, store: Any) -> Any:
+        from mlff_exp.result import Failure, RunResult
+
+        failure = Failure("unavailable", job.unavailable or "")
+        result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
+        return self._record(job, result, directory / str(number), sweep_id, store)
+
+    def _failed(
+        self, job: Job, number: int, error: Exception, directory: Path, sweep_id: str | None, store: Any
+    ) -> Any:
+        """The outcome of a job that returned none: it was refused where it was to run, raised, or was lost."""
+        from mlff_exp.config import UnavailableError, masked
+        from mlff_exp.result import RESULT_FILE, Failure, RunResult
+        from mlff_exp.worker import TRACEBACK_FILE
+
+        run_directory = directory / str(number)
+        if (run_directory / RESULT_FILE).is_file():  # lost after its end
+            return self._recorded(run_directory, sweep_id, store)
+        run_directory.mkdir(parents=True, exist_ok=True)
+        (run_directory / TRACEBACK_FILE).write_text(masked("".join(traceback.format_exception(error))))
+        unavailable = isinstance(error, UnavailableError)
+        result = RunResult(
+            config=job.resolved,
+            # A gate must not be passed by: without a verdict it has failed.
+            status="SKIPPED" if unavailable and not job.gate else "FAILED",
+            failure=Failure("unavailable" if unavailable else type(error).__name__, masked(str(error))),
+            artifacts=(TRACEBACK_FILE,),
+        )
+        return self._record(job, result, run_directory, sweep_id, store)
+
+    def _record(self, job: Job, result: Any, run_directory: Path, sweep_id: str | None, store: Any) -> Any:
+        """Leave what a run would have left."""
         from mlff_exp import tracking
         from mlff_exp.config import save_resolved
         from mlff_exp.outcome import Outcome
-        from mlff_exp.result import Failure, RunResult
 
         composed = self.loader.load_sweep_config(self.config, job.overrides)
-        run_directory = directory / str(number)
-        run_directory.mkdir(parents=True)
+        run_directory.mkdir(parents=True, exist_ok=True)
         save_resolved(self.config_without_hydra(composed), run_directory)
-        failure = Failure("unavailable", job.unavailable or "")
-        result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
         result.save(run_directory)
         if store is not None:
             tracking.record(store, run_directory, sweep_id)

@@ -1,0 +1,69 @@
+"""What the jobs of a launcher came to, each for itself: one that raised or was lost ends no sweep."""
+
+# As in the sweeper's module, no postponed annotations.
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+from unittest.mock import patch
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Stands for what a job would have returned."""
+
+    error: Exception
+
+    @property
+    def return_value(self) -> Any:
+        """As Hydra's: raises what ended the job."""
+        raise self.error
+
+
+def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> list[Any]:
+    """What each job returned, or else the exception that it raised or that says how it was lost.
+
+    Raises:
+        OSError: a disk is full, and nothing that is run now could be kept.
+        KeyboardInterrupt: as it came.
+    """
+    try:
+        with _lost_by_themselves(launcher):
+            returned = launcher.launch(overrides, initial_job_idx=first)
+    except Exception as error:
+        returned = [Lost(error)] * len(overrides)
+    return [_came_to(job) for job in returned]
+
+
+def _came_to(job: Any) -> Any:
+    from mlff_exp.result import DISK_ERRORS
+
+    try:
+        # Hydra would print the overrides of what raised, passwords and all.
+        with redirect_stderr(StringIO()):
+            return job.return_value
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        return error
+
+
+@contextmanager
+def _lost_by_themselves(launcher: Any) -> Iterator[None]:
+    """Let submitit return a job that was lost: raised, it would keep back what the others of its array come to."""
+    if "submitit" not in type(launcher).__module__:
+        yield
+        return
+    from submitit.core.core import Job
+
+    results = Job.results
+
+    def kept(job: Any) -> list[Any]:
+        try:
+            return list(results(job))
+        except Exception as error:
+            return [Lost(error)]
+
+    with patch.object(Job, "results", kept):
+        yield
