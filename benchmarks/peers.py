@@ -15,7 +15,7 @@ import torch
 from benchmarks.comparison import compare, start
 from benchmarks.contenders import CONTENDERS, Work
 from benchmarks.tables import markdown, plot
-from mlff_exp import checkpoint
+from mlff_exp import checkpoint, worker
 from mlff_exp.checkpoint import CheckpointError
 from mlff_exp.config import ENGINES, PRECISIONS, ConfigError, EngineName, positive
 from mlff_exp.environment import Watch, describe
@@ -27,6 +27,7 @@ TIMESTEP_FS = 0.5
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of ``python -m benchmarks.peers``."""
     options = _parser().parse_args(arguments)
+    worker.use_device(options.device)
     device = torch.device(options.device)
     engine: EngineName = options.engine or ("fused" if device.type == "cuda" else "compile")
     chosen = {name: one for name, one in CONTENDERS.items() if name in ("ours", *options.only)}

@@ -144,6 +144,7 @@ def _child(config: Config, share: int, reason: Connection) -> None:
     worker.begin_session()
     failure = ""
     try:
+        worker.use_device(config.device)
         _first_calls(config, share)
     # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
     except Exception as error:

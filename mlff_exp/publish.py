@@ -28,7 +28,7 @@ HEADLINE = [
 ]  # fmt: skip
 MAX_KERNELS = 10  # of a run
 # Of no use to anybody else, or of one run alone.
-OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others", "duration_s")
+OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
 
 
 def main() -> None:

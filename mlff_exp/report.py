@@ -199,7 +199,7 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
 
 def _took(results: Sequence[RunResult]) -> str:
     """Of the processes of the runs, one after another."""
-    seconds = [result.environment["duration_s"] for result in results if "duration_s" in result.environment]
+    seconds = [result.duration_s for result in results if result.duration_s is not None]
     if not seconds:
         return ""
     some = "" if len(seconds) == len(results) else f" of {len(results)}"

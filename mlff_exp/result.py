@@ -97,6 +97,7 @@ class RunResult:
         verdict: of a gate, or None.
         tags: words worth filtering by.
         failure: or None.
+        duration_s: of the run's process, or None if it had none.
     """
 
     config: Mapping[str, Any]
@@ -109,6 +110,7 @@ class RunResult:
     verdict: Verdict | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     failure: Failure | None = None
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):

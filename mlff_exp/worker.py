@@ -50,20 +50,20 @@ def run_task(
     Raises:
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
     """
-    process = _process(config, resolved, directory)
+    process, started = _process(config, resolved, directory), time.monotonic()
     try:
         in_time = _ended_in_time(process, config.timeout_s, watch)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, Terminated)
         kind, by = ("terminated", "by SIGTERM") if terminated else ("interrupted", "from the keyboard")
-        _left(directory, resolved, "KILLED", Failure(kind, f"{kind} {by}"))
+        _left(directory, resolved, started, "KILLED", Failure(kind, f"{kind} {by}"))
         raise
     if not in_time:
         failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
-        return _left(directory, resolved, "KILLED", failure)
+        return _left(directory, resolved, started, "KILLED", failure)
     killed = (process.exitcode or 0) < 0
     failure = Failure("killed" if killed else "crash", how_it_ended(process))
-    return _left(directory, resolved, "KILLED" if killed else "FAILED", failure)
+    return _left(directory, resolved, started, "KILLED" if killed else "FAILED", failure)
 
 
 def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], None] | None) -> bool:
@@ -146,6 +146,7 @@ def context(*, compiles: bool) -> ForkServerContext:
 
 
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+    started = time.monotonic()
     begin_session()
     with tempfile.TemporaryDirectory() as cold_cache:
         if config.cold_compile:
@@ -153,13 +154,13 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None
             # Of kernels that do not come from Inductor.
             os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
         try:
-            result = replace(_task(config, directory), config=resolved)
-            result.save(directory)
+            result = _task(config, directory)
+            replace(result, config=resolved, duration_s=time.monotonic() - started).save(directory)
         # Not swallowed: it becomes the recorded result of this run, with its traceback.
         except Exception as error:
             try:
                 (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()))
-                _record(directory, resolved, "FAILED", Failure(kind(error), masked(str(error))))
+                _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))
             except OSError as unwritable:
                 sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
 
@@ -220,16 +221,18 @@ def kind(error: Exception) -> str:
     return "out_of_memory" if is_out_of_memory(error) else type(error).__name__
 
 
-def _left(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
+def _left(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:
     """The result that the process left; or, recorded now, how it came to leave none."""
     if (directory / RESULT_FILE).is_file():  # however its process ended then
         return RunResult.load(directory)
-    return _record(directory, resolved, status, failure)
+    return _record(directory, resolved, started, status, failure)
 
 
-def _record(directory: Path, resolved: Mapping[str, Any], status: Any, failure: Failure) -> RunResult:
+def _record(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:
     artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
-    result = RunResult(config=resolved, status=status, failure=failure, artifacts=artifacts)
+    result = RunResult(
+        config=resolved, status=status, failure=failure, artifacts=artifacts, duration_s=time.monotonic() - started
+    )
     result.save(directory)
     return result
 

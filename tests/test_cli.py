@@ -451,6 +451,8 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
     assert finished.returncode == 1
     (result,) = results(tmp_path)
     assert result.status == "KILLED"
+    assert result.duration_s is not None
+    assert result.duration_s >= 4
     assert result.failure is not None
     assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=4")
 

@@ -237,7 +237,7 @@ def test_every_task_says_what_it_does_not_take() -> None:
 
 @pytest.mark.parametrize("words", [["gate.name=off"], ["gate=off", "gate.name=strict"]])
 def test_no_gate_has_the_name_of_none_and_none_has_that_of_a_gate(words: list[str]) -> None:
-    with pytest.raises(ConfigError, match="gate.name='(off|strict)' with criteria: .*; off has none"):
+    with pytest.raises(ConfigError, match=r"gate.name='(off|strict)' with criteria: .*; off has none"):
         composed(*words)
     assert composed("gate.name=mine").gate.name == "mine"
 

@@ -16,7 +16,7 @@ from mlff_exp import publish
 from tests.test_report import SWEEP, changed, evaluated, timed
 
 ENVIRONMENT = {
-    "gpu": "NVIDIA H100 80GB HBM3", "hostname": "a-node", "platform": "Linux", "torch": "2.11.0", "duration_s": 3.0,
+    "gpu": "NVIDIA H100 80GB HBM3", "hostname": "a-node", "platform": "Linux", "torch": "2.11.0",
     "git_diff": "",
 }  # fmt: skip
 

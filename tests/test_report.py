@@ -465,7 +465,7 @@ def test_the_first_call_says_what_the_cache_was(cold: tuple[bool, bool], title: 
 
 
 def test_how_long_it_took_is_said_where_it_is_known() -> None:
-    took = [replace(result, environment={**result.environment, "duration_s": 90.0}) for result in SWEEP]
+    took = [replace(result, duration_s=90.0) for result in SWEEP]
     assert "\n\n8 runs, 12.0 minutes in all\n\n" in report.markdown("a sweep", report.content(took))
     assert "6 of 8 runs, 9.0 minutes in all" in report.markdown("a sweep", report.content([*took[:6], *SWEEP[6:]]))
     assert "minutes" not in report.markdown("a sweep", report.content(SWEEP))
