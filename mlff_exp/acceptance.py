@@ -61,11 +61,11 @@ def judge(results: Results, lines: Iterable[Line] | None = None) -> list[Judged]
     With an interval, its unfavourable end counts. The validation set is of no system, and counts for each.
     """
     judged = []
-    weights, systems = _weights(results[0]), _systems(results[0])
+    results = [result for result in results if _weights(result) == _weights(results[0])]
     results = [
         result
         for result in results
-        if _weights(result) == weights and (_choice(result, "task") == "accuracy" or _systems(result) == systems)
+        if _choice(result, "task") == "accuracy" or _systems(result) == _systems(results[0])
     ]
     for line in PLAN if lines is None else lines:
         measured = line.pick(results)

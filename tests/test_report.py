@@ -471,6 +471,11 @@ def test_how_long_it_took_is_said_where_it_is_known() -> None:
     assert "minutes" not in report.markdown("a sweep", report.content(SWEEP))
 
 
+def test_a_report_of_nothing_has_nothing() -> None:
+    found = report.content([])
+    assert (found.rows, found.promises, found.warnings, found.facts) == ([], {}, [], [])
+
+
 def test_figures_of_nothing_are_none() -> None:
     assert figures([moved("eager", "fp32", "GO")]) == {}
 
