@@ -8,13 +8,16 @@ import io
 import math
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +38,8 @@ COLUMNS = (
     "valid speedup",
     "verdict",
 )
+SEPARATOR = " · "  # of the words of a run's label
+MIN_WIDTH = 8  # characters of a column of the terminal's table
 LEFT = ("run", "status", "valid speedup", "verdict")
 UNFINISHED = ("failed", "killed", "skipped")
 MORE_CALLS = "task.min_calls, task.min_time_s"
@@ -111,8 +116,10 @@ def write(directory: Path, name: str) -> Written:
     results = list(read(directory).values())
     found = content(results)
     # Without markup: messages of errors have brackets that are none.
-    console = Console(width=None if Console().is_terminal else 170, markup=False)
+    console = Console(width=None if Console().is_terminal else 190, markup=False)
     console.print(terminal_table(found.rows, name))
+    for line in unfinished(found.rows):
+        console.print(line)
     for warning in found.warnings:
         console.print(warning.summary, style="yellow")
     if found.took:
@@ -275,15 +282,35 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
 
 
 def terminal_table(rows: Sequence[Row], title: str) -> Table:
-    """For a terminal."""
+    """For a terminal: what the names of all runs begin with stands once, and reasons are left to `unfinished`."""
     colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    rows = [replace(item, cells=(*item.cells[:-1], "")) if item.style in UNFINISHED else item for item in rows]
+    names = [item.cells[0].split(SEPARATOR) for item in rows if item.style != "control"]
+    alike = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
+    shared = [words[0] for words in alike] if len(names) > 1 else []
     columns, rows = _filled(COLUMNS, rows)
-    for column in columns:
-        table.add_column(column, justify="left" if column in LEFT else "right", overflow="fold")
+    if shared:
+        columns[0] += f" ({SEPARATOR.join([*shared, '…'])})"
+    rows = [replace(item, cells=(_without(shared, item.cells[0]), *item.cells[1:])) for item in rows]
+    for index, column in enumerate(columns):
+        widest = max([MIN_WIDTH, *(len(item.cells[index]) for item in rows)])
+        justify: Literal["left", "right"] = "left" if column.startswith(LEFT) else "right"
+        # A heading is no reason for a column to be wider than what stands in it.
+        table.add_column(textwrap.fill(column, widest), justify=justify, overflow="fold", min_width=MIN_WIDTH)
     for item in rows:
         table.add_row(*item.cells, style=colours.get(item.style))
     return table
+
+
+def _without(shared: Sequence[str], name: str) -> str:
+    return name.removeprefix(SEPARATOR.join([*shared, ""]))
+
+
+def unfinished(rows: Sequence[Row]) -> list[str]:
+    """Why runs did not finish, a line for each reason."""
+    reasons = Counter((item.style.upper(), item.cells[-1]) for item in rows if item.style in UNFINISHED)
+    return [f"{count} {status}: {reason}" for (status, reason), count in reasons.items()]
 
 
 def _filled(columns: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:

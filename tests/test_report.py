@@ -471,6 +471,29 @@ def test_how_long_it_took_is_said_where_it_is_known() -> None:
     assert "minutes" not in report.markdown("a sweep", report.content(SWEEP))
 
 
+def test_the_terminal_says_once_what_is_the_same_for_all() -> None:
+    runs = [timed("eager", "fp32", 1, 1.0), timed("cuda_graph", "fp32", 1, 40.0)]
+    missing = Failure("unavailable", "engine=fused needs a CUDA GPU")
+    skipped = [
+        RunResult(config=timed("fused", "fp32", size, 1.0).config, status="SKIPPED", failure=missing)
+        for size in (1, 16)
+    ]
+    rows = report.content([*runs, *skipped]).rows
+    table = report.terminal_table(rows, "a sweep")
+    name, *_ = table.columns
+    assert str(name.header).replace("\n", " ") == "run (inference · benzene · …)"
+    assert list(name.cells)[:4] == [
+        "eager · fp32 · B1",
+        "cuda_graph · fp32 · B1",
+        "fused · fp32 · B1",
+        "fused · fp32 · B16",
+    ]
+    assert not [cell for column in table.columns for cell in column.cells if "needs" in cell]
+    assert report.unfinished(rows) == ["2 SKIPPED: unavailable: engine=fused needs a CUDA GPU"]
+    (alone,) = report.terminal_table(rows[:1], "one").columns[0].cells
+    assert alone == "inference · benzene · eager · fp32 · B1"
+
+
 def test_a_report_of_nothing_has_nothing() -> None:
     found = report.content([])
     assert (found.rows, found.promises, found.warnings, found.facts) == ([], {}, [], [])
