@@ -90,10 +90,14 @@ class Molecules:
     Attributes:
         programs: at most; each takes one molecule after the other, in scratch of its own.
         warps: of a program.
+        chunk: rows of weights that a product reads at once; 0 for all, asked for early, which FP16 alone has room for.
+        registers: of a thread at most; with 128 two programs of eight warps share a multiprocessor.
     """
 
     programs: int
-    warps: int = 8
+    warps: int
+    chunk: int
+    registers: int
 
 
 Shape = Stages | Molecules
@@ -126,8 +130,6 @@ PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
     "tf32": (torch.float32, tl.float32, "tf32"),
     "fp16_autocast": (torch.float16, tl.float16, "tf32"),
 }
-# Rows of weights that a program of whole molecules reads at once; 0 for all, which registers hold in FP16 alone.
-CHUNKS: dict[Precision, int] = {"fp32": 32, "tf32": 32, "fp16_autocast": 0}
 
 
 class FusedEngine:
@@ -290,7 +292,7 @@ class _MoleculesPlan:
     def __init__(self, weights: _Weights, precision: Precision, shape: Molecules, batch: AtomicBatch) -> None:
         low, product, arithmetic = PRODUCTS[precision]
         layers, features, slots = weights.n_layers, weights.features, ATOMS.value
-        self._weights, self._warps = weights, shape.warps
+        self._weights = weights
         self._programs = programs = min(shape.programs, batch.n_systems)
         warps = min(shape.warps, features // 16)  # that columns of a product are shared among
 
@@ -310,7 +312,8 @@ class _MoleculesPlan:
         )
         self._options: dict[str, Any] = {
             "LAYERS": layers, "F": features, "HALF": weights.half, "RBF": weights.rbf, "N_RBF": weights.n_rbf,
-            "WARPS": warps, "CHUNK": min(CHUNKS[precision], weights.half), "LOW": product, "IP": arithmetic,
+            "WARPS": warps, "CHUNK": min(shape.chunk, weights.half), "LOW": product, "IP": arithmetic,
+            "num_warps": shape.warps, "maxnreg": shape.registers,
         }  # fmt: skip
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
@@ -318,7 +321,7 @@ class _MoleculesPlan:
         molecule_kernel[(self._programs,)](
             batch.positions, batch.atomic_numbers, *self._weights.tensors, *self._buffers, *outputs,
             batch.n_systems, batch.n_slots, self._weights.cutoff, self._weights.out_bias,
-            num_warps=self._warps, **self._options,
+            **self._options,
         )  # fmt: skip
         return Prediction(*outputs)
 

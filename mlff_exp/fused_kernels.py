@@ -919,7 +919,8 @@ def _times(left, right, shared, F: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.co
         total = tl.zeros((ATOMS, F), tl.float32)
         for first in tl.range(0, K, CHUNK):
             part = tl.load(shared + rows[:, None] * K + (first + k)[None, :])
-            total = tl.dot(part, tl.load(right + (first + k)[:, None] * F + column[None, :]), total, input_precision=IP)
+            weights = tl.load(right + (first + k)[:, None] * F + column[None, :])
+            total = tl.dot(part.to(LOW), weights, total, input_precision=IP)
         return total
 
 

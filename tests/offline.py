@@ -19,7 +19,7 @@ from triton.runtime.jit import JITFunction
 from mlff_exp.batch import collate
 from mlff_exp.fused import FusedEngine
 from mlff_exp.painn import Architecture, PaiNN
-from tests.fused_shapes import MOLECULES, SHARED, WIDE
+from tests.fused_shapes import IN_CHUNKS, MOLECULES, SHARED, WIDE
 
 HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
@@ -28,7 +28,7 @@ POINTERS = {
 
 
 def compile_only(kernel: JITFunction[Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    options = {"num_warps": keywords.pop("num_warps")}
+    options = {name: keywords.pop(name) for name in ("num_warps", "maxnreg") if name in keywords}
     # Not from the table of options: the GPU that it is compiled for starts kernels early.
     if "EARLY" in keywords:
         keywords["EARLY"] = options["launch_pdl"] = True
@@ -52,7 +52,10 @@ def main() -> None:
 
     JITFunction.__getitem__ = launch  # type: ignore[method-assign]
     model = PaiNN(Architecture(32, 2, 8, 5.0), {"H": -13.6, "O": -2040.0})
-    shape, precision = {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES}[sys.argv[1]], sys.argv[2]
+    shape, precision = (
+        {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES, "in chunks": IN_CHUNKS}[sys.argv[1]],
+        sys.argv[2],
+    )
     engine = FusedEngine(model, precision, torch.device("cpu"), shape)  # type: ignore[arg-type]
     engine(collate([molecule("H2O")] * 2, 5.0))
 
