@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -79,6 +79,19 @@ class Engine(Protocol):
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         """Energy and forces; asynchronous on a GPU."""
+
+
+@runtime_checkable
+class Mover(Protocol):
+    """An engine that does whole steps of dynamics by itself, for some batches."""
+
+    def can_move(self, batch: AtomicBatch) -> bool:
+        """Whether it does those of such a batch."""
+
+    def move(
+        self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
+    ) -> None:
+        """Steps of velocity Verlet, in place; ``last`` is the prediction at the positions, before and after."""
 
 
 def make_engine(

@@ -173,26 +173,54 @@ class FusedEngine:
         Raises:
             EngineError: periodic systems, or more atoms than it or its shape takes.
         """
-        if batch.shifts is not None:
-            raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
         self.evaluations += batch.n_systems
         known = self._plans.get((batch.n_systems, batch.n_slots))
         if known is not None:
             return known(batch)
-        shape = self._shape or shape_for(batch.n_systems, batch.n_slots, self.precision)
-        slots = shape.slots if isinstance(shape, Stages) else ATOMS.value
-        if slots < batch.n_slots:
-            raise EngineError(f"engine 'fused': a shape of {slots} slots can't hold {batch.n_slots} atoms")
         started = time.perf_counter()
-        plan: _Plan
-        if isinstance(shape, Stages):
-            plan = _StagesPlan(self._weights, self.precision, shape, batch)
-        else:
-            plan = _MoleculesPlan(self._weights, self.precision, shape, batch)
-        prediction = plan(batch)
+        prediction = self._plan(batch)(batch)
         self.compile_s += time.perf_counter() - started
-        self._plans[batch.n_systems, batch.n_slots] = plan
         return prediction
+
+    def can_move(self, batch: AtomicBatch) -> bool:
+        """Whether `move` does whole steps of such a batch: where each program computes molecules of its own."""
+        return batch.shifts is None and isinstance(self._shape_of(batch), Molecules)
+
+    def move(
+        self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
+    ) -> None:
+        """Steps of velocity Verlet in one launch.
+
+        Args:
+            batch: that it can move; its positions are changed.
+            velocities: [n_atoms, 3] FP64, changed.
+            last: prediction at the positions, changed to that at the new ones.
+            masses: [n_atoms, 1] FP64.
+            timestep: one number, FP64; its unit, and that of velocities, are those of forces, masses and positions.
+            n_steps: at least one.
+        """
+        plan = self._plan(batch)
+        assert isinstance(plan, _MoleculesPlan), "it can move them"
+        plan.move(batch, velocities, last, masses, timestep, n_steps)
+        self.evaluations += n_steps * batch.n_systems
+
+    def _shape_of(self, batch: AtomicBatch) -> Shape:
+        return self._shape or shape_for(batch.n_systems, batch.n_slots, self.precision)
+
+    def _plan(self, batch: AtomicBatch) -> _Plan:
+        if batch.shifts is not None:
+            raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
+        key = batch.n_systems, batch.n_slots
+        if key not in self._plans:
+            shape = self._shape_of(batch)
+            slots = shape.slots if isinstance(shape, Stages) else ATOMS.value
+            if slots < batch.n_slots:
+                raise EngineError(f"engine 'fused': a shape of {slots} slots can't hold {batch.n_slots} atoms")
+            if isinstance(shape, Stages):
+                self._plans[key] = _StagesPlan(self._weights, self.precision, shape, batch)
+            else:
+                self._plans[key] = _MoleculesPlan(self._weights, self.precision, shape, batch)
+        return self._plans[key]
 
 
 @dataclass(frozen=True)
@@ -315,15 +343,25 @@ class _MoleculesPlan:
             "WARPS": warps, "CHUNK": min(shape.chunk, weights.half), "LOW": product, "IP": arithmetic,
             "num_warps": shape.warps, "maxnreg": shape.registers,
         }  # fmt: skip
+        self._nobody = torch.empty(1, device=batch.positions.device, dtype=torch.float64)
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         outputs = _outputs(batch)
-        molecule_kernel[(self._programs,)](
-            batch.positions, batch.atomic_numbers, *self._weights.tensors, *self._buffers, *outputs,
-            batch.n_systems, batch.n_slots, self._weights.cutoff, self._weights.out_bias,
-            **self._options,
-        )  # fmt: skip
+        self._launch(batch, *outputs, self._nobody, self._nobody, self._nobody, 1, moves=False)
         return Prediction(*outputs)
+
+    def move(
+        self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
+    ) -> None:
+        """See `FusedEngine.move`."""
+        self._launch(batch, last.energy, last.forces, velocities, masses, timestep, n_steps, moves=True)
+
+    def _launch(self, batch: AtomicBatch, *arguments: Tensor | int, moves: bool) -> None:
+        molecule_kernel[(self._programs,)](
+            batch.positions, batch.atomic_numbers, *self._weights.tensors, *self._buffers, *arguments,
+            batch.n_systems, batch.n_slots, self._weights.cutoff, self._weights.out_bias,
+            MOVES=moves, **self._options,
+        )  # fmt: skip
 
 
 class _StagesPlan:

@@ -1183,15 +1183,33 @@ def _layer_back(
     return grad_s, grad_x, grad_y, grad_z
 
 
+@triton.jit
+def _advance(values, rates, by, inside):
+    """values += by · rates, [ATOMS, 3] of FP64."""
+    x, y, z = tl.load(values, inside, 0.0), tl.load(values + 1, inside, 0.0), tl.load(values + 2, inside, 0.0)
+    x += by * tl.load(rates, inside, 0.0)
+    y += by * tl.load(rates + 1, inside, 0.0)
+    z += by * tl.load(rates + 2, inside, 0.0)
+    tl.debug_barrier()  # until all have read: several threads compute the same
+    tl.store(values, x, inside)
+    tl.store(values + 1, y, inside)
+    tl.store(values + 2, z, inside)
+    tl.debug_barrier()
+
+
 @triton.jit(repr=lambda specialization: "fused_molecule")
 def molecule_kernel(
     positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
     kept, shared, element, unit, push, repelled, basis, slope, partial, energy, forces,
-    n_systems, n_slots, cutoff, out_bias,
+    velocities, masses, timestep, n_steps, n_systems, n_slots, cutoff, out_bias,
     LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr,
-    WARPS: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    WARPS: tl.constexpr, CHUNK: tl.constexpr, MOVES: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """All of a molecule, one after the other where there are more than programs. Scratch is of the program."""
+    """All of a molecule, one after the other where there are more than programs. Scratch is of the program.
+
+    One evaluation; or ``n_steps`` of velocity Verlet in ``positions``, ``velocities`` and ``forces``, which hold those of
+    the start before. Between two steps half kicks are one.
+    """
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
     PAIRS: tl.constexpr = ATOMS * ATOMS
     program = tl.program_id(0).to(tl.int64)
@@ -1205,56 +1223,67 @@ def molecule_kernel(
     column, half = tl.arange(0, F), tl.arange(0, HALF)
     into, ends = weights + LAYERS * SIZE, offsets + LAYERS * LAYER_OFFSETS * F
     for molecule in tl.range(tl.program_id(0), n_systems, tl.num_programs(0)):
-        for first in tl.range(0, n_slots, 4):
-            _geometry(
-                molecule, first, positions, numbers, radius, charge, element, unit, push, repelled, basis, slope,
-                n_systems, n_slots, cutoff, ATOMS, RBF, N_RBF, 4, LOW,
+        inside = a < n_slots
+        if MOVES:
+            at = (molecule * n_slots + a) * 3
+            dt = tl.load(timestep)
+            per_mass = dt / tl.load(masses + molecule * n_slots + a, inside, 1.0)
+        for step in tl.range(0, n_steps):
+            if MOVES:
+                _advance(velocities + at, forces + at, tl.where(step == 0, 0.5, 1.0) * per_mass, inside)
+                _advance(positions + at, velocities + at, dt, inside)
+            for first in tl.range(0, n_slots, 4):
+                _geometry(
+                    molecule, first, positions, numbers, radius, charge, element, unit, push, repelled, basis, slope,
+                    n_systems, n_slots, cutoff, ATOMS, RBF, N_RBF, 4, LOW,
+                )  # fmt: skip
+            tl.debug_barrier()
+            kind = tl.load(element + a)
+            is_atom = kind > 0
+            s = tl.load(embedding + kind[:, None] * F + column[None, :])
+            v_x = tl.zeros((ATOMS, F), tl.float32)
+            v_y = tl.zeros((ATOMS, F), tl.float32)
+            v_z = tl.zeros((ATOMS, F), tl.float32)
+            for layer in tl.static_range(LAYERS):
+                s, v_x, v_y, v_z = _layer(
+                    s, v_x, v_y, v_z, kept + layer * KEPT_PLANES * ATOMS * F, shared, element, unit, basis,
+                    weights + layer * SIZE, offsets + layer * LAYER_OFFSETS * F, phi0, n_slots,
+                    layer, layer == LAYERS - 1, F, RBF, CHUNK, LOW, IP,
+                )  # fmt: skip
+            right, back = _weights(into, F, HALF, CHUNK), _weights(into + F * HALF, HALF, F, CHUNK)
+            value, derivative = _silu(_times(s, right, shared, HALF, CHUNK, LOW, IP) + tl.load(ends + half)[None, :])
+            last = tl.load(ends + HALF + half)[None, :]
+            each = tl.sum(value * last, axis=1).to(tl.float64) + out_bias
+            each += tl.load(repelled + a) + tl.load(reference + kind)
+            tl.store(energy + molecule, tl.sum(tl.where(is_atom, each, 0.0)))
+            grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, shared, F, CHUNK, LOW, IP)
+            grad_x, grad_y, grad_z = v_x, v_y, v_z  # of the last update: nobody reads them
+            for down in tl.static_range(LAYERS):
+                grad_s, grad_x, grad_y, grad_z = _layer_back(
+                    grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * KEPT_PLANES * ATOMS * F, shared,
+                    element, unit, basis, slope, partial + (LAYERS - 1 - down) * WARPS * PAIRS * 4,
+                    weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
+                    LAYERS - 1 - down, down == 0, F, RBF, WARPS, CHUNK, LOW, IP,
+                )  # fmt: skip
+            tl.debug_barrier()
+            paired = is_atom[:, None] & (tl.load(element + b) > 0)[None, :] & (a[:, None] != b[None, :])
+            pair = b[None, :] * ATOMS + a[:, None]  # the message from a to b
+            there, other = partial + pair * 4, partial + (a[:, None] * ATOMS + b[None, :]) * 4
+            by_d = tl.load(push + pair, paired, 0.0)
+            by_x = tl.zeros((ATOMS, ATOMS), tl.float32)
+            by_y = tl.zeros((ATOMS, ATOMS), tl.float32)
+            by_z = tl.zeros((ATOMS, ATOMS), tl.float32)
+            for _ in tl.range(LAYERS * WARPS):
+                by_d += tl.load(there, paired, 0.0) + tl.load(other, paired, 0.0)
+                by_x += tl.load(there + 1, paired, 0.0) - tl.load(other + 1, paired, 0.0)
+                by_y += tl.load(there + 2, paired, 0.0) - tl.load(other + 2, paired, 0.0)
+                by_z += tl.load(there + 3, paired, 0.0) - tl.load(other + 3, paired, 0.0)
+                there += PAIRS * 4
+                other += PAIRS * 4
+            _store_forces(
+                by_d, by_x, by_y, by_z, unit + b[None, :] * 4 * ATOMS + a[:, None],
+                forces + (molecule * n_slots + a) * 3, inside, ATOMS,
             )  # fmt: skip
-        tl.debug_barrier()
-        kind = tl.load(element + a)
-        is_atom = kind > 0
-        s = tl.load(embedding + kind[:, None] * F + column[None, :])
-        v_x = tl.zeros((ATOMS, F), tl.float32)
-        v_y = tl.zeros((ATOMS, F), tl.float32)
-        v_z = tl.zeros((ATOMS, F), tl.float32)
-        for layer in tl.static_range(LAYERS):
-            s, v_x, v_y, v_z = _layer(
-                s, v_x, v_y, v_z, kept + layer * KEPT_PLANES * ATOMS * F, shared, element, unit, basis,
-                weights + layer * SIZE, offsets + layer * LAYER_OFFSETS * F, phi0, n_slots,
-                layer, layer == LAYERS - 1, F, RBF, CHUNK, LOW, IP,
-            )  # fmt: skip
-        right, back = _weights(into, F, HALF, CHUNK), _weights(into + F * HALF, HALF, F, CHUNK)
-        value, derivative = _silu(_times(s, right, shared, HALF, CHUNK, LOW, IP) + tl.load(ends + half)[None, :])
-        last = tl.load(ends + HALF + half)[None, :]
-        each = tl.sum(value * last, axis=1).to(tl.float64) + out_bias
-        each += tl.load(repelled + a) + tl.load(reference + kind)
-        tl.store(energy + molecule, tl.sum(tl.where(is_atom, each, 0.0)))
-        grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, shared, F, CHUNK, LOW, IP)
-        grad_x, grad_y, grad_z = v_x, v_y, v_z  # of the last update: nobody reads them
-        for down in tl.static_range(LAYERS):
-            grad_s, grad_x, grad_y, grad_z = _layer_back(
-                grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * KEPT_PLANES * ATOMS * F, shared, element,
-                unit, basis, slope, partial + (LAYERS - 1 - down) * WARPS * PAIRS * 4,
-                weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
-                LAYERS - 1 - down, down == 0, F, RBF, WARPS, CHUNK, LOW, IP,
-            )  # fmt: skip
-        tl.debug_barrier()
-        paired = is_atom[:, None] & (tl.load(element + b) > 0)[None, :] & (a[:, None] != b[None, :])
-        pair = b[None, :] * ATOMS + a[:, None]  # the message from a to b
-        there, other = partial + pair * 4, partial + (a[:, None] * ATOMS + b[None, :]) * 4
-        by_d = tl.load(push + pair, paired, 0.0)
-        by_x = tl.zeros((ATOMS, ATOMS), tl.float32)
-        by_y = tl.zeros((ATOMS, ATOMS), tl.float32)
-        by_z = tl.zeros((ATOMS, ATOMS), tl.float32)
-        for _ in tl.range(LAYERS * WARPS):
-            by_d += tl.load(there, paired, 0.0) + tl.load(other, paired, 0.0)
-            by_x += tl.load(there + 1, paired, 0.0) - tl.load(other + 1, paired, 0.0)
-            by_y += tl.load(there + 2, paired, 0.0) - tl.load(other + 2, paired, 0.0)
-            by_z += tl.load(there + 3, paired, 0.0) - tl.load(other + 3, paired, 0.0)
-            there += PAIRS * 4
-            other += PAIRS * 4
-        _store_forces(
-            by_d, by_x, by_y, by_z, unit + b[None, :] * 4 * ATOMS + a[:, None],
-            forces + (molecule * n_slots + a) * 3, a < n_slots, ATOMS,
-        )  # fmt: skip
-        tl.debug_barrier()  # until all have read what the next molecule writes
+            tl.debug_barrier()  # until all have read what the next evaluation writes
+        if MOVES:
+            _advance(velocities + at, forces + at, 0.5 * per_mass, inside)

@@ -18,7 +18,7 @@ from ase.data import covalent_radii
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate, relisted
-from mlff_exp.engine import Engine
+from mlff_exp.engine import Engine, Mover
 from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.neighbors import uses_all_pairs
 from mlff_exp.prediction import Prediction
@@ -146,6 +146,7 @@ class Dynamics:
             row[: len(atoms)] = atoms.get_masses()
         self._masses_on_cpu = torch.from_numpy(masses.reshape(-1, 1))
         self.masses = self._masses_on_cpu.to(engine.device)
+        self._timestep = torch.full((1,), timestep_fs * units.fs, dtype=torch.float64, device=engine.device)
         self._bonds = _bonds(systems, self.batch)
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
@@ -169,6 +170,11 @@ class Dynamics:
         ``look`` where the atoms are before they are evaluated, and list their neighbours anew if one may be missing;
         without it nothing waits, and `outran_list` tells afterwards.
         """
+        if isinstance(engine, Mover) and engine.can_move(self.batch):
+            last = Prediction(state.energy, state.forces)
+            batch = self.batch.with_positions(state.positions)
+            engine.move(batch, state.velocities, last, self.masses, self._timestep, n_steps)
+            return
         dt = self.timestep_fs * units.fs
         state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
         for left in reversed(range(n_steps)):

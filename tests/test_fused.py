@@ -18,7 +18,7 @@ from mlff_exp import checkpoint, systems
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import FUSED_PRECISIONS, MoleculeSystem, Precision
 from mlff_exp.correctness import require_correct
-from mlff_exp.engine import Engine, make_engine
+from mlff_exp.engine import CudaGraphEngine, Engine, make_engine
 from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
@@ -143,6 +143,21 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
         fused_engine(small, "fp32")(on_device([box]))
 
 
+def test_steps_in_one_launch_are_those_of_velocity_verlet(small: PaiNN) -> None:
+    """Of two molecules, one after the other in one program, the smaller with padding."""
+    systems = [rattled("CH3OH", 1), rattled("H2O", 2)]
+    moved = []
+    for engine in (reference(small), FusedEngine(small, "fp32", DEVICE, IN_CHUNKS)):
+        dynamics = Dynamics(engine, systems, timestep_fs=0.5)
+        state = dynamics.state(dynamics.batch.positions, 0.01 * torch.ones_like(dynamics.batch.positions))
+        dynamics._steps(state, 3, dynamics.engine)
+        moved.append(state)
+    assert dynamics.engine.evaluations == 4 * len(systems)
+    assert float((moved[0].positions - dynamics.batch.positions).abs().max()) > 0.01
+    for name in ("positions", "velocities", "energy", "forces"):
+        torch.testing.assert_close(getattr(moved[1], name), getattr(moved[0], name), rtol=1e-5, atol=1e-4, msg=name)
+
+
 @pytest.fixture(scope="module")
 def of_every_size() -> list[Atoms]:
     """A molecule for each number of atoms from 2 to 32."""
@@ -192,10 +207,12 @@ def test_programs_of_whole_molecules_on_the_gpu(name: str, n_systems: int, preci
 
 
 @pytest.mark.gpu
-def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN) -> None:
+@pytest.mark.parametrize("shape", [None, Molecules(programs=1, warps=8, chunk=32, registers=255)])
+def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | None) -> None:
     positions = []
-    for name, precision in (("eager", "fp64"), ("fused", "fp32")):
-        dynamics = Dynamics(make_engine(student, name, precision, DEVICE), [molecule("CH3OH")] * 2, timestep_fs=0.2)  # type: ignore[arg-type]
+    fused = CudaGraphEngine("fused", FusedEngine(student.to(DEVICE), "fp32", DEVICE, shape))
+    for engine in (reference(student), fused):
+        dynamics = Dynamics(engine, [molecule("CH3OH")] * 2, timestep_fs=0.2)
         state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
         positions.append(dynamics.run(state, 500, record_every=10).positions)
     assert np.abs(positions[0][-1] - positions[0][0]).max() > 0.01
