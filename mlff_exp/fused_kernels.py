@@ -1207,8 +1207,8 @@ def molecule_kernel(
 ):  # fmt: skip
     """All of a molecule, one after the other where there are more than programs. Scratch is of the program.
 
-    One evaluation; or ``n_steps`` of velocity Verlet in ``positions``, ``velocities`` and ``forces``, which hold those of
-    the start before. Between two steps half kicks are one.
+    One evaluation; or ``n_steps`` of velocity Verlet in ``positions``, ``velocities`` and ``forces``, which begin with
+    those of the start. Between two steps half kicks are one.
     """
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
     PAIRS: tl.constexpr = ATOMS * ATOMS
