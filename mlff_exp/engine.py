@@ -72,7 +72,7 @@ class Engine(Protocol):
 
     @property
     def evaluations(self) -> int:
-        """Systems evaluated so far; what came out of a cache does not count."""
+        """Systems that calls have evaluated so far; what came out of a cache does not count."""
 
     def has_graph(self, batch: AtomicBatch) -> bool:
         """Whether this shape of batch runs without compiling first."""

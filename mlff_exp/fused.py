@@ -201,7 +201,10 @@ class FusedEngine:
         """
         plan = self._plan(batch)
         assert isinstance(plan, _MoleculesPlan), "it can move them"
+        first, started = plan.moved == 0, time.perf_counter()
         plan.move(batch, velocities, last, masses, timestep, n_steps)
+        if first:
+            self.compile_s += time.perf_counter() - started
         self.evaluations += n_steps * batch.n_systems
 
     def _shape_of(self, batch: AtomicBatch) -> Shape:
@@ -336,7 +339,7 @@ class _MoleculesPlan:
             zeros(slots, dtype=torch.float64),  # repelled
             zeros(slots, slots, weights.rbf, dtype=low),  # basis
             zeros(slots, slots, weights.rbf, dtype=low),  # slope
-            zeros(layers, warps, slots, slots, 4),  # partial
+            zeros(warps, slots, slots, 4),  # partial
         )
         self._options: dict[str, Any] = {
             "LAYERS": layers, "F": features, "HALF": weights.half, "RBF": weights.rbf, "N_RBF": weights.n_rbf,
@@ -344,6 +347,7 @@ class _MoleculesPlan:
             "num_warps": shape.warps, "maxnreg": shape.registers,
         }  # fmt: skip
         self._nobody = torch.empty(1, device=batch.positions.device, dtype=torch.float64)
+        self.moved = 0  # steps
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         outputs = _outputs(batch)
@@ -355,6 +359,7 @@ class _MoleculesPlan:
     ) -> None:
         """See `FusedEngine.move`."""
         self._launch(batch, last.energy, last.forces, velocities, masses, timestep, n_steps, moves=True)
+        self.moved += n_steps
 
     def _launch(self, batch: AtomicBatch, *arguments: Tensor | int, moves: bool) -> None:
         molecule_kernel[(self._programs,)](

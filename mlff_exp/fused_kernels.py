@@ -138,7 +138,7 @@ def _sin_cos_pi(n, x):
     """sin(π n x) and cos(π n x) for whole n: minimax polynomials on half a period, to a few units in the last place."""
     whole = tl.floor(n * x + 0.5)
     r = tl.fma(n, x, -whole)
-    sign = tl.where((whole.to(tl.int32) & 1) == 0, 1.0, -1.0)
+    sign = 1.0 - 2.0 * (whole - 2.0 * tl.floor(0.5 * whole))
     q = r * r
     sine = 2.550031375775832 + q * (-0.5980451650124143 + q * 0.07722011083020307)
     sine = r * (3.141592580043299 + q * (-5.167706878836036 + q * sine))
@@ -171,7 +171,10 @@ def _geometry(
     y = (tl.load(positions + 3 * own_b + 1)[:, None] - tl.load(positions + 3 * own + 1)).to(tl.float32)
     z = (tl.load(positions + 3 * own_b + 2)[:, None] - tl.load(positions + 3 * own + 2)).to(tl.float32)
     paired = (z_a > 0) & (z_b > 0)[:, None] & (a != b[:, None])
+    # Whatever is not paired is far away, and finite: it is multiplied by zero, also where another molecule is NaN.
     x = tl.where(paired, x, cutoff)
+    y = tl.where(paired, y, 0.0)
+    z = tl.where(paired, z, 0.0)
     d = tl.sqrt(x * x + y * y + z * z)
     inverse = 1.0 / d
     at = unit + b[:, None] * 4 * SLOTS + a
@@ -1073,7 +1076,7 @@ def _update_back(
 @triton.jit
 def _molecule_pairs_back(
     kept, shared, element, unit, basis, slope, partial, filters_s, filters_v, filters_r, phi0, n_slots,
-    LAYER: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """As `_pairs_back`; ``partial`` [WARPS, b, a, 4] has a sum for the columns of each warp, so that none waits."""
     a, k = tl.arange(0, ATOMS), tl.arange(0, RBF)
@@ -1090,6 +1093,10 @@ def _molecule_pairs_back(
     for b in tl.range(0, n_slots):
         where = (b * ATOMS + a[:, None]) * RBF + k[None, :]
         inputs, slopes = tl.load(basis + where), tl.load(slope + where)
+        here = partial + ((tl.arange(0, WARPS)[None, :] * ATOMS + b) * ATOMS + a[:, None])[:, :, None, None] * 4
+        here += component[None, None, :, :]
+        if not LAST:
+            before = tl.load(here)
         grad_s = _row(shared, SHARED_GS * ATOMS + b, F)
         grad_x = _row(shared, SHARED_GM * ATOMS + b, F)
         grad_y = _row(shared, (SHARED_GM + 1) * ATOMS + b, F)
@@ -1107,9 +1114,10 @@ def _molecule_pairs_back(
         by_y, by_z = _of_warps(weight_r * grad_y, WARPS), _of_warps(weight_r * grad_z, WARPS)
         by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 3, _add_4)
         by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 1, _add_4)
-        here = partial + ((tl.arange(0, WARPS)[None, :] * ATOMS + b) * ATOMS + a[:, None]) * 4
         total = tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
-        tl.store(here[:, :, None, None] + component[None, None, :, :], total)
+        if not LAST:
+            total += before
+        tl.store(here, total)
 
 
 @triton.jit
@@ -1167,7 +1175,7 @@ def _layer_back(
     tl.debug_barrier()
     _molecule_pairs_back(
         kept, shared, element, unit, basis, slope, partial, filters_s, filters_v, filters_r, phi0, n_slots,
-        LAYER, F, RBF, WARPS, IP,
+        LAYER, LAST, F, RBF, WARPS, IP,
     )  # fmt: skip
     if LAYER > 0:
         sent_s, sent_v, sent_r, grad_x, grad_y, grad_z = _molecule_senders_back(
@@ -1197,7 +1205,7 @@ def _advance(values, rates, by, inside):
     tl.debug_barrier()
 
 
-@triton.jit(repr=lambda specialization: "fused_molecule")
+@triton.jit(repr=lambda specialization: "fused_molecule", do_not_specialize=["n_steps"])
 def molecule_kernel(
     positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
     kept, shared, element, unit, push, repelled, basis, slope, partial, energy, forces,
@@ -1218,7 +1226,7 @@ def molecule_kernel(
     element, repelled = element + program * ATOMS, repelled + program * ATOMS
     unit, push = unit + program * 4 * PAIRS, push + program * PAIRS
     basis, slope = basis + program * PAIRS * RBF, slope + program * PAIRS * RBF
-    partial += program * LAYERS * WARPS * PAIRS * 4
+    partial += program * WARPS * PAIRS * 4
     a, b = tl.arange(0, ATOMS), tl.arange(0, ATOMS)
     column, half = tl.arange(0, F), tl.arange(0, HALF)
     into, ends = weights + LAYERS * SIZE, offsets + LAYERS * LAYER_OFFSETS * F
@@ -1250,6 +1258,7 @@ def molecule_kernel(
                     weights + layer * SIZE, offsets + layer * LAYER_OFFSETS * F, phi0, n_slots,
                     layer, layer == LAYERS - 1, F, RBF, CHUNK, LOW, IP,
                 )  # fmt: skip
+            tl.debug_barrier()
             right, back = _weights(into, F, HALF, CHUNK), _weights(into + F * HALF, HALF, F, CHUNK)
             value, derivative = _silu(_times(s, right, shared, HALF, CHUNK, LOW, IP) + tl.load(ends + half)[None, :])
             last = tl.load(ends + HALF + half)[None, :]
@@ -1261,8 +1270,7 @@ def molecule_kernel(
             for down in tl.static_range(LAYERS):
                 grad_s, grad_x, grad_y, grad_z = _layer_back(
                     grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * KEPT_PLANES * ATOMS * F, shared,
-                    element, unit, basis, slope, partial + (LAYERS - 1 - down) * WARPS * PAIRS * 4,
-                    weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
+                    element, unit, basis, slope, partial, weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
                     LAYERS - 1 - down, down == 0, F, RBF, WARPS, CHUNK, LOW, IP,
                 )  # fmt: skip
             tl.debug_barrier()
@@ -1273,7 +1281,7 @@ def molecule_kernel(
             by_x = tl.zeros((ATOMS, ATOMS), tl.float32)
             by_y = tl.zeros((ATOMS, ATOMS), tl.float32)
             by_z = tl.zeros((ATOMS, ATOMS), tl.float32)
-            for _ in tl.range(LAYERS * WARPS):
+            for _ in tl.range(WARPS):
                 by_d += tl.load(there, paired, 0.0) + tl.load(other, paired, 0.0)
                 by_x += tl.load(there + 1, paired, 0.0) - tl.load(other + 1, paired, 0.0)
                 by_y += tl.load(there + 2, paired, 0.0) - tl.load(other + 2, paired, 0.0)

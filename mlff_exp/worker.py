@@ -253,5 +253,5 @@ def signal_session(process: BaseProcess, number: signal.Signals) -> None:
     assert process.pid is not None, "it was started"
     try:
         os.killpg(process.pid, number)
-    except ProcessLookupError:  # all ended, or not yet in a session of its own
+    except (ProcessLookupError, PermissionError):  # all ended, or not yet in a session of its own
         process.kill()

@@ -57,7 +57,11 @@ def main() -> None:
         sys.argv[2],
     )
     engine = FusedEngine(model, precision, torch.device("cpu"), shape)  # type: ignore[arg-type]
-    engine(collate([molecule("H2O")] * 2, 5.0))
+    batch = collate([molecule("H2O")] * 2, 5.0)
+    prediction = engine(batch)
+    if sys.argv[1] == "molecules":
+        moving = torch.zeros_like(batch.positions), prediction, torch.ones_like(batch.positions[:, :1])
+        engine.move(batch, *moving, torch.ones(1, dtype=torch.float64), n_steps=10)
 
 
 if __name__ == "__main__":

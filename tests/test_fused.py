@@ -101,6 +101,16 @@ def test_the_same_bits_whatever_stands_in_the_padding_and_beside_it(small: PaiNN
     assert bool((forces[~batch.is_atom] == 0).all())
 
 
+@pytest.mark.parametrize("shape", [WIDE, SHARED, IN_CHUNKS])
+def test_a_molecule_that_is_lost_takes_no_other_along(small: PaiNN, shape: Shape) -> None:
+    batch = on_device([rattled("H2O", 1), rattled("H2O", 2)])
+    positions = batch.positions.clone()
+    positions[0] = torch.nan
+    lost = FusedEngine(small, "tf32", DEVICE, shape)(batch.with_positions(positions))
+    assert lost.energy.isfinite().tolist() == [False, True]
+    assert bool(batch.per_system(lost.forces)[1].isfinite().all())
+
+
 def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
     engine = fused_engine(small, "fp32")
     pair = Atoms("OH", positions=[[0, 0, 0], [0, 0, 5.0001]])
@@ -115,7 +125,7 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
     [
         ("wide", "fp32", 23),
         ("shared", "fp16_autocast", 23),
-        ("molecules", "fp16_autocast", 1),
+        ("molecules", "fp16_autocast", 2),
         ("in chunks", "fp32", 1),
     ],
 )
@@ -152,6 +162,7 @@ def test_steps_in_one_launch_are_those_of_velocity_verlet(small: PaiNN) -> None:
         state = dynamics.state(dynamics.batch.positions, 0.01 * torch.ones_like(dynamics.batch.positions))
         dynamics._steps(state, 3, dynamics.engine)
         moved.append(state)
+    assert dynamics.engine.can_move(dynamics.batch)  # type: ignore[attr-defined]
     assert dynamics.engine.evaluations == 4 * len(systems)
     assert float((moved[0].positions - dynamics.batch.positions).abs().max()) > 0.01
     for name in ("positions", "velocities", "energy", "forces"):
@@ -211,6 +222,7 @@ def test_programs_of_whole_molecules_on_the_gpu(name: str, n_systems: int, preci
 def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | None) -> None:
     positions = []
     fused = CudaGraphEngine("fused", FusedEngine(student.to(DEVICE), "fp32", DEVICE, shape))
+    assert fused.capturable.can_move(on_device([molecule("CH3OH")])) == (shape is not None)  # type: ignore[attr-defined]
     for engine in (reference(student), fused):
         dynamics = Dynamics(engine, [molecule("CH3OH")] * 2, timestep_fs=0.2)
         state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
