@@ -20,7 +20,7 @@ from mlff_exp import config as schema
 from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
 from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, Outcome, exit_code
-from mlff_exp.report import row
+from mlff_exp.report import line
 from mlff_exp.result import DISK_ERRORS, RESULT_FILE, ResultError, room
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def run(composed: DictConfig) -> Outcome:
             tracking.record(store, directory, config.sweep.id)
     outcome = Outcome.of(result, directory)
     if single:
-        print("  ".join(cell for cell in row(result).cells if cell))
+        print(line(result))
         print(outcome.summary(config.tracking))
         raise SystemExit(EXIT_REFUSED if outcome.refused else exit_code([outcome]))
     return outcome

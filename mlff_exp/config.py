@@ -352,7 +352,7 @@ class FileSystem:
     """Anything that ASE reads.
 
     Attributes:
-        name: in labels and in names of files.
+        name: in labels and in names of files; "file" for that of the file itself.
         path: of the file.
         index: of the frame in it.
     """
@@ -362,6 +362,8 @@ class FileSystem:
     index: int = -1
 
     def __post_init__(self) -> None:
+        if self.name == "file":
+            self.name = re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.path).stem) or self.name
         plain("system.name", self.name)
         if not Path(self.path).expanduser().is_file():
             raise ConfigError(f"system.path={self.path!r} is not a file")

@@ -49,9 +49,9 @@ def together(verdicts: Mapping[str, Verdict]) -> Verdict:
 
 # By how the names of the criteria begin.
 ADVICE = {
-    "energy_drift": "Repeat with precision=fp64 engine=eager. If the drift is gone, it was arithmetic: use a wider "
-    "precision. If it stays, the forces are not the gradient of a smooth energy: look at the cutoff, at norms near "
-    "zero and at whether the model is conservative.",
+    "energy_drift": "Of less than 10 ps: lengthen task.duration_ps. Else repeat with precision=fp64 engine=eager. If "
+    "the drift is gone, it was arithmetic: use a wider precision. If it stays, the forces are not the gradient of a "
+    "smooth energy: look at the cutoff, at norms near zero and at whether the model is conservative.",
     "energy_fluctuation": "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not "
     "smooth.",
     "temperature_mean": "Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not "

@@ -268,6 +268,18 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     return Row(cells, "" if result.verdict is None else "go" if result.verdict.decision == "GO" else "no-go")
 
 
+def line(result: RunResult) -> str:
+    """What a single run prints: what the table would say, and why not to trust it or why it is a NO-GO."""
+    (name, *cells), (_, *columns) = row(result).cells, COLUMNS
+    said = [cell if column in LEFT else f"{column} {cell}" for column, cell in zip(columns, cells, strict=True) if cell]
+    lines = ["  ".join([name, *said])]
+    if not result.trusted:
+        lines.append(f"not to be trusted (?): {result.tags['timing.trust']}")
+    if result.verdict is not None:
+        lines += [f"{result.verdict.decision}: {reason}" for reason in result.verdict.reasons]
+    return "\n".join(lines)
+
+
 def control_rows(results: Sequence[RunResult]) -> list[Row]:
     """What the stop-watch said of ratios that are known: the worst of all runs."""
     rows = []

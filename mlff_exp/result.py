@@ -234,7 +234,9 @@ def label(config: Mapping[str, Any]) -> str:
             how.insert(0, Path(model["checkpoint"]).name)
     if task == "accuracy":
         return " · ".join([task, *how])
-    system = ", ".join(config["task"].get("systems") or [config["system"]["name"]])
+    named = config["system"]
+    own = Path(named["path"]).stem if named["name"] == "file" else named["name"]
+    system = ", ".join(config["task"].get("systems") or [own])
     size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
     return " · ".join([task, system, *how, size])
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ase.build import molecule
 
 from mlff_exp import __main__, sync
 from mlff_exp.config import ConfigError, Tracking
-from mlff_exp.result import ResultError, RunResult
+from mlff_exp.result import ResultError, RunResult, label
 from tests.here import run_here, undocumented
 from tests.test_result import full_result
 
@@ -202,7 +203,7 @@ def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
     first = run_here(tmp_path / "go", *NVE)
     no_go = mlff_exp(tmp_path, *NVE, "gate.criteria.temperature_mean_k.max=10", "tracking=offline")
     assert no_go.returncode == 3
-    assert "NO-GO" in no_go.stdout
+    assert "NO-GO: temperature_mean_k is " in no_go.stdout
     (second,) = results(tmp_path)
     assert first.verdict is not None
     assert second.verdict is not None
@@ -388,11 +389,12 @@ def test_a_sweep_goes_on_after_a_kill_a_timeout_and_out_of_memory(tmp_path: Path
 @pytest.mark.parametrize("everybody", [True, False], ids=["group", "command"])
 def test_an_interrupt_ends_a_sweep_and_keeps_what_had_finished(tmp_path: Path, *, everybody: bool) -> None:
     """From a keyboard it goes to all processes of the terminal."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlff_exp", *make_trouble(tmp_path, Slow=60)],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=hear_interrupts, start_new_session=True,
-    )  # fmt: skip
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlff_exp", *make_trouble(tmp_path, Slow=60)],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=errors,
+            preexec_fn=hear_interrupts, start_new_session=True,
+        )  # fmt: skip
     try:
         while not list(tmp_path.glob("outputs/*/*/1/config.yaml")):
             assert process.poll() is None
@@ -407,6 +409,25 @@ def test_an_interrupt_ends_a_sweep_and_keeps_what_had_finished(tmp_path: Path, *
     assert interrupted.failure is not None
     assert interrupted.failure.kind == "interrupted"
     assert not _runs(worker)
+    (directory,) = tmp_path.glob("outputs/*/*")
+    assert f"to go on: sweep.resume={directory}" in (tmp_path / "errors").read_text()
+
+
+@pytest.mark.slow
+def test_files_of_ones_own_can_be_swept_over(tmp_path: Path) -> None:
+    """A path has no default: there is no configuration without the values that are swept over."""
+    for name in ("H2O", "CH4"):
+        molecule(name).write(tmp_path / f"my.{name}.xyz")
+    words = [word for word in INFERENCE if not word.startswith("system=")]
+    finished = mlff_exp(
+        tmp_path, "-m", *words, "model.checkpoint=student_small", "tracking=offline",
+        "system=file", "system.path=my.H2O.xyz,my.CH4.xyz",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert [label(result.config) for result in results(tmp_path)] == [
+        "inference · my.H2O · student_small · eager · fp32 · B1",
+        "inference · my.CH4 · student_small · eager · fp32 · B1",
+    ]
 
 
 def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None:

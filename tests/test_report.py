@@ -494,6 +494,16 @@ def test_the_terminal_says_once_what_is_the_same_for_all() -> None:
     assert alone == "inference · benzene · eager · fp32 · B1"
 
 
+def test_a_single_run_says_what_its_numbers_are_and_why_they_are_doubted() -> None:
+    doubted = replace(timed("eager", "fp32", 1, 2.0), tags={"timing.trust": "other processes used 1.5 cores"})
+    first, why = report.line(doubted).splitlines()
+    assert first.startswith("inference · benzene · eager · fp32 · B1  FINISHED  latency / ms 5.000 (?)")
+    assert "  speedup vs eager FP32 2.00×" in first
+    assert why == "not to be trusted (?): other processes used 1.5 cores"
+    moving = replace(moved("eager", "fp32", "NO-GO"), verdict=Verdict("NO-GO", "strict", (), ("it broke", "it heated")))
+    assert report.line(moving).splitlines()[1:] == ["NO-GO: it broke", "NO-GO: it heated"]
+
+
 def test_a_report_of_nothing_has_nothing() -> None:
     found = report.content([])
     assert (found.rows, found.promises, found.warnings, found.facts) == ([], {}, [], [])

@@ -75,9 +75,9 @@ class StagedSweeper(Sweeper):
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
         arguments = self._joined(arguments)
-        # Hydra composed the configuration without what it took for sweeps.
-        fixed = [override.input_line for override in self._parse(arguments) if not override.is_sweep_override()]
-        master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, fixed)))
+        # Of what is swept over the first value: what every job needs may be among it.
+        (first, *_), *_ = BasicSweeper.split_arguments(self._parse(arguments), max_batch_size=None)
+        master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
         jobs = self._plan(arguments, master.sweep.stages)
         store = tracking.connect(master.tracking)
         directory = Path(self.config.hydra.sweep.dir).resolve()
@@ -89,7 +89,11 @@ class StagedSweeper(Sweeper):
         OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / "multirun.yaml")
 
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
-            outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
+            try:
+                outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
+            except KeyboardInterrupt:
+                print(f"to go on: sweep.resume={directory}", file=sys.stderr)
+                raise
             written = report.write(directory, master.sweep.name)
             if store is not None and sweep_id is not None:
                 tracking.set_tag(store, sweep_id, "timing.trust", written.trust)

@@ -15,6 +15,7 @@ from mlff_exp.md import Dynamics, FloatArray, Trajectory
 from mlff_exp.result import Verdict
 
 TRAJECTORY_FILE = "trajectory_data.npz"
+ENOUGH_PS = 10.0
 MAX_FRAMES = 500
 MAX_SERIES_POINTS = 2000
 
@@ -84,11 +85,17 @@ def write_report(
 ) -> None:
     """For people: every criterion, the decision on each system, and what to do about a NO-GO."""
     task = config.task
+    if config.model.name == "ase":
+        what, how = config.model.calculator["_target_"], "as it is"
+    else:
+        what, how = config.model.checkpoint, f"{config.engine.name}, {config.precision.name}"
     lines = [
-        f"NVE validation of {getattr(config.model, 'checkpoint', config.model.name)} on {', '.join(verdicts)}",
+        f"NVE validation of {what} on {', '.join(verdicts)}",
         f"{trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, {task.timestep_fs:g} fs steps, "
-        f"{task.replicas} replicas, {config.engine.name}, {config.precision.name}",
+        f"{task.replicas} replicas, {how}",
     ]
+    if trajectory.times_ps[-1] < ENOUGH_PS:
+        lines.append(f"Below {ENOUGH_PS:g} ps a drift can't be told from the slow breathing of the energy.")
     if speed:
         lines.append(
             f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
