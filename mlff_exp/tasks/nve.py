@@ -75,8 +75,15 @@ def run(config: Config, directory: Path) -> RunResult:
         since, start = snapshot.load(Path(task.resume), identity, subject.device)
         state = since.state
     else:
-        with tqdm(desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
-            state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, bar.update)
+        settle, probe = (round(1000 * ps / task.timestep_fs) for ps in (task.settle_ps, task.probe_ps))
+        with tqdm(total=settle + probe, desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
+
+            def done(steps: int) -> None:
+                if bar.n + steps > bar.total:  # the mean was off, and is probed once more
+                    bar.total += probe
+                bar.update(steps)
+
+            state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
         state.step = 0
         start = state.copy()
 
