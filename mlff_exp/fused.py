@@ -201,7 +201,7 @@ class FusedEngine:
         """
         plan = self._plan(batch)
         assert isinstance(plan, _MoleculesPlan), "it can move them"
-        first, started = plan.moved == 0, time.perf_counter()
+        first, started = not plan.has_moved, time.perf_counter()
         plan.move(batch, velocities, last, masses, timestep, n_steps)
         if first:
             self.compile_s += time.perf_counter() - started
@@ -347,7 +347,7 @@ class _MoleculesPlan:
             "num_warps": shape.warps, "maxnreg": shape.registers,
         }  # fmt: skip
         self._nobody = torch.empty(1, device=batch.positions.device, dtype=torch.float64)
-        self.moved = 0  # steps
+        self.has_moved = False
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         outputs = _outputs(batch)
@@ -359,7 +359,7 @@ class _MoleculesPlan:
     ) -> None:
         """See `FusedEngine.move`."""
         self._launch(batch, last.energy, last.forces, velocities, masses, timestep, n_steps, moves=True)
-        self.moved += n_steps
+        self.has_moved = True
 
     def _launch(self, batch: AtomicBatch, *arguments: Tensor | int, moves: bool) -> None:
         molecule_kernel[(self._programs,)](

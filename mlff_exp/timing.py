@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,17 +179,8 @@ def median_interval_ms(timing: Timing) -> tuple[float, float]:
         """Of all samples of the chosen parts."""
         return np.asarray(np.median(parts[chosen].reshape(*chosen.shape[:-1], -1), axis=-1))
 
-    result = bootstrap(
-        (np.arange(n_parts),),
-        median,
-        vectorized=True,
-        n_resamples=1000,
-        batch=max(1, 2_000_000 // len(values)),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    # Each draw looks at all samples: fewer of them, and some at a time.
+    return _bootstrap(np.arange(n_parts), CONFIDENCE, median, 1000, batch=max(1, 2_000_000 // len(values)))
 
 
 def wall_median_ms(timing: Timing) -> float:
@@ -215,13 +207,20 @@ def _beside(medians: npt.NDArray[np.float64], apart: npt.NDArray[np.int64]) -> n
     return np.asarray((nearest @ medians) / nearest.sum(axis=1))
 
 
-def _bootstrap(values: npt.NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval of the median."""
+def _bootstrap(
+    values: npt.NDArray[Any],
+    confidence: float,
+    statistic: Callable[..., npt.NDArray[np.float64]] = np.median,
+    n_resamples: int = RESAMPLES,
+    batch: int | None = None,
+) -> tuple[float, float]:
+    """Interval of a statistic."""
     result = bootstrap(
         (values,),
-        np.median,
+        statistic,
         vectorized=True,
-        n_resamples=RESAMPLES,
+        n_resamples=n_resamples,
+        batch=batch,
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(0),

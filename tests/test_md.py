@@ -54,6 +54,38 @@ def test_same_trajectory_as_ase(engine: Engine) -> None:
     assert trajectory.kinetic[-1, 0] == pytest.approx(atoms.get_kinetic_energy(), abs=1e-8)
 
 
+def test_records_say_of_each_system_what_its_atoms_do(engine: Engine) -> None:
+    """The smaller of two has padding, which rests."""
+    systems = [molecule("CH3OH"), molecule("H2O")]
+    dynamics = Dynamics(engine, systems, timestep_fs=0.5)
+    state = moving(dynamics)
+    state.velocities *= dynamics.batch.is_atom.unsqueeze(-1)
+    trajectory = dynamics.run(state, 20, record_every=10)
+    positions, velocities = (dynamics.batch.per_system(part).numpy() for part in (state.positions, state.velocities))
+    for index, start in enumerate(systems):
+        atoms = start.copy()
+        atoms.positions = positions[index, : len(atoms)]
+        atoms.set_velocities(velocities[index, : len(atoms)])
+        moved = np.linalg.norm(atoms.positions - start.positions, axis=1).max()
+        bonds = [(i, j) for i, j in itertools.combinations(range(len(atoms)), 2) if start.get_distance(i, j) < 1.5]
+        bonds = [pair for pair in bonds if set(start.symbols[list(pair)]) != {"H"}]
+        change = max(abs(atoms.get_distance(*pair) - start.get_distance(*pair)) for pair in bonds)
+        momenta = atoms.get_momenta()
+        left_over = np.linalg.norm(momenta.sum(axis=0)) / np.linalg.norm(momenta, axis=1).sum()
+        last = {
+            name: getattr(trajectory, name)[-1, index]
+            for name in ("displacement", "bond_change", "momentum", "kinetic")
+        }
+        said = {
+            "displacement": moved,
+            "bond_change": change,
+            "momentum": left_over,
+            "kinetic": atoms.get_kinetic_energy(),
+        }
+        assert last == pytest.approx(said, rel=1e-9)
+    assert (trajectory.displacement[0] == 0).all()
+
+
 @pytest.mark.gpu
 def test_captured_steps_are_the_steps_of_the_eager_engine(student: PaiNN) -> None:
     """Across several blocks of records; in FP64, so that 4,010 steps of rounding stay small."""
