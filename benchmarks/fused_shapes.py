@@ -1,6 +1,6 @@
 """Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
 
-A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or PROGRAMS,WARPS,CHUNK,REGISTERS: the
+A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY,REPEATED or PROGRAMS,WARPS,CHUNK,REGISTERS: the
 attributes of `mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
 """
 
@@ -40,11 +40,11 @@ def parse_shape(words: str) -> Shape:
         numbers = [int(word) for word in words.split(",")]
         if len(numbers) == len(fields(Molecules)):
             return Molecules(*numbers)
-        slots, molecules, columns, warps, split, pair_columns, pair_warps, early = numbers
+        slots, molecules, columns, warps, split, pair_columns, pair_warps, early, repeated = numbers
     except ValueError as error:
         legal = " nor ".join(",".join(field.name for field in fields(kind)) for kind in (Stages, Molecules))
         raise argparse.ArgumentTypeError(f"{words!r} is neither {legal} in whole numbers") from error
-    return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
+    return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early), repeated)
 
 
 def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> AtomicBatch:

@@ -20,15 +20,20 @@ from mlff_exp.fused_kernels import (
     FORCES,
     GATE,
     GATE_BACK,
+    GATES_BACK,
     GEOMETRY,
+    HIDDEN_OF_GATES,
+    HIDDEN_OF_PHI,
     KEPT_PLANES,
     LAYER_PLANES,
     LOW_PLANES,
     MESSAGE,
     MESSAGE_BACK,
+    MIX,
     PHI_BACK,
     PHI_OF_HIDDEN,
     READOUT,
+    SCALARS_BACK,
     SHARED_V,
     VECTORS_BACK,
     molecule_kernel,
@@ -47,17 +52,6 @@ def _parts(stage: int, last: bool, first: bool) -> int:
     return 2 if both else 1
 
 
-def _stages(n_layers: int) -> list[tuple[int, int]]:
-    """(stage, layer) in the order of an evaluation."""
-    found = [(GEOMETRY.value, 0)]
-    for layer in range(n_layers):
-        found += [(stage, layer) for stage in range(1, 7) if layer > 0 or stage > PHI_OF_HIDDEN.value]
-    found.append((READOUT.value, 0))
-    for layer in reversed(range(n_layers)):
-        found += [(stage, layer) for stage in range(8, 14) if layer > 0 or stage < PHI_BACK.value]
-    return [*found, (FORCES.value, 0)]
-
-
 @dataclass(frozen=True)
 class Stages:
     """A batch laid over the chip stage by stage, each a launch.
@@ -69,8 +63,10 @@ class Stages:
         warps: of one program.
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
-        pair_warps: of one program of messages; each takes one partner at a time.
+        pair_warps: of one program of messages; each has 8 of its features, or a multiple; if there are too few, some do the same.
         early: whether a kernel starts before the one ahead of it has ended, where the GPU can (Hopper).
+        repeated: matrices, 0 to 3, up to which a hidden layer is computed by every program that needs it, whole,
+            rather than once by a launch of its own.
     """
 
     slots: int
@@ -81,6 +77,39 @@ class Stages:
     pair_columns: int
     pair_warps: int
     early: bool
+    repeated: int
+
+    @property
+    def joins(self) -> bool:
+        """Whether programs of messages compute what they alone need: they have the features of others."""
+        return self.columns == self.pair_columns and self.molecules == 1
+
+
+def _stages(n_layers: int, joins: bool, repeated: int) -> list[tuple[int, int]]:
+    """(stage, layer) in the order of an evaluation."""
+    found = [(GEOMETRY.value, 0)]
+    for layer in range(n_layers):
+        if layer > 0 and repeated < 1:
+            found.append((HIDDEN_OF_PHI.value, layer))
+        if layer > 0 and not joins:
+            found.append((PHI_OF_HIDDEN.value, layer))
+        found += [(MESSAGE.value, layer), (MIX.value, layer)]
+        if repeated < 2:
+            found.append((HIDDEN_OF_GATES.value, layer))
+        found.append((GATE.value, layer))
+    found.append((READOUT.value, 0))
+    for layer in reversed(range(n_layers)):
+        if repeated < 3:
+            found.append((GATES_BACK.value, layer))
+        found.append((GATE_BACK.value, layer))
+        if not joins:
+            found.append((VECTORS_BACK.value, layer))
+        found.append((MESSAGE_BACK.value, layer))
+        if layer > 0 and repeated < 3:
+            found.append((PHI_BACK.value, layer))
+        if layer > 0:
+            found.append((SCALARS_BACK.value, layer))
+    return [*found, (FORCES.value, 0)]
 
 
 @dataclass(frozen=True)
@@ -118,8 +147,8 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         )
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        return Stages(slots, 1, 16, 4, slots <= 32 and not half, 16 if half else 8, 4, n_systems <= FOR_EARLY)
-    return Stages(slots, 64 // slots, 32 if half else 16, 4, False, 16 if half else 8, 2, False)
+        return Stages(slots, 1, 16, 4, slots <= 32 and not half, 16 if half else 8, 4, n_systems <= FOR_EARLY, 0)
+    return Stages(slots, 64 // slots, 32 if half else 16, 4, False, 16 if half else 8, 2, False, 0)
 
 
 FEW_MOLECULES = 32
@@ -380,7 +409,8 @@ class _StagesPlan:
         self._groups = -(-batch.n_systems // shape.molecules)
         rows = shape.molecules * slots
         self._rows = self._groups * rows
-        slices = features // shape.pair_columns
+        with_columns = min(shape.pair_warps, shape.pair_columns // 8)
+        slices = features // shape.pair_columns * with_columns
 
         def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*sizes, device=device, dtype=dtype)
@@ -402,7 +432,8 @@ class _StagesPlan:
         self._options: dict[str, Any] = {
             "LAYERS": weights.n_layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
             "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
-            "PAIR_NF": shape.pair_columns, "WARPS": shape.pair_warps, "LOW": product, "IP": arithmetic,
+            "PAIR_NF": shape.pair_columns, "WARPS": with_columns,
+            "JOINS": shape.joins, "REPEATED": shape.repeated, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
         early = shape.early and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self._early = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
@@ -414,7 +445,7 @@ class _StagesPlan:
             self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
         )  # fmt: skip
         n_layers, slices = weights.n_layers, weights.features // shape.columns
-        for stage, layer in _stages(n_layers):
+        for stage, layer in _stages(n_layers, shape.joins, shape.repeated):
             parts = _parts(stage, layer == n_layers - 1, layer == 0)
             grid, warps = (slices, self._groups, parts), shape.warps
             if stage in (MESSAGE.value, MESSAGE_BACK.value):

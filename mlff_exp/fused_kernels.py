@@ -29,7 +29,8 @@ CORE_WIDTH = tl.constexpr(CORE_OUTER - CORE_INNER)
 PI = tl.constexpr(math.pi)
 
 # Planes of ``work``: those of all layers, then those of each layer.
-S, VM, GS, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 4, 5, 8, 11))
+# Whatever a stage changes has one plane before it and one after it: other programs of the stage may still read.
+S, SM, VM, GS, GSM, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 7, 13, 16))
 PHI, VIN, U, W, UW, SV, VV, DA, DH, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 9, 12, 13, 14, 15, 16, 17))
 # Planes of ``low``.
 HIDDEN, NORM, G3, GPRE, GU, GW, GPHI, LOW_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 9, 12, 15))
@@ -85,13 +86,14 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
 
 
 @triton.jit
-def _add_4(a, b, c, d, e, f, g, h):
-    return a + e, b + f, c + g, d + h
+def _apart(index):
+    """True. A product of a product in the same block is laid out so that each warp computes all columns of the first."""
+    return index >= 0
 
 
 @triton.jit
-def _add_5(a, b, c, d, e, f, g, h, i, j):
-    return a + f, b + g, c + h, d + i, e + j
+def _add_4(a, b, c, d, e, f, g, h):
+    return a + e, b + f, c + g, d + h
 
 
 @triton.jit
@@ -221,6 +223,61 @@ def _first_features(rows, kind, embedding, phi0, work, plane, F: tl.constexpr):
 
 
 @triton.jit
+def _hidden_of(
+    column, rows, work, low, weights, bias, size,
+    WITH_NORM: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    EARLY: tl.constexpr,
+):  # fmt: skip
+    """silu([s, ‖w‖] W + b), or without the norms silu(s W + b), and its derivative."""
+    of_s = _right(weights, column, F, F, SPLIT)
+    if WITH_NORM:
+        of_norm = _right(weights + F * F, column, F, F, SPLIT)
+    offset = tl.load(bias + column)[None, :]
+    _wait(EARLY)
+    if WITH_NORM:
+        s = _left(work + SM * size + rows * F, F, SPLIT, LOW)
+        norm = _left(low + NORM * size + rows * F, F, SPLIT, LOW)
+        total = tl.dot(norm, of_norm, tl.dot(s, of_s, input_precision=IP), input_precision=IP)
+    else:
+        total = tl.dot(_left(work + S * size + rows * F, F, SPLIT, LOW), of_s, input_precision=IP)
+    return _silu(offset + _total(total, SPLIT))
+
+
+@triton.jit
+def _hidden(
+    index, group,
+    work, low, weights, bias, plane,
+    DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A slice of a hidden layer; its derivative is kept."""
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
+    value, derivative = _hidden_of(column, rows, work, low, weights, bias, size, WITH_NORM, F, SPLIT, LOW, IP, EARLY)
+    tl.store(_tile(low, HIDDEN, rows, column, F, size), value.to(LOW))
+    tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
+
+
+@triton.jit
+def _hidden_operand(
+    first, rows, work, low, weights, bias, size,
+    DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A whole hidden layer as left operand: of a launch before, or if ``WHOLE`` computed here; ``first`` keeps its derivative."""
+    if WHOLE:
+        column = tl.arange(0, F)
+        value, derivative = _hidden_of(column, rows, work, low, weights, bias, size, WITH_NORM, F, 1, LOW, IP, EARLY)
+        if first:
+            tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
+        return value.to(LOW)
+    else:
+        _wait(EARLY)
+        return _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
+
+
+@triton.jit
 def _phi(
     index, group, part,
     work, low, weights, bias, plane,
@@ -240,15 +297,46 @@ def _phi(
 
 
 @triton.jit
-def _of_partners(work, plane, partner, column, F: tl.constexpr, size):
-    """[WARPS, 1, NF] of a plane. Fewer numbers than threads, so that each thread loads just those it needs."""
-    return tl.load(work + plane * size + partner[:, None, None] * F + column[None, None, :])
+def _all_of_phi(
+    index, group,
+    work, low, weights, bias, plane,
+    LAYER: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """The three parts of φ for a slice, of which messages need no other; ``weights`` are those of a layer."""
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
+    right_s = _right(weights + W2 * F * F, column, F, F, SPLIT)
+    right_v = _right(weights + (W2 + 1) * F * F, column, F, F, SPLIT)
+    right_r = _right(weights + (W2 + 2) * F * F, column, F, F, SPLIT)
+    bias_s = tl.load(bias + B2 * F + column)[None, :]
+    bias_v = tl.load(bias + (B2 + 1) * F + column)[None, :]
+    bias_r = tl.load(bias + (B2 + 2) * F + column)[None, :]
+    left = _hidden_operand(
+        index == 0, rows, work, low, weights + W1 * F * F, bias + B1 * F, size,
+        MINE + DH, False, WHOLE, F, SPLIT, LOW, IP, EARLY,
+    )  # fmt: skip
+    if _apart(index):
+        phi_s = bias_s + _product(left, right_s, SPLIT, IP)
+        phi_v = bias_v + _product(left, right_v, SPLIT, IP)
+        phi_r = bias_r + _product(left, right_r, SPLIT, IP)
+        tl.store(_tile(work, MINE + PHI, rows, column, F, size), phi_s)
+        tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), phi_v)
+        tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), phi_r)
 
 
 @triton.jit
-def _of_atoms(work, plane, rows, column, F: tl.constexpr, size):
-    """[1, ATOMS, NF] of a plane."""
-    return tl.load(work + plane * size + rows[None, :, None] * F + column[None, None, :])
+def _filters_of(filters, part, column, F: tl.constexpr, RBF: tl.constexpr):
+    """[RBF, NF] of one of three."""
+    return tl.load(filters + (part * RBF + tl.arange(0, RBF)[:, None]) * F + column[None, :])
+
+
+@triton.jit
+def _of_partner(work, plane, partner, column, F: tl.constexpr, size):
+    """[1, NF] of a plane. Fewer numbers than threads, so that each thread loads just those it needs."""
+    return tl.load(work + plane * size + partner * F + column[None, :])
 
 
 @triton.jit
@@ -256,62 +344,60 @@ def _message(
     index, group,
     work, unit, basis, filters, plane, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
-    NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    NF: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Messages to some atoms of a molecule, summed, for a slice: s and v after them."""
+    """Messages to some atoms of a molecule, summed, for a slice: s and v after them.
+
+    A warp has columns of its own, and takes one partner after the other: sums over partners stay in its registers.
+    """
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
     first = group * ATOMS // SLOTS * SLOTS  # of the molecule
-    atom = rows - first
-    warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
-    at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
-    filters_s = tl.load(at_filters)
-    filters_v = tl.load(at_filters + RBF * F)
-    filters_r = tl.load(at_filters + 2 * RBF * F)
+    atom, k = (rows - first)[:, None], tl.arange(0, RBF)[None, :]
+    filters_s = _filters_of(filters, 0, column, F, RBF)
+    filters_v = _filters_of(filters, 1, column, F, RBF)
+    filters_r = _filters_of(filters, 2, column, F, RBF)
     _wait(EARLY)
-    at_s = _tile(work, S, rows, column, F, size)
-    s = tl.load(at_s)
-    sum_s = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sum_x = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sum_y = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sum_z = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
-        partner = first + step * WARPS + warp
-        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
-        inputs = tl.load(basis + pair[:, :, None] * RBF + k[None, None, :])
-        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
-        unit_x = tl.load(at)[:, :, None]
-        unit_y = tl.load(at + SLOTS)[:, :, None]
-        unit_z = tl.load(at + 2 * SLOTS)[:, :, None]
-        phi_s = _of_partners(work, MINE + PHI, partner, column, F, size)
-        phi_r = _of_partners(work, MINE + PHI + 2, partner, column, F, size)
+    s = tl.load(_tile(work, S, rows, column, F, size))
+    if LAYER > 0:
+        own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+        own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+        own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+    sum_s = tl.zeros((ATOMS, NF), tl.float32)
+    sum_x = tl.zeros((ATOMS, NF), tl.float32)
+    sum_y = tl.zeros((ATOMS, NF), tl.float32)
+    sum_z = tl.zeros((ATOMS, NF), tl.float32)
+    for partner in tl.range(first, first + n_slots):
+        wide = tl.cast(partner, tl.int64)
+        inputs = tl.load(basis + (wide * SLOTS + atom) * RBF + k)
+        at = unit + wide * 4 * SLOTS + atom
+        phi_s = _of_partner(work, MINE + PHI, partner, column, F, size)
+        phi_r = _of_partner(work, MINE + PHI + 2, partner, column, F, size)
         if LAYER > 0:
-            phi_v = _of_partners(work, MINE + PHI + 1, partner, column, F, size)
-            v_x = _of_partners(work, MINE + VIN, partner, column, F, size)
-            v_y = _of_partners(work, MINE + VIN + 1, partner, column, F, size)
-            v_z = _of_partners(work, MINE + VIN + 2, partner, column, F, size)
+            phi_v = _of_partner(work, MINE + PHI + 1, partner, column, F, size)
+            v_x = _of_partner(work, MINE + VIN, partner, column, F, size)
+            v_y = _of_partner(work, MINE + VIN + 1, partner, column, F, size)
+            v_z = _of_partner(work, MINE + VIN + 2, partner, column, F, size)
         sum_s += phi_s * tl.dot(inputs, filters_s, input_precision=IP)
         along = phi_r * tl.dot(inputs, filters_r, input_precision=IP)
-        sum_x += along * unit_x
-        sum_y += along * unit_y
-        sum_z += along * unit_z
+        sum_x += along * tl.load(at)
+        sum_y += along * tl.load(at + SLOTS)
+        sum_z += along * tl.load(at + 2 * SLOTS)
         if LAYER > 0:
             through = phi_v * tl.dot(inputs, filters_v, input_precision=IP)
             sum_x += through * v_x
             sum_y += through * v_y
             sum_z += through * v_z
-    # One reduction: each one meets all warps.
-    sum_s, x, y, z = tl.reduce((sum_s, sum_x, sum_y, sum_z), 0, _add_4)
-    tl.store(at_s, s + sum_s)
     if LAYER > 0:
-        x += tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        y += tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        z += tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-    tl.store(_tile(work, VM, rows, column, F, size), x)
-    tl.store(_tile(work, VM + 1, rows, column, F, size), y)
-    tl.store(_tile(work, VM + 2, rows, column, F, size), z)
+        sum_x += own_x
+        sum_y += own_y
+        sum_z += own_z
+    tl.store(_tile(work, SM, rows, column, F, size), s + sum_s)
+    tl.store(_tile(work, VM, rows, column, F, size), sum_x)
+    tl.store(_tile(work, VM + 1, rows, column, F, size), sum_y)
+    tl.store(_tile(work, VM + 2, rows, column, F, size), sum_z)
 
 
 @triton.jit
@@ -352,71 +438,42 @@ def _mix(
 
 
 @triton.jit
-def _hidden(
-    index, group,
-    work, low, weights, bias, plane,
-    DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """silu([s, ‖w‖] W + b), or without the norms, for a slice; its derivative is kept."""
-    size = tl.cast(plane, tl.int64)
-    column = index * NF + tl.arange(0, NF)
-    rows = group * ROWS + tl.arange(0, ROWS)
-    of_s = _right(weights, column, F, F, SPLIT)
-    if WITH_NORM:
-        of_norm = _right(weights + F * F, column, F, F, SPLIT)
-    offset = tl.load(bias + column)[None, :]
-    _wait(EARLY)
-    s = _left(work + S * size + rows * F, F, SPLIT, LOW)
-    if WITH_NORM:
-        norm = _left(low + NORM * size + rows * F, F, SPLIT, LOW)
-    total = tl.dot(s, of_s, input_precision=IP)
-    if WITH_NORM:
-        total = tl.dot(norm, of_norm, total, input_precision=IP)
-    value, derivative = _silu(offset + _total(total, SPLIT))
-    tl.store(_tile(low, HIDDEN, rows, column, F, size), value.to(LOW))
-    tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
-
-
-@triton.jit
 def _gate(
     index, group, part,
     work, low, weights, bias, plane,
-    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    LAYER: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gates a W + b for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
+    """Gates for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    at_hidden = low + HIDDEN * size + rows * F
+    of_gates = weights + WB * F * F
+    # Of part 1 the second is not needed.
+    right_first = _right(of_gates + part * 2 * F * F, column, F, F, SPLIT)
+    right_sv = _right(of_gates + F * F, column, F, F, SPLIT)
+    bias_first = tl.load(bias + (BB + part * 2) * F + column)[None, :]
+    bias_sv = tl.load(bias + (BB + 1) * F + column)[None, :]
+    hidden = _hidden_operand(
+        (index == 0) & (part == 0), rows, work, low, weights + WA * F * F, bias + BA * F, size,
+        MINE + DA, True, WHOLE, F, SPLIT, LOW, IP, EARLY,
+    )  # fmt: skip
     if part == 0:
-        right_ss = _right(weights, column, F, F, SPLIT)
-        right_sv = _right(weights + F * F, column, F, F, SPLIT)
-        bias_ss = tl.load(bias + column)[None, :]
-        bias_sv = tl.load(bias + F + column)[None, :]
-        _wait(EARLY)
-        hidden = _left(at_hidden, F, SPLIT, LOW)
-        at_s = _tile(work, S, rows, column, F, size)
-        s = tl.load(at_s)
+        s = tl.load(_tile(work, SM, rows, column, F, size))
         inner = tl.load(_tile(work, MINE + UW, rows, column, F, size))
-        gate_ss = bias_ss + _product(hidden, right_ss, SPLIT, IP)
+        gate_ss = bias_first + _product(hidden, right_first, SPLIT, IP)
         gate_sv = bias_sv + _product(hidden, right_sv, SPLIT, IP)
-        tl.store(at_s, s + gate_ss + gate_sv * inner)
+        tl.store(_tile(work, S, rows, column, F, size), s + gate_ss + gate_sv * inner)
         tl.store(_tile(work, MINE + SV, rows, column, F, size), gate_sv)
     else:
-        right_vv = _right(weights + 2 * F * F, column, F, F, SPLIT)
-        bias_vv = tl.load(bias + 2 * F + column)[None, :]
-        _wait(EARLY)
-        hidden = _left(at_hidden, F, SPLIT, LOW)
         v_x = tl.load(_tile(work, VM, rows, column, F, size))
         v_y = tl.load(_tile(work, VM + 1, rows, column, F, size))
         v_z = tl.load(_tile(work, VM + 2, rows, column, F, size))
         u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
         u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
         u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
-        gate_vv = bias_vv + _product(hidden, right_vv, SPLIT, IP)
+        gate_vv = bias_first + _product(hidden, right_first, SPLIT, IP)
         tl.store(_tile(work, MINE + VV, rows, column, F, size), gate_vv)
         tl.store(_tile(work, MINE + LAYER_PLANES + VIN, rows, column, F, size), v_x + gate_vv * u_x)
         tl.store(_tile(work, MINE + LAYER_PLANES + VIN + 1, rows, column, F, size), v_y + gate_vv * u_y)
@@ -455,16 +512,12 @@ def _readout(
 
 
 @triton.jit
-def _hidden_back(
-    index, group,
-    work, low, weights, plane,
-    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
-    NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+def _before_hidden(
+    column, rows, work, low, weights, size,
+    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradient before a silu for a slice: (Σ_part g_part W_partᵀ) silu′."""
-    size = tl.cast(plane, tl.int64)
-    column = index * NF + tl.arange(0, NF)
-    rows = group * ROWS + tl.arange(0, ROWS)
+    """Gradient before the silu of a hidden layer, (Σ_part g_part W_partᵀ) silu′, as an operand."""
     right_0 = _right(weights, column, F, F, SPLIT)
     right_1 = _right(weights + F * F, column, F, F, SPLIT)
     if PARTS == 3:
@@ -478,30 +531,64 @@ def _hidden_back(
     total = tl.dot(left_1, right_1, tl.dot(left_0, right_0, input_precision=IP), input_precision=IP)
     if PARTS == 3:
         total = tl.dot(left_2, right_2, total, input_precision=IP)
-    tl.store(_tile(low, GPRE, rows, column, F, size), (_total(total, SPLIT) * derivative).to(LOW))
+    return (_total(total, SPLIT) * derivative).to(LOW)
+
+
+@triton.jit
+def _hidden_back(
+    index, group,
+    work, low, weights, plane,
+    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
+    NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A slice of the gradient before the silu of a hidden layer."""
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
+    before = _before_hidden(
+        column, rows, work, low, weights, size, GRADS, PARTS, DERIVATIVE, F, SPLIT, LOW, IP, EARLY
+    )  # fmt: skip
+    tl.store(_tile(low, GPRE, rows, column, F, size), before)
+
+
+@triton.jit
+def _before_operand(
+    rows, work, low, weights, size,
+    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """All of that gradient as left operand: of a launch before, or if ``WHOLE`` computed here."""
+    if WHOLE:
+        return _before_hidden(
+            tl.arange(0, F), rows, work, low, weights, size, GRADS, PARTS, DERIVATIVE, F, 1, LOW, IP, EARLY
+        )
+    else:
+        _wait(EARLY)
+        return _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
 
 
 @triton.jit
 def _gate_back(
     index, group, part,
     work, low, weights, plane,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    LAYER: tl.constexpr, LAST: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
+    NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """For a slice, part 0: gradient by s before the update; part 1: by u and w."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
+    PARTS: tl.constexpr = 2 if LAST else 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right = _right(weights + part * F * F, column, F, F, SPLIT)
-    _wait(EARLY)
-    left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
+    right = _right(weights + (WA_BACK + part) * F * F, column, F, F, SPLIT)
+    left = _before_operand(
+        rows, work, low, weights + WB_BACK * F * F, size, G3, PARTS, MINE + DA, WHOLE, F, SPLIT, LOW, IP, EARLY
+    )  # fmt: skip
+    grad_s = tl.load(_tile(work, GS, rows, column, F, size))
     if part == 0:
-        at_s = _tile(work, GS, rows, column, F, size)
-        tl.store(at_s, tl.load(at_s) + _product(left, right, SPLIT, IP))
+        tl.store(_tile(work, GSM, rows, column, F, size), grad_s + _product(left, right, SPLIT, IP))
     else:
-        # Not from ``GS``, which part 0 changes meanwhile.
-        grad_s = tl.load(_tile(low, G3, rows, column, F, size)).to(tl.float32)
         grad_inner = grad_s * tl.load(_tile(work, MINE + SV, rows, column, F, size))
         u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
         u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
@@ -512,9 +599,9 @@ def _gate_back(
         grad_u_x, grad_u_y, grad_u_z = grad_inner * w_x, grad_inner * w_y, grad_inner * w_z
         if not LAST:
             gate_vv = tl.load(_tile(work, MINE + VV, rows, column, F, size))
-            grad_u_x += gate_vv * tl.load(_tile(work, GV, rows, column, F, size))
-            grad_u_y += gate_vv * tl.load(_tile(work, GV + 1, rows, column, F, size))
-            grad_u_z += gate_vv * tl.load(_tile(work, GV + 2, rows, column, F, size))
+            grad_u_x += gate_vv * tl.load(_tile(work, ABOVE, rows, column, F, size))
+            grad_u_y += gate_vv * tl.load(_tile(work, ABOVE + 1, rows, column, F, size))
+            grad_u_z += gate_vv * tl.load(_tile(work, ABOVE + 2, rows, column, F, size))
         tl.store(_tile(low, GU, rows, column, F, size), grad_u_x.to(LOW))
         tl.store(_tile(low, GU + 1, rows, column, F, size), grad_u_y.to(LOW))
         tl.store(_tile(low, GU + 2, rows, column, F, size), grad_u_z.to(LOW))
@@ -526,13 +613,23 @@ def _gate_back(
 
 
 @triton.jit
+def _vector_back(left_u, left_w, right_u, right_w, at_above, LAST: tl.constexpr, SPLIT: tl.constexpr, IP: tl.constexpr):
+    """Gradient by one component of v between messages and update."""
+    total = _total(tl.dot(left_w, right_w, tl.dot(left_u, right_u, input_precision=IP), input_precision=IP), SPLIT)
+    if not LAST:
+        total += tl.load(at_above)
+    return total
+
+
+@triton.jit
 def _vectors_back(
     index, group, axis,
     work, low, weights, plane,
-    LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by one component of v between messages and update, for a slice."""
+    """One component of that gradient for a slice."""
+    ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -541,13 +638,53 @@ def _vectors_back(
     _wait(EARLY)
     left_u = _left(low + (GU + axis) * size + rows * F, F, SPLIT, LOW)
     left_w = _left(low + (GW + axis) * size + rows * F, F, SPLIT, LOW)
-    if not LAST:
-        before = tl.load(_tile(work, GV + axis, rows, column, F, size))
-    products = tl.dot(left_w, right_w, tl.dot(left_u, right_u, input_precision=IP), input_precision=IP)
-    total = _total(products, SPLIT)
-    if not LAST:
-        total += before
+    above = _tile(work, ABOVE + axis, rows, column, F, size)
+    total = _vector_back(left_u, left_w, right_u, right_w, above, LAST, SPLIT, IP)
     tl.store(_tile(work, GM + axis, rows, column, F, size), total)
+
+
+@triton.jit
+def _all_vectors_back(
+    index, group,
+    work, low, weights, plane,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """All components for a slice; messages back need no other."""
+    ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
+    right_u = _right(weights, column, F, F, SPLIT)
+    right_w = _right(weights + F * F, column, F, F, SPLIT)
+    _wait(EARLY)
+    # All are asked for before the first product waits for one.
+    u_x = _left(low + GU * size + rows * F, F, SPLIT, LOW)
+    u_y = _left(low + (GU + 1) * size + rows * F, F, SPLIT, LOW)
+    u_z = _left(low + (GU + 2) * size + rows * F, F, SPLIT, LOW)
+    w_x = _left(low + GW * size + rows * F, F, SPLIT, LOW)
+    w_y = _left(low + (GW + 1) * size + rows * F, F, SPLIT, LOW)
+    w_z = _left(low + (GW + 2) * size + rows * F, F, SPLIT, LOW)
+    above = _tile(work, ABOVE, rows, column, F, size)
+    x = _vector_back(u_x, w_x, right_u, right_w, above, LAST, SPLIT, IP)
+    y = _vector_back(u_y, w_y, right_u, right_w, above + size, LAST, SPLIT, IP)
+    z = _vector_back(u_z, w_z, right_u, right_w, above + 2 * size, LAST, SPLIT, IP)
+    tl.store(_tile(work, GM, rows, column, F, size), x)
+    tl.store(_tile(work, GM + 1, rows, column, F, size), y)
+    tl.store(_tile(work, GM + 2, rows, column, F, size), z)
+
+
+@triton.jit
+def _sums_of_warps(by_d, by_x, by_y, by_z, WARPS: tl.constexpr):
+    """[ATOMS, WARPS, 2, 2]: sums over the columns that each warp holds of a product, so that none waits for another."""
+    ATOMS: tl.constexpr = by_d.shape[0]
+    REPEATS: tl.constexpr = by_d.shape[1] // (8 * WARPS)
+    shape: tl.constexpr = (ATOMS, REPEATS, WARPS, 8)
+    by_d, by_x = tl.reshape(by_d, shape), tl.reshape(by_x, shape)
+    by_y, by_z = tl.reshape(by_y, shape), tl.reshape(by_z, shape)
+    by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 1, _add_4)
+    by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 2, _add_4)
+    return tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
 
 
 @triton.jit
@@ -559,57 +696,50 @@ def _pairs_back(
 ):  # fmt: skip
     """Gradients by the pairs, through the messages from some atoms a to their partners b.
 
-    ``partial`` [slices, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
+    ``partial`` [slices · WARPS, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
     """
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
     first = group * ATOMS // SLOTS * SLOTS  # of the molecule
-    atom = rows - first
-    warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
-    at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
-    filters_s = tl.load(at_filters)
-    filters_v = tl.load(at_filters + RBF * F)
-    filters_r = tl.load(at_filters + 2 * RBF * F)
-    of_slice = partial + index * (size // F * SLOTS) * 4
+    atom, k = (rows - first)[:, None], tl.arange(0, RBF)[None, :]
+    filters_s = _filters_of(filters, 0, column, F, RBF)
+    filters_v = _filters_of(filters, 1, column, F, RBF)
+    filters_r = _filters_of(filters, 2, column, F, RBF)
+    slices = index * WARPS + tl.arange(0, WARPS)
     component = 2 * tl.arange(0, 2)[:, None] + tl.arange(0, 2)[None, :]
+    at_sums = partial + (slices * (size // F * SLOTS) * 4)[None, :, None, None] + component[None, None, :, :]
     _wait(EARLY)
-    phi_s = _of_atoms(work, MINE + PHI, rows, column, F, size)
-    phi_r = _of_atoms(work, MINE + PHI + 2, rows, column, F, size)
+    phi_s = tl.load(_tile(work, MINE + PHI, rows, column, F, size))
+    phi_r = tl.load(_tile(work, MINE + PHI + 2, rows, column, F, size))
     if LAYER > 0:
-        phi_v = _of_atoms(work, MINE + PHI + 1, rows, column, F, size)
-        v_x = phi_v * _of_atoms(work, MINE + VIN, rows, column, F, size)
-        v_y = phi_v * _of_atoms(work, MINE + VIN + 1, rows, column, F, size)
-        v_z = phi_v * _of_atoms(work, MINE + VIN + 2, rows, column, F, size)
-    for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
-        partner = first + step * WARPS + warp
-        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
-        where = pair[:, :, None] * RBF + k[None, None, :]
-        inputs = tl.load(basis + where)
-        slopes = tl.load(slope + where)
-        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
-        here = of_slice + pair[:, :, None, None] * 4 + component[None, None, :, :]
+        phi_v = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
+        sent_x = phi_v * tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+        sent_y = phi_v * tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+        sent_z = phi_v * tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+    for partner in tl.range(first, first + n_slots):
+        wide = tl.cast(partner, tl.int64)
+        where = (wide * SLOTS + atom) * RBF + k
+        inputs, slopes = tl.load(basis + where), tl.load(slope + where)
+        at = unit + wide * 4 * SLOTS + atom
+        here = at_sums + (wide * SLOTS + atom)[:, :, None, None] * 4
         if not LAST:
             before = tl.load(here)
-        grad_s = _of_partners(work, GS, partner, column, F, size)
-        grad_x = _of_partners(work, GM, partner, column, F, size)
-        grad_y = _of_partners(work, GM + 1, partner, column, F, size)
-        grad_z = _of_partners(work, GM + 2, partner, column, F, size)
+        grad_s = _of_partner(work, GSM, partner, column, F, size)
+        grad_x = _of_partner(work, GM, partner, column, F, size)
+        grad_y = _of_partner(work, GM + 1, partner, column, F, size)
+        grad_z = _of_partner(work, GM + 2, partner, column, F, size)
         # Products first: what is multiplied by them then lies as they do, and moves through no shared memory.
         weight_r = tl.dot(inputs, filters_r, input_precision=IP) * phi_r
         slope_r = tl.dot(slopes, filters_r, input_precision=IP) * phi_r
         by_d = tl.dot(slopes, filters_s, input_precision=IP) * phi_s * grad_s
         if LAYER > 0:
-            slope_v = tl.dot(slopes, filters_v, input_precision=IP)
-            by_d += slope_v * v_x * grad_x + slope_v * v_y * grad_y + slope_v * v_z * grad_z
+            through = sent_x * grad_x + sent_y * grad_y + sent_z * grad_z
+            by_d += tl.dot(slopes, filters_v, input_precision=IP) * through
         # The message goes from a to b: against r̂_ab.
-        by_d -= slope_r * grad_x * tl.load(at)[:, :, None]
-        by_d -= slope_r * grad_y * tl.load(at + SLOTS)[:, :, None]
-        by_d -= slope_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
-        by_x, by_y, by_z = weight_r * grad_x, weight_r * grad_y, weight_r * grad_z
-        by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 2, _add_4)
-        total = tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
+        by_d -= slope_r * (grad_x * tl.load(at) + grad_y * tl.load(at + SLOTS) + grad_z * tl.load(at + 2 * SLOTS))
+        total = _sums_of_warps(by_d, weight_r * grad_x, weight_r * grad_y, weight_r * grad_z, WARPS)
         if not LAST:
             total += before
         tl.store(here, total)
@@ -620,87 +750,86 @@ def _senders_back(
     index, group,
     work, low, unit, basis, filters, plane, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
-    NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    NF: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradients by what some atoms sent to their partners, and by v before the messages."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    HERE: tl.constexpr = GV + LAYER % 2 * 3  # not where the layer above has them, which programs of pairs may still read
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
     first = group * ATOMS // SLOTS * SLOTS  # of the molecule
-    atom = rows - first
-    warp, k = tl.arange(0, WARPS), tl.arange(0, RBF)
-    at_filters = filters + warp[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
-    filters_s = tl.load(at_filters)
-    filters_v = tl.load(at_filters + RBF * F)
-    filters_r = tl.load(at_filters + 2 * RBF * F)
+    atom, k = (rows - first)[:, None], tl.arange(0, RBF)[None, :]
+    filters_s = _filters_of(filters, 0, column, F, RBF)
+    filters_v = _filters_of(filters, 1, column, F, RBF)
+    filters_r = _filters_of(filters, 2, column, F, RBF)
     _wait(EARLY)
-    sent_s = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sent_r = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sent_x = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sent_y = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    sent_z = tl.zeros((WARPS, ATOMS, NF), tl.float32)
-    for step in tl.range(0, tl.cdiv(n_slots, WARPS)):
-        partner = first + step * WARPS + warp
-        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
-        inputs = tl.load(basis + pair[:, :, None] * RBF + k[None, None, :])
-        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
-        grad_x = _of_partners(work, GM, partner, column, F, size)
-        grad_y = _of_partners(work, GM + 1, partner, column, F, size)
-        grad_z = _of_partners(work, GM + 2, partner, column, F, size)
-        sent_s += tl.dot(inputs, filters_s, input_precision=IP) * _of_partners(work, GS, partner, column, F, size)
-        filter_v = tl.dot(inputs, filters_v, input_precision=IP)
-        sent_x += filter_v * grad_x
-        sent_y += filter_v * grad_y
-        sent_z += filter_v * grad_z
-        # Against r̂_ab, as the message went.
-        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
-        sent_r -= filter_r * grad_x * tl.load(at)[:, :, None]
-        sent_r -= filter_r * grad_y * tl.load(at + SLOTS)[:, :, None]
-        sent_r -= filter_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
-    sent_s, sent_r, x, y, z = tl.reduce((sent_s, sent_r, sent_x, sent_y, sent_z), 0, _add_5)
     own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
     own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
     own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
     through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
+    after_x = tl.load(_tile(work, GM, rows, column, F, size))
+    after_y = tl.load(_tile(work, GM + 1, rows, column, F, size))
+    after_z = tl.load(_tile(work, GM + 2, rows, column, F, size))
+    sent_s = tl.zeros((ATOMS, NF), tl.float32)
+    sent_r = tl.zeros((ATOMS, NF), tl.float32)
+    x = tl.zeros((ATOMS, NF), tl.float32)
+    y = tl.zeros((ATOMS, NF), tl.float32)
+    z = tl.zeros((ATOMS, NF), tl.float32)
+    for partner in tl.range(first, first + n_slots):
+        wide = tl.cast(partner, tl.int64)
+        inputs = tl.load(basis + (wide * SLOTS + atom) * RBF + k)
+        at = unit + wide * 4 * SLOTS + atom
+        grad_s = _of_partner(work, GSM, partner, column, F, size)
+        grad_x = _of_partner(work, GM, partner, column, F, size)
+        grad_y = _of_partner(work, GM + 1, partner, column, F, size)
+        grad_z = _of_partner(work, GM + 2, partner, column, F, size)
+        sent_s += tl.dot(inputs, filters_s, input_precision=IP) * grad_s
+        filter_v = tl.dot(inputs, filters_v, input_precision=IP)
+        x += filter_v * grad_x
+        y += filter_v * grad_y
+        z += filter_v * grad_z
+        # Against r̂_ab, as the message went.
+        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
+        sent_r -= filter_r * (grad_x * tl.load(at) + grad_y * tl.load(at + SLOTS) + grad_z * tl.load(at + 2 * SLOTS))
     tl.store(_tile(low, GPHI, rows, column, F, size), sent_s.to(LOW))
     tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
     tl.store(_tile(low, GPHI + 2, rows, column, F, size), sent_r.to(LOW))
-    x = through * x + tl.load(_tile(work, GM, rows, column, F, size))
-    y = through * y + tl.load(_tile(work, GM + 1, rows, column, F, size))
-    z = through * z + tl.load(_tile(work, GM + 2, rows, column, F, size))
-    tl.store(_tile(work, GV, rows, column, F, size), x)
-    tl.store(_tile(work, GV + 1, rows, column, F, size), y)
-    tl.store(_tile(work, GV + 2, rows, column, F, size), z)
+    tl.store(_tile(work, HERE, rows, column, F, size), through * x + after_x)
+    tl.store(_tile(work, HERE + 1, rows, column, F, size), through * y + after_y)
+    tl.store(_tile(work, HERE + 2, rows, column, F, size), through * z + after_z)
 
 
 @triton.jit
 def _scalars_back(
     index, group,
     work, low, weights, plane,
-    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    LAYER: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by s before the layer for a slice, and by the gates of the layer below."""
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
+    HERE: tl.constexpr = GV + LAYER % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right = _right(weights, column, F, F, SPLIT)
-    _wait(EARLY)
-    left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
-    at_s = _tile(work, GS, rows, column, F, size)
-    before = tl.load(at_s)
+    right = _right(weights + W1_BACK * F * F, column, F, F, SPLIT)
+    left = _before_operand(
+        rows, work, low, weights + W2_BACK * F * F, size, GPHI, 3, MINE + DH, WHOLE, F, SPLIT, LOW, IP, EARLY
+    )  # fmt: skip
+    before = tl.load(_tile(work, GSM, rows, column, F, size))
     inner = tl.load(_tile(work, BELOW + UW, rows, column, F, size))
-    grad_vv = tl.load(_tile(work, BELOW + U, rows, column, F, size)) * tl.load(_tile(work, GV, rows, column, F, size))
+    grad_vv = tl.load(_tile(work, BELOW + U, rows, column, F, size)) * tl.load(_tile(work, HERE, rows, column, F, size))
     for axis in tl.static_range(1, 3):
         u = tl.load(_tile(work, BELOW + U + axis, rows, column, F, size))
-        grad_vv += u * tl.load(_tile(work, GV + axis, rows, column, F, size))
+        grad_vv += u * tl.load(_tile(work, HERE + axis, rows, column, F, size))
+    if _apart(index):
+        grad_s = before + _product(left, right, SPLIT, IP)
+        tl.store(_tile(work, GS, rows, column, F, size), grad_s)
+        tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
+        tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
     tl.store(_tile(low, G3 + 2, rows, column, F, size), grad_vv.to(LOW))
-    grad_s = before + _product(left, right, SPLIT, IP)
-    tl.store(at_s, grad_s)
-    tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
-    tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
 
 
 @triton.jit
@@ -769,17 +898,21 @@ def _kernel_name(specialization: Any) -> str:
     return f"fused_{STAGE_NAMES[specialization.constants['STAGE']]}"
 
 
-@triton.jit(repr=_kernel_name)
+@triton.jit(repr=_kernel_name, do_not_specialize=["n_systems"])
 def stage_kernel(
     positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
     work, low, element, unit, push, repelled, basis, slope, atomic, partial, energy, forces,
     n_systems, n_slots, plane, cutoff, out_bias,
     STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
     SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
-    EARLY: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, JOINS: tl.constexpr, REPEATED: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One stage of all molecules: programs are [slices, groups, parts of a slice]."""
+    """One stage of all molecules: programs are [slices, groups, parts of a slice].
+
+    If it ``JOINS``, a stage whose slices need no other slice of the one before computes that first, for all rows of
+    its molecule; and with matrices that are ``REPEATED`` the hidden layer before it, in every program.
+    """
     index, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     LAST: tl.constexpr = LAYER == LAYERS - 1
@@ -808,9 +941,16 @@ def stage_kernel(
             LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == MESSAGE:
+        PHI_FIRST: tl.constexpr = JOINS and LAYER > 0
+        if PHI_FIRST:
+            _all_of_phi(
+                index, group * 16 // ROWS, work, low, mine, bias, plane,
+                LAYER, REPEATED >= 1, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            )  # fmt: skip
+            tl.debug_barrier()
         _message(
             index, group, work, unit, basis, filters, plane, n_slots,
-            LAYER, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY,
+            LAYER, F, SLOTS, RBF, 16, PAIR_NF, IP, EARLY and not PHI_FIRST,
         )  # fmt: skip
     elif STAGE == MIX:
         _mix(index, group, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
@@ -821,8 +961,8 @@ def stage_kernel(
         )  # fmt: skip
     elif STAGE == GATE:
         _gate(
-            index, group, part, work, low, mine + WB * F * F, bias + BB * F, plane,
-            LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            index, group, part, work, low, mine, bias, plane,
+            LAYER, REPEATED >= 2, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == READOUT:
         into = weights + LAYERS * SIZE
@@ -838,23 +978,30 @@ def stage_kernel(
         )  # fmt: skip
     elif STAGE == GATE_BACK:
         _gate_back(
-            index, group, part, work, low, mine + WA_BACK * F * F, plane,
-            LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            index, group, part, work, low, mine, plane,
+            LAYER, LAST, REPEATED >= 3, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == VECTORS_BACK:
         _vectors_back(
-            index, group, part, work, low, mine + MIXED_BACK * F * F, plane, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY
-        )
+            index, group, part, work, low, mine + MIXED_BACK * F * F, plane,
+            LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+        )  # fmt: skip
     elif STAGE == MESSAGE_BACK:
+        if JOINS:
+            _all_vectors_back(
+                index, group * 16 // ROWS, work, low, mine + MIXED_BACK * F * F, plane,
+                LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            )  # fmt: skip
+            tl.debug_barrier()
         if part == 0:
             _pairs_back(
                 index, group, work, unit, basis, slope, filters, partial, plane, n_slots,
-                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY,
+                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY and not JOINS,
             )  # fmt: skip
         elif LAYER > 0:
             _senders_back(
                 index, group, work, low, unit, basis, filters, plane, n_slots,
-                LAYER, F, SLOTS, RBF, 16, PAIR_NF, WARPS, LOW, IP, EARLY,
+                LAYER, F, SLOTS, RBF, 16, PAIR_NF, LOW, IP, EARLY and not JOINS,
             )  # fmt: skip
     elif STAGE == PHI_BACK:
         _hidden_back(
@@ -862,11 +1009,13 @@ def stage_kernel(
             GPHI, 3, MINE + DH, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == SCALARS_BACK:
-        _scalars_back(index, group, work, low, mine + W1_BACK * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
+        _scalars_back(
+            index, group, work, low, mine, plane, LAYER, REPEATED >= 3, F, ROWS, NF, SPLIT, LOW, IP, EARLY
+        )  # fmt: skip
     else:
         _forces(
             group, index, element, atomic, repelled, reference, unit, push, partial, energy, forces,
-            n_slots, plane, F // PAIR_NF, F, SLOTS, 1, EARLY,
+            n_slots, plane, F // PAIR_NF * WARPS, F, SLOTS, 1, EARLY,
         )  # fmt: skip
 
 
@@ -943,12 +1092,6 @@ def _read(base, plane, F: tl.constexpr):
 def _row(base, row, F: tl.constexpr):
     """[1, F] of FP32. Fewer numbers than threads, so that each thread loads just those it needs."""
     return tl.load(base + row * F + tl.arange(0, F)[None, :]).to(tl.float32)
-
-
-@triton.jit
-def _of_warps(values, WARPS: tl.constexpr):
-    """[ATOMS, 2, WARPS, F / 2 WARPS]: the columns that each warp holds of a product, apart."""
-    return tl.reshape(values, (ATOMS, 2, WARPS, values.shape[1] // (2 * WARPS)))
 
 
 @triton.jit
@@ -1110,11 +1253,7 @@ def _molecule_pairs_back(
         # The message goes from a to b: against r̂_ab.
         at = unit + b * 4 * ATOMS + a[:, None]
         by_d -= slope_r * (grad_x * tl.load(at) + grad_y * tl.load(at + ATOMS) + grad_z * tl.load(at + 2 * ATOMS))
-        by_d, by_x = _of_warps(by_d, WARPS), _of_warps(weight_r * grad_x, WARPS)
-        by_y, by_z = _of_warps(weight_r * grad_y, WARPS), _of_warps(weight_r * grad_z, WARPS)
-        by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 3, _add_4)
-        by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 1, _add_4)
-        total = tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
+        total = _sums_of_warps(by_d, weight_r * grad_x, weight_r * grad_y, weight_r * grad_z, WARPS)
         if not LAST:
             total += before
         tl.store(here, total)
@@ -1205,7 +1344,7 @@ def _advance(values, rates, by, inside):
     tl.debug_barrier()
 
 
-@triton.jit(repr=lambda specialization: "fused_molecule", do_not_specialize=["n_steps"])
+@triton.jit(repr=lambda specialization: "fused_molecule", do_not_specialize=["n_systems", "n_steps"])
 def molecule_kernel(
     positions, numbers, weights, offsets, radius, charge, embedding, phi0, reference,
     kept, shared, element, unit, push, repelled, basis, slope, partial, energy, forces,

@@ -23,7 +23,7 @@ from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
 from tests.conftest import cluster, make_random_model, rattled
-from tests.fused_shapes import IN_CHUNKS, MOLECULES, SHARED, SPLIT, WIDE
+from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from benchmarks import fused_shapes
@@ -60,6 +60,7 @@ def small() -> PaiNN:
         pytest.param(WIDE, "fp32", id="wide-fp32"),
         pytest.param(WIDE, "tf32", id="wide-tf32"),
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
+        pytest.param(JOINED, "tf32", id="joined-tf32"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
         pytest.param(MOLECULES, "fp16_autocast", id="molecules-fp16"),
         pytest.param(IN_CHUNKS, "fp32", id="in-chunks-fp32"),
@@ -123,7 +124,7 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
 @pytest.mark.parametrize(
     ("shape", "precision", "kernels"),
     [
-        ("wide", "fp32", 23),
+        ("wide", "fp32", 14),
         ("shared", "fp16_autocast", 23),
         ("molecules", "fp16_autocast", 2),
         ("in chunks", "fp32", 1),
@@ -232,9 +233,9 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | N
 
 
 def test_shapes_are_read_from_their_numbers() -> None:
-    assert parse_shape("16,1,16,4,0,16,4,1") == WIDE
+    assert parse_shape("16,1,16,4,0,16,4,1,3") == WIDE
     assert parse_shape("1,8,0,255") == MOLECULES
-    for words in ("16", "16,1,16,4,yes,16,4,0"):
+    for words in ("16", "16,1,16,4,yes,16,4,0,0"):
         with pytest.raises(
             argparse.ArgumentTypeError, match=r"is neither slots,molecules,.*nor programs,warps,chunk,registers"
         ):
@@ -250,12 +251,12 @@ def test_timing_shapes_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.gpu
 def test_shapes_are_timed_side_by_side_on_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2,0 --min-calls 5 --output"
+    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2,0,0 --min-calls 5 --output"
     monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
     fused_shapes.main()
     *_, chosen, other = (tmp_path / "fused_shapes.md").read_text().splitlines()
     assert "(chosen)" in chosen
-    assert "16,4,16,4,0,8,2,0" in other
+    assert "16,4,16,4,0,8,2,0,0" in other
     for line in (chosen, other):
         assert "_message_back" in line
         assert float(line.split("|")[4]) > 0
