@@ -63,7 +63,7 @@ class Stages:
         warps: of one program.
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
-        pair_warps: of one program of messages; each has 8 of its features, or a multiple; if there are too few, some do the same.
+        pair_warps: of one program of messages; each takes one partner at a time.
         early: whether a kernel starts before the one ahead of it has ended, where the GPU can (Hopper).
         repeated: matrices, 0 to 3, up to which a hidden layer is computed by every program that needs it, whole,
             rather than once by a launch of its own.
@@ -409,8 +409,7 @@ class _StagesPlan:
         self._groups = -(-batch.n_systems // shape.molecules)
         rows = shape.molecules * slots
         self._rows = self._groups * rows
-        with_columns = min(shape.pair_warps, shape.pair_columns // 8)
-        slices = features // shape.pair_columns * with_columns
+        slices = features // shape.pair_columns
 
         def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*sizes, device=device, dtype=dtype)
@@ -432,7 +431,7 @@ class _StagesPlan:
         self._options: dict[str, Any] = {
             "LAYERS": weights.n_layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
             "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
-            "PAIR_NF": shape.pair_columns, "WARPS": with_columns,
+            "PAIR_NF": shape.pair_columns, "PARTNERS": shape.pair_warps,
             "JOINS": shape.joins, "REPEATED": shape.repeated, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
         early = shape.early and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

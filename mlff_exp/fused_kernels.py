@@ -27,6 +27,7 @@ EPSILON = tl.constexpr(NORM_SMOOTHING)
 INNER = tl.constexpr(CORE_INNER)
 CORE_WIDTH = tl.constexpr(CORE_OUTER - CORE_INNER)
 PI = tl.constexpr(math.pi)
+AHEAD = tl.constexpr(4)  # partners, or groups of them, of which one is computed with and the others are asked for
 
 # Planes of ``work``: those of all layers, then those of each layer.
 # Whatever a stage changes has one plane before it and one after it: other programs of the stage may still read.
@@ -94,6 +95,11 @@ def _apart(index):
 @triton.jit
 def _add_4(a, b, c, d, e, f, g, h):
     return a + e, b + f, c + g, d + h
+
+
+@triton.jit
+def _add_5(a, b, c, d, e, f, g, h, i, j):
+    return a + f, b + g, c + h, d + i, e + j
 
 
 @triton.jit
@@ -328,15 +334,15 @@ def _all_of_phi(
 
 
 @triton.jit
-def _filters_of(filters, part, column, F: tl.constexpr, RBF: tl.constexpr):
-    """[RBF, NF] of one of three."""
-    return tl.load(filters + (part * RBF + tl.arange(0, RBF)[:, None]) * F + column[None, :])
+def _of_partners(work, plane, partner, column, F: tl.constexpr, size):
+    """[PARTNERS, 1, NF] of a plane. Fewer numbers than threads, so that each thread loads just those it needs."""
+    return tl.load(work + plane * size + partner[:, None, None] * F + column[None, None, :])
 
 
 @triton.jit
-def _of_partner(work, plane, partner, column, F: tl.constexpr, size):
-    """[1, NF] of a plane. Fewer numbers than threads, so that each thread loads just those it needs."""
-    return tl.load(work + plane * size + partner * F + column[None, :])
+def _of_atoms(work, plane, rows, column, F: tl.constexpr, size):
+    """[1, ATOMS, NF] of a plane."""
+    return tl.load(work + plane * size + rows[None, :, None] * F + column[None, None, :])
 
 
 @triton.jit
@@ -344,60 +350,61 @@ def _message(
     index, group,
     work, unit, basis, filters, plane, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
-    NF: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    NF: tl.constexpr, PARTNERS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Messages to some atoms of a molecule, summed, for a slice: s and v after them.
-
-    A warp has columns of its own, and takes one partner after the other: sums over partners stay in its registers.
-    """
+    """Messages to some atoms of a molecule, summed, for a slice: s and v after them."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
     first = group * ATOMS // SLOTS * SLOTS  # of the molecule
-    atom, k = (rows - first)[:, None], tl.arange(0, RBF)[None, :]
-    filters_s = _filters_of(filters, 0, column, F, RBF)
-    filters_v = _filters_of(filters, 1, column, F, RBF)
-    filters_r = _filters_of(filters, 2, column, F, RBF)
+    atom = rows - first
+    one, k = tl.arange(0, PARTNERS), tl.arange(0, RBF)
+    at_filters = filters + one[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
+    filters_s = tl.load(at_filters)
+    filters_v = tl.load(at_filters + RBF * F)
+    filters_r = tl.load(at_filters + 2 * RBF * F)
     _wait(EARLY)
     s = tl.load(_tile(work, S, rows, column, F, size))
-    if LAYER > 0:
-        own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-    sum_s = tl.zeros((ATOMS, NF), tl.float32)
-    sum_x = tl.zeros((ATOMS, NF), tl.float32)
-    sum_y = tl.zeros((ATOMS, NF), tl.float32)
-    sum_z = tl.zeros((ATOMS, NF), tl.float32)
-    for partner in tl.range(first, first + n_slots):
-        wide = tl.cast(partner, tl.int64)
-        inputs = tl.load(basis + (wide * SLOTS + atom) * RBF + k)
-        at = unit + wide * 4 * SLOTS + atom
-        phi_s = _of_partner(work, MINE + PHI, partner, column, F, size)
-        phi_r = _of_partner(work, MINE + PHI + 2, partner, column, F, size)
+    sum_s = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sum_x = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sum_y = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sum_z = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    for step in tl.range(0, tl.cdiv(n_slots, PARTNERS), num_stages=AHEAD):
+        partner = first + step * PARTNERS + one
+        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
+        inputs = tl.load(basis + pair[:, :, None] * RBF + k[None, None, :])
+        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        unit_x = tl.load(at)[:, :, None]
+        unit_y = tl.load(at + SLOTS)[:, :, None]
+        unit_z = tl.load(at + 2 * SLOTS)[:, :, None]
+        phi_s = _of_partners(work, MINE + PHI, partner, column, F, size)
+        phi_r = _of_partners(work, MINE + PHI + 2, partner, column, F, size)
         if LAYER > 0:
-            phi_v = _of_partner(work, MINE + PHI + 1, partner, column, F, size)
-            v_x = _of_partner(work, MINE + VIN, partner, column, F, size)
-            v_y = _of_partner(work, MINE + VIN + 1, partner, column, F, size)
-            v_z = _of_partner(work, MINE + VIN + 2, partner, column, F, size)
+            phi_v = _of_partners(work, MINE + PHI + 1, partner, column, F, size)
+            v_x = _of_partners(work, MINE + VIN, partner, column, F, size)
+            v_y = _of_partners(work, MINE + VIN + 1, partner, column, F, size)
+            v_z = _of_partners(work, MINE + VIN + 2, partner, column, F, size)
         sum_s += phi_s * tl.dot(inputs, filters_s, input_precision=IP)
         along = phi_r * tl.dot(inputs, filters_r, input_precision=IP)
-        sum_x += along * tl.load(at)
-        sum_y += along * tl.load(at + SLOTS)
-        sum_z += along * tl.load(at + 2 * SLOTS)
+        sum_x += along * unit_x
+        sum_y += along * unit_y
+        sum_z += along * unit_z
         if LAYER > 0:
             through = phi_v * tl.dot(inputs, filters_v, input_precision=IP)
             sum_x += through * v_x
             sum_y += through * v_y
             sum_z += through * v_z
-    if LAYER > 0:
-        sum_x += own_x
-        sum_y += own_y
-        sum_z += own_z
+    # One reduction: each one meets all warps.
+    sum_s, x, y, z = tl.reduce((sum_s, sum_x, sum_y, sum_z), 0, _add_4)
     tl.store(_tile(work, SM, rows, column, F, size), s + sum_s)
-    tl.store(_tile(work, VM, rows, column, F, size), sum_x)
-    tl.store(_tile(work, VM + 1, rows, column, F, size), sum_y)
-    tl.store(_tile(work, VM + 2, rows, column, F, size), sum_z)
+    if LAYER > 0:
+        x += tl.load(_tile(work, MINE + VIN, rows, column, F, size))
+        y += tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
+        z += tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
+    tl.store(_tile(work, VM, rows, column, F, size), x)
+    tl.store(_tile(work, VM + 1, rows, column, F, size), y)
+    tl.store(_tile(work, VM + 2, rows, column, F, size), z)
 
 
 @triton.jit
@@ -675,71 +682,65 @@ def _all_vectors_back(
 
 
 @triton.jit
-def _sums_of_warps(by_d, by_x, by_y, by_z, WARPS: tl.constexpr):
-    """[ATOMS, WARPS, 2, 2]: sums over the columns that each warp holds of a product, so that none waits for another."""
-    ATOMS: tl.constexpr = by_d.shape[0]
-    REPEATS: tl.constexpr = by_d.shape[1] // (8 * WARPS)
-    shape: tl.constexpr = (ATOMS, REPEATS, WARPS, 8)
-    by_d, by_x = tl.reshape(by_d, shape), tl.reshape(by_x, shape)
-    by_y, by_z = tl.reshape(by_y, shape), tl.reshape(by_z, shape)
-    by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 1, _add_4)
-    by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 2, _add_4)
-    return tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
-
-
-@triton.jit
 def _pairs_back(
     index, group,
     work, unit, basis, slope, filters, partial, plane, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr,
-    ATOMS: tl.constexpr, NF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    ATOMS: tl.constexpr, NF: tl.constexpr, PARTNERS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradients by the pairs, through the messages from some atoms a to their partners b.
 
-    ``partial`` [slices · WARPS, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
+    ``partial`` [slices, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
     """
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
     first = group * ATOMS // SLOTS * SLOTS  # of the molecule
-    atom, k = (rows - first)[:, None], tl.arange(0, RBF)[None, :]
-    filters_s = _filters_of(filters, 0, column, F, RBF)
-    filters_v = _filters_of(filters, 1, column, F, RBF)
-    filters_r = _filters_of(filters, 2, column, F, RBF)
-    slices = index * WARPS + tl.arange(0, WARPS)
+    atom = rows - first
+    one, k = tl.arange(0, PARTNERS), tl.arange(0, RBF)
+    at_filters = filters + one[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
+    filters_s = tl.load(at_filters)
+    filters_v = tl.load(at_filters + RBF * F)
+    filters_r = tl.load(at_filters + 2 * RBF * F)
+    of_slice = partial + index * (size // F * SLOTS) * 4
     component = 2 * tl.arange(0, 2)[:, None] + tl.arange(0, 2)[None, :]
-    at_sums = partial + (slices * (size // F * SLOTS) * 4)[None, :, None, None] + component[None, None, :, :]
     _wait(EARLY)
-    phi_s = tl.load(_tile(work, MINE + PHI, rows, column, F, size))
-    phi_r = tl.load(_tile(work, MINE + PHI + 2, rows, column, F, size))
+    phi_s = _of_atoms(work, MINE + PHI, rows, column, F, size)
+    phi_r = _of_atoms(work, MINE + PHI + 2, rows, column, F, size)
     if LAYER > 0:
-        phi_v = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
-        sent_x = phi_v * tl.load(_tile(work, MINE + VIN, rows, column, F, size))
-        sent_y = phi_v * tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
-        sent_z = phi_v * tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-    for partner in tl.range(first, first + n_slots):
-        wide = tl.cast(partner, tl.int64)
-        where = (wide * SLOTS + atom) * RBF + k
-        inputs, slopes = tl.load(basis + where), tl.load(slope + where)
-        at = unit + wide * 4 * SLOTS + atom
-        here = at_sums + (wide * SLOTS + atom)[:, :, None, None] * 4
+        phi_v = _of_atoms(work, MINE + PHI + 1, rows, column, F, size)
+        v_x = phi_v * _of_atoms(work, MINE + VIN, rows, column, F, size)
+        v_y = phi_v * _of_atoms(work, MINE + VIN + 1, rows, column, F, size)
+        v_z = phi_v * _of_atoms(work, MINE + VIN + 2, rows, column, F, size)
+    for step in tl.range(0, tl.cdiv(n_slots, PARTNERS), num_stages=AHEAD):
+        partner = first + step * PARTNERS + one
+        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
+        where = pair[:, :, None] * RBF + k[None, None, :]
+        inputs = tl.load(basis + where)
+        slopes = tl.load(slope + where)
+        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        here = of_slice + pair[:, :, None, None] * 4 + component[None, None, :, :]
         if not LAST:
             before = tl.load(here)
-        grad_s = _of_partner(work, GSM, partner, column, F, size)
-        grad_x = _of_partner(work, GM, partner, column, F, size)
-        grad_y = _of_partner(work, GM + 1, partner, column, F, size)
-        grad_z = _of_partner(work, GM + 2, partner, column, F, size)
+        grad_s = _of_partners(work, GSM, partner, column, F, size)
+        grad_x = _of_partners(work, GM, partner, column, F, size)
+        grad_y = _of_partners(work, GM + 1, partner, column, F, size)
+        grad_z = _of_partners(work, GM + 2, partner, column, F, size)
         # Products first: what is multiplied by them then lies as they do, and moves through no shared memory.
         weight_r = tl.dot(inputs, filters_r, input_precision=IP) * phi_r
         slope_r = tl.dot(slopes, filters_r, input_precision=IP) * phi_r
         by_d = tl.dot(slopes, filters_s, input_precision=IP) * phi_s * grad_s
         if LAYER > 0:
-            through = sent_x * grad_x + sent_y * grad_y + sent_z * grad_z
-            by_d += tl.dot(slopes, filters_v, input_precision=IP) * through
+            slope_v = tl.dot(slopes, filters_v, input_precision=IP)
+            by_d += slope_v * v_x * grad_x + slope_v * v_y * grad_y + slope_v * v_z * grad_z
         # The message goes from a to b: against r̂_ab.
-        by_d -= slope_r * (grad_x * tl.load(at) + grad_y * tl.load(at + SLOTS) + grad_z * tl.load(at + 2 * SLOTS))
-        total = _sums_of_warps(by_d, weight_r * grad_x, weight_r * grad_y, weight_r * grad_z, WARPS)
+        by_d -= slope_r * grad_x * tl.load(at)[:, :, None]
+        by_d -= slope_r * grad_y * tl.load(at + SLOTS)[:, :, None]
+        by_d -= slope_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
+        by_x, by_y, by_z = weight_r * grad_x, weight_r * grad_y, weight_r * grad_z
+        by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 2, _add_4)
+        total = tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
         if not LAST:
             total += before
         tl.store(here, total)
@@ -750,7 +751,7 @@ def _senders_back(
     index, group,
     work, low, unit, basis, filters, plane, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
-    NF: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+    NF: tl.constexpr, PARTNERS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradients by what some atoms sent to their partners, and by v before the messages."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
@@ -759,45 +760,50 @@ def _senders_back(
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
     first = group * ATOMS // SLOTS * SLOTS  # of the molecule
-    atom, k = (rows - first)[:, None], tl.arange(0, RBF)[None, :]
-    filters_s = _filters_of(filters, 0, column, F, RBF)
-    filters_v = _filters_of(filters, 1, column, F, RBF)
-    filters_r = _filters_of(filters, 2, column, F, RBF)
+    atom = rows - first
+    one, k = tl.arange(0, PARTNERS), tl.arange(0, RBF)
+    at_filters = filters + one[:, None, None] * 0 + k[None, :, None] * F + column[None, None, :]
+    filters_s = tl.load(at_filters)
+    filters_v = tl.load(at_filters + RBF * F)
+    filters_r = tl.load(at_filters + 2 * RBF * F)
     _wait(EARLY)
+    sent_s = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sent_r = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sent_x = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sent_y = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    sent_z = tl.zeros((PARTNERS, ATOMS, NF), tl.float32)
+    for step in tl.range(0, tl.cdiv(n_slots, PARTNERS), num_stages=AHEAD):
+        partner = first + step * PARTNERS + one
+        pair = partner.to(tl.int64)[:, None] * SLOTS + atom[None, :]
+        inputs = tl.load(basis + pair[:, :, None] * RBF + k[None, None, :])
+        at = unit + partner.to(tl.int64)[:, None] * 4 * SLOTS + atom[None, :]
+        grad_x = _of_partners(work, GM, partner, column, F, size)
+        grad_y = _of_partners(work, GM + 1, partner, column, F, size)
+        grad_z = _of_partners(work, GM + 2, partner, column, F, size)
+        sent_s += tl.dot(inputs, filters_s, input_precision=IP) * _of_partners(work, GSM, partner, column, F, size)
+        filter_v = tl.dot(inputs, filters_v, input_precision=IP)
+        sent_x += filter_v * grad_x
+        sent_y += filter_v * grad_y
+        sent_z += filter_v * grad_z
+        # Against r̂_ab, as the message went.
+        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
+        sent_r -= filter_r * grad_x * tl.load(at)[:, :, None]
+        sent_r -= filter_r * grad_y * tl.load(at + SLOTS)[:, :, None]
+        sent_r -= filter_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
+    sent_s, sent_r, x, y, z = tl.reduce((sent_s, sent_r, sent_x, sent_y, sent_z), 0, _add_5)
     own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
     own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
     own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
     through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
-    after_x = tl.load(_tile(work, GM, rows, column, F, size))
-    after_y = tl.load(_tile(work, GM + 1, rows, column, F, size))
-    after_z = tl.load(_tile(work, GM + 2, rows, column, F, size))
-    sent_s = tl.zeros((ATOMS, NF), tl.float32)
-    sent_r = tl.zeros((ATOMS, NF), tl.float32)
-    x = tl.zeros((ATOMS, NF), tl.float32)
-    y = tl.zeros((ATOMS, NF), tl.float32)
-    z = tl.zeros((ATOMS, NF), tl.float32)
-    for partner in tl.range(first, first + n_slots):
-        wide = tl.cast(partner, tl.int64)
-        inputs = tl.load(basis + (wide * SLOTS + atom) * RBF + k)
-        at = unit + wide * 4 * SLOTS + atom
-        grad_s = _of_partner(work, GSM, partner, column, F, size)
-        grad_x = _of_partner(work, GM, partner, column, F, size)
-        grad_y = _of_partner(work, GM + 1, partner, column, F, size)
-        grad_z = _of_partner(work, GM + 2, partner, column, F, size)
-        sent_s += tl.dot(inputs, filters_s, input_precision=IP) * grad_s
-        filter_v = tl.dot(inputs, filters_v, input_precision=IP)
-        x += filter_v * grad_x
-        y += filter_v * grad_y
-        z += filter_v * grad_z
-        # Against r̂_ab, as the message went.
-        filter_r = tl.dot(inputs, filters_r, input_precision=IP)
-        sent_r -= filter_r * (grad_x * tl.load(at) + grad_y * tl.load(at + SLOTS) + grad_z * tl.load(at + 2 * SLOTS))
     tl.store(_tile(low, GPHI, rows, column, F, size), sent_s.to(LOW))
     tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
     tl.store(_tile(low, GPHI + 2, rows, column, F, size), sent_r.to(LOW))
-    tl.store(_tile(work, HERE, rows, column, F, size), through * x + after_x)
-    tl.store(_tile(work, HERE + 1, rows, column, F, size), through * y + after_y)
-    tl.store(_tile(work, HERE + 2, rows, column, F, size), through * z + after_z)
+    x = through * x + tl.load(_tile(work, GM, rows, column, F, size))
+    y = through * y + tl.load(_tile(work, GM + 1, rows, column, F, size))
+    z = through * z + tl.load(_tile(work, GM + 2, rows, column, F, size))
+    tl.store(_tile(work, HERE, rows, column, F, size), x)
+    tl.store(_tile(work, HERE + 1, rows, column, F, size), y)
+    tl.store(_tile(work, HERE + 2, rows, column, F, size), z)
 
 
 @triton.jit
@@ -905,7 +911,7 @@ def stage_kernel(
     n_systems, n_slots, plane, cutoff, out_bias,
     STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
     SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, WARPS: tl.constexpr, JOINS: tl.constexpr, REPEATED: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, PARTNERS: tl.constexpr, JOINS: tl.constexpr, REPEATED: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One stage of all molecules: programs are [slices, groups, parts of a slice].
@@ -950,7 +956,7 @@ def stage_kernel(
             tl.debug_barrier()
         _message(
             index, group, work, unit, basis, filters, plane, n_slots,
-            LAYER, F, SLOTS, RBF, 16, PAIR_NF, IP, EARLY and not PHI_FIRST,
+            LAYER, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, IP, EARLY and not PHI_FIRST,
         )  # fmt: skip
     elif STAGE == MIX:
         _mix(index, group, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
@@ -996,12 +1002,12 @@ def stage_kernel(
         if part == 0:
             _pairs_back(
                 index, group, work, unit, basis, slope, filters, partial, plane, n_slots,
-                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, WARPS, IP, EARLY and not JOINS,
+                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, IP, EARLY and not JOINS,
             )  # fmt: skip
         elif LAYER > 0:
             _senders_back(
                 index, group, work, low, unit, basis, filters, plane, n_slots,
-                LAYER, F, SLOTS, RBF, 16, PAIR_NF, LOW, IP, EARLY and not JOINS,
+                LAYER, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, LOW, IP, EARLY and not JOINS,
             )  # fmt: skip
     elif STAGE == PHI_BACK:
         _hidden_back(
@@ -1015,7 +1021,7 @@ def stage_kernel(
     else:
         _forces(
             group, index, element, atomic, repelled, reference, unit, push, partial, energy, forces,
-            n_slots, plane, F // PAIR_NF * WARPS, F, SLOTS, 1, EARLY,
+            n_slots, plane, F // PAIR_NF, F, SLOTS, 1, EARLY,
         )  # fmt: skip
 
 
@@ -1124,7 +1130,7 @@ def _layer(
         tl.store(_at(shared, SHARED_V + 3 * LAYER + 2, F), v_z)
         tl.debug_barrier()
     right_u, right_w = _square(weights, MIXED, F, CHUNK), _square(weights, MIXED + 1, F, CHUNK)
-    for b in tl.range(0, n_slots):
+    for b in tl.range(0, n_slots, num_stages=AHEAD):
         inputs = tl.load(basis + (b * ATOMS + a[:, None]) * RBF + k[None, :])
         if LAYER > 0:
             of_s = _row(kept, KEPT_PHI * ATOMS + b, F)
@@ -1217,6 +1223,19 @@ def _update_back(
 
 
 @triton.jit
+def _sums_of_warps(by_d, by_x, by_y, by_z, WARPS: tl.constexpr):
+    """[ATOMS, WARPS, 2, 2]: sums over the columns that each warp holds of a product, so that none waits for another."""
+    ATOMS: tl.constexpr = by_d.shape[0]
+    REPEATS: tl.constexpr = by_d.shape[1] // (8 * WARPS)
+    shape: tl.constexpr = (ATOMS, REPEATS, WARPS, 8)
+    by_d, by_x = tl.reshape(by_d, shape), tl.reshape(by_x, shape)
+    by_y, by_z = tl.reshape(by_y, shape), tl.reshape(by_z, shape)
+    by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 1, _add_4)
+    by_d, by_x, by_y, by_z = tl.reduce((by_d, by_x, by_y, by_z), 2, _add_4)
+    return tl.join(tl.join(by_d, by_y), tl.join(by_x, by_z))
+
+
+@triton.jit
 def _molecule_pairs_back(
     kept, shared, element, unit, basis, slope, partial, filters_s, filters_v, filters_r, phi0, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr,
@@ -1233,7 +1252,7 @@ def _molecule_pairs_back(
         of_kind = phi0 + 3 * tl.load(element + a)[:, None] * F + tl.arange(0, F)[None, :]
         phi_s, phi_r = tl.load(of_kind), tl.load(of_kind + 2 * F)
     component = 2 * tl.arange(0, 2)[:, None] + tl.arange(0, 2)[None, :]
-    for b in tl.range(0, n_slots):
+    for b in tl.range(0, n_slots, num_stages=AHEAD):
         where = (b * ATOMS + a[:, None]) * RBF + k[None, :]
         inputs, slopes = tl.load(basis + where), tl.load(slope + where)
         here = partial + ((tl.arange(0, WARPS)[None, :] * ATOMS + b) * ATOMS + a[:, None])[:, :, None, None] * 4
@@ -1271,7 +1290,7 @@ def _molecule_senders_back(
     x = tl.zeros((ATOMS, F), tl.float32)
     y = tl.zeros((ATOMS, F), tl.float32)
     z = tl.zeros((ATOMS, F), tl.float32)
-    for b in tl.range(0, n_slots):
+    for b in tl.range(0, n_slots, num_stages=AHEAD):
         inputs = tl.load(basis + (b * ATOMS + a[:, None]) * RBF + k[None, :])
         grad_x = _row(shared, SHARED_GM * ATOMS + b, F)
         grad_y = _row(shared, (SHARED_GM + 1) * ATOMS + b, F)

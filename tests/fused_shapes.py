@@ -7,12 +7,12 @@ import dataclasses
 from mlff_exp.fused import Molecules, Stages
 
 SPLIT = Stages(
-    slots=16, molecules=1, columns=16, warps=4, split=True, pair_columns=8, pair_warps=1, early=True, repeated=0
+    slots=16, molecules=1, columns=16, warps=4, split=True, pair_columns=8, pair_warps=8, early=True, repeated=0
 )
-JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=2)
-WIDE = dataclasses.replace(JOINED, split=False, pair_warps=4, repeated=3)
+JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=4)
+WIDE = dataclasses.replace(JOINED, split=False, repeated=3)
 SHARED = Stages(
-    slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=16, pair_warps=2, early=False, repeated=0
+    slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=32, pair_warps=1, early=False, repeated=0
 )
 # Fewer programs than molecules, so that one takes two of them.
 MOLECULES = Molecules(programs=1, warps=8, chunk=0, registers=255)

@@ -122,6 +122,18 @@ def test_engines_beside_and_baselines_are_checked_before_they_are_timed(
     assert checked == [("eager", "fp64"), *[("eager", "fp32")] * 3, ("eager", "fp64")]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_baseline_that_repeats_another_is_measured_once(precision: str, batch_size: int, tmp_path: Path) -> None:
+    words = ["task=inference", "engine=eager", "model.checkpoint=student_small", "system=water", "device=cpu"]
+    sizes = [f"batch_size={batch_size}", f"precision={precision}", "task.min_calls=20", "task.min_time_s=0.01"]
+    timing = run_here(tmp_path, *words, *sizes).timing
+    is_baseline = precision == "fp32"
+    assert (timing["eager_fp32"].values_ms == timing["control_same"].values_ms) == is_baseline
+    assert timing["same_engine_fp32"].values_ms == timing["eager_fp32"].values_ms
+    assert (timing["eager_fp32_single"].values_ms == timing["eager_fp32"].values_ms) == (batch_size == 1)
+
+
 def test_what_is_compiled_again_is_counted() -> None:
     def double(x: torch.Tensor) -> torch.Tensor:
         return 2 * x
