@@ -35,6 +35,8 @@ from mlff_exp.fused_kernels import (
     READOUT,
     SCALARS_BACK,
     SHARED_V,
+    UPDATE,
+    UPDATE_BACK,
     VECTORS_BACK,
     molecule_kernel,
     stage_kernel,
@@ -59,7 +61,7 @@ class Stages:
     Attributes:
         slots: rows of one molecule; a power of two.
         molecules: that share a program.
-        columns: features of one program.
+        columns: features of one program; if all, it computes all between two stages of messages.
         warps: of one program.
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
@@ -83,6 +85,18 @@ class Stages:
     def joins(self) -> bool:
         """Whether programs of messages compute what they alone need: they have the features of others."""
         return self.columns == self.pair_columns and self.molecules == 1
+
+
+def _stages_of_rows(n_layers: int) -> list[tuple[int, int]]:
+    """(stage, layer) in the order of an evaluation, where a program has all features of its rows."""
+    found = [(GEOMETRY.value, 0)]
+    for layer in range(n_layers):
+        found += [(MESSAGE.value, layer), (UPDATE.value, layer)]
+    for layer in reversed(range(n_layers)):
+        if layer < n_layers - 1:
+            found.append((UPDATE_BACK.value, layer))
+        found.append((MESSAGE_BACK.value, layer))
+    return [*found, (FORCES.value, 0)]
 
 
 def _stages(n_layers: int, joins: bool, repeated: int) -> list[tuple[int, int]]:
@@ -430,7 +444,7 @@ class _StagesPlan:
         split = min(shape.warps, features // 16) if shape.split else 1
         self._options: dict[str, Any] = {
             "LAYERS": weights.n_layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
-            "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
+            "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": min(shape.columns, features), "SPLIT": split,
             "PAIR_NF": shape.pair_columns, "PARTNERS": shape.pair_warps,
             "JOINS": shape.joins, "REPEATED": shape.repeated, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
@@ -443,8 +457,8 @@ class _StagesPlan:
             batch.positions, batch.atomic_numbers, *weights.tensors, *self._buffers, *outputs,
             self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
         )  # fmt: skip
-        n_layers, slices = weights.n_layers, weights.features // shape.columns
-        for stage, layer in _stages(n_layers, shape.joins, shape.repeated):
+        n_layers, slices = weights.n_layers, -(-weights.features // shape.columns)
+        for stage, layer in _stages_of_rows(n_layers) if slices == 1 else _stages(n_layers, shape.joins, shape.repeated):
             parts = _parts(stage, layer == n_layers - 1, layer == 0)
             grid, warps = (slices, self._groups, parts), shape.warps
             if stage in (MESSAGE.value, MESSAGE_BACK.value):

@@ -885,6 +885,8 @@ def _forces(
 GEOMETRY, READOUT, FORCES = (tl.constexpr(n) for n in (0, 7, 14))
 HIDDEN_OF_PHI, PHI_OF_HIDDEN, MESSAGE, MIX, HIDDEN_OF_GATES, GATE = (tl.constexpr(n) for n in range(1, 7))
 GATES_BACK, GATE_BACK, VECTORS_BACK, MESSAGE_BACK, PHI_BACK, SCALARS_BACK = (tl.constexpr(n) for n in range(8, 14))
+# All between two stages of messages.
+UPDATE, UPDATE_BACK = (tl.constexpr(n) for n in (15, 16))
 # Matrices of one layer in ``weights``, each F · F numbers; after them the filters.
 W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS = (
     tl.constexpr(n) for n in (0, 1, 2, 5, 8, 10, 12, 14, 16, 19, 22)
@@ -893,9 +895,73 @@ W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS =
 B1, B2, BA, BB, LAYER_OFFSETS = (tl.constexpr(n) for n in (0, 1, 4, 5, 8))
 
 
+@triton.jit
+def _update(
+    group, work, low, weights, offsets, plane,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, ROWS: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """All between the messages of a layer and those of the next, in a program that has all features of its rows."""
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    _mix(0, group, work, low, weights + MIXED * F * F, plane, LAYER, F, ROWS, F, 1, LOW, IP, EARLY)
+    tl.debug_barrier()
+    _hidden(
+        0, group, work, low, weights + WA * F * F, offsets + BA * F, plane, MINE + DA, True, F, ROWS, F, 1, LOW, IP, False
+    )  # fmt: skip
+    tl.debug_barrier()
+    _gate(0, group, 0, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
+    if not LAST:
+        NEXT: tl.constexpr = MINE + LAYER_PLANES
+        _gate(0, group, 1, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
+        tl.debug_barrier()
+        after, offsets_after = weights + FILTERS * F * F + 3 * RBF * F, offsets + LAYER_OFFSETS * F
+        _hidden(
+            0, group, work, low, after + W1 * F * F, offsets_after + B1 * F, plane,
+            NEXT + DH, False, F, ROWS, F, 1, LOW, IP, False,
+        )  # fmt: skip
+        tl.debug_barrier()
+        for part in tl.static_range(3):
+            _phi(
+                0, group, part, work, low, after + W2 * F * F, offsets_after + B2 * F, plane,
+                LAYER + 1, F, ROWS, F, 1, LOW, IP, False,
+            )  # fmt: skip
+
+
+@triton.jit
+def _update_backward(
+    group, work, low, weights, plane,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, ROWS: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """All between the gradients through the messages of the layer above and those of a layer."""
+    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    if not LAST:
+        above = weights + FILTERS * F * F + 3 * RBF * F
+        _hidden_back(
+            0, group, work, low, above + W2_BACK * F * F, plane,
+            GPHI, 3, MINE + LAYER_PLANES + DH, F, ROWS, F, 1, LOW, IP, EARLY,
+        )  # fmt: skip
+        tl.debug_barrier()
+        _scalars_back(0, group, work, low, above, plane, LAYER + 1, False, F, ROWS, F, 1, LOW, IP, False)
+        tl.debug_barrier()
+    _hidden_back(
+        0, group, work, low, weights + WB_BACK * F * F, plane,
+        G3, 2 if LAST else 3, MINE + DA, F, ROWS, F, 1, LOW, IP, False,
+    )  # fmt: skip
+    tl.debug_barrier()
+    _gate_back(0, group, 0, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, False)
+    _gate_back(0, group, 1, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, False)
+    tl.debug_barrier()
+    for axis in tl.static_range(3):
+        _vectors_back(
+            0, group, axis, work, low, weights + MIXED_BACK * F * F, plane, LAYER, LAST, F, ROWS, F, 1, LOW, IP, False
+        )
+
+
 STAGE_NAMES = (
     "geometry", "hidden_of_phi", "phi_of_hidden", "message", "mix", "hidden_of_gates", "gate", "readout",
     "gates_back", "gate_back", "vectors_back", "message_back", "phi_back", "scalars_back", "forces",
+    "update", "update_back",
 )  # fmt: skip
 
 
@@ -1018,6 +1084,19 @@ def stage_kernel(
         _scalars_back(
             index, group, work, low, mine, plane, LAYER, REPEATED >= 3, F, ROWS, NF, SPLIT, LOW, IP, EARLY
         )  # fmt: skip
+    elif STAGE == UPDATE:
+        _update(group, work, low, mine, bias, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, EARLY)
+        if LAST:
+            tl.debug_barrier()
+            into, ends = weights + LAYERS * SIZE, offsets + LAYERS * LAYER_OFFSETS * F
+            _readout(
+                0, group, work, low, element, into, ends, ends + HALF, into + F * HALF, atomic, plane, out_bias,
+                LAYERS - 1, F, HALF, ROWS, F, 1, LOW, IP, False,
+            )  # fmt: skip
+            tl.debug_barrier()
+            _update_backward(group, work, low, mine, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, False)
+    elif STAGE == UPDATE_BACK:
+        _update_backward(group, work, low, mine, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, EARLY)
     else:
         _forces(
             group, index, element, atomic, repelled, reference, unit, push, partial, energy, forces,

@@ -23,7 +23,7 @@ from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
 from tests.conftest import cluster, make_random_model, rattled
-from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, SHARED, SPLIT, WIDE
+from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, ROWS, SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from benchmarks import fused_shapes
@@ -62,6 +62,8 @@ def small() -> PaiNN:
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
         pytest.param(JOINED, "tf32", id="joined-tf32"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
+        pytest.param(ROWS, "fp16_autocast", id="rows-fp16"),
+        pytest.param(ROWS, "fp32", id="rows-fp32"),
         pytest.param(MOLECULES, "fp16_autocast", id="molecules-fp16"),
         pytest.param(IN_CHUNKS, "fp32", id="in-chunks-fp32"),
     ],
@@ -102,7 +104,7 @@ def test_the_same_bits_whatever_stands_in_the_padding_and_beside_it(small: PaiNN
     assert bool((forces[~batch.is_atom] == 0).all())
 
 
-@pytest.mark.parametrize("shape", [WIDE, SHARED, IN_CHUNKS])
+@pytest.mark.parametrize("shape", [WIDE, SHARED, ROWS, IN_CHUNKS])
 def test_a_molecule_that_is_lost_takes_no_other_along(small: PaiNN, shape: Shape) -> None:
     batch = on_device([rattled("H2O", 1), rattled("H2O", 2)])
     positions = batch.positions.clone()
