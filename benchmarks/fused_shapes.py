@@ -1,7 +1,7 @@
 """Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
 
-A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY,REPEATED or PROGRAMS,WARPS,CHUNK,REGISTERS: the
-attributes of `mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
+A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY,REPEATED or
+PROGRAMS,WARPS,CHUNK,REGISTERS: the attributes of `mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
 """
 
 from __future__ import annotations

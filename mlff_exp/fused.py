@@ -30,6 +30,7 @@ from mlff_exp.fused_kernels import (
     MESSAGE,
     MESSAGE_BACK,
     MIX,
+    MOLECULE_PLANES,
     PHI_BACK,
     PHI_OF_HIDDEN,
     READOUT,
@@ -374,7 +375,7 @@ class _MoleculesPlan:
             return torch.zeros(programs, *sizes, device=batch.positions.device, dtype=dtype)
 
         self._buffers = (
-            zeros(layers, KEPT_PLANES.value, slots, features, dtype=low),  # kept
+            zeros(layers, MOLECULE_PLANES.value, slots, features, dtype=low),  # kept
             zeros(SHARED_V.value + 3 * layers, slots, features),  # shared
             zeros(slots, dtype=torch.int32),  # element
             zeros(slots, 4, slots),  # unit
@@ -418,6 +419,7 @@ class _StagesPlan:
     def __init__(self, weights: _Weights, precision: Precision, shape: Stages, batch: AtomicBatch) -> None:
         self._weights, self._shape = weights, shape
         low, product, arithmetic = PRODUCTS[precision]
+        layers = weights.n_layers
         self._n_systems, self._n_slots = batch.n_systems, batch.n_slots
         device, features, slots = batch.positions.device, weights.features, shape.slots
         self._groups = -(-batch.n_systems // shape.molecules)
@@ -429,8 +431,8 @@ class _StagesPlan:
             return torch.zeros(*sizes, device=device, dtype=dtype)
 
         self._buffers = (
-            zeros(COMMON_PLANES.value + weights.n_layers * LAYER_PLANES.value, self._rows, features),  # work
-            zeros(LOW_PLANES.value, self._rows, features, dtype=low),  # low
+            zeros(COMMON_PLANES.value + layers * LAYER_PLANES.value, self._rows, features),  # work
+            zeros(LOW_PLANES.value + layers * KEPT_PLANES.value, self._rows, features, dtype=low),  # low
             zeros(self._rows, dtype=torch.int32),  # element
             zeros(self._rows, 4, slots),  # unit
             zeros(self._rows, slots),  # push
@@ -443,11 +445,13 @@ class _StagesPlan:
         # Each part of a sum is at least what a tensor core takes at once.
         split = min(shape.warps, features // 16) if shape.split else 1
         self._options: dict[str, Any] = {
-            "LAYERS": weights.n_layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
+            "LAYERS": layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
             "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": min(shape.columns, features), "SPLIT": split,
             "PAIR_NF": shape.pair_columns, "PARTNERS": shape.pair_warps,
             "JOINS": shape.joins, "REPEATED": shape.repeated, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
+        whole_rows = shape.columns >= features
+        self._order = _stages_of_rows(layers) if whole_rows else _stages(layers, shape.joins, shape.repeated)
         early = shape.early and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self._early = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 
@@ -458,7 +462,7 @@ class _StagesPlan:
             self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
         )  # fmt: skip
         n_layers, slices = weights.n_layers, -(-weights.features // shape.columns)
-        for stage, layer in _stages_of_rows(n_layers) if slices == 1 else _stages(n_layers, shape.joins, shape.repeated):
+        for stage, layer in self._order:
             parts = _parts(stage, layer == n_layers - 1, layer == 0)
             grid, warps = (slices, self._groups, parts), shape.warps
             if stage in (MESSAGE.value, MESSAGE_BACK.value):

@@ -32,9 +32,11 @@ AHEAD = tl.constexpr(4)  # partners, or groups of them, of which one is computed
 # Planes of ``work``: those of all layers, then those of each layer.
 # Whatever a stage changes has one plane before it and one after it: other programs of the stage may still read.
 S, SM, VM, GS, GSM, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 7, 13, 16))
-PHI, VIN, U, W, UW, SV, VV, DA, DH, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 9, 12, 13, 14, 15, 16, 17))
+VIN, UW, PHI, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 4, 7))
 # Planes of ``low``.
 HIDDEN, NORM, G3, GPRE, GU, GW, GPHI, LOW_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 9, 12, 15))
+# What each layer keeps for the way back: results of products, or of silu, which autocast would round as well.
+U, W, SV, VV, DA, DH, KEPT_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 7, 8, 9, 10))
 
 
 @triton.jit
@@ -49,6 +51,12 @@ def _wait(EARLY: tl.constexpr):
 def _tile(base, plane, rows, columns, F: tl.constexpr, size):
     """Pointers to [rows, columns] of a plane."""
     return base + plane * size + (rows[:, None] * F + columns[None, :])
+
+
+@triton.jit
+def _read_tile(base, plane, rows, columns, F: tl.constexpr, size):
+    """[rows, columns] of a plane as FP32."""
+    return tl.load(_tile(base, plane, rows, columns, F, size)).to(tl.float32)
 
 
 @triton.jit
@@ -88,7 +96,7 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
 
 @triton.jit
 def _apart(index):
-    """True. A product of a product in the same block is laid out so that each warp computes all columns of the first."""
+    """True. A product of a product in the same block is laid out so that each warp has all columns of the first."""
     return index >= 0
 
 
@@ -262,7 +270,7 @@ def _hidden(
     rows = group * ROWS + tl.arange(0, ROWS)
     value, derivative = _hidden_of(column, rows, work, low, weights, bias, size, WITH_NORM, F, SPLIT, LOW, IP, EARLY)
     tl.store(_tile(low, HIDDEN, rows, column, F, size), value.to(LOW))
-    tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
+    tl.store(_tile(low, DERIVATIVE, rows, column, F, size), derivative)
 
 
 @triton.jit
@@ -271,12 +279,15 @@ def _hidden_operand(
     DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """A whole hidden layer as left operand: of a launch before, or if ``WHOLE`` computed here; ``first`` keeps its derivative."""
+    """A whole hidden layer as left operand: of a launch before, or if ``WHOLE`` computed here.
+
+    One of the programs that do, the ``first``, keeps its derivative.
+    """
     if WHOLE:
         column = tl.arange(0, F)
         value, derivative = _hidden_of(column, rows, work, low, weights, bias, size, WITH_NORM, F, 1, LOW, IP, EARLY)
         if first:
-            tl.store(_tile(work, DERIVATIVE, rows, column, F, size), derivative)
+            tl.store(_tile(low, DERIVATIVE, rows, column, F, size), derivative)
         return value.to(LOW)
     else:
         _wait(EARLY)
@@ -310,6 +321,7 @@ def _all_of_phi(
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """The three parts of φ for a slice, of which messages need no other; ``weights`` are those of a layer."""
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -322,7 +334,7 @@ def _all_of_phi(
     bias_r = tl.load(bias + (B2 + 2) * F + column)[None, :]
     left = _hidden_operand(
         index == 0, rows, work, low, weights + W1 * F * F, bias + B1 * F, size,
-        MINE + DH, False, WHOLE, F, SPLIT, LOW, IP, EARLY,
+        KEPT + DH, False, WHOLE, F, SPLIT, LOW, IP, EARLY,
     )  # fmt: skip
     if _apart(index):
         phi_s = bias_s + _product(left, right_s, SPLIT, IP)
@@ -334,15 +346,15 @@ def _all_of_phi(
 
 
 @triton.jit
-def _of_partners(work, plane, partner, column, F: tl.constexpr, size):
-    """[PARTNERS, 1, NF] of a plane. Fewer numbers than threads, so that each thread loads just those it needs."""
-    return tl.load(work + plane * size + partner[:, None, None] * F + column[None, None, :])
+def _of_partners(base, plane, partner, column, F: tl.constexpr, size):
+    """[PARTNERS, 1, NF] of a plane as FP32. If fewer numbers than threads, each loads just those it needs."""
+    return tl.load(base + plane * size + partner[:, None, None] * F + column[None, None, :]).to(tl.float32)
 
 
 @triton.jit
-def _of_atoms(work, plane, rows, column, F: tl.constexpr, size):
-    """[1, ATOMS, NF] of a plane."""
-    return tl.load(work + plane * size + rows[None, :, None] * F + column[None, None, :])
+def _of_atoms(base, plane, rows, column, F: tl.constexpr, size):
+    """[1, ATOMS, NF] of a plane as FP32."""
+    return tl.load(base + plane * size + rows[None, :, None] * F + column[None, None, :]).to(tl.float32)
 
 
 @triton.jit
@@ -416,6 +428,7 @@ def _mix(
 ):  # fmt: skip
     """u = v U and w = v V for a slice, their product over the axes, and the norms of w."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -433,12 +446,12 @@ def _mix(
     w_z = tl.dot(left_z, right_w, input_precision=IP)
     if SPLIT > 1:
         u_x, u_y, u_z, w_x, w_y, w_z = tl.reduce((u_x, u_y, u_z, w_x, w_y, w_z), 0, _add_6)
-    tl.store(_tile(work, MINE + U, rows, column, F, size), u_x)
-    tl.store(_tile(work, MINE + U + 1, rows, column, F, size), u_y)
-    tl.store(_tile(work, MINE + U + 2, rows, column, F, size), u_z)
-    tl.store(_tile(work, MINE + W, rows, column, F, size), w_x)
-    tl.store(_tile(work, MINE + W + 1, rows, column, F, size), w_y)
-    tl.store(_tile(work, MINE + W + 2, rows, column, F, size), w_z)
+    tl.store(_tile(low, KEPT + U, rows, column, F, size), u_x)
+    tl.store(_tile(low, KEPT + U + 1, rows, column, F, size), u_y)
+    tl.store(_tile(low, KEPT + U + 2, rows, column, F, size), u_z)
+    tl.store(_tile(low, KEPT + W, rows, column, F, size), w_x)
+    tl.store(_tile(low, KEPT + W + 1, rows, column, F, size), w_y)
+    tl.store(_tile(low, KEPT + W + 2, rows, column, F, size), w_z)
     tl.store(_tile(work, MINE + UW, rows, column, F, size), u_x * w_x + u_y * w_y + u_z * w_z)
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
     tl.store(_tile(low, NORM, rows, column, F, size), norm.to(LOW))
@@ -453,6 +466,7 @@ def _gate(
 ):  # fmt: skip
     """Gates for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -464,7 +478,7 @@ def _gate(
     bias_sv = tl.load(bias + (BB + 1) * F + column)[None, :]
     hidden = _hidden_operand(
         (index == 0) & (part == 0), rows, work, low, weights + WA * F * F, bias + BA * F, size,
-        MINE + DA, True, WHOLE, F, SPLIT, LOW, IP, EARLY,
+        KEPT + DA, True, WHOLE, F, SPLIT, LOW, IP, EARLY,
     )  # fmt: skip
     if part == 0:
         s = tl.load(_tile(work, SM, rows, column, F, size))
@@ -472,16 +486,16 @@ def _gate(
         gate_ss = bias_first + _product(hidden, right_first, SPLIT, IP)
         gate_sv = bias_sv + _product(hidden, right_sv, SPLIT, IP)
         tl.store(_tile(work, S, rows, column, F, size), s + gate_ss + gate_sv * inner)
-        tl.store(_tile(work, MINE + SV, rows, column, F, size), gate_sv)
+        tl.store(_tile(low, KEPT + SV, rows, column, F, size), gate_sv)
     else:
         v_x = tl.load(_tile(work, VM, rows, column, F, size))
         v_y = tl.load(_tile(work, VM + 1, rows, column, F, size))
         v_z = tl.load(_tile(work, VM + 2, rows, column, F, size))
-        u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
-        u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
-        u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
+        u_x = _read_tile(low, KEPT + U, rows, column, F, size)
+        u_y = _read_tile(low, KEPT + U + 1, rows, column, F, size)
+        u_z = _read_tile(low, KEPT + U + 2, rows, column, F, size)
         gate_vv = bias_first + _product(hidden, right_first, SPLIT, IP)
-        tl.store(_tile(work, MINE + VV, rows, column, F, size), gate_vv)
+        tl.store(_tile(low, KEPT + VV, rows, column, F, size), gate_vv)
         tl.store(_tile(work, MINE + LAYER_PLANES + VIN, rows, column, F, size), v_x + gate_vv * u_x)
         tl.store(_tile(work, MINE + LAYER_PLANES + VIN + 1, rows, column, F, size), v_y + gate_vv * u_y)
         tl.store(_tile(work, MINE + LAYER_PLANES + VIN + 2, rows, column, F, size), v_z + gate_vv * u_z)
@@ -530,7 +544,7 @@ def _before_hidden(
     if PARTS == 3:
         right_2 = _right(weights + 2 * F * F, column, F, F, SPLIT)
     _wait(EARLY)
-    derivative = tl.load(_tile(work, DERIVATIVE, rows, column, F, size))
+    derivative = _read_tile(low, DERIVATIVE, rows, column, F, size)
     left_0 = _left(low + GRADS * size + rows * F, F, SPLIT, LOW)
     left_1 = _left(low + (GRADS + 1) * size + rows * F, F, SPLIT, LOW)
     if PARTS == 3:
@@ -582,7 +596,7 @@ def _gate_back(
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """For a slice, part 0: gradient by s before the update; part 1: by u and w."""
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
     PARTS: tl.constexpr = 2 if LAST else 3
     size = tl.cast(plane, tl.int64)
@@ -590,22 +604,22 @@ def _gate_back(
     rows = group * ROWS + tl.arange(0, ROWS)
     right = _right(weights + (WA_BACK + part) * F * F, column, F, F, SPLIT)
     left = _before_operand(
-        rows, work, low, weights + WB_BACK * F * F, size, G3, PARTS, MINE + DA, WHOLE, F, SPLIT, LOW, IP, EARLY
+        rows, work, low, weights + WB_BACK * F * F, size, G3, PARTS, KEPT + DA, WHOLE, F, SPLIT, LOW, IP, EARLY
     )  # fmt: skip
     grad_s = tl.load(_tile(work, GS, rows, column, F, size))
     if part == 0:
         tl.store(_tile(work, GSM, rows, column, F, size), grad_s + _product(left, right, SPLIT, IP))
     else:
-        grad_inner = grad_s * tl.load(_tile(work, MINE + SV, rows, column, F, size))
-        u_x = tl.load(_tile(work, MINE + U, rows, column, F, size))
-        u_y = tl.load(_tile(work, MINE + U + 1, rows, column, F, size))
-        u_z = tl.load(_tile(work, MINE + U + 2, rows, column, F, size))
-        w_x = tl.load(_tile(work, MINE + W, rows, column, F, size))
-        w_y = tl.load(_tile(work, MINE + W + 1, rows, column, F, size))
-        w_z = tl.load(_tile(work, MINE + W + 2, rows, column, F, size))
+        grad_inner = grad_s * _read_tile(low, KEPT + SV, rows, column, F, size)
+        u_x = _read_tile(low, KEPT + U, rows, column, F, size)
+        u_y = _read_tile(low, KEPT + U + 1, rows, column, F, size)
+        u_z = _read_tile(low, KEPT + U + 2, rows, column, F, size)
+        w_x = _read_tile(low, KEPT + W, rows, column, F, size)
+        w_y = _read_tile(low, KEPT + W + 1, rows, column, F, size)
+        w_z = _read_tile(low, KEPT + W + 2, rows, column, F, size)
         grad_u_x, grad_u_y, grad_u_z = grad_inner * w_x, grad_inner * w_y, grad_inner * w_z
         if not LAST:
-            gate_vv = tl.load(_tile(work, MINE + VV, rows, column, F, size))
+            gate_vv = _read_tile(low, KEPT + VV, rows, column, F, size)
             grad_u_x += gate_vv * tl.load(_tile(work, ABOVE, rows, column, F, size))
             grad_u_y += gate_vv * tl.load(_tile(work, ABOVE + 1, rows, column, F, size))
             grad_u_z += gate_vv * tl.load(_tile(work, ABOVE + 2, rows, column, F, size))
@@ -755,7 +769,8 @@ def _senders_back(
 ):  # fmt: skip
     """Gradients by what some atoms sent to their partners, and by v before the messages."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
-    HERE: tl.constexpr = GV + LAYER % 2 * 3  # not where the layer above has them, which programs of pairs may still read
+    # Not where the layer above has them, which programs of pairs may still read.
+    HERE: tl.constexpr = GV + LAYER % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
@@ -794,7 +809,7 @@ def _senders_back(
     own_x = tl.load(_tile(work, MINE + VIN, rows, column, F, size))
     own_y = tl.load(_tile(work, MINE + VIN + 1, rows, column, F, size))
     own_z = tl.load(_tile(work, MINE + VIN + 2, rows, column, F, size))
-    through = tl.load(_tile(work, MINE + PHI + 1, rows, column, F, size))
+    through = _read_tile(work, MINE + PHI + 1, rows, column, F, size)
     tl.store(_tile(low, GPHI, rows, column, F, size), sent_s.to(LOW))
     tl.store(_tile(low, GPHI + 1, rows, column, F, size), (x * own_x + y * own_y + z * own_z).to(LOW))
     tl.store(_tile(low, GPHI + 2, rows, column, F, size), sent_r.to(LOW))
@@ -814,21 +829,22 @@ def _scalars_back(
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by s before the layer for a slice, and by the gates of the layer below."""
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
+    KEPT_BELOW: tl.constexpr = LOW_PLANES + (LAYER - 1) * KEPT_PLANES
     HERE: tl.constexpr = GV + LAYER % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
     right = _right(weights + W1_BACK * F * F, column, F, F, SPLIT)
     left = _before_operand(
-        rows, work, low, weights + W2_BACK * F * F, size, GPHI, 3, MINE + DH, WHOLE, F, SPLIT, LOW, IP, EARLY
+        rows, work, low, weights + W2_BACK * F * F, size, GPHI, 3, KEPT + DH, WHOLE, F, SPLIT, LOW, IP, EARLY
     )  # fmt: skip
     before = tl.load(_tile(work, GSM, rows, column, F, size))
     inner = tl.load(_tile(work, BELOW + UW, rows, column, F, size))
-    grad_vv = tl.load(_tile(work, BELOW + U, rows, column, F, size)) * tl.load(_tile(work, HERE, rows, column, F, size))
+    grad_vv = _read_tile(low, KEPT_BELOW + U, rows, column, F, size) * tl.load(_tile(work, HERE, rows, column, F, size))
     for axis in tl.static_range(1, 3):
-        u = tl.load(_tile(work, BELOW + U + axis, rows, column, F, size))
+        u = _read_tile(low, KEPT_BELOW + U + axis, rows, column, F, size)
         grad_vv += u * tl.load(_tile(work, HERE + axis, rows, column, F, size))
     if _apart(index):
         grad_s = before + _product(left, right, SPLIT, IP)
@@ -902,16 +918,17 @@ def _update(
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """All between the messages of a layer and those of the next, in a program that has all features of its rows."""
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     _mix(0, group, work, low, weights + MIXED * F * F, plane, LAYER, F, ROWS, F, 1, LOW, IP, EARLY)
     tl.debug_barrier()
     _hidden(
-        0, group, work, low, weights + WA * F * F, offsets + BA * F, plane, MINE + DA, True, F, ROWS, F, 1, LOW, IP, False
+        0, group, work, low, weights + WA * F * F, offsets + BA * F, plane,
+        KEPT + DA, True, F, ROWS, F, 1, LOW, IP, False,
     )  # fmt: skip
     tl.debug_barrier()
     _gate(0, group, 0, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
     if not LAST:
-        NEXT: tl.constexpr = MINE + LAYER_PLANES
+        NEXT: tl.constexpr = KEPT + KEPT_PLANES
         _gate(0, group, 1, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
         tl.debug_barrier()
         after, offsets_after = weights + FILTERS * F * F + 3 * RBF * F, offsets + LAYER_OFFSETS * F
@@ -934,19 +951,19 @@ def _update_backward(
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """All between the gradients through the messages of the layer above and those of a layer."""
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     if not LAST:
         above = weights + FILTERS * F * F + 3 * RBF * F
         _hidden_back(
             0, group, work, low, above + W2_BACK * F * F, plane,
-            GPHI, 3, MINE + LAYER_PLANES + DH, F, ROWS, F, 1, LOW, IP, EARLY,
+            GPHI, 3, KEPT + KEPT_PLANES + DH, F, ROWS, F, 1, LOW, IP, EARLY,
         )  # fmt: skip
         tl.debug_barrier()
         _scalars_back(0, group, work, low, above, plane, LAYER + 1, False, F, ROWS, F, 1, LOW, IP, False)
         tl.debug_barrier()
     _hidden_back(
         0, group, work, low, weights + WB_BACK * F * F, plane,
-        G3, 2 if LAST else 3, MINE + DA, F, ROWS, F, 1, LOW, IP, False,
+        G3, 2 if LAST else 3, KEPT + DA, F, ROWS, F, 1, LOW, IP, False,
     )  # fmt: skip
     tl.debug_barrier()
     _gate_back(0, group, 0, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, False)
@@ -986,7 +1003,7 @@ def stage_kernel(
     its molecule; and with matrices that are ``REPEATED`` the hidden layer before it, in every program.
     """
     index, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
+    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     LAST: tl.constexpr = LAYER == LAYERS - 1
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
     mine = weights + LAYER * SIZE
@@ -1005,7 +1022,7 @@ def stage_kernel(
     elif STAGE == HIDDEN_OF_PHI:
         _hidden(
             index, group, work, low, mine + W1 * F * F, bias + B1 * F, plane,
-            MINE + DH, False, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            KEPT + DH, False, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == PHI_OF_HIDDEN:
         _phi(
@@ -1029,7 +1046,7 @@ def stage_kernel(
     elif STAGE == HIDDEN_OF_GATES:
         _hidden(
             index, group, work, low, mine + WA * F * F, bias + BA * F, plane,
-            MINE + DA, True, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            KEPT + DA, True, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == GATE:
         _gate(
@@ -1046,7 +1063,7 @@ def stage_kernel(
     elif STAGE == GATES_BACK:
         _hidden_back(
             index, group, work, low, mine + WB_BACK * F * F, plane,
-            G3, 2 if LAST else 3, MINE + DA, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            G3, 2 if LAST else 3, KEPT + DA, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == GATE_BACK:
         _gate_back(
@@ -1078,7 +1095,7 @@ def stage_kernel(
     elif STAGE == PHI_BACK:
         _hidden_back(
             index, group, work, low, mine + W2_BACK * F * F, plane,
-            GPHI, 3, MINE + DH, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            GPHI, 3, KEPT + DH, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == SCALARS_BACK:
         _scalars_back(
@@ -1108,9 +1125,7 @@ def stage_kernel(
 # of products, holds for each layer what the backward pass needs; ``shared``, FP32, what partners read of each other,
 # and in its first plane a left operand that is read chunk by chunk.
 ATOMS = tl.constexpr(16)
-KEPT_PHI, KEPT_U, KEPT_W, KEPT_SV, KEPT_VV, KEPT_DA, KEPT_DH, KEPT_PLANES = (
-    tl.constexpr(n) for n in (0, 3, 6, 9, 10, 11, 12, 13)
-)
+KEPT_PHI, MOLECULE_PLANES = (tl.constexpr(n) for n in (10, 13))  # after those that the other form keeps as well
 SHARED_GS, SHARED_GM, SHARED_V = (tl.constexpr(n) for n in (1, 2, 5))  # the last for each layer
 
 
@@ -1197,7 +1212,7 @@ def _layer(
             _square(weights, W2 + 2, F, CHUNK),
         )
         hidden, derivative = _silu(_times(s, right, shared, F, CHUNK, LOW, IP) + _bias(offsets, B1, F))
-        tl.store(_at(kept, KEPT_DH, F), derivative.to(LOW))
+        tl.store(_at(kept, DH, F), derivative.to(LOW))
         phi_s = _times(hidden, right_s, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2, F)
         phi_v = _times(hidden, right_v, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2 + 1, F)
         phi_r = _times(hidden, right_r, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2 + 2, F)
@@ -1237,25 +1252,25 @@ def _layer(
     w_y = _times(v_y, right_w, shared, F, CHUNK, LOW, IP)
     w_z = _times(v_z, right_w, shared, F, CHUNK, LOW, IP)
     right_ss, right_sv = _square(weights, WB, F, CHUNK), _square(weights, WB + 1, F, CHUNK)
-    tl.store(_at(kept, KEPT_U, F), u_x.to(LOW))
-    tl.store(_at(kept, KEPT_U + 1, F), u_y.to(LOW))
-    tl.store(_at(kept, KEPT_U + 2, F), u_z.to(LOW))
-    tl.store(_at(kept, KEPT_W, F), w_x.to(LOW))
-    tl.store(_at(kept, KEPT_W + 1, F), w_y.to(LOW))
-    tl.store(_at(kept, KEPT_W + 2, F), w_z.to(LOW))
+    tl.store(_at(kept, U, F), u_x.to(LOW))
+    tl.store(_at(kept, U + 1, F), u_y.to(LOW))
+    tl.store(_at(kept, U + 2, F), u_z.to(LOW))
+    tl.store(_at(kept, W, F), w_x.to(LOW))
+    tl.store(_at(kept, W + 1, F), w_y.to(LOW))
+    tl.store(_at(kept, W + 2, F), w_z.to(LOW))
     inner = u_x * w_x + u_y * w_y + u_z * w_z
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
     total = _times(s, right_s, shared, F, CHUNK, LOW, IP) + _times(norm, right_n, shared, F, CHUNK, LOW, IP)
     if not LAST:
         right_vv = _square(weights, WB + 2, F, CHUNK)
     hidden, derivative = _silu(total + _bias(offsets, BA, F))
-    tl.store(_at(kept, KEPT_DA, F), derivative.to(LOW))
+    tl.store(_at(kept, DA, F), derivative.to(LOW))
     gate_sv = _times(hidden, right_sv, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB + 1, F)
-    tl.store(_at(kept, KEPT_SV, F), gate_sv.to(LOW))
+    tl.store(_at(kept, SV, F), gate_sv.to(LOW))
     s += _times(hidden, right_ss, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB, F) + gate_sv * inner
     if not LAST:
         gate_vv = _times(hidden, right_vv, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB + 2, F)
-        tl.store(_at(kept, KEPT_VV, F), gate_vv.to(LOW))
+        tl.store(_at(kept, VV, F), gate_vv.to(LOW))
         v_x += gate_vv * u_x
         v_y += gate_vv * u_y
         v_z += gate_vv * u_z
@@ -1271,8 +1286,8 @@ def _update_back(
     right_ss, right_sv = _square(weights, WB_BACK, F, CHUNK), _square(weights, WB_BACK + 1, F, CHUNK)
     if not LAST:
         right_vv = _square(weights, WB_BACK + 2, F, CHUNK)
-    u_x, u_y, u_z = _read(kept, KEPT_U, F), _read(kept, KEPT_U + 1, F), _read(kept, KEPT_U + 2, F)
-    w_x, w_y, w_z = _read(kept, KEPT_W, F), _read(kept, KEPT_W + 1, F), _read(kept, KEPT_W + 2, F)
+    u_x, u_y, u_z = _read(kept, U, F), _read(kept, U + 1, F), _read(kept, U + 2, F)
+    w_x, w_y, w_z = _read(kept, W, F), _read(kept, W + 1, F), _read(kept, W + 2, F)
     right_s, right_n = _square(weights, WA_BACK, F, CHUNK), _square(weights, WA_BACK + 1, F, CHUNK)
     inner = u_x * w_x + u_y * w_y + u_z * w_z
     total = _times(grad_s, right_ss, shared, F, CHUNK, LOW, IP)
@@ -1280,9 +1295,9 @@ def _update_back(
     if not LAST:
         grad_vv = grad_x * u_x + grad_y * u_y + grad_z * u_z
         total += _times(grad_vv, right_vv, shared, F, CHUNK, LOW, IP)
-    before = total * _read(kept, KEPT_DA, F)
+    before = total * _read(kept, DA, F)
     right_u, right_w = _square(weights, MIXED_BACK, F, CHUNK), _square(weights, MIXED_BACK + 1, F, CHUNK)
-    grad_inner = grad_s * _read(kept, KEPT_SV, F)
+    grad_inner = grad_s * _read(kept, SV, F)
     grad_s += _times(before, right_s, shared, F, CHUNK, LOW, IP)
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
     by_norm = _times(before, right_n, shared, F, CHUNK, LOW, IP) / norm
@@ -1291,7 +1306,7 @@ def _update_back(
         grad_y = _times(grad_inner * w_y, right_u, shared, F, CHUNK, LOW, IP)
         grad_z = _times(grad_inner * w_z, right_u, shared, F, CHUNK, LOW, IP)
     else:
-        gate_vv = _read(kept, KEPT_VV, F)
+        gate_vv = _read(kept, VV, F)
         grad_x += _times(grad_inner * w_x + gate_vv * grad_x, right_u, shared, F, CHUNK, LOW, IP)
         grad_y += _times(grad_inner * w_y + gate_vv * grad_y, right_u, shared, F, CHUNK, LOW, IP)
         grad_z += _times(grad_inner * w_z + gate_vv * grad_z, right_u, shared, F, CHUNK, LOW, IP)
@@ -1421,7 +1436,7 @@ def _layer_back(
         total = _times(sent_s, _square(weights, W2_BACK, F, CHUNK), shared, F, CHUNK, LOW, IP)
         total += _times(sent_v, _square(weights, W2_BACK + 1, F, CHUNK), shared, F, CHUNK, LOW, IP)
         total += _times(sent_r, _square(weights, W2_BACK + 2, F, CHUNK), shared, F, CHUNK, LOW, IP)
-        before = total * _read(kept, KEPT_DH, F)
+        before = total * _read(kept, DH, F)
         grad_s = _times(before, _square(weights, W1_BACK, F, CHUNK), shared, F, CHUNK, LOW, IP)
         grad_s += _read(shared, SHARED_GS, F)
         tl.debug_barrier()  # until all have read what the layer below writes
@@ -1458,7 +1473,7 @@ def molecule_kernel(
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
     PAIRS: tl.constexpr = ATOMS * ATOMS
     program = tl.program_id(0).to(tl.int64)
-    kept += program * LAYERS * KEPT_PLANES * ATOMS * F
+    kept += program * LAYERS * MOLECULE_PLANES * ATOMS * F
     shared += program * (SHARED_V + 3 * LAYERS) * ATOMS * F
     element, repelled = element + program * ATOMS, repelled + program * ATOMS
     unit, push = unit + program * 4 * PAIRS, push + program * PAIRS
@@ -1491,7 +1506,7 @@ def molecule_kernel(
             v_z = tl.zeros((ATOMS, F), tl.float32)
             for layer in tl.static_range(LAYERS):
                 s, v_x, v_y, v_z = _layer(
-                    s, v_x, v_y, v_z, kept + layer * KEPT_PLANES * ATOMS * F, shared, element, unit, basis,
+                    s, v_x, v_y, v_z, kept + layer * MOLECULE_PLANES * ATOMS * F, shared, element, unit, basis,
                     weights + layer * SIZE, offsets + layer * LAYER_OFFSETS * F, phi0, n_slots,
                     layer, layer == LAYERS - 1, F, RBF, CHUNK, LOW, IP,
                 )  # fmt: skip
@@ -1506,7 +1521,7 @@ def molecule_kernel(
             grad_x, grad_y, grad_z = v_x, v_y, v_z  # of the last update: nobody reads them
             for down in tl.static_range(LAYERS):
                 grad_s, grad_x, grad_y, grad_z = _layer_back(
-                    grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * KEPT_PLANES * ATOMS * F, shared,
+                    grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * MOLECULE_PLANES * ATOMS * F, shared,
                     element, unit, basis, slope, partial, weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
                     LAYERS - 1 - down, down == 0, F, RBF, WARPS, CHUNK, LOW, IP,
                 )  # fmt: skip

@@ -12,7 +12,7 @@ SPLIT = Stages(
 JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=4)
 WIDE = dataclasses.replace(JOINED, split=False, repeated=3)
 SHARED = Stages(
-    slots=16, molecules=4, columns=32, warps=4, split=False, pair_columns=32, pair_warps=1, early=False, repeated=0
+    slots=16, molecules=4, columns=16, warps=4, split=False, pair_columns=32, pair_warps=1, early=False, repeated=0
 )
 ROWS = dataclasses.replace(SHARED, molecules=2, columns=128, warps=8)
 # Fewer programs than molecules, so that one takes two of them.
