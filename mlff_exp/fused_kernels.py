@@ -29,6 +29,9 @@ CORE_WIDTH = tl.constexpr(CORE_OUTER - CORE_INNER)
 PI = tl.constexpr(math.pi)
 AHEAD = tl.constexpr(4)  # partners, or groups of them, of which one is computed with and the others are asked for
 
+# Written by this program.
+HERE = tl.constexpr(2)
+
 # Planes of ``work``: those of all layers, then those of each layer.
 # Whatever a stage changes has one plane before it and one after it: other programs of the stage may still read.
 S, SM, VM, GS, GSM, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 7, 13, 16))
@@ -41,8 +44,13 @@ U, W, SV, VV, DA, DH, KEPT_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 7, 8, 9,
 
 @triton.jit
 def _wait(EARLY: tl.constexpr):
-    """Until the kernel before has written everything; then let the next one start, and read its weights, meanwhile."""
-    if EARLY:
+    """Until what is read next was written: if ``EARLY`` by the kernel before, if `HERE` by others of this program.
+
+    Weights are asked for before. Then the next kernel may start, and read its weights meanwhile.
+    """
+    if EARLY == HERE:
+        tl.debug_barrier()
+    elif EARLY:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
@@ -770,7 +778,7 @@ def _senders_back(
     """Gradients by what some atoms sent to their partners, and by v before the messages."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     # Not where the layer above has them, which programs of pairs may still read.
-    HERE: tl.constexpr = GV + LAYER % 2 * 3
+    GV_MINE: tl.constexpr = GV + LAYER % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ATOMS + tl.arange(0, ATOMS)
@@ -816,9 +824,9 @@ def _senders_back(
     x = through * x + tl.load(_tile(work, GM, rows, column, F, size))
     y = through * y + tl.load(_tile(work, GM + 1, rows, column, F, size))
     z = through * z + tl.load(_tile(work, GM + 2, rows, column, F, size))
-    tl.store(_tile(work, HERE, rows, column, F, size), x)
-    tl.store(_tile(work, HERE + 1, rows, column, F, size), y)
-    tl.store(_tile(work, HERE + 2, rows, column, F, size), z)
+    tl.store(_tile(work, GV_MINE, rows, column, F, size), x)
+    tl.store(_tile(work, GV_MINE + 1, rows, column, F, size), y)
+    tl.store(_tile(work, GV_MINE + 2, rows, column, F, size), z)
 
 
 @triton.jit
@@ -832,7 +840,7 @@ def _scalars_back(
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
     KEPT_BELOW: tl.constexpr = LOW_PLANES + (LAYER - 1) * KEPT_PLANES
-    HERE: tl.constexpr = GV + LAYER % 2 * 3
+    GV_MINE: tl.constexpr = GV + LAYER % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -842,10 +850,10 @@ def _scalars_back(
     )  # fmt: skip
     before = tl.load(_tile(work, GSM, rows, column, F, size))
     inner = tl.load(_tile(work, BELOW + UW, rows, column, F, size))
-    grad_vv = _read_tile(low, KEPT_BELOW + U, rows, column, F, size) * tl.load(_tile(work, HERE, rows, column, F, size))
-    for axis in tl.static_range(1, 3):
+    grad_vv = tl.zeros((ROWS, NF), tl.float32)
+    for axis in tl.static_range(3):
         u = _read_tile(low, KEPT_BELOW + U + axis, rows, column, F, size)
-        grad_vv += u * tl.load(_tile(work, HERE + axis, rows, column, F, size))
+        grad_vv += u * tl.load(_tile(work, GV_MINE + axis, rows, column, F, size))
     if _apart(index):
         grad_s = before + _product(left, right, SPLIT, IP)
         tl.store(_tile(work, GS, rows, column, F, size), grad_s)
@@ -920,27 +928,23 @@ def _update(
     """All between the messages of a layer and those of the next, in a program that has all features of its rows."""
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     _mix(0, group, work, low, weights + MIXED * F * F, plane, LAYER, F, ROWS, F, 1, LOW, IP, EARLY)
-    tl.debug_barrier()
     _hidden(
         0, group, work, low, weights + WA * F * F, offsets + BA * F, plane,
-        KEPT + DA, True, F, ROWS, F, 1, LOW, IP, False,
+        KEPT + DA, True, F, ROWS, F, 1, LOW, IP, HERE,
     )  # fmt: skip
-    tl.debug_barrier()
-    _gate(0, group, 0, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
+    _gate(0, group, 0, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, HERE)
     if not LAST:
         NEXT: tl.constexpr = KEPT + KEPT_PLANES
         _gate(0, group, 1, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
-        tl.debug_barrier()
         after, offsets_after = weights + FILTERS * F * F + 3 * RBF * F, offsets + LAYER_OFFSETS * F
         _hidden(
             0, group, work, low, after + W1 * F * F, offsets_after + B1 * F, plane,
-            NEXT + DH, False, F, ROWS, F, 1, LOW, IP, False,
+            NEXT + DH, False, F, ROWS, F, 1, LOW, IP, HERE,
         )  # fmt: skip
-        tl.debug_barrier()
         for part in tl.static_range(3):
             _phi(
                 0, group, part, work, low, after + W2 * F * F, offsets_after + B2 * F, plane,
-                LAYER + 1, F, ROWS, F, 1, LOW, IP, False,
+                LAYER + 1, F, ROWS, F, 1, LOW, IP, HERE if part == 0 else False,
             )  # fmt: skip
 
 
@@ -958,21 +962,18 @@ def _update_backward(
             0, group, work, low, above + W2_BACK * F * F, plane,
             GPHI, 3, KEPT + KEPT_PLANES + DH, F, ROWS, F, 1, LOW, IP, EARLY,
         )  # fmt: skip
-        tl.debug_barrier()
-        _scalars_back(0, group, work, low, above, plane, LAYER + 1, False, F, ROWS, F, 1, LOW, IP, False)
-        tl.debug_barrier()
+        _scalars_back(0, group, work, low, above, plane, LAYER + 1, False, F, ROWS, F, 1, LOW, IP, HERE)
     _hidden_back(
         0, group, work, low, weights + WB_BACK * F * F, plane,
-        G3, 2 if LAST else 3, KEPT + DA, F, ROWS, F, 1, LOW, IP, False,
+        G3, 2 if LAST else 3, KEPT + DA, F, ROWS, F, 1, LOW, IP, HERE,
     )  # fmt: skip
-    tl.debug_barrier()
-    _gate_back(0, group, 0, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, False)
+    _gate_back(0, group, 0, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, HERE)
     _gate_back(0, group, 1, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, False)
-    tl.debug_barrier()
     for axis in tl.static_range(3):
         _vectors_back(
-            0, group, axis, work, low, weights + MIXED_BACK * F * F, plane, LAYER, LAST, F, ROWS, F, 1, LOW, IP, False
-        )
+            0, group, axis, work, low, weights + MIXED_BACK * F * F, plane,
+            LAYER, LAST, F, ROWS, F, 1, LOW, IP, HERE if axis == 0 else False,
+        )  # fmt: skip
 
 
 STAGE_NAMES = (
@@ -1036,10 +1037,9 @@ def stage_kernel(
                 index, group * 16 // ROWS, work, low, mine, bias, plane,
                 LAYER, REPEATED >= 1, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
             )  # fmt: skip
-            tl.debug_barrier()
         _message(
             index, group, work, unit, basis, filters, plane, n_slots,
-            LAYER, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, IP, EARLY and not PHI_FIRST,
+            LAYER, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, IP, HERE if PHI_FIRST else EARLY,
         )  # fmt: skip
     elif STAGE == MIX:
         _mix(index, group, work, low, mine + MIXED * F * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
@@ -1081,16 +1081,15 @@ def stage_kernel(
                 index, group * 16 // ROWS, work, low, mine + MIXED_BACK * F * F, plane,
                 LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
             )  # fmt: skip
-            tl.debug_barrier()
         if part == 0:
             _pairs_back(
                 index, group, work, unit, basis, slope, filters, partial, plane, n_slots,
-                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, IP, EARLY and not JOINS,
+                LAYER, LAST, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, IP, HERE if JOINS else EARLY,
             )  # fmt: skip
         elif LAYER > 0:
             _senders_back(
                 index, group, work, low, unit, basis, filters, plane, n_slots,
-                LAYER, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, LOW, IP, EARLY and not JOINS,
+                LAYER, F, SLOTS, RBF, 16, PAIR_NF, PARTNERS, LOW, IP, HERE if JOINS else EARLY,
             )  # fmt: skip
     elif STAGE == PHI_BACK:
         _hidden_back(
@@ -1104,13 +1103,11 @@ def stage_kernel(
     elif STAGE == UPDATE:
         _update(group, work, low, mine, bias, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, EARLY)
         if LAST:
-            tl.debug_barrier()
             into, ends = weights + LAYERS * SIZE, offsets + LAYERS * LAYER_OFFSETS * F
             _readout(
                 0, group, work, low, element, into, ends, ends + HALF, into + F * HALF, atomic, plane, out_bias,
-                LAYERS - 1, F, HALF, ROWS, F, 1, LOW, IP, False,
+                LAYERS - 1, F, HALF, ROWS, F, 1, LOW, IP, HERE,
             )  # fmt: skip
-            tl.debug_barrier()
             _update_backward(group, work, low, mine, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, False)
     elif STAGE == UPDATE_BACK:
         _update_backward(group, work, low, mine, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, EARLY)
