@@ -1,6 +1,7 @@
 """Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
 
-A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY,REPEATED or
+Evaluations that follow one another in a CUDA graph are timed, as in molecular dynamics, against those of the shape that
+is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY,REPEATED or
 PROGRAMS,WARPS,CHUNK,REGISTERS: the attributes of `mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
 """
 
@@ -8,26 +9,43 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
+import multiprocessing
+import os
 import sys
-from dataclasses import astuple, fields
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase.build import molecule
+from tqdm import tqdm
+from triton.runtime.errors import TritonError
 
 from mlff_exp import checkpoint
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import FUSED_PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
-from mlff_exp.engine import CudaGraphEngine, Engine, make_engine
+from mlff_exp.engine import make_engine
 from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages, shape_for
 from mlff_exp.kernels import launched
 from mlff_exp.painn import PaiNN
+from mlff_exp.prediction import EngineError
 from mlff_exp.timing import Candidate, measure, median_ms, ratio
 
 DISPLACEMENT_ANG = 0.05
+EVALUATIONS = 10  # in a graph
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table."""
+
+    checkpoint: str
+    precision: Precision
+    n_systems: int
+    shape: Shape
 
 
 def parse_shape(words: str) -> Shape:
@@ -47,6 +65,11 @@ def parse_shape(words: str) -> Shape:
     return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early), repeated)
 
 
+def words_of(shape: Shape) -> str:
+    """What `parse_shape` reads."""
+    return ",".join(str(int(number)) for number in astuple(shape))
+
+
 def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> AtomicBatch:
     """Displaced at random, each otherwise."""
     random, systems = np.random.default_rng(seed), []
@@ -57,37 +80,84 @@ def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> 
     return collate(systems, cutoff, device=device)
 
 
-def rows(name: str, precision: Precision, n_systems: int, shapes: list[Shape], min_calls: int) -> list[str]:
-    """Table rows of one batch size; every shape is compared with eager FP64, then all are timed in turns."""
-    device, model = torch.device("cuda"), checkpoint.load(name).model.to("cuda")
+def ready(case: Case) -> tuple[FusedEngine, AtomicBatch]:
+    """Compiled, and compared with eager FP64.
+
+    Raises:
+        EngineError: it computes something else.
+    """
+    device, model = torch.device("cuda"), checkpoint.load(case.checkpoint).model.to("cuda")
     if not isinstance(model, PaiNN):
-        raise SystemExit(f"fused_shapes: {name} is not of this project's architecture")
-    batch, other = (benzenes(n_systems, model.architecture.cutoff, device, seed) for seed in range(2))
-    reference = make_engine(model, "eager", "fp64", device)
-    chosen = shape_for(n_systems, batch.n_slots, precision)
-    engines: dict[Shape, Engine] = {}
-    for shape in dict.fromkeys([chosen, *shapes]):
-        engines[shape] = CudaGraphEngine("fused", FusedEngine(model, precision, device, shape))
-        require_correct(engines[shape], reference, batch, precision)
-    captured = make_engine(model, "cuda_graph", precision, device)
-    captured(batch)
-    turns = itertools.cycle((batch, other))
+        raise SystemExit(f"fused_shapes: {case.checkpoint} is not of this project's architecture")
+    engine = FusedEngine(model, case.precision, device, case.shape)
+    batch = benzenes(case.n_systems, model.architecture.cutoff, device, 0)
+    require_correct(engine, make_engine(model, "eager", "fp64", device), batch, case.precision)
+    return engine, batch
+
+
+def failures(cases: list[Case]) -> list[str]:
+    """Fill Triton's cache; for each case why it can't be timed, or nothing."""
+    found = []
+    for case in cases:
+        try:
+            ready(case)
+            found.append("")
+        except (EngineError, FloatingPointError, RuntimeError, TritonError) as error:
+            found.append(str(error).strip().split("\n")[0] or type(error).__name__)
+    return found
+
+
+def usable(cases: list[Case]) -> list[Case]:
+    """Those that compile and compute what they should, in their order; what becomes of the others goes to stderr."""
+    alike: dict[tuple[Precision, Shape], list[Case]] = {}  # their kernels are the same, whatever the batch
+    for case in cases:
+        alike.setdefault((case.precision, case.shape), []).append(case)
+    context = multiprocessing.get_context("spawn")  # processes that are forked can't use the GPU
+    left_out = set()
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 16, len(alike)), mp_context=context) as pool:
+        futures = {pool.submit(failures, group): group for group in alike.values()}
+        for future in tqdm(as_completed(futures), total=len(futures), desc="compiling", unit="shape"):
+            for case, failure in zip(futures[future], future.result(), strict=True):
+                if failure:
+                    left_out.add(case)
+                    what = f"{case.precision} {case.n_systems} {words_of(case.shape)}"
+                    tqdm.write(f"fused_shapes: not timed: {what}: {failure}", file=sys.stderr)
+    return [case for case in cases if case not in left_out]
+
+
+def replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None]:
+    """Some evaluations, one after the other."""
+    side = torch.cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(side):
+        engine(batch)
+        side.synchronize()
+        with torch.cuda.graph(graph, stream=side):
+            for _ in range(EVALUATIONS):
+                engine(batch)
+    return graph.replay
+
+
+def rows(cases: list[Case], min_calls: int) -> Iterator[str]:
+    """Table rows of one precision and batch size, timed in turns; the first case is what the others are set against."""
+    engines = [ready(case) for case in cases]
     candidates = {
-        str(key): Candidate(lambda engine=engine: engine(next(turns)), min_calls, 0.2)  # type: ignore[misc]
-        for key, engine in [("cuda_graph", captured), *engines.items()]
+        words_of(case.shape): Candidate(replay(engine, batch), min_calls, 0.2)
+        for case, (engine, batch) in zip(cases, engines, strict=True)
     }
-    timing = measure(candidates, device)
-    lines = []
-    for shape, engine in engines.items():
-        faster = ratio(timing["cuda_graph"], timing[str(shape)])
+    timing = measure(candidates, torch.device("cuda"))
+    first, *_ = timing.values()
+    for case, (engine, batch) in zip(cases, engines, strict=True):
+        own, words = timing[words_of(case.shape)], words_of(case.shape)
+        faster = ratio(first, own)
         found = launched(functools.partial(engine, batch))
         kernels = "; ".join(f"{kernel.name} {kernel.total_us:.1f} µs/{kernel.launches}" for kernel in found)
-        lines.append(
-            f"| {precision} | {n_systems} | {','.join(str(int(number)) for number in astuple(shape))}"
-            f"{' (chosen)' if shape == chosen else ''} | {1000 * median_ms(timing[str(shape)]):.1f} | "
-            f"{faster.value:.2f}× [{faster.ci_low:.2f}, {faster.ci_high:.2f}] | {kernels} |"
+        chosen = case.shape == shape_for(case.n_systems, batch.n_slots, case.precision)
+        interval = "" if own is first else f"{faster.value:.2f}× [{faster.ci_low:.2f}, {faster.ci_high:.2f}]"
+        yield (
+            f"| {case.precision} | {case.n_systems} | {words}{' (chosen)' if chosen else ''} | "
+            f"{1000 * median_ms(own) / EVALUATIONS:.1f} | {interval} | {kernels} |"
         )
-    return lines
 
 
 def main() -> None:
@@ -97,25 +167,34 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=FUSED_PRECISIONS, default=["fp32", "fp16_autocast"])
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16, 132, 1024], help="benzenes side by side")
     parser.add_argument("--shape", action="append", type=parse_shape, default=[], help="besides the one that is chosen")
-    parser.add_argument("--min-calls", type=int, default=200, help="samples of each")
+    parser.add_argument("--min-calls", type=int, default=100, help=f"samples of each, of {EVALUATIONS} evaluations")
     parser.add_argument("--output", type=Path, required=True, help="directory for fused_shapes.md")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("fused_shapes: the fused engine needs a CUDA GPU")
+    n_slots = len(molecule("C6H6"))
+    cases = [
+        Case(options.checkpoint, precision, n_systems, shape)
+        for precision in options.precision
+        for n_systems in options.batch_size
+        for shape in dict.fromkeys([shape_for(n_systems, n_slots, precision), *options.shape])
+    ]
+    groups: dict[tuple[Precision, int], list[Case]] = {}
+    for case in usable(cases):
+        groups.setdefault((case.precision, case.n_systems), []).append(case)
     options.output.mkdir(parents=True, exist_ok=True)
     with (options.output / "fused_shapes.md").open("w") as file:
         for line in (
             f"{torch.cuda.get_device_name()}, torch {torch.__version__}",
             "",
-            "| precision | molecules | shape | µs | against `cuda_graph` | kernels: µs of all launches |",
+            "| precision | molecules | shape | µs | faster than chosen | kernels by themselves: µs of all launches |",
             "| --- | --- | --- | --- | --- | --- |",
         ):
             print(line, file=file)
-        for precision in options.precision:
-            for n_systems in options.batch_size:
-                for line in rows(options.checkpoint, precision, n_systems, options.shape, options.min_calls):
-                    print(line)
-                    print(line, file=file, flush=True)
+        for group in groups.values():
+            for line in rows(group, options.min_calls):
+                tqdm.write(line)
+                print(line, file=file, flush=True)
 
 
 if __name__ == "__main__":
