@@ -162,7 +162,9 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         )
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        return Stages(slots, 1, 16, 4, slots <= 32 and not half, 16 if half else 8, 4, n_systems <= FOR_EARLY, 0)
+        split = slots <= 32 and not half
+        # Joined where shared memory has room for it, of which not every GPU has as much.
+        return Stages(slots, 1, 16, 4, split, 16 if half and slots <= 32 else 8, 4, n_systems <= FOR_EARLY, 0)
     columns = 32 if half else 16
     return Stages(slots, 64 // slots, columns, 4, False, columns, 1, False, 0)
 
