@@ -104,7 +104,7 @@ def _stages(n_layers: int, joins: bool, repeated: int) -> list[tuple[int, int]]:
     """(stage, layer) in the order of an evaluation."""
     found = [(GEOMETRY.value, 0)]
     for layer in range(n_layers):
-        if layer > 0 and repeated < 1:
+        if layer > 0 and (repeated < 1 or not joins):
             found.append((HIDDEN_OF_PHI.value, layer))
         if layer > 0 and not joins:
             found.append((PHI_OF_HIDDEN.value, layer))
@@ -166,7 +166,8 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         # Joined where shared memory has room for it, of which not every GPU has as much.
         return Stages(slots, 1, 16, 4, split, 16 if half and slots <= 32 else 8, 4, n_systems <= FOR_EARLY, 0)
     columns = 32 if half else 16
-    return Stages(slots, 64 // slots, columns, 4, False, columns, 1, False, 0)
+    # Of another width than the products where one molecule fills a program: not joined there either.
+    return Stages(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False, 0)
 
 
 FEW_MOLECULES = 32

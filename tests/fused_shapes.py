@@ -11,6 +11,7 @@ SPLIT = Stages(
 )
 JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=4)
 WIDE = dataclasses.replace(JOINED, split=False, repeated=3)
+REPEATED = dataclasses.replace(WIDE, pair_columns=8)  # not joined
 SHARED = Stages(
     slots=16, molecules=4, columns=16, warps=4, split=False, pair_columns=32, pair_warps=1, early=False, repeated=0
 )

@@ -23,12 +23,12 @@ from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
 from tests.conftest import cluster, make_random_model, rattled
-from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, ROWS, SHARED, SPLIT, WIDE
+from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, REPEATED, ROWS, SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from benchmarks import fused_shapes
 from benchmarks.fused_shapes import parse_shape
-from mlff_exp.fused import FusedEngine, Molecules, Shape, shape_for
+from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages, shape_for
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -62,6 +62,7 @@ def small() -> PaiNN:
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
         pytest.param(JOINED, "tf32", id="joined-tf32"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
+        pytest.param(REPEATED, "tf32", id="repeated-tf32"),
         pytest.param(ROWS, "fp16_autocast", id="rows-fp16"),
         pytest.param(ROWS, "fp32", id="rows-fp32"),
         pytest.param(MOLECULES, "fp16_autocast", id="molecules-fp16"),
@@ -232,6 +233,16 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | N
         positions.append(dynamics.run(state, 500, record_every=10).positions)
     assert np.abs(positions[0][-1] - positions[0][0]).max() > 0.01
     np.testing.assert_allclose(positions[1], positions[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
+@pytest.mark.parametrize("n_systems", [1, 32, 33, 1024])
+def test_large_molecules_are_not_joined(n_systems: int, precision: Precision) -> None:
+    """Their programs would need more shared memory than many a GPU has."""
+    for n_slots in (33, 64):
+        shape = shape_for(n_systems, n_slots, precision)
+        assert isinstance(shape, Stages)
+        assert not shape.joins
 
 
 def test_shapes_are_read_from_their_numbers() -> None:
