@@ -150,7 +150,7 @@ Shape = Stages | Molecules
 def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
     """Wide for few molecules, each layer spread over the chip; for many, as many share a program as fill its tiles.
 
-    The numbers are the fastest of those tried on an H100 (docs/fused.md).
+    The numbers follow what was timed on an H100 (docs/fused.md, which says what was not).
 
     Raises:
         EngineError: more slots than the kernels hold.
