@@ -1,7 +1,7 @@
-"""Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
+"""Shapes of the fused engine side by side: how `mlff_exp.fused.shape_for` was chosen, and where each shape's time goes.
 
 Evaluations that follow one another in a CUDA graph are timed, as in molecular dynamics, against those of the shape that
-is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY,REPEATED or
+is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
 PROGRAMS,WARPS,CHUNK,REGISTERS: the attributes of `mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
 """
 
@@ -28,7 +28,7 @@ from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import FUSED_PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import make_engine
-from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages, shape_for
+from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages
 from mlff_exp.kernels import launched
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
@@ -58,11 +58,11 @@ def parse_shape(words: str) -> Shape:
         numbers = [int(word) for word in words.split(",")]
         if len(numbers) == len(fields(Molecules)):
             return Molecules(*numbers)
-        slots, molecules, columns, warps, split, pair_columns, pair_warps, early, repeated = numbers
+        slots, molecules, columns, warps, split, pair_columns, pair_warps, early = numbers
     except ValueError as error:
         legal = " nor ".join(",".join(field.name for field in fields(kind)) for kind in (Stages, Molecules))
         raise argparse.ArgumentTypeError(f"{words!r} is neither {legal} in whole numbers") from error
-    return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early), repeated)
+    return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
 
 
 def words_of(shape: Shape) -> str:
@@ -80,19 +80,31 @@ def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> 
     return collate(systems, cutoff, device=device)
 
 
+def engine_of(name: str, precision: Precision, shape: Shape | None = None) -> FusedEngine:
+    """Of a checkpoint, on the GPU."""
+    model = checkpoint.load(name).model.to("cuda")
+    if not isinstance(model, PaiNN):
+        raise SystemExit(f"fused_shapes: {name} is not of this project's architecture")
+    return FusedEngine(model, precision, torch.device("cuda"), shape)
+
+
 def ready(case: Case) -> tuple[FusedEngine, AtomicBatch]:
     """Compiled, and compared with eager FP64.
 
     Raises:
         EngineError: it computes something else.
     """
-    device, model = torch.device("cuda"), checkpoint.load(case.checkpoint).model.to("cuda")
-    if not isinstance(model, PaiNN):
-        raise SystemExit(f"fused_shapes: {case.checkpoint} is not of this project's architecture")
-    engine = FusedEngine(model, case.precision, device, case.shape)
-    batch = benzenes(case.n_systems, model.architecture.cutoff, device, 0)
-    require_correct(engine, make_engine(model, "eager", "fp64", device), batch, case.precision)
+    engine = engine_of(case.checkpoint, case.precision, case.shape)
+    batch = benzenes(case.n_systems, engine.cutoff, engine.device, 0)
+    reference = make_engine(checkpoint.load(case.checkpoint).model.to("cuda"), "eager", "fp64", engine.device)
+    require_correct(engine, reference, batch, case.precision)
     return engine, batch
+
+
+def chosen_shape(name: str, precision: Precision, n_systems: int) -> Shape:
+    """What the engine takes by itself."""
+    engine = engine_of(name, precision)
+    return engine.shape_of(benzenes(n_systems, engine.cutoff, engine.device, 0))
 
 
 def failures(cases: list[Case]) -> list[str]:
@@ -152,7 +164,7 @@ def rows(cases: list[Case], min_calls: int) -> Iterator[str]:
         faster = ratio(first, own)
         found = launched(functools.partial(engine, batch))
         kernels = "; ".join(f"{kernel.name} {kernel.total_us:.1f} µs/{kernel.launches}" for kernel in found)
-        chosen = case.shape == shape_for(case.n_systems, batch.n_slots, case.precision)
+        chosen = case.shape == chosen_shape(case.checkpoint, case.precision, case.n_systems)
         interval = "" if own is first else f"{faster.value:.2f}× [{faster.ci_low:.2f}, {faster.ci_high:.2f}]"
         yield (
             f"| {case.precision} | {case.n_systems} | {words}{' (chosen)' if chosen else ''} | "
@@ -172,12 +184,11 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("fused_shapes: the fused engine needs a CUDA GPU")
-    n_slots = len(molecule("C6H6"))
     cases = [
         Case(options.checkpoint, precision, n_systems, shape)
         for precision in options.precision
         for n_systems in options.batch_size
-        for shape in dict.fromkeys([shape_for(n_systems, n_slots, precision), *options.shape])
+        for shape in dict.fromkeys([chosen_shape(options.checkpoint, precision, n_systems), *options.shape])
     ]
     groups: dict[tuple[Precision, int], list[Case]] = {}
     for case in usable(cases):

@@ -36,8 +36,6 @@ from mlff_exp.fused_kernels import (
     READOUT,
     SCALARS_BACK,
     SHARED_V,
-    UPDATE,
-    UPDATE_BACK,
     VECTORS_BACK,
     molecule_kernel,
     stage_kernel,
@@ -49,7 +47,7 @@ from mlff_exp.prediction import EngineError, Prediction
 
 def _parts(stage: int, last: bool, first: bool) -> int:
     """How many programs share a slice of a stage; of the first and last layer some are not needed."""
-    if stage == PHI_OF_HIDDEN.value or stage == VECTORS_BACK.value:
+    if stage == VECTORS_BACK.value:
         return 3
     both = stage == GATE_BACK.value or (stage == GATE.value and not last) or (stage == MESSAGE_BACK.value and not first)
     return 2 if both else 1
@@ -62,14 +60,12 @@ class Stages:
     Attributes:
         slots: rows of one molecule; a power of two.
         molecules: that share a program.
-        columns: features of one program; if all, it computes all between two stages of messages.
+        columns: features of one program.
         warps: of one program.
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
         pair_warps: of one program of messages; each takes one partner at a time.
         early: whether a kernel starts before the one ahead of it has ended, where the GPU can (Hopper).
-        repeated: matrices, 0 to 3, up to which a hidden layer is computed by every program that needs it, whole,
-            rather than once by a launch of its own.
     """
 
     slots: int
@@ -80,7 +76,6 @@ class Stages:
     pair_columns: int
     pair_warps: int
     early: bool
-    repeated: int
 
     @property
     def joins(self) -> bool:
@@ -88,42 +83,23 @@ class Stages:
         return self.columns == self.pair_columns and self.molecules == 1
 
 
-def _stages_of_rows(n_layers: int) -> list[tuple[int, int]]:
-    """(stage, layer) in the order of an evaluation, where a program has all features of its rows."""
-    found = [(GEOMETRY.value, 0)]
-    for layer in range(n_layers):
-        found += [(MESSAGE.value, layer), (UPDATE.value, layer)]
-    for layer in reversed(range(n_layers)):
-        if layer < n_layers - 1:
-            found.append((UPDATE_BACK.value, layer))
-        found.append((MESSAGE_BACK.value, layer))
-    return [*found, (FORCES.value, 0)]
-
-
-def _stages(n_layers: int, joins: bool, repeated: int) -> list[tuple[int, int]]:
+def _stages(n_layers: int, joins: bool) -> list[tuple[int, int]]:
     """(stage, layer) in the order of an evaluation."""
     found = [(GEOMETRY.value, 0)]
     for layer in range(n_layers):
-        if layer > 0 and (repeated < 1 or not joins):
+        if layer > 0:
             found.append((HIDDEN_OF_PHI.value, layer))
         if layer > 0 and not joins:
             found.append((PHI_OF_HIDDEN.value, layer))
-        found += [(MESSAGE.value, layer), (MIX.value, layer)]
-        if repeated < 2:
-            found.append((HIDDEN_OF_GATES.value, layer))
-        found.append((GATE.value, layer))
+        found += [(stage.value, layer) for stage in (MESSAGE, MIX, HIDDEN_OF_GATES, GATE)]
     found.append((READOUT.value, 0))
     for layer in reversed(range(n_layers)):
-        if repeated < 3:
-            found.append((GATES_BACK.value, layer))
-        found.append((GATE_BACK.value, layer))
+        found += [(GATES_BACK.value, layer), (GATE_BACK.value, layer)]
         if not joins:
             found.append((VECTORS_BACK.value, layer))
         found.append((MESSAGE_BACK.value, layer))
-        if layer > 0 and repeated < 3:
-            found.append((PHI_BACK.value, layer))
         if layer > 0:
-            found.append((SCALARS_BACK.value, layer))
+            found += [(PHI_BACK.value, layer), (SCALARS_BACK.value, layer)]
     return [*found, (FORCES.value, 0)]
 
 
@@ -147,10 +123,11 @@ class Molecules:
 Shape = Stages | Molecules
 
 
-def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
-    """Wide for few molecules, each layer spread over the chip; for many, as many share a program as fill its tiles.
+def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precision, device: torch.device) -> Shape:
+    """What suits a batch.
 
-    The numbers follow what was timed on an H100 (docs/fused.md, which says what was not).
+    Wide for few molecules, each layer spread over the chip; a program for each while there is a multiprocessor for it;
+    for many, as many share a program as fill its tiles. The numbers follow what was timed on an H100 (docs/fused.md).
 
     Raises:
         EngineError: more slots than the kernels hold.
@@ -162,16 +139,37 @@ def shape_for(n_systems: int, n_slots: int, precision: Precision) -> Shape:
         )
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
-        split = slots <= 32 and not half
-        # Joined where shared memory has room for it, of which not every GPU has as much.
-        return Stages(slots, 1, 16, 4, split, 16 if half and slots <= 32 else 8, 4, n_systems <= FOR_EARLY, 0)
+        early, split = n_systems <= FOR_EARLY, slots <= 32 and not half
+        if slots > (32 if half else 16):  # joined they would take more shared memory than many a GPU has
+            return Stages(slots, 1, 16, 4, split, 8, 4, early)
+        columns = (16 if early else 32) if half else (8 if early else 16)
+        return Stages(slots, 1, columns, 4, split, columns, 4, early)
+    if (
+        half
+        and slots == ATOMS.value
+        and n_features <= 128
+        and n_systems <= _multiprocessors(device, WHOLE_MOLECULE_BYTES)
+    ):
+        return Molecules(n_systems, warps=8, chunk=0, registers=255)
     columns = 32 if half else 16
     # Of another width than the products where one molecule fills a program: not joined there either.
-    return Stages(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False, 0)
+    return Stages(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False)
 
 
 FEW_MOLECULES = 32
 FOR_EARLY = 4  # molecules whose kernels leave multiprocessors free for the next one
+WHOLE_MOLECULE_BYTES = 168_000  # of shared memory, for a program of 128 features with all of a product's weights
+
+
+def _multiprocessors(device: torch.device, shared_memory: int) -> int:
+    """How many a GPU has that hold such a program; a CPU has none."""
+    if device.type != "cuda":
+        return 0
+    found = torch.cuda.get_device_properties(device)
+    enough = found.shared_memory_per_block_optin >= shared_memory  # type: ignore[attr-defined]
+    return found.multi_processor_count if enough else 0
+
+
 PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
     # Three products of TF32 halves are as exact as one of FP32, and tensor cores do them.
     "fp32": (torch.float32, tl.float32, "tf32x3"),
@@ -232,7 +230,7 @@ class FusedEngine:
 
     def can_move(self, batch: AtomicBatch) -> bool:
         """Whether `move` does whole steps of such a batch: where each program computes molecules of its own."""
-        return batch.shifts is None and isinstance(self._shape_of(batch), Molecules)
+        return batch.shifts is None and isinstance(self.shape_of(batch), Molecules)
 
     def move(
         self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
@@ -255,15 +253,18 @@ class FusedEngine:
             self.compile_s += time.perf_counter() - started
         self.evaluations += n_steps * batch.n_systems
 
-    def _shape_of(self, batch: AtomicBatch) -> Shape:
-        return self._shape or shape_for(batch.n_systems, batch.n_slots, self.precision)
+    def shape_of(self, batch: AtomicBatch) -> Shape:
+        """How a batch is laid over the chip."""
+        return self._shape or shape_for(
+            batch.n_systems, batch.n_slots, self._weights.features, self.precision, self.device
+        )
 
     def _plan(self, batch: AtomicBatch) -> _Plan:
         if batch.shifts is not None:
             raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
         key = batch.n_systems, batch.n_slots
         if key not in self._plans:
-            shape = self._shape_of(batch)
+            shape = self.shape_of(batch)
             slots = shape.slots if isinstance(shape, Stages) else ATOMS.value
             if slots < batch.n_slots:
                 raise EngineError(f"engine 'fused': a shape of {slots} slots can't hold {batch.n_slots} atoms")
@@ -373,7 +374,7 @@ class _MoleculesPlan:
         layers, features, slots = weights.n_layers, weights.features, ATOMS.value
         self._weights = weights
         self._programs = programs = min(shape.programs, batch.n_systems)
-        warps = min(shape.warps, features // 16)  # that columns of a product are shared among
+        warps = min(shape.warps, features // 8)  # that columns of a product are shared among
 
         def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(programs, *sizes, device=batch.positions.device, dtype=dtype)
@@ -452,10 +453,9 @@ class _StagesPlan:
             "LAYERS": layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
             "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": min(shape.columns, features), "SPLIT": split,
             "PAIR_NF": shape.pair_columns, "PARTNERS": shape.pair_warps,
-            "JOINS": shape.joins, "REPEATED": shape.repeated, "LOW": product, "IP": arithmetic,
+            "JOINS": shape.joins, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
-        whole_rows = shape.columns >= features
-        self._order = _stages_of_rows(layers) if whole_rows else _stages(layers, shape.joins, shape.repeated)
+        self._order = _stages(layers, shape.joins)
         early = shape.early and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self._early = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
 

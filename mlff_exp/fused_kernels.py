@@ -103,12 +103,6 @@ def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
 
 
 @triton.jit
-def _apart(index):
-    """True. A product of a product in the same block is laid out so that each warp has all columns of the first."""
-    return index >= 0
-
-
-@triton.jit
 def _add_4(a, b, c, d, e, f, g, h):
     return a + e, b + f, c + g, d + h
 
@@ -245,12 +239,16 @@ def _first_features(rows, kind, embedding, phi0, work, plane, F: tl.constexpr):
 
 
 @triton.jit
-def _hidden_of(
-    column, rows, work, low, weights, bias, size,
-    WITH_NORM: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
-    EARLY: tl.constexpr,
+def _hidden(
+    index, group,
+    work, low, weights, bias, plane,
+    DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """silu([s, ‖w‖] W + b), or without the norms silu(s W + b), and its derivative."""
+    """A slice of silu([s, ‖w‖] W + b), or without the norms of silu(s W + b); its derivative is kept."""
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     of_s = _right(weights, column, F, F, SPLIT)
     if WITH_NORM:
         of_norm = _right(weights + F * F, column, F, F, SPLIT)
@@ -262,95 +260,34 @@ def _hidden_of(
         total = tl.dot(norm, of_norm, tl.dot(s, of_s, input_precision=IP), input_precision=IP)
     else:
         total = tl.dot(_left(work + S * size + rows * F, F, SPLIT, LOW), of_s, input_precision=IP)
-    return _silu(offset + _total(total, SPLIT))
-
-
-@triton.jit
-def _hidden(
-    index, group,
-    work, low, weights, bias, plane,
-    DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """A slice of a hidden layer; its derivative is kept."""
-    size = tl.cast(plane, tl.int64)
-    column = index * NF + tl.arange(0, NF)
-    rows = group * ROWS + tl.arange(0, ROWS)
-    value, derivative = _hidden_of(column, rows, work, low, weights, bias, size, WITH_NORM, F, SPLIT, LOW, IP, EARLY)
+    value, derivative = _silu(offset + _total(total, SPLIT))
     tl.store(_tile(low, HIDDEN, rows, column, F, size), value.to(LOW))
     tl.store(_tile(low, DERIVATIVE, rows, column, F, size), derivative)
 
 
 @triton.jit
-def _hidden_operand(
-    first, rows, work, low, weights, bias, size,
-    DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """A whole hidden layer as left operand: of a launch before, or if ``WHOLE`` computed here.
-
-    One of the programs that do, the ``first``, keeps its derivative.
-    """
-    if WHOLE:
-        column = tl.arange(0, F)
-        value, derivative = _hidden_of(column, rows, work, low, weights, bias, size, WITH_NORM, F, 1, LOW, IP, EARLY)
-        if first:
-            tl.store(_tile(low, DERIVATIVE, rows, column, F, size), derivative)
-        return value.to(LOW)
-    else:
-        _wait(EARLY)
-        return _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
-
-
-@triton.jit
 def _phi(
-    index, group, part,
+    index, group,
     work, low, weights, bias, plane,
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One part p of φ = h W₂ + b₂, for a slice."""
+    """The three parts of φ = h W₂ + b₂ for a slice, of which messages need no other."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
-    right = _right(weights + part * F * F, column, F, F, SPLIT)
-    offset = tl.load(bias + part * F + column)[None, :]
+    right_s = _right(weights, column, F, F, SPLIT)
+    right_v = _right(weights + F * F, column, F, F, SPLIT)
+    right_r = _right(weights + 2 * F * F, column, F, F, SPLIT)
+    bias_s = tl.load(bias + column)[None, :]
+    bias_v = tl.load(bias + F + column)[None, :]
+    bias_r = tl.load(bias + 2 * F + column)[None, :]
     _wait(EARLY)
     left = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
-    tl.store(_tile(work, MINE + PHI + part, rows, column, F, size), offset + _product(left, right, SPLIT, IP))
-
-
-@triton.jit
-def _all_of_phi(
-    index, group,
-    work, low, weights, bias, plane,
-    LAYER: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """The three parts of φ for a slice, of which messages need no other; ``weights`` are those of a layer."""
-    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
-    MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
-    size = tl.cast(plane, tl.int64)
-    column = index * NF + tl.arange(0, NF)
-    rows = group * ROWS + tl.arange(0, ROWS)
-    right_s = _right(weights + W2 * F * F, column, F, F, SPLIT)
-    right_v = _right(weights + (W2 + 1) * F * F, column, F, F, SPLIT)
-    right_r = _right(weights + (W2 + 2) * F * F, column, F, F, SPLIT)
-    bias_s = tl.load(bias + B2 * F + column)[None, :]
-    bias_v = tl.load(bias + (B2 + 1) * F + column)[None, :]
-    bias_r = tl.load(bias + (B2 + 2) * F + column)[None, :]
-    left = _hidden_operand(
-        index == 0, rows, work, low, weights + W1 * F * F, bias + B1 * F, size,
-        KEPT + DH, False, WHOLE, F, SPLIT, LOW, IP, EARLY,
-    )  # fmt: skip
-    if _apart(index):
-        phi_s = bias_s + _product(left, right_s, SPLIT, IP)
-        phi_v = bias_v + _product(left, right_v, SPLIT, IP)
-        phi_r = bias_r + _product(left, right_r, SPLIT, IP)
-        tl.store(_tile(work, MINE + PHI, rows, column, F, size), phi_s)
-        tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), phi_v)
-        tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), phi_r)
+    tl.store(_tile(work, MINE + PHI, rows, column, F, size), bias_s + _product(left, right_s, SPLIT, IP))
+    tl.store(_tile(work, MINE + PHI + 1, rows, column, F, size), bias_v + _product(left, right_v, SPLIT, IP))
+    tl.store(_tile(work, MINE + PHI + 2, rows, column, F, size), bias_r + _product(left, right_r, SPLIT, IP))
 
 
 @triton.jit
@@ -469,7 +406,7 @@ def _mix(
 def _gate(
     index, group, part,
     work, low, weights, bias, plane,
-    LAYER: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gates for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
@@ -484,10 +421,8 @@ def _gate(
     right_sv = _right(of_gates + F * F, column, F, F, SPLIT)
     bias_first = tl.load(bias + (BB + part * 2) * F + column)[None, :]
     bias_sv = tl.load(bias + (BB + 1) * F + column)[None, :]
-    hidden = _hidden_operand(
-        (index == 0) & (part == 0), rows, work, low, weights + WA * F * F, bias + BA * F, size,
-        KEPT + DA, True, WHOLE, F, SPLIT, LOW, IP, EARLY,
-    )  # fmt: skip
+    _wait(EARLY)
+    hidden = _left(low + HIDDEN * size + rows * F, F, SPLIT, LOW)
     if part == 0:
         s = tl.load(_tile(work, SM, rows, column, F, size))
         inner = tl.load(_tile(work, MINE + UW, rows, column, F, size))
@@ -541,12 +476,16 @@ def _readout(
 
 
 @triton.jit
-def _before_hidden(
-    column, rows, work, low, weights, size,
-    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, SPLIT: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
+def _hidden_back(
+    index, group,
+    work, low, weights, plane,
+    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
+    NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradient before the silu of a hidden layer, (Σ_part g_part W_partᵀ) silu′, as an operand."""
+    """A slice of the gradient before the silu of a hidden layer, (Σ_part g_part W_partᵀ) silu′."""
+    size = tl.cast(plane, tl.int64)
+    column = index * NF + tl.arange(0, NF)
+    rows = group * ROWS + tl.arange(0, ROWS)
     right_0 = _right(weights, column, F, F, SPLIT)
     right_1 = _right(weights + F * F, column, F, F, SPLIT)
     if PARTS == 3:
@@ -560,60 +499,25 @@ def _before_hidden(
     total = tl.dot(left_1, right_1, tl.dot(left_0, right_0, input_precision=IP), input_precision=IP)
     if PARTS == 3:
         total = tl.dot(left_2, right_2, total, input_precision=IP)
-    return (_total(total, SPLIT) * derivative).to(LOW)
-
-
-@triton.jit
-def _hidden_back(
-    index, group,
-    work, low, weights, plane,
-    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
-    NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """A slice of the gradient before the silu of a hidden layer."""
-    size = tl.cast(plane, tl.int64)
-    column = index * NF + tl.arange(0, NF)
-    rows = group * ROWS + tl.arange(0, ROWS)
-    before = _before_hidden(
-        column, rows, work, low, weights, size, GRADS, PARTS, DERIVATIVE, F, SPLIT, LOW, IP, EARLY
-    )  # fmt: skip
-    tl.store(_tile(low, GPRE, rows, column, F, size), before)
-
-
-@triton.jit
-def _before_operand(
-    rows, work, low, weights, size,
-    GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr,
-    SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """All of that gradient as left operand: of a launch before, or if ``WHOLE`` computed here."""
-    if WHOLE:
-        return _before_hidden(
-            tl.arange(0, F), rows, work, low, weights, size, GRADS, PARTS, DERIVATIVE, F, 1, LOW, IP, EARLY
-        )
-    else:
-        _wait(EARLY)
-        return _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
+    tl.store(_tile(low, GPRE, rows, column, F, size), (_total(total, SPLIT) * derivative).to(LOW))
 
 
 @triton.jit
 def _gate_back(
     index, group, part,
     work, low, weights, plane,
-    LAYER: tl.constexpr, LAST: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """For a slice, part 0: gradient by s before the update; part 1: by u and w."""
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
-    PARTS: tl.constexpr = 2 if LAST else 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
     right = _right(weights + (WA_BACK + part) * F * F, column, F, F, SPLIT)
-    left = _before_operand(
-        rows, work, low, weights + WB_BACK * F * F, size, G3, PARTS, KEPT + DA, WHOLE, F, SPLIT, LOW, IP, EARLY
-    )  # fmt: skip
+    _wait(EARLY)
+    left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
     grad_s = tl.load(_tile(work, GS, rows, column, F, size))
     if part == 0:
         tl.store(_tile(work, GSM, rows, column, F, size), grad_s + _product(left, right, SPLIT, IP))
@@ -833,11 +737,10 @@ def _senders_back(
 def _scalars_back(
     index, group,
     work, low, weights, plane,
-    LAYER: tl.constexpr, WHOLE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
+    LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Gradient by s before the layer for a slice, and by the gates of the layer below."""
-    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
     KEPT_BELOW: tl.constexpr = LOW_PLANES + (LAYER - 1) * KEPT_PLANES
     GV_MINE: tl.constexpr = GV + LAYER % 2 * 3
@@ -845,20 +748,18 @@ def _scalars_back(
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
     right = _right(weights + W1_BACK * F * F, column, F, F, SPLIT)
-    left = _before_operand(
-        rows, work, low, weights + W2_BACK * F * F, size, GPHI, 3, KEPT + DH, WHOLE, F, SPLIT, LOW, IP, EARLY
-    )  # fmt: skip
+    _wait(EARLY)
+    left = _left(low + GPRE * size + rows * F, F, SPLIT, LOW)
     before = tl.load(_tile(work, GSM, rows, column, F, size))
     inner = tl.load(_tile(work, BELOW + UW, rows, column, F, size))
     grad_vv = tl.zeros((ROWS, NF), tl.float32)
     for axis in tl.static_range(3):
         u = _read_tile(low, KEPT_BELOW + U + axis, rows, column, F, size)
         grad_vv += u * tl.load(_tile(work, GV_MINE + axis, rows, column, F, size))
-    if _apart(index):
-        grad_s = before + _product(left, right, SPLIT, IP)
-        tl.store(_tile(work, GS, rows, column, F, size), grad_s)
-        tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
-        tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
+    grad_s = before + _product(left, right, SPLIT, IP)
+    tl.store(_tile(work, GS, rows, column, F, size), grad_s)
+    tl.store(_tile(low, G3, rows, column, F, size), grad_s.to(LOW))
+    tl.store(_tile(low, G3 + 1, rows, column, F, size), (grad_s * inner).to(LOW))
     tl.store(_tile(low, G3 + 2, rows, column, F, size), grad_vv.to(LOW))
 
 
@@ -909,8 +810,6 @@ def _forces(
 GEOMETRY, READOUT, FORCES = (tl.constexpr(n) for n in (0, 7, 14))
 HIDDEN_OF_PHI, PHI_OF_HIDDEN, MESSAGE, MIX, HIDDEN_OF_GATES, GATE = (tl.constexpr(n) for n in range(1, 7))
 GATES_BACK, GATE_BACK, VECTORS_BACK, MESSAGE_BACK, PHI_BACK, SCALARS_BACK = (tl.constexpr(n) for n in range(8, 14))
-# All between two stages of messages.
-UPDATE, UPDATE_BACK = (tl.constexpr(n) for n in (15, 16))
 # Matrices of one layer in ``weights``, each F · F numbers; after them the filters.
 W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS = (
     tl.constexpr(n) for n in (0, 1, 2, 5, 8, 10, 12, 14, 16, 19, 22)
@@ -919,67 +818,9 @@ W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS =
 B1, B2, BA, BB, LAYER_OFFSETS = (tl.constexpr(n) for n in (0, 1, 4, 5, 8))
 
 
-@triton.jit
-def _update(
-    group, work, low, weights, offsets, plane,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, ROWS: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """All between the messages of a layer and those of the next, in a program that has all features of its rows."""
-    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
-    _mix(0, group, work, low, weights + MIXED * F * F, plane, LAYER, F, ROWS, F, 1, LOW, IP, EARLY)
-    _hidden(
-        0, group, work, low, weights + WA * F * F, offsets + BA * F, plane,
-        KEPT + DA, True, F, ROWS, F, 1, LOW, IP, HERE,
-    )  # fmt: skip
-    _gate(0, group, 0, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, HERE)
-    if not LAST:
-        NEXT: tl.constexpr = KEPT + KEPT_PLANES
-        _gate(0, group, 1, work, low, weights, offsets, plane, LAYER, False, F, ROWS, F, 1, LOW, IP, False)
-        after, offsets_after = weights + FILTERS * F * F + 3 * RBF * F, offsets + LAYER_OFFSETS * F
-        _hidden(
-            0, group, work, low, after + W1 * F * F, offsets_after + B1 * F, plane,
-            NEXT + DH, False, F, ROWS, F, 1, LOW, IP, HERE,
-        )  # fmt: skip
-        for part in tl.static_range(3):
-            _phi(
-                0, group, part, work, low, after + W2 * F * F, offsets_after + B2 * F, plane,
-                LAYER + 1, F, ROWS, F, 1, LOW, IP, HERE if part == 0 else False,
-            )  # fmt: skip
-
-
-@triton.jit
-def _update_backward(
-    group, work, low, weights, plane,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, ROWS: tl.constexpr,
-    LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """All between the gradients through the messages of the layer above and those of a layer."""
-    KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
-    if not LAST:
-        above = weights + FILTERS * F * F + 3 * RBF * F
-        _hidden_back(
-            0, group, work, low, above + W2_BACK * F * F, plane,
-            GPHI, 3, KEPT + KEPT_PLANES + DH, F, ROWS, F, 1, LOW, IP, EARLY,
-        )  # fmt: skip
-        _scalars_back(0, group, work, low, above, plane, LAYER + 1, False, F, ROWS, F, 1, LOW, IP, HERE)
-    _hidden_back(
-        0, group, work, low, weights + WB_BACK * F * F, plane,
-        G3, 2 if LAST else 3, KEPT + DA, F, ROWS, F, 1, LOW, IP, HERE,
-    )  # fmt: skip
-    _gate_back(0, group, 0, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, HERE)
-    _gate_back(0, group, 1, work, low, weights, plane, LAYER, LAST, False, F, ROWS, F, 1, LOW, IP, False)
-    for axis in tl.static_range(3):
-        _vectors_back(
-            0, group, axis, work, low, weights + MIXED_BACK * F * F, plane,
-            LAYER, LAST, F, ROWS, F, 1, LOW, IP, HERE if axis == 0 else False,
-        )  # fmt: skip
-
-
 STAGE_NAMES = (
     "geometry", "hidden_of_phi", "phi_of_hidden", "message", "mix", "hidden_of_gates", "gate", "readout",
     "gates_back", "gate_back", "vectors_back", "message_back", "phi_back", "scalars_back", "forces",
-    "update", "update_back",
 )  # fmt: skip
 
 
@@ -995,13 +836,13 @@ def stage_kernel(
     n_systems, n_slots, plane, cutoff, out_bias,
     STAGE: tl.constexpr, LAYER: tl.constexpr, LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr,
     SLOTS: tl.constexpr, ROWS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, NF: tl.constexpr,
-    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, PARTNERS: tl.constexpr, JOINS: tl.constexpr, REPEATED: tl.constexpr,
+    SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, PARTNERS: tl.constexpr, JOINS: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One stage of all molecules: programs are [slices, groups, parts of a slice].
 
     If it ``JOINS``, a stage whose slices need no other slice of the one before computes that first, for all rows of
-    its molecule; and with matrices that are ``REPEATED`` the hidden layer before it, in every program.
+    its molecule.
     """
     index, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
@@ -1027,15 +868,14 @@ def stage_kernel(
         )  # fmt: skip
     elif STAGE == PHI_OF_HIDDEN:
         _phi(
-            index, group, part, work, low, mine + W2 * F * F, bias + B2 * F, plane,
-            LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
-        )  # fmt: skip
+            index, group, work, low, mine + W2 * F * F, bias + B2 * F, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY
+        )
     elif STAGE == MESSAGE:
         PHI_FIRST: tl.constexpr = JOINS and LAYER > 0
         if PHI_FIRST:
-            _all_of_phi(
-                index, group * 16 // ROWS, work, low, mine, bias, plane,
-                LAYER, REPEATED >= 1, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
+            _phi(
+                index, group * 16 // ROWS, work, low, mine + W2 * F * F, bias + B2 * F, plane,
+                LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
             )  # fmt: skip
         _message(
             index, group, work, unit, basis, filters, plane, n_slots,
@@ -1049,10 +889,7 @@ def stage_kernel(
             KEPT + DA, True, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == GATE:
-        _gate(
-            index, group, part, work, low, mine, bias, plane,
-            LAYER, REPEATED >= 2, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
-        )  # fmt: skip
+        _gate(index, group, part, work, low, mine, bias, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
     elif STAGE == READOUT:
         into = weights + LAYERS * SIZE
         ends = offsets + LAYERS * LAYER_OFFSETS * F
@@ -1066,10 +903,7 @@ def stage_kernel(
             G3, 2 if LAST else 3, KEPT + DA, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == GATE_BACK:
-        _gate_back(
-            index, group, part, work, low, mine, plane,
-            LAYER, LAST, REPEATED >= 3, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
-        )  # fmt: skip
+        _gate_back(index, group, part, work, low, mine, plane, LAYER, LAST, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
     elif STAGE == VECTORS_BACK:
         _vectors_back(
             index, group, part, work, low, mine + MIXED_BACK * F * F, plane,
@@ -1097,20 +931,7 @@ def stage_kernel(
             GPHI, 3, KEPT + DH, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == SCALARS_BACK:
-        _scalars_back(
-            index, group, work, low, mine, plane, LAYER, REPEATED >= 3, F, ROWS, NF, SPLIT, LOW, IP, EARLY
-        )  # fmt: skip
-    elif STAGE == UPDATE:
-        _update(group, work, low, mine, bias, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, EARLY)
-        if LAST:
-            into, ends = weights + LAYERS * SIZE, offsets + LAYERS * LAYER_OFFSETS * F
-            _readout(
-                0, group, work, low, element, into, ends, ends + HALF, into + F * HALF, atomic, plane, out_bias,
-                LAYERS - 1, F, HALF, ROWS, F, 1, LOW, IP, HERE,
-            )  # fmt: skip
-            _update_backward(group, work, low, mine, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, False)
-    elif STAGE == UPDATE_BACK:
-        _update_backward(group, work, low, mine, plane, LAYER, LAST, F, RBF, ROWS, LOW, IP, EARLY)
+        _scalars_back(index, group, work, low, mine, plane, LAYER, F, ROWS, NF, SPLIT, LOW, IP, EARLY)
     else:
         _forces(
             group, index, element, atomic, repelled, reference, unit, push, partial, energy, forces,

@@ -6,16 +6,10 @@ import dataclasses
 
 from mlff_exp.fused import Molecules, Stages
 
-SPLIT = Stages(
-    slots=16, molecules=1, columns=16, warps=4, split=True, pair_columns=8, pair_warps=8, early=True, repeated=0
-)
+SPLIT = Stages(slots=16, molecules=1, columns=16, warps=4, split=True, pair_columns=8, pair_warps=8, early=True)
 JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=4)
-WIDE = dataclasses.replace(JOINED, split=False, repeated=3)
-REPEATED = dataclasses.replace(WIDE, pair_columns=8)  # not joined
-SHARED = Stages(
-    slots=16, molecules=4, columns=16, warps=4, split=False, pair_columns=32, pair_warps=1, early=False, repeated=0
-)
-ROWS = dataclasses.replace(SHARED, molecules=2, columns=128, warps=8)
+WIDE = dataclasses.replace(JOINED, split=False)
+SHARED = Stages(slots=16, molecules=4, columns=16, warps=4, split=False, pair_columns=32, pair_warps=1, early=False)
 # Fewer programs than molecules, so that one takes two of them.
 MOLECULES = Molecules(programs=1, warps=8, chunk=0, registers=255)
 IN_CHUNKS = dataclasses.replace(MOLECULES, chunk=32, registers=128)

@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from mlff_exp.md import Dynamics
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import EngineError
 from tests.conftest import cluster, make_random_model, rattled
-from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, REPEATED, ROWS, SHARED, SPLIT, WIDE
+from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
 from benchmarks import fused_shapes
@@ -62,9 +63,6 @@ def small() -> PaiNN:
         pytest.param(SPLIT, "fp16_autocast", id="split-fp16"),
         pytest.param(JOINED, "tf32", id="joined-tf32"),
         pytest.param(SHARED, "fp16_autocast", id="shared-fp16"),
-        pytest.param(REPEATED, "tf32", id="repeated-tf32"),
-        pytest.param(ROWS, "fp16_autocast", id="rows-fp16"),
-        pytest.param(ROWS, "fp32", id="rows-fp32"),
         pytest.param(MOLECULES, "fp16_autocast", id="molecules-fp16"),
         pytest.param(IN_CHUNKS, "fp32", id="in-chunks-fp32"),
     ],
@@ -105,7 +103,7 @@ def test_the_same_bits_whatever_stands_in_the_padding_and_beside_it(small: PaiNN
     assert bool((forces[~batch.is_atom] == 0).all())
 
 
-@pytest.mark.parametrize("shape", [WIDE, SHARED, ROWS, IN_CHUNKS])
+@pytest.mark.parametrize("shape", [WIDE, SHARED, IN_CHUNKS])
 def test_a_molecule_that_is_lost_takes_no_other_along(small: PaiNN, shape: Shape) -> None:
     batch = on_device([rattled("H2O", 1), rattled("H2O", 2)])
     positions = batch.positions.clone()
@@ -127,7 +125,7 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
 @pytest.mark.parametrize(
     ("shape", "precision", "kernels"),
     [
-        ("wide", "fp32", 14),
+        ("wide", "fp32", 20),
         ("shared", "fp16_autocast", 23),
         ("molecules", "fp16_autocast", 2),
         ("in chunks", "fp32", 1),
@@ -146,7 +144,7 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
     with pytest.raises(EngineError, match="has no precision 'bf16_autocast': use one of fp32, tf32, fp16_autocast"):
         fused_engine(small, "bf16_autocast")
     with pytest.raises(EngineError, match="up to 64 atoms; the largest of this batch has 65"):
-        shape_for(1, 65, "fp32")
+        shape_for(1, 65, 128, "fp32", DEVICE)
     box = molecule("H2O")
     box.cell, box.pbc = [4, 4, 4], True
     with pytest.raises(EngineError, match="a shape of 16 slots can't hold 17 atoms"):
@@ -240,15 +238,39 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | N
 def test_large_molecules_are_not_joined(n_systems: int, precision: Precision) -> None:
     """Their programs would need more shared memory than many a GPU has."""
     for n_slots in (33, 64):
-        shape = shape_for(n_systems, n_slots, precision)
+        shape = shape_for(n_systems, n_slots, 128, precision, DEVICE)
         assert isinstance(shape, Stages)
         assert not shape.joins
 
 
+@pytest.mark.parametrize(
+    ("n_systems", "n_slots", "n_features", "precision", "shared_memory", "whole"),
+    [
+        (132, 16, 128, "fp16_autocast", 232_448, True),
+        (33, 12, 64, "fp16_autocast", 232_448, True),
+        (32, 12, 128, "fp16_autocast", 232_448, False),
+        (133, 12, 128, "fp16_autocast", 232_448, False),
+        (132, 17, 128, "fp16_autocast", 232_448, False),
+        (132, 12, 256, "fp16_autocast", 232_448, False),
+        (132, 12, 128, "tf32", 232_448, False),
+        (132, 12, 128, "fp16_autocast", 101_376, False),
+    ],
+)
+def test_molecules_have_a_program_each_where_there_is_a_multiprocessor_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+    n_systems: int, n_slots: int, n_features: int, precision: Precision, shared_memory: int, whole: bool,
+) -> None:  # fmt: skip
+    found = types.SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=shared_memory)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: found)
+    shape = shape_for(n_systems, n_slots, n_features, precision, torch.device("cuda"))
+    assert shape == Molecules(n_systems, 8, 0, 255) if whole else isinstance(shape, Stages)
+    assert isinstance(shape_for(n_systems, n_slots, n_features, precision, torch.device("cpu")), Stages)
+
+
 def test_shapes_are_read_from_their_numbers() -> None:
-    assert parse_shape("16,1,16,4,0,16,4,1,3") == WIDE
+    assert parse_shape("16,1,16,4,0,16,4,1") == WIDE
     assert parse_shape("1,8,0,255") == MOLECULES
-    for words in ("16", "16,1,16,4,yes,16,4,0,0"):
+    for words in ("16", "16,1,16,4,yes,16,4,0"):
         with pytest.raises(
             argparse.ArgumentTypeError, match=r"is neither slots,molecules,.*nor programs,warps,chunk,registers"
         ):
@@ -264,12 +286,12 @@ def test_timing_shapes_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.gpu
 def test_shapes_are_timed_side_by_side_on_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2,0,0 --min-calls 5 --output"
+    words = "fused_shapes --precision fp32 --batch-size 2 --shape 16,4,16,4,0,8,2,0 --min-calls 5 --output"
     monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
     fused_shapes.main()
     *_, chosen, other = (tmp_path / "fused_shapes.md").read_text().splitlines()
     assert "(chosen)" in chosen
-    assert "16,4,16,4,0,8,2,0,0" in other
+    assert "16,4,16,4,0,8,2,0" in other
     for line in (chosen, other):
         assert "_message_back" in line
         assert float(line.split("|")[4]) > 0

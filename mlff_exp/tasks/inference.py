@@ -54,14 +54,15 @@ SPEEDUPS = {
 
 def run(config: Config, directory: Path) -> RunResult:
     """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone."""
-    before = _allocated(torch.device(config.device))
+    before, pools_before = _allocated(torch.device(config.device)), _graph_pools_mib(config.device)
     subject = setup.subject(config)
     on_gpu, memory = subject.device.type == "cuda", {}
     (batch,) = batches(config, subject)
     engine = _Workload(subject.engine, batch, config.seed)
     if on_gpu:
         # Before the baselines exist, so that the peak is this engine's alone.
-        memory["peak_memory_mib"] = _peak_mib(engine, before) + _graph_pools_mib()
+        pools = _graph_pools_mib(config.device) - pools_before
+        memory["peak_memory_mib"] = _peak_mib(engine, before) + pools
     after_first_call = engine.engine.compiled_graphs
 
     workloads, reference = {"engine": engine}, None
@@ -196,8 +197,10 @@ def _peak_mib(workload: _Workload, before: int) -> float:
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
-def _graph_pools_mib() -> float:
+def _graph_pools_mib(device: str) -> float:
     """MiB that captured graphs keep for their replays, which ask the allocator for nothing."""
+    if not device.startswith("cuda"):
+        return 0.0
     segments = [segment for segment in torch.cuda.memory_snapshot() if tuple(segment["segment_pool_id"]) != (0, 0)]
     return float(sum(segment["total_size"] - segment["allocated_size"] for segment in segments)) / 2**20
 
