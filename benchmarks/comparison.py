@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.contenders import Contender, Running, Work
 from mlff_exp.correctness import FORCE_FLOOR_EV_PER_ANG, TOLERANCES
-from mlff_exp.engine import make_engine
+from mlff_exp.engine import end_compilers, make_engine
 from mlff_exp.environment import Watch
 from mlff_exp.md import Dynamics
 from mlff_exp.result import Timing
@@ -109,6 +109,7 @@ def compare(
 
     candidates = {name: Candidate(one.call, min_calls, min_time_s) for name, one in running.items()}
     ours = {"ours": candidates["ours"]}  # first: it is what the others are compared with
+    end_compilers()
     timing = measure(ours | candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
     for name, one in running.items():
         if not _on_cpu(one.positions()).isfinite().all():

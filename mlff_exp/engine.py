@@ -11,7 +11,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import is_not
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -318,17 +319,28 @@ class _Capture:
     graph: torch.cuda.CUDAGraph
     inputs: AtomicBatch
     output: Prediction
-    copied: tuple[tuple[Tensor, int | None], ...] = ()
+    copied: tuple[Tensor, ...] = ()
+    versions: list[int | None] = field(default_factory=list)
 
     def copy_in(self, batch: AtomicBatch) -> None:
-        """Positions, and of the rest what is not as at the last call: each copy costs as much as a kernel or two."""
+        """Positions, and the rest where it is not as at the last call: each copy costs as much as a kernel or two."""
+        given = batch.tensors()
         # Tensors made in inference mode don't count their changes.
-        given = tuple((tensor, None if tensor.is_inference() else tensor._version) for tensor in batch.tensors())
-        for index, (static, (tensor, version)) in enumerate(zip(self.inputs.tensors(), given, strict=True)):
-            same = index > 0 and self.copied and self.copied[index][0] is tensor
-            if not same or version is None or self.copied[index][1] != version:
+        versions = [None if tensor.is_inference() else tensor._version for tensor in given[1:]]
+        self.inputs.positions.copy_(given[0])
+        if None in versions or versions != self.versions or any(map(is_not, given[1:], self.copied)):
+            for static, tensor in zip(self.inputs.tensors()[1:], given[1:], strict=True):
                 static.copy_(tensor)
-        self.copied = given
+            self.copied, self.versions = given[1:], versions
+
+
+def end_compilers() -> None:
+    """End the processes that Inductor compiles in; it starts others when it needs them.
+
+    They take seconds of a core to start, though everything is in the cache, and would do so beside what is timed.
+    """
+    if "torch._inductor.async_compile" in sys.modules:
+        torch._inductor.async_compile.shutdown_compile_workers()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from mlff_exp.config import masked
 PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
 CLOCK_SPREAD = 0.1
 OTHERS_CORES = 0.5
+NAMED_CORES = 0.1  # that a process must have used to be named
 # Bits of NVML's clock event reasons that mean something is wrong, not merely idle or at the chosen limit.
 THROTTLED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "hardware too hot", 0x80: "power brake"}
 
@@ -59,6 +60,7 @@ class Watch:
         """Look once."""
         if self._started is None:
             self._started, self._busy, self._own = time.monotonic(), _busy_cpu_s(), _own_cpu_s()
+            self._by_process = _cpu_s_by_process()
         state = None if self._gpu is None else _gpu_state(self._gpu)
         if state is not None:
             self._samples.append(state)
@@ -72,7 +74,7 @@ class Watch:
         found = []
         others = self._cores_used_by_others()
         if others is not None and others > OTHERS_CORES:
-            found.append(f"other processes used {others:.1f} cores")
+            found.append(f"other processes used {others:.1f} cores{self._busiest()}")
         if self._device.type == "cuda" and not self._samples:
             found.append("the state of the GPU could not be read")
         if self._samples:
@@ -92,6 +94,18 @@ class Watch:
             return None
         elapsed = time.monotonic() - self._started
         return max(0.0, (busy - self._busy - (_own_cpu_s() - self._own)) / max(elapsed, 1e-9))
+
+    def _busiest(self) -> str:
+        """Which processes those are, where Linux shows them."""
+        assert self._started is not None, "it has looked once"
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        cores = {
+            f"{name} ({pid})": (spent - self._by_process.get(pid, ("", 0.0))[1]) / elapsed
+            for pid, (name, spent) in _cpu_s_by_process().items()
+            if pid != os.getpid()
+        }
+        most = sorted((name for name in cores if cores[name] > NAMED_CORES), key=lambda name: -cores[name])[:3]
+        return f": {', '.join(f'{name} {cores[name]:.1f}' for name in most)}" if most else ""
 
 
 def _handle(device: torch.device) -> Any:
@@ -141,6 +155,18 @@ def _busy_cpu_s() -> float | None:
         return None
     user, nice, system, _, _, irq, softirq = (int(ticks) for ticks in line[1:8])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_s_by_process() -> dict[int, tuple[str, float]]:
+    """Name and seconds of CPU so far of each process that is shown."""
+    found = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        # The name stands in parentheses and may hold any character; user and system time are the 14th and 15th field.
+        before, _, after = (_read(str(directory / "stat")) or "").rpartition(")")
+        if after:
+            ticks = sum(int(field) for field in after.split()[11:13])
+            found[int(directory.name)] = (before.partition("(")[2], ticks / os.sysconf("SC_CLK_TCK"))
+    return found
 
 
 def _own_cpu_s() -> float:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from torch._dynamo.exc import Unsupported
+from torch._inductor.async_compile import AsyncCompile
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mlff_exp import tracing
@@ -22,6 +25,7 @@ from mlff_exp.engine import (
     Prediction,
     _Capture,
     check_finite,
+    end_compilers,
     energy_and_forces,
     graph_breaks,
     make_engine,
@@ -120,6 +124,17 @@ def test_compiled_periodic_system_on_the_cpu() -> None:
     box = Atoms("OHHO", positions=np.diag([1.0, 2.2, 3.1, 0.0])[:4, :3] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 2, 2]])
     box.cell, box.pbc = [4.1, 4.3, 4.7], True
     assert_agrees(make_engine(model, "compile", "fp64", CPU), model, [box], "fp64")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_processes_that_compile_end_and_start_again() -> None:
+    mine = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    for _ in range(2):
+        before = set(mine.read_text().split())
+        compiles_in = AsyncCompile.process_pool().submit(os.getppid).result()
+        assert str(compiles_in) in set(mine.read_text().split()) - before
+        end_compilers()
+        assert set(mine.read_text().split()) == before
 
 
 # Inductor has returned wrong sums for sizes that are no powers of two (pytorch/pytorch#178871).

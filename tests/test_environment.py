@@ -44,6 +44,8 @@ def test_own_work_is_no_disturbance_and_that_of_others_is() -> None:
     try:
         spin(0.5)
         assert watch.summary()["cores_used_by_others"] > min(others + 0.3, 0.6)
+        (fault,) = watch.faults()
+        assert f"({busy.pid})" in fault
     finally:
         busy.kill()
         busy.wait()

@@ -17,7 +17,7 @@ from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import ENGINES, CompileEngine, CompileMode, Config, Precision
 from mlff_exp.correctness import require_correct
-from mlff_exp.engine import Engine, check_finite, graph_breaks, graphs_compiled, make_engine
+from mlff_exp.engine import Engine, check_finite, end_compilers, graph_breaks, graphs_compiled, make_engine
 from mlff_exp.environment import Watch, describe
 from mlff_exp.kernels import launched
 from mlff_exp.kernels import write as write_kernels
@@ -97,6 +97,7 @@ def run(config: Config, directory: Path) -> RunResult:
         if name not in repeats
     }
     candidates |= controls(Candidate(engine.call, *tenth))
+    end_compilers()
     watch = Watch(subject.device)
     compiled = graphs_compiled()
     with all_evaluated(list(workloads.values())):
