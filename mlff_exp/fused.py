@@ -157,6 +157,7 @@ def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precisio
 
 
 FEW_MOLECULES = 32
+MAX_PROGRAMS = 65_535  # along one axis of a launch, by CUDA's limit
 FOR_EARLY = 4  # molecules whose kernels leave multiprocessors free for the next one
 WHOLE_MOLECULE_BYTES = 168_000  # of shared memory, for a program of 128 features with all of a product's weights
 
@@ -217,7 +218,7 @@ class FusedEngine:
         """Energy and forces.
 
         Raises:
-            EngineError: periodic systems, or more atoms than it or its shape takes.
+            EngineError: periodic systems, or more atoms or molecules than it or its shape takes.
         """
         self.evaluations += batch.n_systems
         known = self._plans.get((batch.n_systems, batch.n_slots))
@@ -430,6 +431,11 @@ class _StagesPlan:
         self._groups = -(-batch.n_systems // shape.molecules)
         rows = shape.molecules * slots
         self._rows = self._groups * rows
+        if self._rows // 16 > MAX_PROGRAMS:
+            raise EngineError(
+                f"engine 'fused' takes up to {MAX_PROGRAMS * 16 // slots:,} molecules of this size at once, and this "
+                f"batch has {batch.n_systems:,}: split it"
+            )
         slices = features // shape.pair_columns
 
         def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:

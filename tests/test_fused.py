@@ -155,6 +155,12 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
         fused_engine(small, "fp32")(on_device([box]))
 
 
+def test_too_many_molecules_are_refused(small: PaiNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlff_exp.fused.MAX_PROGRAMS", 2)
+    with pytest.raises(EngineError, match="takes up to 2 molecules of this size at once, and this batch has 3: split"):
+        fused_engine(small, "fp32")(on_device([molecule("H2O")] * 3))
+
+
 def test_steps_in_one_launch_are_those_of_velocity_verlet(small: PaiNN) -> None:
     """Of two molecules, one after the other in one program, the smaller with padding."""
     systems = [rattled("CH3OH", 1), rattled("H2O", 2)]
