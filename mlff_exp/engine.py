@@ -337,7 +337,7 @@ class _Capture:
 def end_compilers() -> None:
     """End the processes that Inductor compiles in; it starts others when it needs them.
 
-    They take seconds of a core to start, though everything is in the cache, and would do so beside what is timed.
+    Each takes seconds of a core to start, which should not happen beside what is timed.
     """
     if "torch._inductor.async_compile" in sys.modules:
         torch._inductor.async_compile.shutdown_compile_workers()
