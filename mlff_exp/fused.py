@@ -140,16 +140,13 @@ def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precisio
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
         early, split = n_systems <= FOR_EARLY, slots <= 32 and not half
-        if slots > (32 if half else 16):  # joined they would take more shared memory than many a GPU has
+        joins = slots <= (32 if half else 16) and (half or early or _has_room(device, JOINED_BYTES))
+        if not joins:
             return Stages(slots, 1, 16, 4, split, 8, 4, early)
         columns = (16 if early else 32) if half else (8 if early else 16)
         return Stages(slots, 1, columns, 4, split, columns, 4, early)
-    if (
-        half
-        and slots == ATOMS.value
-        and n_features <= 128
-        and n_systems <= _multiprocessors(device, WHOLE_MOLECULE_BYTES)
-    ):
+    fits = slots == ATOMS.value and n_features <= 128 and _has_room(device, WHOLE_MOLECULE_BYTES)
+    if half and fits and n_systems <= _multiprocessors(device):
         return Molecules(n_systems, warps=8, chunk=0, registers=255)
     columns = 32 if half else 16
     # Of another width than the products where one molecule fills a program: not joined there either.
@@ -159,16 +156,21 @@ def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precisio
 FEW_MOLECULES = 32
 MAX_PROGRAMS = 65_535  # along one axis of a launch, by CUDA's limit
 FOR_EARLY = 4  # molecules whose kernels leave multiprocessors free for the next one
-WHOLE_MOLECULE_BYTES = 168_000  # of shared memory, for a program of 128 features with all of a product's weights
+# Of shared memory, which not every GPU has as much of, by the compiler's count.
+JOINED_BYTES = 107_776  # joined programs of 16 features in FP32; others that are chosen take less than 99 kB
+WHOLE_MOLECULE_BYTES = 167_936  # a program of 128 features with all of a product's weights
 
 
-def _multiprocessors(device: torch.device, shared_memory: int) -> int:
-    """How many a GPU has that hold such a program; a CPU has none."""
+def _multiprocessors(device: torch.device) -> int:
+    """How many programs of much shared memory run at once on a GPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
+
+
+def _has_room(device: torch.device, shared_memory: int) -> bool:
+    """Whether a program may have so much; in the interpreter it may."""
     if device.type != "cuda":
-        return 0
-    found = torch.cuda.get_device_properties(device)
-    enough = found.shared_memory_per_block_optin >= shared_memory  # type: ignore[attr-defined]
-    return found.multi_processor_count if enough else 0
+        return True
+    return bool(torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= shared_memory)  # type: ignore[attr-defined]
 
 
 PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {

@@ -29,6 +29,9 @@ CORE_WIDTH = tl.constexpr(CORE_OUTER - CORE_INNER)
 PI = tl.constexpr(math.pi)
 AHEAD = tl.constexpr(4)  # partners, or groups of them, of which one is computed with and the others are asked for
 
+# Operands of fewer rows are all asked for before the first product waits for one; of so many, registers hold one.
+MANY_ROWS = tl.constexpr(64)
+
 # Written by this program.
 HERE = tl.constexpr(2)
 
@@ -381,13 +384,18 @@ def _mix(
     right_w = _right(mix + F * F, column, F, F, SPLIT)
     _wait(EARLY)
     left_x = _left(work + VM * size + rows * F, F, SPLIT, LOW)
-    left_y = _left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW)
-    left_z = _left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW)
+    if ROWS < MANY_ROWS:
+        left_y = _left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW)
+        left_z = _left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW)
     u_x = tl.dot(left_x, right_u, input_precision=IP)
-    u_y = tl.dot(left_y, right_u, input_precision=IP)
-    u_z = tl.dot(left_z, right_u, input_precision=IP)
     w_x = tl.dot(left_x, right_w, input_precision=IP)
+    if ROWS >= MANY_ROWS:
+        left_y = _left(work + (VM + 1) * size + rows * F, F, SPLIT, LOW)
+    u_y = tl.dot(left_y, right_u, input_precision=IP)
     w_y = tl.dot(left_y, right_w, input_precision=IP)
+    if ROWS >= MANY_ROWS:
+        left_z = _left(work + (VM + 2) * size + rows * F, F, SPLIT, LOW)
+    u_z = tl.dot(left_z, right_u, input_precision=IP)
     w_z = tl.dot(left_z, right_w, input_precision=IP)
     if SPLIT > 1:
         u_x, u_y, u_z, w_x, w_y, w_z = tl.reduce((u_x, u_y, u_z, w_x, w_y, w_z), 0, _add_6)
@@ -493,11 +501,17 @@ def _hidden_back(
     _wait(EARLY)
     derivative = _read_tile(low, DERIVATIVE, rows, column, F, size)
     left_0 = _left(low + GRADS * size + rows * F, F, SPLIT, LOW)
-    left_1 = _left(low + (GRADS + 1) * size + rows * F, F, SPLIT, LOW)
+    if ROWS < MANY_ROWS:
+        left_1 = _left(low + (GRADS + 1) * size + rows * F, F, SPLIT, LOW)
+        if PARTS == 3:
+            left_2 = _left(low + (GRADS + 2) * size + rows * F, F, SPLIT, LOW)
+    total = tl.dot(left_0, right_0, input_precision=IP)
+    if ROWS >= MANY_ROWS:
+        left_1 = _left(low + (GRADS + 1) * size + rows * F, F, SPLIT, LOW)
+    total = tl.dot(left_1, right_1, total, input_precision=IP)
     if PARTS == 3:
-        left_2 = _left(low + (GRADS + 2) * size + rows * F, F, SPLIT, LOW)
-    total = tl.dot(left_1, right_1, tl.dot(left_0, right_0, input_precision=IP), input_precision=IP)
-    if PARTS == 3:
+        if ROWS >= MANY_ROWS:
+            left_2 = _left(low + (GRADS + 2) * size + rows * F, F, SPLIT, LOW)
         total = tl.dot(left_2, right_2, total, input_precision=IP)
     tl.store(_tile(low, GPRE, rows, column, F, size), (_total(total, SPLIT) * derivative).to(LOW))
 

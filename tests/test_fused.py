@@ -273,6 +273,19 @@ def test_molecules_have_a_program_each_where_there_is_a_multiprocessor_for_it(
     assert isinstance(shape_for(n_systems, n_slots, n_features, precision, torch.device("cpu")), Stages)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16_autocast"])
+@pytest.mark.parametrize("n_systems", [4, 5, 32])
+@pytest.mark.parametrize("shared_memory", [101_376, 232_448])
+def test_programs_are_joined_where_the_gpu_has_room_for_them(
+    monkeypatch: pytest.MonkeyPatch, n_systems: int, precision: Precision, shared_memory: int
+) -> None:
+    found = types.SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=shared_memory)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: found)
+    shape = shape_for(n_systems, 12, 128, precision, torch.device("cuda"))
+    assert isinstance(shape, Stages)
+    assert shape.joins == (precision != "fp32" or n_systems == 4 or shared_memory > 101_376)
+
+
 def test_shapes_are_read_from_their_numbers() -> None:
     assert parse_shape("16,1,16,4,0,16,4,1") == WIDE
     assert parse_shape("1,8,0,255") == MOLECULES
