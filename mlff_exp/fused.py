@@ -459,7 +459,7 @@ class _StagesPlan:
         split = min(shape.warps, features // 16) if shape.split else 1
         self._options: dict[str, Any] = {
             "LAYERS": layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
-            "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": min(shape.columns, features), "SPLIT": split,
+            "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
             "PAIR_NF": shape.pair_columns, "PARTNERS": shape.pair_warps,
             "JOINS": shape.joins, "LOW": product, "IP": arithmetic,
         }  # fmt: skip
@@ -473,7 +473,7 @@ class _StagesPlan:
             batch.positions, batch.atomic_numbers, *weights.tensors, *self._buffers, *outputs,
             self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
         )  # fmt: skip
-        n_layers, slices = weights.n_layers, -(-weights.features // shape.columns)
+        n_layers, slices = weights.n_layers, weights.features // shape.columns
         for stage, layer in self._order:
             parts = _parts(stage, layer == n_layers - 1, layer == 0)
             grid, warps = (slices, self._groups, parts), shape.warps
