@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,12 @@ def test_a_capture_gets_what_changed_since_the_last_call() -> None:
         return all(torch.equal(a, b) for a, b in zip(capture.inputs.tensors(), batch.tensors(), strict=True))
 
     assert holds(first)
+    turned = first.atomic_numbers.flip(0).clone()
+    with torch.no_grad():
+        for _ in range(first.atomic_numbers._version):
+            turned.add_(0)  # as many changes as the other has seen
+    assert turned._version == first.atomic_numbers._version
+    assert holds(replace(first, atomic_numbers=turned))
     assert holds(other)
     other.positions.add_(0.1)
     other.atomic_numbers[4] = 8
