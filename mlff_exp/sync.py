@@ -31,7 +31,7 @@ def sync(root: Path, where: Tracking) -> list[str]:
     parents: dict[Path, str | None] = {}
     for directory in waiting:
         sweep_directory = directory.parent
-        if (sweep_directory / "multirun.yaml").is_file() and sweep_directory not in parents:
+        if (sweep_directory / tracking.SWEEP_FILE).is_file() and sweep_directory not in parents:
             with tracking.sweep(store, sweep_directory.name, sweep_directory) as parents[sweep_directory]:
                 pass  # its reports go with it
         uploaded.append(tracking.log_run(store, directory, parents.get(sweep_directory)))

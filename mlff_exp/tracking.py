@@ -42,6 +42,7 @@ UPLOADED_FILE = "mlflow_run_id"
 # Until then: the MLflow run that was opened for it, and how much of its progress is there.
 OPENED_FILE = "mlflow_opened.json"
 CONFIG_FILE = "config.yaml"
+SWEEP_FILE = "multirun.yaml"  # of a whole sweep: what was asked for
 DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "heartbeat"
 HEARTBEAT_EVERY_S = 30.0
 # The parent of a sweep, whose jobs may wait for long.

@@ -305,6 +305,11 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: 
     other = mlff_exp(tmp_path, *words, "seed=7", f"sweep.resume={parent}")
     assert other.returncode == 2
     assert "run 0 was another one: seed: 0 → 7" in other.stderr
+    elsewhere = mlff_exp(tmp_path, *words, f"sweep.resume={tmp_path}")
+    assert elsewhere.returncode == 2
+    assert f"sweep.resume={tmp_path}: no sweep began there" in elsewhere.stderr
+    # What goes on leaves no directory of its own, to be taken for the sweep's the next time.
+    assert list(tmp_path.glob("outputs/*/*")) == [directory]
 
 
 # Force fields that end badly for as long as there is a file beside them.

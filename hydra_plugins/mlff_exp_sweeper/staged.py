@@ -71,7 +71,7 @@ class StagedSweeper(Sweeper):
         """
         # Imported here: Hydra imports every plugin at start.
         from mlff_exp import report, tracking
-        from mlff_exp.config import masked, parse
+        from mlff_exp.config import ConfigError, masked, parse
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
         arguments = self._joined(arguments)
@@ -83,10 +83,14 @@ class StagedSweeper(Sweeper):
         directory = Path(self.config.hydra.sweep.dir).resolve()
         if master.sweep.resume is not None:
             directory = tracking.directory_of(store, "sweep.resume", master.sweep.resume)
+            if not (directory / tracking.SWEEP_FILE).is_file():
+                raise ConfigError(f"sweep.resume={directory}: no sweep began there: it has no {tracking.SWEEP_FILE}")
+            with read_write(self.config), open_dict(self.config):  # the launcher makes this directory
+                self.config.hydra.sweep.dir = str(directory)
         gate_decision = self._gate_decision(master, jobs, store)
         done = self._done(jobs, directory)
         directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / "multirun.yaml")
+        OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / tracking.SWEEP_FILE)
 
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
             try:
