@@ -134,6 +134,27 @@ def test_the_unfavourable_end_of_the_interval_counts() -> None:
     assert [judge([timed("compile", "fp32", 1, value)], [line])[0].held for value in (1.3, 1.37)] == [False, True]
 
 
+def test_the_plan_is_shown_whole_and_of_our_targets_what_was_measured() -> None:
+    promises = report.content([timed("eager", "fp16_autocast", 1, 0.9)]).promises
+    plan, ours = ({line.cells[0]: line.cells[2] for line in lines} for lines in promises.values())
+    assert list(plan) == [line.name for line in PLAN]
+    answered = ["energy MAE of FP16 / %", "force RMSE of FP16 / %"]
+    assert [name for name, value in plan.items() if value != "not measured"] == answered
+    assert list(ours) == answered
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [(1.31, 1.2963, 1.37, "1.31 [1.2963, 1.37]"), (1.5, 1.4249, 1.57, "1.5 [1.42, 1.57]")],
+    ids=["beside the limit", "beyond"],
+)
+def test_a_number_beside_its_limit_shows_on_which_side_it_is(value: float, low: float, high: float, shown: str) -> None:
+    run = timed("compile", "fp32", 1, value)
+    ends = {"speedup_vs_baseline_ci_low": low, "speedup_vs_baseline_ci_high": high}
+    plan = report.content([replace(run, metrics={**run.metrics, **ends})]).promises["The plan"]
+    assert plan[0].cells[2] == shown
+
+
 def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets() -> None:
     runs = [
         moved("fused", "fp32", "GO", steps_per_s=8000.0),
