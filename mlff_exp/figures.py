@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
-from mlff_exp.result import RunResult, label
+from mlff_exp.gate import interval
+from mlff_exp.result import Criterion, RunResult, label
 from mlff_exp.text import number
 
 Results = Sequence[RunResult]
@@ -35,6 +36,7 @@ def figures(results: Results) -> dict[str, Figure]:
         "Distribution of single calls": violins,
         "Peak memory": memory,
         "What the first call costs": first_call,
+        "How near NVE came to what its gate allows": margins,
     }
     found = {title: make(results) for title, make in makers.items()}
     return {title: figure for title, figure in found.items() if figure is not None}
@@ -258,6 +260,47 @@ def _bar_chart(
     axes.margins(x=0.25)  # for the labels beside the bars
     axes.set_xlabel(unit)
     return figure
+
+
+def margins(results: Results) -> Figure | None:
+    """Each criterion of each NVE run: its value, coloured by how much of what is allowed it uses."""
+    judged = [result for result in results if result.verdict is not None and result.verdict.criteria]
+    verdicts = [result.verdict for result in judged if result.verdict is not None]
+    columns = [{f"{of.metric}   {interval(of.min, of.max)}": of for of in verdict.criteria} for verdict in verdicts]
+    rows = list(dict.fromkeys(row for column in columns for row in column))
+    if not rows:
+        return None
+    size = 5.5 + 1.3 * len(columns), 1.5 + 0.35 * len(rows)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    used = np.full((len(rows), len(columns)), np.nan)
+    for x, column in enumerate(columns):
+        for row, criterion in column.items():
+            used[rows.index(row), x] = _used(criterion)
+            shown = "not measured" if criterion.value is None else number(criterion.value)
+            weight = "normal" if criterion.held else "bold"
+            axes.text(x, rows.index(row), shown + " ✗" * (not criterion.held), ha="center", va="center", weight=weight)
+    axes.imshow(used, cmap="RdYlGn_r", vmin=0, vmax=2, aspect="auto", alpha=0.7)
+    axes.set_yticks(range(len(rows)), rows)
+    names = [f"{name}\n{verdict.decision}" for name, verdict in zip(_labels(judged), verdicts, strict=True)]
+    axes.set_xticks(range(len(columns)), names)
+    if len(columns) > 1:
+        plt.setp(axes.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
+    return figure
+
+
+def _used(criterion: Criterion) -> float:
+    """The part of what it may be off that a value takes: up to 1 within its limits, 2 at the most."""
+    value, low, high = criterion.value, criterion.min, criterion.max
+    if value is None:
+        return np.nan
+    part = 0.0
+    if low is not None and high is not None:
+        part = abs(value - (low + high) / 2) / ((high - low) / 2)
+    elif high is not None:
+        part = value / high
+    elif low is not None:
+        part = low / value if value > 0 else 2.0
+    return min(part, 2.0)
 
 
 def _bars(n: int) -> tuple[Figure, Axes]:

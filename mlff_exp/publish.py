@@ -35,8 +35,8 @@ def main() -> None:
     """Command line of ``mlff-exp-publish``."""
     words = parser(
         "mlff-exp-publish",
-        "Write a sweep's report to keep in a repository: README.md with its figures, headline.md (a line for each "
-        "engine and precision), runs.csv, kernels.csv, environment.json.",
+        "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv, environment.json, and of "
+        "timings headline.md (a line for each engine and precision) and kernels.csv.",
     )
     words.add_argument("target", type=Path, help="where to; made if it is not there")
     words.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
@@ -72,7 +72,8 @@ def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: 
         plt.close(figure)
     _write_table(results, target / "runs.csv")
     _write_kernels(directory, found, target / "kernels.csv")
-    (target / "headline.md").write_text(headline(results))
+    if any("speedup_vs_single_eager" in result.metrics for result in results):
+        (target / "headline.md").write_text(headline(results))
     (target / "environment.json").write_text(json.dumps(_public(results), indent=1) + "\n")
     page = target / "README.md"
     page.write_text(markdown(name, content(results), images))
@@ -134,13 +135,15 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
 
 
 def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:
-    """The costliest kernels of one call of each run, where they were looked at."""
+    """The costliest kernels of one call of each run, where they were looked at; no file if nowhere."""
+    sources = {directory / str(number) / "kernels.csv": label(result.config) for number, result in results.items()}
+    sources = {source: name for source, name in sources.items() if source.is_file()}
+    if not sources:
+        return
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("run", "total_us", "launches", "kernel"))
-        for number, result in results.items():
-            source = directory / str(number) / "kernels.csv"
-            if source.is_file():
-                with source.open(newline="") as kernels:
-                    _, *lines = csv.reader(kernels)
-                writer.writerows([label(result.config), *line] for line in lines[:MAX_KERNELS])
+        for source, name in sources.items():
+            with source.open(newline="") as kernels:
+                _, *lines = csv.reader(kernels)
+            writer.writerows([name, *line] for line in lines[:MAX_KERNELS])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlff_exp import publish
-from tests.test_report import SWEEP, changed, evaluated, timed
+from tests.test_report import SWEEP, changed, evaluated, moved, timed
 
 ENVIRONMENT = {
     "gpu": "NVIDIA H100 80GB HBM3", "hostname": "a-node", "platform": "Linux", "torch": "2.11.0",
@@ -80,6 +80,14 @@ def test_the_costliest_kernels_of_each_run_are_there(tmp_path: Path, monkeypatch
         "launches": "1",
         "kernel": "kernel_0",
     }
+
+
+def test_of_runs_that_were_not_timed_there_is_no_table_of_times(tmp_path: Path) -> None:
+    moving = {0: moved("fused", "fp32", "GO")}
+    publish.publish(tmp_path, moving, "nve_gate", tmp_path / "docs")
+    assert {path.name for path in (tmp_path / "docs").iterdir()} == {
+        "README.md", "runs.csv", "environment.json", "how-near-nve-came-to-what-its-gate-allows.png",
+    }  # fmt: skip
 
 
 def test_nothing_private_is_there_and_all_that_the_page_says_of_the_machine(

@@ -345,7 +345,7 @@ def test_the_report_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ):
         assert words in text
         assert words in page
-    assert page.count("<img") == len(figures(SWEEP)) == 7
+    assert page.count("<img") == len(figures(SWEEP)) == 8
     assert "http" not in page
     assert page.count("CUDA out of memory") == 2, "an attempt that was put aside is shown"
     assert '<td>FAILED</td><td colspan="7">out_of_memory' in page, "the reason is behind columns of nothing"
@@ -531,7 +531,34 @@ def test_a_report_of_nothing_has_nothing() -> None:
 
 
 def test_figures_of_nothing_are_none() -> None:
-    assert figures([moved("eager", "fp32", "GO")]) == {}
+    assert figures([evaluated("eager", "fp32", "validation")]) == {}
+
+
+def test_each_criterion_is_coloured_by_how_much_of_its_limits_is_used() -> None:
+    criteria = (
+        Criterion("both", -0.5, -1.0, 1.0, True),
+        Criterion("both of another middle", 310.0, 280.0, 320.0, True),
+        Criterion("most", 0.75, None, 0.5, False),
+        Criterion("least", 6.0, 3.0, None, True),
+        Criterion("far off", 80.0, None, 0.5, False),
+        Criterion("below nothing", 0.0, 3.0, None, False),
+        Criterion("not measured", None, None, 0.5, False),
+    )
+    runs = [
+        moved("fused", "fp32", "GO"),
+        replace(moved("fused", "tf32", "NO-GO"), verdict=Verdict("NO-GO", "strict", criteria, ())),
+    ]
+    (axes,) = figures(runs)["How near NVE came to what its gate allows"].axes
+    assert [text.get_text() for text in axes.get_yticklabels()][:2] == [
+        "energy_drift_percent   -1 … 1",
+        "both   -1 … 1",
+    ]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["fp32\nGO", "tf32\nNO-GO"]
+    used = axes.images[0].get_array()
+    assert used is not None
+    assert used.filled(-1).T.tolist() == [[0.001, *[-1] * 7], [-1, 0.5, 0.5, 1.5, 0.5, 2, 2, -1]]
+    shown = ["-0.001", "-0.5", "310", "0.75 ✗", "6", "80 ✗", "0 ✗", "not measured ✗"]
+    assert [text.get_text() for text in axes.texts] == shown
 
 
 @pytest.mark.parametrize(
