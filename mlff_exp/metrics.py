@@ -92,6 +92,17 @@ def linear_slope(x: Array, y: Array) -> Slope:
     return Slope(slope, slope - half_width, slope + half_width)
 
 
+def mean_of_independent(values: Array) -> Slope:
+    """Mean of slopes of independent trajectories with its 95% interval by Student's t.
+
+    Args:
+        values: [n], at least 2.
+    """
+    mean = float(values.mean())
+    half_width = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Slope(mean, mean - half_width, mean + half_width)
+
+
 def detrended_std(x: Array, y: Array) -> float:
     """Standard deviation about the least-squares line."""
     return float(np.std(y - np.polyval(np.polyfit(x, y, 1), x)))

@@ -35,8 +35,8 @@ def main() -> None:
     """Command line of ``mlff-exp-publish``."""
     words = parser(
         "mlff-exp-publish",
-        "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv, environment.json, and of "
-        "timings headline.md (a line for each engine and precision) and kernels.csv.",
+        "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv, environment.json, and "
+        "of timings headline.md (a line for each engine and precision) and kernels.csv.",
     )
     words.add_argument("target", type=Path, help="where to; made if it is not there")
     words.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")

@@ -15,6 +15,7 @@ from mlff_exp.metrics import (
     internal_degrees_of_freedom,
     kinetic_temperature,
     linear_slope,
+    mean_of_independent,
 )
 
 TIMES = np.linspace(0, 100, 2001)
@@ -35,6 +36,14 @@ def test_the_interval_of_a_slope_covers_the_truth_under_correlated_noise() -> No
         fitted = linear_slope(TIMES, 0.003 * TIMES + noise)
         covered += fitted.ci_low <= 0.003 <= fitted.ci_high
     assert 88 <= covered <= 100
+
+
+def test_the_interval_of_a_mean_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    means = [mean_of_independent(rng.normal(0.003, 0.01, n)) for n in (2, 3, 8) for _ in range(500)]
+    covered = np.mean([mean.ci_low <= 0.003 <= mean.ci_high for mean in means])
+    assert 0.93 <= covered <= 0.97
+    assert all(mean.value == pytest.approx((mean.ci_low + mean.ci_high) / 2) for mean in means)
 
 
 def test_conservation_of_a_known_trajectory() -> None:

@@ -206,6 +206,13 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     assert not (resumed / "state.npz").is_file()
     assert result.metrics["steps_per_s"] > 0
+    with np.load(resumed / "trajectory_data.npz") as found:
+        total = found["potential_energy_ev"] + found["kinetic_energy_ev"]
+        slopes = [1e3 / 3 * np.polyfit(found["times_ps"], of, 1)[0] for of in total.T]
+    drift, mean = (f"energy_drift{which}_mev_per_atom_per_ps" for which in ("", "_mean"))
+    assert result.metrics[drift] == pytest.approx(max(slopes, key=abs))
+    assert result.metrics[mean] == pytest.approx(np.mean(slopes))
+    assert result.metrics[f"{mean}_ci_low"] < result.metrics[mean] < result.metrics[f"{mean}_ci_high"]
 
     with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
         nve.run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)

@@ -32,7 +32,7 @@ from mlff_exp.environment import describe
 from mlff_exp.gate import judge, together
 from mlff_exp.labelling import teacher_calculator
 from mlff_exp.md import Dynamics, Trajectory, prepare_start
-from mlff_exp.metrics import energy_conservation
+from mlff_exp.metrics import energy_conservation, mean_of_independent
 from mlff_exp.plots import plot_nve
 from mlff_exp.result import STATE_FILE, RunResult
 from mlff_exp.tasks import nve_files, setup
@@ -42,10 +42,11 @@ RELAXED_EV_PER_ANG = 0.01
 MAX_RELAXATION_STEPS = 500
 DISPLACEMENT_ANG = 0.05
 KEEP_EVERY_S = 60.0
+DRIFT, MEAN_DRIFT = "energy_drift_mev_per_atom_per_ps", "energy_drift_mean_mev_per_atom_per_ps"
 TEACHER_DRIFT = "teacher_energy_drift_mev_per_atom_per_ps"
 SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
-ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
+ENGINE_METRICS = (DRIFT, "energy_fluctuation_mev_per_atom")
 
 
 def run(config: Config, directory: Path) -> RunResult:
@@ -109,9 +110,9 @@ def run(config: Config, directory: Path) -> RunResult:
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
         part = slice(first, first + task.replicas)
-        metrics = _worst(judged, part, len(relaxed), minimum_energy, task.temperature_k)
+        metrics = _of_replicas(judged, part, len(relaxed), minimum_energy, task.temperature_k)
         if checkpoint is not None:
-            own = _worst(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
+            own = _of_replicas(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
             metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
         metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(
             reference, relaxed, np.random.default_rng(config.seed)
@@ -194,10 +195,13 @@ def _relax(atoms: Atoms, reference: Engine) -> tuple[tuple[Atoms, float], float]
     return (relaxed, energy), float(np.linalg.norm(forces, axis=1).max())
 
 
-def _worst(
+def _of_replicas(
     trajectory: Trajectory, part: slice, n_atoms: int, minimum_energy: float, temperature_k: float
 ) -> dict[str, float]:
-    """Each metric of that one of a system's replicas, ``part`` of the batch, that is farthest from what is ideal."""
+    """Each metric of that one of a system's replicas, ``part`` of the batch, that is farthest from what is ideal.
+
+    Besides, of several, their mean drift: what heats shows in it, while starts that wander either way cancel.
+    """
     total = (trajectory.potential + trajectory.kinetic)[:, part]
     finite = np.isfinite(total).all(axis=1)
     total = total[finite]
@@ -220,17 +224,20 @@ def _worst(
                 "momentum_error": float(trajectory.momentum[finite, column].max()),
             }
         )
-    slope = "energy_drift_mev_per_atom_per_ps"
     temperature = "temperature_mean_k"
     worst = {}
     for name in replicas[0]:
         if name == temperature:
             worst[name] = max((replica[name] for replica in replicas), key=lambda value: abs(value - temperature_k))
-        elif not name.startswith(slope):
+        elif not name.startswith(DRIFT):
             worst[name] = max((replica[name] for replica in replicas), key=abs)
     # A slope and its interval belong to the same replica.
-    steepest = max(replicas, key=lambda replica: abs(replica[slope]))
-    return worst | {name: value for name, value in steepest.items() if name.startswith(slope)}
+    steepest = max(replicas, key=lambda replica: abs(replica[DRIFT]))
+    worst |= {name: value for name, value in steepest.items() if name.startswith(DRIFT)}
+    if len(replicas) > 1:
+        mean = mean_of_independent(np.array([replica[DRIFT] for replica in replicas]))
+        worst |= {MEAN_DRIFT: mean.value, f"{MEAN_DRIFT}_ci_low": mean.ci_low, f"{MEAN_DRIFT}_ci_high": mean.ci_high}
+    return worst
 
 
 def _speed(n_steps: int, seconds: float, timestep_fs: float) -> dict[str, float]:
