@@ -217,7 +217,7 @@ def check_structure(atoms: Atoms) -> None:
     """Refuse what no force field can evaluate.
 
     Raises:
-        ValueError: an empty structure, or NaN or infinite positions, naming the atoms.
+        ValueError: an empty structure, NaN or infinite positions, naming the atoms, or a period without a length.
     """
     if len(atoms) == 0:
         raise ValueError("empty structure: there are no atoms to evaluate")
@@ -225,3 +225,6 @@ def check_structure(atoms: Atoms) -> None:
     if len(bad):
         shown = ", ".join(str(index) for index in bad[:10])
         raise ValueError(f"positions are NaN or infinite for atoms {shown} of {atoms.get_chemical_formula()}")
+    lengths = atoms.cell.lengths()
+    if not (lengths[atoms.pbc] > 0).all():
+        raise ValueError(f"{atoms.get_chemical_formula()} is periodic along a vector of its cell that has no length")

@@ -190,9 +190,15 @@ def _read_torch(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: refused, because it holds more than weights: {error}") from error
     except (RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path}: corrupt or truncated PyTorch file: {error}") from error
-    if not legacy.is_legacy(content) and (not isinstance(content, dict) or set(content) != {"header", "weights"}):
+    if not legacy.is_legacy(content) and not (
+        isinstance(content, dict)
+        and set(content) == {"header", "weights"}
+        and isinstance(content["header"], str)
+        and isinstance(content["weights"], dict)
+        and all(isinstance(weight, Tensor) for weight in content["weights"].values())
+    ):
         raise CheckpointError(
-            f"{path}: a foreign PyTorch file: expected a dict with 'header' and 'weights', "
+            f"{path}: a foreign PyTorch file: expected a dict with 'header', a text, and 'weights', tensors by name, "
             "or the predecessor's with 'config' and 'model_state_dict'"
         )
     checked: dict[str, Any] = content

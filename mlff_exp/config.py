@@ -349,7 +349,7 @@ class MoleculeSystem:
 
 @dataclass
 class FileSystem:
-    """Anything that ASE reads.
+    """Anything that ASE reads; constraints in it are left out, so that all atoms move.
 
     Attributes:
         name: in labels and in names of files; "file" for that of the file itself.

@@ -196,13 +196,20 @@ def _cpu_model() -> str:
 
 
 def _git() -> dict[str, str]:
-    """Commit and uncommitted changes of the checkout that the code runs from; nothing for an installed wheel."""
+    """Commit and uncommitted changes of the checkout that the code runs from; nothing for an installed wheel.
+
+    The changes are those of the files that git knows, and the names of those that it neither knows nor ignores.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {}
+    asked = ("rev-parse HEAD", "diff HEAD", "ls-files --others --exclude-standard")
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        diff = subprocess.run(["git", "diff", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        commit, diff, new = (
+            subprocess.run(["git", *words.split()], cwd=root, capture_output=True, text=True, check=True).stdout
+            for words in asked
+        )
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"git_commit": commit.stdout.strip(), "git_diff": masked(diff.stdout)}
+    new = "".join(f"new file: {name}\n" for name in new.splitlines())
+    return {"git_commit": commit.strip(), "git_diff": masked(diff + new)}

@@ -486,7 +486,7 @@ def _readout(
 @triton.jit
 def _hidden_back(
     index, group,
-    work, low, weights, plane,
+    low, weights, plane,
     GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -913,7 +913,7 @@ def stage_kernel(
         )  # fmt: skip
     elif STAGE == GATES_BACK:
         _hidden_back(
-            index, group, work, low, mine + WB_BACK * F * F, plane,
+            index, group, low, mine + WB_BACK * F * F, plane,
             G3, 2 if LAST else 3, KEPT + DA, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == GATE_BACK:
@@ -941,7 +941,7 @@ def stage_kernel(
             )  # fmt: skip
     elif STAGE == PHI_BACK:
         _hidden_back(
-            index, group, work, low, mine + W2_BACK * F * F, plane,
+            index, group, low, mine + W2_BACK * F * F, plane,
             GPHI, 3, KEPT + DH, F, ROWS, NF, SPLIT, LOW, IP, EARLY,
         )  # fmt: skip
     elif STAGE == SCALARS_BACK:

@@ -34,6 +34,10 @@ RECORD_START_EVERY = 2  # steps; often enough to find a frame close to the tempe
 FloatArray = npt.NDArray[np.float64]
 
 
+class StartError(RuntimeError):
+    """The systems blew up before there was a trajectory to judge."""
+
+
 @dataclass
 class MDState:
     """Where a batch of trajectories stands; changed in place.
@@ -261,6 +265,8 @@ class Dynamics:
 
         With them, now and then, comes the state after the last of them.
         """
+        if n_records == 0:
+            return
         at_once = RECORDS_AT_ONCE[self.engine.device.type]
         stretch = _Stretch(self, state, record_every, min(at_once, n_records))
         under_way, kept_at = None, time.monotonic()
@@ -500,7 +506,8 @@ def prepare_start(
     the momenta by √(1 + ΔE/K) with ΔE = (T − T_mean) k dof, and probe again.
 
     Raises:
-        RuntimeError: the systems blew up, or the mean temperature could not be reached.
+        StartError: the systems blew up.
+        RuntimeError: the mean temperature could not be reached.
     """
     batch = dynamics.batch
     velocities = _draw_velocities(dynamics, batch.positions, 2 * temperature_k, rng)
@@ -539,7 +546,7 @@ def _steps(duration_ps: float, dynamics: Dynamics) -> int:
 
 def _refuse_blow_up(trajectory: Trajectory) -> None:
     if trajectory.blow_up is not None:
-        raise RuntimeError(f"blew up while the start was prepared: {trajectory.blow_up}")
+        raise StartError(f"blew up while the start was prepared: {trajectory.blow_up}")
 
 
 def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float, rng: np.random.Generator) -> Tensor:

@@ -34,15 +34,22 @@ def accuracy_vs_fp64(
         energy, reference_energy: [n_systems] eV.
         forces, reference_forces: [n_atoms, 3] eV/Å, without padding.
         n_atoms: [n_systems].
+
+    Returns:
+        The four metrics; the relative ones only where the reference is not zero, as the forces of single atoms are.
     """
     energy_error = np.abs(energy - reference_energy)
-    force_rmse = root_mean_square(forces - reference_forces)
-    return {
+    force_rmse, reference_rms = root_mean_square(forces - reference_forces), root_mean_square(reference_forces)
+    metrics = {
         "energy_mae_vs_fp64_mev_per_atom": 1e3 * float(np.mean(energy_error / n_atoms)),
-        "energy_relative_mae_vs_fp64_percent": 100 * float(np.mean(energy_error / np.abs(reference_energy))),
         "force_rmse_vs_fp64_mev_per_ang": 1e3 * force_rmse,
-        "force_relative_rmse_vs_fp64_percent": 100 * force_rmse / root_mean_square(reference_forces),
     }
+    if reference_energy.all():
+        relative = float(np.mean(energy_error / np.abs(reference_energy)))
+        metrics["energy_relative_mae_vs_fp64_percent"] = 100 * relative
+    if reference_rms > 0:
+        metrics["force_relative_rmse_vs_fp64_percent"] = 100 * force_rmse / reference_rms
+    return metrics
 
 
 def accuracy_vs_teacher(

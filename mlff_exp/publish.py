@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from mlff_exp.acceptance import force_field, least_accurate, stability
 from mlff_exp.figures import figures
 from mlff_exp.report import content, markdown, parsed, parser, read
-from mlff_exp.result import ResultError, RunResult, label
+from mlff_exp.result import ResultError, RunResult, label, system_name
 from mlff_exp.text import markdown_table, times
 
 DPI = 80
@@ -83,10 +83,10 @@ def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: 
 def headline(results: Sequence[RunResult]) -> str:
     """A Markdown table with a line for each system, engine and precision: its first batch, and its best."""
     timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
-    systems = {result.config["system"]["name"] for result in timed}
+    systems = {system_name(result.config) for result in timed}
     lines = []
-    for system, how in dict.fromkeys((result.config["system"]["name"], force_field(result)) for result in timed):
-        mine = [r for r in timed if (r.config["system"]["name"], force_field(r)) == (system, how)]
+    for system, how in dict.fromkeys((system_name(result.config), force_field(result)) for result in timed):
+        mine = [r for r in timed if (system_name(r.config), force_field(r)) == (system, how)]
         first = min(mine, key=lambda result: result.config["batch_size"])
         best = max(mine, key=lambda result: result.metrics["throughput_systems_per_s"])
         evaluated = [r for r in results if r.config["task"]["name"] == "accuracy" and force_field(r) == how]

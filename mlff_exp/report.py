@@ -170,16 +170,19 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The words of the command line; ends the process with 2 if the directory holds no runs."""
     arguments = parser.parse_args()
-    if not any(arguments.directory.glob(f"*/{RESULT_FILE}")):
-        parser.error(f"{arguments.directory} holds no runs: there is no */{RESULT_FILE}")
+    if not _numbers(arguments.directory):
+        parser.error(f"{arguments.directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}")
     arguments.name = arguments.name or arguments.directory.resolve().name
     return arguments
 
 
 def read(directory: Path) -> dict[int, RunResult]:
     """The results of the jobs of a sweep by their number, in order; attempts that were put aside do not count."""
-    numbers = sorted(int(path.parent.name) for path in directory.glob(f"*/{RESULT_FILE}") if path.parent.name.isdigit())
-    return {number: RunResult.load(directory / str(number)) for number in numbers}
+    return {number: RunResult.load(directory / str(number)) for number in _numbers(directory)}
+
+
+def _numbers(directory: Path) -> list[int]:
+    return sorted(int(path.parent.name) for path in directory.glob(f"*/{RESULT_FILE}") if path.parent.name.isdigit())
 
 
 def untrusted(results: Sequence[RunResult]) -> list[str]:

@@ -218,6 +218,12 @@ def room(directory: Path) -> str:
     return f"{shutil.disk_usage(directory).free / 2**20:.1f} MiB are free there"
 
 
+def system_name(config: Mapping[str, Any]) -> str:
+    """Of a configuration; a file goes by its own name."""
+    system = config["system"]
+    return Path(system["path"]).stem if system["name"] == "file" else str(system["name"])
+
+
 def label(config: Mapping[str, Any]) -> str:
     """Readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16``."""
     task, model, engine = config["task"]["name"], config["model"], config["engine"]
@@ -234,9 +240,7 @@ def label(config: Mapping[str, Any]) -> str:
             how.insert(0, Path(model["checkpoint"]).name)
     if task == "accuracy":
         return " · ".join([task, *how])
-    named = config["system"]
-    own = Path(named["path"]).stem if named["name"] == "file" else named["name"]
-    system = ", ".join(config["task"].get("systems") or [own])
+    system = ", ".join(config["task"].get("systems") or [system_name(config)])
     size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
     return " · ".join([task, system, *how, size])
 

@@ -23,15 +23,16 @@ def virial_stress(model: ForceField, batch: AtomicBatch) -> npt.NDArray[np.float
     """
     if not batch.pbc.all():
         raise ValueError("stress needs a system that is periodic in all three directions")
-    strain = torch.zeros_like(batch.cell).requires_grad_(True)
-    symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    deformed = batch.per_system(batch.positions)
-    strained = replace(
-        batch,
-        positions=(deformed + torch.bmm(deformed, symmetric)).flatten(0, 1),
-        cell=batch.cell + torch.bmm(batch.cell, symmetric),
-    )
-    (gradient,) = torch.autograd.grad(model(strained).sum(), strain)
+    with torch.enable_grad():
+        strain = torch.zeros_like(batch.cell).requires_grad_(True)
+        symmetric = 0.5 * (strain + strain.transpose(1, 2))
+        deformed = batch.per_system(batch.positions)
+        strained = replace(
+            batch,
+            positions=(deformed + torch.bmm(deformed, symmetric)).flatten(0, 1),
+            cell=batch.cell + torch.bmm(batch.cell, symmetric),
+        )
+        (gradient,) = torch.autograd.grad(model(strained).sum(), strain)
     volumes = torch.linalg.det(batch.cell).abs()
     stress: npt.NDArray[np.float64] = (gradient / volumes[:, None, None]).cpu().numpy()
     return stress

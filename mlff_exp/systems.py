@@ -16,7 +16,7 @@ WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cmÂ
 
 
 def build(system: System) -> Atoms:
-    """The structure that a configuration describes, without a calculator.
+    """The structure that a configuration describes, without a calculator; of its constraints nothing is kept.
 
     Raises:
         ConfigError: a file that ASE can't read.
@@ -59,4 +59,7 @@ def _read(system: FileSystem) -> Atoms:
     except (ase.io.formats.UnknownFileTypeError, ValueError, IndexError, OSError, KeyError) as error:
         raise ConfigError(f"system.path={system.path!r}: ASE can't read frame {system.index} of it: {error}") from error
     assert isinstance(atoms, Atoms)
+    # A fixed atom would hide its force from whoever asks ASE, but move nevertheless.
+    atoms.set_constraint()
+    atoms.calc = None
     return atoms

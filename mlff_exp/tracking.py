@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sqlite3
 import sys
 import threading
@@ -30,6 +31,7 @@ from mlff_exp.result import (
     RunResult,
     label,
     room,
+    system_name,
     write_whole,
 )
 
@@ -453,9 +455,13 @@ def _reap(store: Store) -> None:
         if _is_alive(run):
             continue
         directory = Path(run.data.tags.get(DIRECTORY_TAG, ""))
-        if _opened_id(directory) == run.info.run_id and (directory / RESULT_FILE).is_file():
-            log_run(store, directory)
-            continue
+        try:
+            if _opened_id(directory) == run.info.run_id and (directory / RESULT_FILE).is_file():
+                log_run(store, directory)
+                continue
+        # What one run left must not keep all later ones out of the store; a full disk would.
+        except (ResultError, PermissionError, ValueError) as error:
+            _say(f"the end of run {run.info.run_id} can't be uploaded: {error}")
         for name, value in (
             ("status", "KILLED"),
             ("failure.kind", "killed"),
@@ -586,7 +592,7 @@ def _log_inputs(store: Store, run_id: str, result: RunResult) -> None:
     if config["task"]["name"] == "accuracy":
         name, source = config["task"]["dataset"], {"sha256": result.tags.get("dataset.sha256", "")}
     else:
-        name, source = ", ".join(config["task"].get("systems") or [config["system"]["name"]]), config["system"]
+        name, source = ", ".join(config["task"].get("systems") or [system_name(config)]), config["system"]
     text = json.dumps(source, sort_keys=True)
     digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
     dataset = Dataset(name=name, digest=digest, source_type="mlff_exp", source=text)
@@ -611,7 +617,8 @@ def _log_inputs(store: Store, run_id: str, result: RunResult) -> None:
 
 def _logged_model(store: Store, weights: str, model: Mapping[str, Any]) -> str:
     """The id of the logged model with these weights; made on first sight."""
-    name = f"{Path(model['checkpoint']).stem}-{weights[:12]}"
+    # MLflow refuses dots, quotes and some more in it.
+    name = re.sub(r"[^\w-]", "_", f"{Path(model['checkpoint']).stem}-{weights[:12]}")
     found = store.client.search_logged_models([store.experiment_id], filter_string=f"name = '{name}'")
     # The oldest, should two processes have made one at the same moment.
     logged = min(found, key=lambda model: model.creation_timestamp, default=None)

@@ -50,9 +50,13 @@ def run_task(
     Raises:
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
     """
-    process, started = _process(config, resolved, directory), time.monotonic()
+    started = time.monotonic()
+    # Made here, because a process that is killed cleans nothing up.
+    cold = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if config.cold_compile else contextlib.nullcontext()
     try:
-        in_time = _ended_in_time(process, config.timeout_s, watch)
+        with cold as cold_cache:
+            process = _process(config, resolved, directory, cold_cache)
+            in_time = _ended_in_time(process, config.timeout_s, watch)
     except KeyboardInterrupt as interrupt:
         terminated = isinstance(interrupt, Terminated)
         kind, by = ("terminated", "by SIGTERM") if terminated else ("interrupted", "from the keyboard")
@@ -126,8 +130,9 @@ def interrupts_postponed() -> Iterator[None]:
         signal.raise_signal(pending[0])
 
 
-def _process(config: Config, resolved: Mapping[str, Any], directory: Path) -> BaseProcess:
-    return context(compiles=config.engine.name != "eager").Process(target=_child, args=(config, resolved, directory))
+def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> BaseProcess:
+    of = context(compiles=config.engine.name != "eager")
+    return of.Process(target=_child, args=(config, resolved, directory, cold_cache))
 
 
 def context(*, compiles: bool) -> ForkServerContext:
@@ -145,24 +150,23 @@ def context(*, compiles: bool) -> ForkServerContext:
     return context
 
 
-def _child(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+def _child(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     started = time.monotonic()
     begin_session()
-    with tempfile.TemporaryDirectory() as cold_cache:
-        if config.cold_compile:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
-            # Of kernels that do not come from Inductor.
-            os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
+    if cold_cache is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
+        # Of kernels that do not come from Inductor.
+        os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
+    try:
+        result = _task(config, directory)
+        replace(result, config=resolved, duration_s=time.monotonic() - started).save(directory)
+    # Not swallowed: it becomes the recorded result of this run, with its traceback.
+    except Exception as error:
         try:
-            result = _task(config, directory)
-            replace(result, config=resolved, duration_s=time.monotonic() - started).save(directory)
-        # Not swallowed: it becomes the recorded result of this run, with its traceback.
-        except Exception as error:
-            try:
-                (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()))
-                _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))
-            except OSError as unwritable:
-                sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
+            (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()))
+            _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))
+        except OSError as unwritable:
+            sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
 
 
 def begin_session() -> None:

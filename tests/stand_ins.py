@@ -32,7 +32,7 @@ def sleep(config: Config, share: int, reason: Connection) -> None:
     time.sleep(600)
 
 
-def start_another(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+def start_another(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     """A process in the same session, deaf to SIGTERM, whose number is left; then be killed, or sleep."""
     worker.begin_session()
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -45,7 +45,7 @@ def start_another(config: Config, resolved: Mapping[str, Any], directory: Path) 
     time.sleep(600)
 
 
-def finish_and_hang(config: Config, resolved: Mapping[str, Any], directory: Path) -> None:
+def finish_and_hang(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     """Leave a result, and don't end."""
     worker.begin_session()
     RunResult(resolved).save(directory)

@@ -120,6 +120,14 @@ def foreign_torch(_: Path, path: Path) -> None:
     torch.save({"epoch": 3}, path)
 
 
+def torch_without_text(saved: Path, path: Path) -> None:
+    torch.save({"header": 3, "weights": weights(saved)}, path)
+
+
+def torch_without_weights(saved: Path, path: Path) -> None:
+    torch.save({"header": header(saved)[HEADER_KEY], "weights": [1.0]}, path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -133,6 +141,8 @@ def foreign_torch(_: Path, path: Path) -> None:
         (nan_weight, "'embedding.weight' holds NaN"),
         (pickled_code, "refused, because it holds more than weights"),
         (foreign_torch, "foreign PyTorch file"),
+        (torch_without_text, "foreign PyTorch file"),
+        (torch_without_weights, "foreign PyTorch file"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(

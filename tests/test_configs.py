@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,7 +51,7 @@ def test_every_option_composes(option: str) -> None:
     group, _, name = option.partition("=")
     parsed = composed(option)
     if group != "experiment":
-        assert getattr(parsed, group).name == name
+        assert getattr(parsed, group).name == {"water_box": "water_box_64"}.get(name, name)
     else:
         assert parsed.sweep.name == name
         assert parsed.sweep.stages
@@ -83,6 +87,17 @@ def test_every_system_builds(name: str, tmp_path: Path) -> None:
     atoms = systems.build(composed(*overrides).system)
     assert len(atoms) >= 3
     assert atoms.pbc.any() == (name == "water_box")
+
+
+def test_of_a_file_only_atoms_and_their_cell_are_taken(tmp_path: Path) -> None:
+    fixed = molecule("H2O")
+    fixed.set_constraint(FixAtoms([0, 1]))
+    fixed.calc = SinglePointCalculator(fixed, energy=1.0, forces=np.zeros((3, 3)))
+    fixed.write(tmp_path / "water.traj")
+    atoms = systems.build(composed("system=file", f"system.path={tmp_path / 'water.traj'}").system)
+    assert not atoms.constraints
+    assert atoms.calc is None
+    np.testing.assert_array_equal(atoms.positions, fixed.positions)
 
 
 def test_the_molecules_of_the_validation_set_are_systems() -> None:

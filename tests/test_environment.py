@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from mlff_exp import environment
 from mlff_exp.environment import Watch, describe
 
 CPU = torch.device("cpu")
@@ -30,6 +32,27 @@ def test_what_is_described() -> None:
     assert len(facts["git_commit"]) == 40
     assert facts["cpu"]
     assert "gpu" not in facts
+
+
+def test_changes_and_new_files_are_recorded_and_what_git_ignores_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    (tmp_path / "mlff_exp").mkdir()
+    (tmp_path / "known.py").write_text("a = 1\n")
+    (tmp_path / ".gitignore").write_text("outputs\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "mlff_exp" / "environment.py"))
+    (tmp_path / "outputs").write_text("of a run")
+    assert environment._git()["git_diff"] == ""
+    (tmp_path / "new.py").write_text("b = 2\n")
+    assert environment._git()["git_diff"] == "new file: new.py\n"
+    (tmp_path / "known.py").write_text("a = 3\n")
+    assert "+a = 3" in environment._git()["git_diff"]
 
 
 def test_own_work_is_no_disturbance_and_that_of_others_is() -> None:

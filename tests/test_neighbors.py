@@ -151,6 +151,7 @@ def test_a_system_too_large_for_its_slots_is_refused() -> None:
     [
         (Atoms(), "empty structure"),
         (Atoms("HO", positions=[[0, 0, 0], [np.nan, 0, 0]]), "NaN or infinite for atoms 1 of HO"),
+        (Atoms("H", cell=[5, 5, 0], pbc=True), "H is periodic along a vector of its cell that has no length"),
     ],
 )
 def test_what_no_force_field_can_evaluate_is_refused(atoms: Atoms, message: str) -> None:

@@ -134,6 +134,22 @@ def test_a_cutoff_without_envelope_is_no_go(tmp_path: Path) -> None:
     assert "The energy is not smooth" in (tmp_path / "validation_report.txt").read_text()
 
 
+class Repulsive(Springs):
+    """Throws everything apart once it is away from the minimum."""
+
+    def spoil(self) -> None:
+        if np.abs(self.distances - self.lengths).max() > 0.02:
+            self.results["forces"] *= -1
+
+
+def test_what_blows_up_before_its_start_is_no_go_and_no_crash(tmp_path: Path) -> None:
+    result = nve.run(configured(*of_calculator("Repulsive"), "task.teacher_check=false"), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert any("blew up while the start was prepared" in reason for reason in result.verdict.reasons)
+    assert not any(judged(result).values())
+
+
 def test_an_engine_that_computes_something_else_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = setup.subject
 
@@ -214,6 +230,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     assert result.metrics[mean] == pytest.approx(np.mean(slopes))
     assert result.metrics[f"{mean}_ci_low"] < result.metrics[mean] < result.metrics[f"{mean}_ci_high"]
 
+    with pytest.raises(ConfigError, match=r"is at 0\.\d+ ps, beyond task\.duration_ps=0\.05"):
+        nve.run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.05"), resumed)
     with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
         nve.run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)
     (killed / "state.npz").write_bytes((killed / "state.npz").read_bytes()[:3000])

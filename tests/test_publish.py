@@ -145,6 +145,22 @@ def test_systems_have_lines_of_their_own_in_the_headline() -> None:
     ]
 
 
+def test_boxes_and_files_are_systems_of_their_own() -> None:
+    boxes = [
+        changed(timed("cuda_graph", "fp32", 1, speedup), system=system)
+        for speedup, system in (
+            (30.0, {"name": "water_box_8"}), (20.0, {"name": "water_box_27"}),
+            (10.0, {"name": "file", "path": "a/my.xyz"}),
+        )
+    ]  # fmt: skip
+    lines = [line.split(" | ") for line in publish.headline(boxes).splitlines()]
+    assert [(line[0], line[2][:5]) for line in lines[2:]] == [
+        ("| water_box_8 · cuda_graph · fp32", "30.0×"),
+        ("| water_box_27 · cuda_graph · fp32", "20.0×"),
+        ("| my · cuda_graph · fp32", "10.0×"),
+    ]
+
+
 def test_a_directory_without_runs_is_refused_and_so_is_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +168,11 @@ def test_a_directory_without_runs_is_refused_and_so_is_a_damaged_one(
     with pytest.raises(SystemExit):
         publish.main()
     assert "holds no runs" in capsys.readouterr().err
+    (tmp_path / "12-00-00-000000").mkdir()
+    moved("fused", "fp32", "GO").save(tmp_path / "12-00-00-000000")
+    with pytest.raises(SystemExit):
+        publish.main()
+    assert "holds no runs of a sweep" in capsys.readouterr().err
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").write_text("{")
     with pytest.raises(SystemExit, match=r"mlff-exp-publish: .*/0/result\.json is not a result of this version"):

@@ -188,7 +188,7 @@ def test_an_error_that_repeats_a_password_is_recorded_without_it(
 
     monkeypatch.setattr(worker, "_task", failing)
     monkeypatch.setattr(worker, "begin_session", lambda: None)
-    worker._child(parse(compose("config")), {}, tmp_path)
+    worker._child(parse(compose("config")), {}, tmp_path, None)
     result = RunResult.load(tmp_path)
     assert result.failure is not None
     assert result.failure.message == "no answer from http://***@host"

@@ -232,7 +232,8 @@ def dead_pid() -> str:
 
 def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: tracking.Store, tmp_path: Path) -> None:
     directories = {
-        name: tmp_path / name for name in ("alive", "killed", "finished", "renumbered", "silent", "elsewhere")
+        name: tmp_path / name
+        for name in ("alive", "killed", "damaged", "finished", "renumbered", "silent", "elsewhere")
     }
     runs = {}
     for name, directory in directories.items():
@@ -240,6 +241,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
         runs[name] = tracking.Live(store, directory, CONFIG).run_id
     tags: dict[str, dict[str, str]] = {
         "killed": {"pid": dead_pid()},
+        "damaged": {"pid": dead_pid()},
         "finished": {"pid": dead_pid()},
         "renumbered": {"heartbeat": "1000"},  # this process had not started by then
         "silent": {"host": "another", "heartbeat": "1000"},
@@ -249,6 +251,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
         for tag, value in values.items():
             store.client.set_tag(runs[name], tag, value)
     full_result().save(directories["finished"])
+    (directories["damaged"] / "result.json").write_text("{")
     foreign = store.client.create_run(store.experiment_id).info.run_id
     (tmp_path / "sweep").mkdir()
     sweep = tracking._open_sweep(store, "phase1", tmp_path / "sweep")
@@ -258,7 +261,8 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
     assert tracking.connect(Tracking(directory=str(tmp_path / "mlruns"))) is not None
     found = {name: store.client.get_run(run_id) for name, run_id in runs.items()}
     assert {name: run.info.status for name, run in found.items()} == {
-        "alive": "RUNNING", "killed": "KILLED", "finished": "FINISHED", "renumbered": "KILLED", "silent": "KILLED",
+        "alive": "RUNNING", "killed": "KILLED", "damaged": "KILLED", "finished": "FINISHED", "renumbered": "KILLED",
+        "silent": "KILLED",
         "elsewhere": "RUNNING",
     }  # fmt: skip
     assert store.client.get_run(sweep).info.status == "KILLED"
@@ -287,6 +291,8 @@ def test_what_was_measured_on_is_an_input_and_weights_carry_their_verdict(
     store: tracking.Store, tmp_path: Path
 ) -> None:
     result = replace(full_result(), tags={"checkpoint.sha256": "ab" * 32})
+    # MLflow takes neither dots nor quotes in the name of a model.
+    result = replace(result, config={**result.config, "model": {**result.config["model"], "checkpoint": "my.v2's.pt"}})
     first, second = (
         tracking.log_run(
             store, finished(tmp_path / name, replace(result, verdict=replace(result.verdict, decision=said)))

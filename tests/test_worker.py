@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -146,9 +147,24 @@ def test_a_cold_compile_finds_no_kernel_of_another_run(
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setattr(worker, "_task", task)
     monkeypatch.setattr(worker, "begin_session", lambda: None)
-    worker._child(Config(task=InferenceTask(), cold_compile=cold), {}, tmp_path)
+    (tmp_path / "cold").mkdir()
+    worker._child(Config(task=InferenceTask()), {}, tmp_path, str(tmp_path / "cold") if cold else None)
     assert RunResult.load(tmp_path).failure is None
-    assert [cache.exists() for cache in found] == [not cold] * 2
+    assert [cache.is_relative_to(tmp_path / "cold") for cache in found] == [cold] * 2
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_the_cache_of_a_cold_run_is_gone_even_if_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: Callable[[Callable[..., None]], None], *, cold: bool
+) -> None:
+    (tmp_path / "made").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "made"))
+    seen: list[list[Path]] = []
+    child(stand_ins.finish_and_hang)
+    config = Config(task=InferenceTask(), timeout_s=0.5, cold_compile=cold)
+    worker.run_task(config, {}, tmp_path, lambda: seen.append(list((tmp_path / "made").iterdir())))
+    assert {len(directories) for directories in seen} == {int(cold)}
+    assert list((tmp_path / "made").iterdir()) == []
 
 
 @pytest.mark.parametrize(("device", "current"), [("cuda:3", [3]), ("cuda", [0]), ("cpu", [])])

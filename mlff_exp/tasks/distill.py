@@ -159,7 +159,9 @@ def _train(
             errors = training.errors(current.averaged, watched, device)
             bar.update(current.step - bar.n)
             bar.set_postfix(loss=f"{current.losses[-1][1]:.4f}", force_mae=f"{errors['force_mae_mev_per_ang']:.1f}")
-            progress.write(current.step, {"loss": current.losses[-1][1], **errors})
+            # With a name of their own, or MLflow would show them in place of those of the whole set.
+            seen = {f"{metric}/watched": value for metric, value in errors.items()}
+            progress.write(current.step, {"loss": current.losses[-1][1], **seen})
 
         complete = trained.run(state, budget_s, report)
     return trained, complete

@@ -25,16 +25,16 @@ from mlff_exp.checks import (
     teacher_drift,
     time_reversal_error,
 )
-from mlff_exp.config import Config, Precision
+from mlff_exp.config import Config, ConfigError, NveTask, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
 from mlff_exp.gate import judge, together
 from mlff_exp.labelling import teacher_calculator
-from mlff_exp.md import Dynamics, Trajectory, prepare_start
+from mlff_exp.md import Dynamics, StartError, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation, mean_of_independent
 from mlff_exp.plots import plot_nve
-from mlff_exp.result import STATE_FILE, RunResult
+from mlff_exp.result import STATE_FILE, RunResult, Verdict
 from mlff_exp.tasks import nve_files, setup
 from mlff_exp.tasks.setup import Subject
 
@@ -75,6 +75,11 @@ def run(config: Config, directory: Path) -> RunResult:
     if task.resume is not None:
         since, start = snapshot.load(Path(task.resume), identity, subject.device)
         state = since.state
+        if state.step > task.n_steps:
+            reached_ps = state.step * task.timestep_fs / 1000
+            raise ConfigError(
+                f"task.resume={task.resume} is at {reached_ps:g} ps, beyond task.duration_ps={task.duration_ps:g}"
+            )
     else:
         settle, probe = (round(1000 * ps / task.timestep_fs) for ps in (task.settle_ps, task.probe_ps))
         with tqdm(total=settle + probe, desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
@@ -84,7 +89,14 @@ def run(config: Config, directory: Path) -> RunResult:
                     bar.total += probe
                 bar.update(steps)
 
-            state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
+            try:
+                state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
+            except StartError as error:
+                # A force field that can't be started is no broken run, but the clearest of verdicts.
+                verdicts = {name: judge({}, config.gate, [*faults, str(error)]) for name in minima}
+                return RunResult(
+                    config={}, environment=describe(subject.device), verdict=_one(verdicts, task), tags=subject.tags
+                )
         state.step = 0
         start = state.copy()
 
@@ -105,7 +117,8 @@ def run(config: Config, directory: Path) -> RunResult:
     judged = trajectory
     if checkpoint is not None:
         judged = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
-    trends = None if teacher is None else teacher_drift(teacher, dynamics, judged)
+    # Of a trajectory that blew up there is no trend, and its last frames are nothing to ask a teacher about.
+    trends = None if teacher is None or trajectory.blow_up else teacher_drift(teacher, dynamics, judged)
     found: dict[str, dict[str, float]] = {}
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
@@ -131,7 +144,6 @@ def run(config: Config, directory: Path) -> RunResult:
     if trajectory.blow_up is not None:
         faults.append(trajectory.blow_up)
     verdicts = {name: judge(metrics, config.gate, faults) for name, metrics in found.items()}
-    verdict = verdicts[config.system.name] if not task.systems else together(verdicts)
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     nve_files.write_trajectory(directory, judged, engine_potential)
     nve_files.write_report(directory / "validation_report.txt", judged, verdicts, found, speed, config)
@@ -145,9 +157,14 @@ def run(config: Config, directory: Path) -> RunResult:
         series=nve_files.series(judged, engine_potential),
         environment=describe(subject.device),
         artifacts=("validation_report.txt", "quick_md_validation.png", nve_files.TRAJECTORY_FILE, *frames),
-        verdict=verdict,
+        verdict=_one(verdicts, task),
         tags=subject.tags,
     )
+
+
+def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
+    """The verdict on the only system, or on those of ``task.systems`` together."""
+    return together(verdicts) if task.systems else next(iter(verdicts.values()))
 
 
 def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
