@@ -266,24 +266,27 @@ def margins(results: Results) -> Figure | None:
     """Each criterion of each NVE run: its value, coloured by how much of what is allowed it uses."""
     judged = [result for result in results if result.verdict is not None and result.verdict.criteria]
     verdicts = [result.verdict for result in judged if result.verdict is not None]
-    columns = [{f"{of.metric}   {interval(of.min, of.max)}": of for of in verdict.criteria} for verdict in verdicts]
-    rows = list(dict.fromkeys(row for column in columns for row in column))
-    if not rows:
-        return None
-    size = 5.5 + 1.3 * len(columns), 1.5 + 0.35 * len(rows)
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
-    used = np.full((len(rows), len(columns)), np.nan)
-    for x, column in enumerate(columns):
-        for row, criterion in column.items():
-            used[rows.index(row), x] = _used(criterion)
-            shown = "not measured" if criterion.value is None else number(criterion.value)
-            weight = "normal" if criterion.held else "bold"
-            axes.text(x, rows.index(row), shown + " ✗" * (not criterion.held), ha="center", va="center", weight=weight)
+    by_run = [{f"{of.metric}   {interval(of.min, of.max)}": of for of in verdict.criteria} for verdict in verdicts]
+    names = [f"{name}   {verdict.decision}" for name, verdict in zip(_labels(judged), verdicts, strict=True)]
+    limits = list(dict.fromkeys(limit for run in by_run for limit in run))
+    used = np.full((len(limits), len(names)), np.nan)
+    shown = np.full(used.shape, "", dtype=object)
+    for x, run in enumerate(by_run):
+        for limit, criterion in run.items():
+            used[limits.index(limit), x] = _used(criterion)
+            value = "not measured" if criterion.value is None else number(criterion.value)
+            shown[limits.index(limit), x] = value + " ✗" * (not criterion.held)
+    down, across = limits, names
+    if len(across) > len(down):  # the longer of the two goes down the page
+        down, across, used, shown = across, down, used.T, shown.T
+    wide = 1 + 0.09 * max(len(name) for name in down) + 1.3 * len(across)
+    figure, axes = plt.subplots(figsize=(wide, 2 + 0.35 * len(down)), layout="constrained")
+    for (y, x), text in np.ndenumerate(shown):
+        axes.text(x, y, text, ha="center", va="center", weight="bold" if text.endswith("✗") else "normal")
     axes.imshow(used, cmap="RdYlGn_r", vmin=0, vmax=2, aspect="auto", alpha=0.7)
-    axes.set_yticks(range(len(rows)), rows)
-    names = [f"{name}\n{verdict.decision}" for name, verdict in zip(_labels(judged), verdicts, strict=True)]
-    axes.set_xticks(range(len(columns)), names)
-    if len(columns) > 1:
+    axes.set_yticks(range(len(down)), down)
+    axes.set_xticks(range(len(across)), across)
+    if len(across) > 1:
         plt.setp(axes.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
     return figure
 

@@ -553,12 +553,22 @@ def test_each_criterion_is_coloured_by_how_much_of_its_limits_is_used() -> None:
         "energy_drift_percent   -1 … 1",
         "both   -1 … 1",
     ]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["fp32\nGO", "tf32\nNO-GO"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["fp32   GO", "tf32   NO-GO"]
     used = axes.images[0].get_array()
     assert used is not None
     assert used.filled(-1).T.tolist() == [[0.001, *[-1] * 7], [-1, 0.5, 0.5, 1.5, 0.5, 2, 2, -1]]
     shown = ["-0.001", "-0.5", "310", "0.75 ✗", "6", "80 ✗", "0 ✗", "not measured ✗"]
-    assert [text.get_text() for text in axes.texts] == shown
+    assert [text.get_text() for text in axes.texts if text.get_text()] == shown
+
+
+def test_more_runs_than_criteria_go_down_the_page() -> None:
+    precisions = ["fp64", "fp32", "tf32", "fp16_autocast"]
+    (axes,) = figures([moved("fused", precision, "GO") for precision in precisions])[
+        "How near NVE came to what its gate allows"
+    ].axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"{precision}   GO" for precision in precisions]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["energy_drift_percent   -1 … 1"]
+    assert [text.get_text() for text in axes.texts] == ["-0.001"] * 4
 
 
 @pytest.mark.parametrize(
