@@ -269,6 +269,8 @@ def margins(results: Results) -> Figure | None:
     by_run = [{f"{of.metric}   {interval(of.min, of.max)}": of for of in verdict.criteria} for verdict in verdicts]
     names = [f"{name}   {verdict.decision}" for name, verdict in zip(_labels(judged), verdicts, strict=True)]
     limits = list(dict.fromkeys(limit for run in by_run for limit in run))
+    if not limits:
+        return None
     used = np.full((len(limits), len(names)), np.nan)
     shown = np.full(used.shape, "", dtype=object)
     for x, run in enumerate(by_run):
