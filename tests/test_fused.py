@@ -27,11 +27,19 @@ from tests.conftest import cluster, make_random_model, rattled
 from tests.fused_shapes import IN_CHUNKS, JOINED, MOLECULES, SHARED, SPLIT, WIDE
 
 pytest.importorskip("triton", reason="Triton is not installed")
+import triton
+import triton.language as tl
+
 from benchmarks import fused_shapes
 from benchmarks.fused_shapes import parse_shape
 from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages, shape_for
+from mlff_exp.fused_kernels import _add_4
 
 ON_GPU = torch.cuda.is_available()
+if not ON_GPU:
+    from tests import interpreter
+
+    interpreter.quicken()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 CUTOFF = 5.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +61,34 @@ def fused_engine(model: PaiNN, precision: Precision) -> FusedEngine:
 def small() -> PaiNN:
     """Two interactions, 16 features (padded to 32), 8 radial functions; random weights."""
     return make_random_model().cast(torch.float32).to(DEVICE)
+
+
+@triton.jit
+def _sums(tiles, sums, axis: tl.constexpr):
+    """[4, 2, 4, 8] without the axis."""
+    places = tl.arange(0, 2)[:, None, None] * 32 + tl.arange(0, 4)[None, :, None] * 8 + tl.arange(0, 8)[None, None, :]
+    a, b = tl.load(tiles + places), tl.load(tiles + 64 + places)
+    c, d = tl.load(tiles + 128 + places), tl.load(tiles + 192 + places)
+    a, b, c, d = tl.reduce((a, b, c, d), axis, _add_4)
+    left: tl.constexpr = a.shape[1]
+    places = tl.arange(0, a.shape[0])[:, None] * left + tl.arange(0, left)[None, :]
+    size: tl.constexpr = a.numel
+    tl.store(sums + places, a)
+    tl.store(sums + size + places, b)
+    tl.store(sums + 2 * size + places, c)
+    tl.store(sums + 3 * size + places, d)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_interpreter_is_made_quicker_and_nothing_else(monkeypatch: pytest.MonkeyPatch, axis: int) -> None:
+    tiles = torch.randn(4, 2, 4, 8, generator=torch.Generator().manual_seed(axis)).to(DEVICE)
+    found, expected = (tiles.sum(axis + 1) * torch.nan for _ in range(2))
+    _sums[1,](tiles, found, axis=axis)
+    torch.testing.assert_close(found, tiles.sum(axis + 1))
+    if not ON_GPU:
+        monkeypatch.setattr(interpreter.interpreter.ReduceOps, "generic_reduce", interpreter.AS_IT_COMES)
+        _sums[1,](tiles, expected, axis=axis)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(
