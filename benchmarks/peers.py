@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.comparison import compare, start
+from benchmarks.comparison import DifferentWorkError, compare, start
 from benchmarks.contenders import CONTENDERS, Work
 from benchmarks.tables import markdown, plot
 from mlff_exp import checkpoint, worker
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             steps_per_call=options.steps_per_call,
         )
         rows, faults = compare(work, chosen, options.min_calls, options.min_time_s, watch)
-    except (CheckpointError, ConfigError, EngineError) as error:
+    except (CheckpointError, ConfigError, EngineError, DifferentWorkError) as error:
         sys.exit(f"peers: {error}")
     facts = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -454,19 +454,16 @@ def _reap(store: Store) -> None:
     for run in store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
         if _is_alive(run):
             continue
-        directory = Path(run.data.tags.get(DIRECTORY_TAG, ""))
+        directory, why = Path(run.data.tags.get(DIRECTORY_TAG, "")), "the process ended without a word"
         try:
             if _opened_id(directory) == run.info.run_id and (directory / RESULT_FILE).is_file():
                 log_run(store, directory)
                 continue
         # What one run left must not keep all later ones out of the store; a full disk would.
         except (ResultError, PermissionError, ValueError) as error:
-            _say(f"the end of run {run.info.run_id} can't be uploaded: {error}")
-        for name, value in (
-            ("status", "KILLED"),
-            ("failure.kind", "killed"),
-            ("failure.message", "the process ended without a word"),
-        ):
+            why = f"the end of run {run.info.run_id} can't be uploaded: {error}"
+            _say(why)
+        for name, value in (("status", "KILLED"), ("failure.kind", "killed"), ("failure.message", why)):
             store.client.set_tag(run.info.run_id, name, value)
         store.client.set_terminated(run.info.run_id, status="KILLED")
 

@@ -141,6 +141,18 @@ def test_a_peer_that_breaks_is_a_row(tmp_path: Path, weights: Path, monkeypatch:
     assert "| broken |  | ours | RuntimeError: no such kernel |" in (tmp_path / "peers.md").read_text()
 
 
+def test_a_peer_that_does_something_else_ends_the_command_in_a_line(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faster(work: Work) -> Running:
+        return ours(replace(work, timestep_fs=1.1 * work.timestep_fs))
+
+    monkeypatch.setitem(CONTENDERS, "teacher", Contender("faster", None, faster))
+    words = "--device cpu --engine eager --steps-per-call 1 --min-calls 1 --min-time-s 0.001 --only teacher --output"
+    with pytest.raises(SystemExit, match=r"peers: teacher: after 1 steps its atoms are 0\.\d+ of their way off"):
+        peers.main([*words.split(), str(tmp_path), "--checkpoint", str(weights)])
+
+
 def test_what_a_module_lacks_is_named(work: Work) -> None:
     def lacking(work: Work) -> Running:
         import no_such_module  # type: ignore[import-not-found]

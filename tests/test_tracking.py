@@ -267,6 +267,8 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
     }  # fmt: skip
     assert store.client.get_run(sweep).info.status == "KILLED"
     assert found["killed"].data.tags["failure.kind"] == "killed"
+    assert found["killed"].data.tags["failure.message"] == "the process ended without a word"
+    assert "can't be uploaded" in found["damaged"].data.tags["failure.message"]
     assert found["finished"].data.metrics["latency_median_ms"] == 1.25
     assert store.client.get_run(foreign).info.status == "RUNNING"
 
