@@ -15,7 +15,7 @@ from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read
 
-from mlff_exp import checkpoint, snapshot
+from mlff_exp import checkpoint, md, snapshot
 from mlff_exp.checks import teacher_drift
 from mlff_exp.config import Config, ConfigError
 from mlff_exp.engine import EagerEngine
@@ -249,6 +249,22 @@ def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
     name = "teacher_energy_drift_mev_per_atom_per_ps"
     assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"]
     assert name in (tmp_path / "validation_report.txt").read_text()
+
+
+def test_the_teacher_is_not_asked_about_what_blew_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = md.prepare_start
+
+    def then_break(*args: Any) -> Any:
+        state = prepare(*args)
+        monkeypatch.setattr(md, "BROKEN_BOND_ANG", 0.0)
+        return state
+
+    monkeypatch.setattr(nve, "prepare_start", then_break)
+    result = nve.run(configured(*QUICK, "task.duration_ps=0.1", "task.teacher_check=true"), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert "broke apart at step" in result.verdict.reasons[0]
+    assert "teacher_energy_drift_mev_per_atom_per_ps" not in result.metrics
 
 
 def test_the_trend_of_the_teacher_is_measured() -> None:

@@ -19,6 +19,7 @@ from mlff_exp.data import Dataset, Frame, quantised, reference_energies
 from mlff_exp.engine import energy_and_forces
 from mlff_exp.exploration import worst
 from mlff_exp.painn import Architecture, PaiNN
+from mlff_exp.result import Progress
 from mlff_exp.training import Schedule, Training
 from tests.conftest import make_random_model, rattled
 from tests.here import run_here, undocumented
@@ -206,6 +207,8 @@ def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
     assert {key: last.tags[key] for key in left_out} == left_out
     assert 0 < last.metrics["force_mae_mev_per_ang"] < last.metrics["force_rmse_mev_per_ang"]
     assert last.metrics["training_loss"] < 0.8 * first.metrics["training_loss"]
+    told, _ = Progress(tmp_path / "last").read(0)
+    assert set().union(*(record.metrics for record in told)) & set(last.metrics) == set()
 
     loaded = checkpoint.load(str(tmp_path / "last" / "student.safetensors"))
     assert loaded.header.training_data_sha256 == last.tags["dataset.sha256"]
