@@ -125,16 +125,16 @@ def test_more_atoms_take_more_slots(small: PaiNN) -> None:
 
 def test_the_same_bits_whatever_stands_in_the_padding_and_beside_it(small: PaiNN) -> None:
     engine = fused_engine(small, "fp32")
-    batch = on_device([rattled("H2O", 1), rattled("CH4", 2)], n_slots=8)
+    batch = on_device([rattled("H2O", 1), rattled("NH3", 2)])
     first = engine(batch)
     energy, forces = first.energy.clone(), first.forces.clone()
     moved = batch.positions.clone()
     moved[~batch.is_atom] += 0.7
-    moved[8:] += 0.3  # the second molecule moves as a whole
+    moved[4:] += 0.3  # the second molecule moves as a whole
     again = engine(batch.with_positions(moved))
     assert torch.equal(first.forces, forces), "a later call overwrote an earlier prediction"
     assert torch.equal(again.energy[0], energy[0])
-    assert torch.equal(again.forces[:8], forces[:8])
+    assert torch.equal(again.forces[:4], forces[:4])
     assert torch.equal(engine(batch).forces, forces)
     assert bool((forces[~batch.is_atom] == 0).all())
 
