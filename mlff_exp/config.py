@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -609,7 +609,23 @@ def parse(config: DictConfig) -> Config:
         raise ConfigError(
             "the configuration is not based on mlff_exp's schema: start config.yaml with '- /schema/config'"
         )
+    _refuse_added(config)
     return parsed
+
+
+def _refuse_added(node: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that no dataclass has: Hydra adds them for the asking (``+engin=eager``), and nothing reads them."""
+    kind = OmegaConf.get_type(node)
+    for key, value in ((str(key), value) for key, value in node.items_ex(resolve=False)):
+        if is_dataclass(kind) and key not in (legal := [item.name for item in fields(kind)]):
+            raise ConfigError(f"{prefix}{key} is no key of ours: nothing would read it\n{_keys(key, legal)}")
+        if isinstance(value, DictConfig) and not value._is_none():
+            _refuse_added(value, f"{prefix}{key}.")
+
+
+def _keys(wrong: str, legal: Sequence[str]) -> str:
+    near = get_close_matches(wrong, legal, n=1)
+    return f"legal keys: {', '.join(legal)}" + (f" (did you mean {near[0]!r}?)" if near else "")
 
 
 def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
@@ -763,11 +779,9 @@ def explain(error: Exception) -> str:
     while current is not None:
         # Where Hydra looked is of no help to somebody who mistyped a name.
         text = str(current).partition("Config search path:")[0]
-        lines += [line for line in text.splitlines() if line.strip() and line not in lines]
+        told = [line for line in text.splitlines() if line.strip() and "append to your config use +" not in line]
+        lines += [line for line in told if line not in lines]
         if isinstance(current, ConfigKeyError | ConfigAttributeError) and is_dataclass(current.object_type):
-            legal = [item.name for item in fields(current.object_type)]
-            near = get_close_matches(str(current.key), legal, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            lines.append(f"legal keys: {', '.join(legal)}{hint}")
+            lines.append(_keys(str(current.key), [item.name for item in fields(current.object_type)]))
         current = current.__cause__
     return "\n  ".join(lines)

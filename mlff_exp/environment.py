@@ -198,12 +198,13 @@ def _cpu_model() -> str:
 def _git() -> dict[str, str]:
     """Commit and uncommitted changes of the checkout that the code runs from; nothing for an installed wheel.
 
-    The changes are those of the files that git knows, and the names of those that it neither knows nor ignores.
+    The changes are those of the files that git knows, and the names of new ones among code and configuration: what
+    else lies in a checkout may be somebody's structures.
     """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {}
-    asked = ("rev-parse HEAD", "diff HEAD", "ls-files --others --exclude-standard")
+    asked = ("rev-parse HEAD", "diff HEAD", "ls-files --others --exclude-standard mlff_exp hydra_plugins conf")
     try:
         commit, diff, new = (
             subprocess.run(["git", *words.split()], cwd=root, capture_output=True, text=True, check=True).stdout

@@ -153,6 +153,8 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["timeout_s=0"], r"timeout_s=0.0 must be greater than 0"),
         (["device=tpu"], r"device='tpu' is not one of: auto, cpu, cuda, cuda:<number>"),
         (["engine.mode=fast"], r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
+        (["+engin=eager"], r"(?s)engin is no key of ours.*legal keys: task, .*\(did you mean 'engine'\?\)"),
+        (["+task.min_cals=3"], r"(?s)task\.min_cals is no key of ours.*legal keys: name, .*did you mean 'min_calls'"),
         (["system.name=benzen"], r"system.name='benzen' is not one of: .*\(did you mean 'benzene'\?\)"),
         (["precision.name=fp8"], r"precision.name='fp8' is not one of: fp64, fp32, tf32, fp16_autocast"),
         (["task.beside=[eager,fast]"], r"task.beside='fast' is not one of: eager, compile, cuda_graph, fused"),

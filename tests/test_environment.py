@@ -49,8 +49,10 @@ def test_changes_and_new_files_are_recorded_and_what_git_ignores_is_not(
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "mlff_exp" / "environment.py"))
     (tmp_path / "outputs").write_text("of a run")
     assert environment._git()["git_diff"] == ""
-    (tmp_path / "new.py").write_text("b = 2\n")
-    assert environment._git()["git_diff"] == "new file: new.py\n"
+    (tmp_path / "mine.xyz").write_text("of one's own")
+    assert environment._git()["git_diff"] == ""
+    (tmp_path / "mlff_exp" / "new.py").write_text("b = 2\n")
+    assert environment._git()["git_diff"] == "new file: mlff_exp/new.py\n"
     (tmp_path / "known.py").write_text("a = 3\n")
     assert "+a = 3" in environment._git()["git_diff"]
 
