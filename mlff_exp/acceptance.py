@@ -12,6 +12,7 @@ from mlff_exp.result import RunResult, label
 Results = Sequence[RunResult]
 # The plan's limits of what an optimisation may cost, in percent of the energy and of the root mean square force.
 MAX_ENERGY_ERROR_PERCENT, MAX_FORCE_ERROR_PERCENT = 0.1, 1.0
+MIN_NVE_PS = 10.0  # over less a drift can't be told from the slow breathing of the energy
 FP32, LOW = ("fp32",), ("fp16_autocast",)
 # What torch.compile makes, and with what was written by hand everything that is not eager.
 COMPILED, FUSED = ("compile", "cuda_graph"), ("fused",)
@@ -227,9 +228,10 @@ def _memory(engines: tuple[str, ...], results: Results) -> Measured | None:
 
 
 def _nve(metric: str, ideal: float, results: Results) -> Measured | None:
-    """How far a metric is from what is ideal in the first FP32 NVE run: that of the gate, where there is one."""
+    """How far a metric is from what is ideal in the first long FP32 NVE run: that of the gate, where there is one."""
     for result in results:
-        if result.verdict is not None and metric in result.metrics and _precision(result) == "fp32":
+        long = result.verdict is not None and result.config["task"]["duration_ps"] >= MIN_NVE_PS
+        if long and metric in result.metrics and _precision(result) == "fp32":
             value, (low, high) = result.metrics[metric], _ends(result, metric)
             ends = abs(low - ideal), abs(high - ideal)
             nearest = 0.0 if low <= ideal <= high else min(ends)

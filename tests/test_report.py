@@ -27,7 +27,7 @@ def _no_figure_stays() -> Iterator[None]:
 
 def config(task: str, engine: str, precision: str, batch_size: int, **more: Any) -> dict[str, Any]:
     return {
-        "task": {"name": task, "replicas": 3, "systems": []},
+        "task": {"name": task, "replicas": 3, "systems": [], "duration_ps": 100.0},
         "model": {"name": "student", "checkpoint": "student"},
         "system": {"name": "benzene"},
         "engine": {"name": engine},
@@ -187,6 +187,13 @@ def test_promises_are_about_benzene_or_else_the_first_system() -> None:
         assert best.value == expected
 
 
+def test_nothing_is_promised_of_dynamics_that_have_hardly_begun() -> None:
+    (line,) = (line for line in PLAN if line.name.startswith("NVE: drift"))
+    for duration_ps, held in ((9.9, None), (10.0, True)):
+        task = {"name": "nve", "replicas": 3, "duration_ps": duration_ps}
+        assert judge([changed(moved("fused", "fp32", "GO"), task=task)], [line])[0].held is held
+
+
 def test_one_structure_at_a_time_is_no_batch() -> None:
     single = [timed("cuda_graph", precision, 1, 40.0) for precision in ("fp32", "fp16_autocast")]
     names = {"memory of FP16 against FP32, largest batch / %", "structures per second at the best batch"}
@@ -202,7 +209,10 @@ def test_one_structure_at_a_time_is_no_batch() -> None:
         changed(timed("fused", "fp32", 1, 400.0), system={"name": "water"}),
         changed(timed("fused", "fp32", 1, 400.0), model={"name": "student", "checkpoint": "student_small"}),
         replace(timed("fused", "fp32", 1, 400.0), environment={"gpu": "NVIDIA A100"}),
-        changed(moved("fused", "fp32", "GO"), task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}),
+        changed(
+            moved("fused", "fp32", "GO"),
+            task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"], "duration_ps": 100.0},
+        ),
     ],
     ids=["system", "checkpoint", "gpu", "side by side"],
 )
