@@ -204,7 +204,11 @@ def _git() -> dict[str, str]:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {}
-    asked = ("rev-parse HEAD", "diff HEAD", "ls-files --others --exclude-standard mlff_exp hydra_plugins conf")
+    asked = (
+        "rev-parse HEAD",
+        "diff HEAD",
+        "ls-files --others --exclude-standard mlff_exp hydra_plugins benchmarks conf",
+    )
     try:
         commit, diff, new = (
             subprocess.run(["git", *words.split()], cwd=root, capture_output=True, text=True, check=True).stdout

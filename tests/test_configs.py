@@ -205,6 +205,7 @@ def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> Non
     explained = schema.explain(caught.value)
     assert all(message in explained for message in messages), explained
     assert "Config search path" not in explained
+    assert "append to your config" not in explained, "what is added is refused as well"
 
 
 def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:

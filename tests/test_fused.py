@@ -79,16 +79,16 @@ def _sums(tiles, sums, axis: tl.constexpr):
     tl.store(sums + 3 * size + places, d)
 
 
+@pytest.mark.skipif(ON_GPU, reason="nothing is interpreted")
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_interpreter_is_made_quicker_and_nothing_else(monkeypatch: pytest.MonkeyPatch, axis: int) -> None:
-    tiles = torch.randn(4, 2, 4, 8, generator=torch.Generator().manual_seed(axis)).to(DEVICE)
+    tiles = torch.randn(4, 2, 4, 8, generator=torch.Generator().manual_seed(axis))
     found, expected = (tiles.sum(axis + 1) * torch.nan for _ in range(2))
     _sums[1,](tiles, found, axis=axis)
     torch.testing.assert_close(found, tiles.sum(axis + 1))
-    if not ON_GPU:
-        monkeypatch.setattr(interpreter.interpreter.ReduceOps, "generic_reduce", interpreter.AS_IT_COMES)
-        _sums[1,](tiles, expected, axis=axis)
-        assert torch.equal(found, expected)
+    monkeypatch.setattr(interpreter.interpreter.ReduceOps, "generic_reduce", interpreter.AS_IT_COMES)
+    _sums[1,](tiles, expected, axis=axis)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(
