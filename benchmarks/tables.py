@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from benchmarks.comparison import Row
 from benchmarks.contenders import CONTENDERS
@@ -56,12 +56,12 @@ def plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
         axes.bar_label(bar, [f" {row.ratio.value:.3g}×"])
     axes.set_yticks(range(len(measured)), [CONTENDERS[row.name].what for row in reversed(measured)])
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.margins(x=0.15)
     axes.set_xlabel("ms per step")
     where = facts["environment"].get("gpu") or facts["environment"]["cpu"]
-    axes.set_title(f"{facts['system']}, {facts['precision']}, {where}, {facts['date'][:10]}", fontsize=10)
+    figure.suptitle(f"{facts['system']}, {facts['precision']}, {where}, {facts['date'][:10]}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
