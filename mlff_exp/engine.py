@@ -235,10 +235,10 @@ class CompiledEngine:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
 
         module = traced(from_tensors, batch.tensors())
+        # Where there are no CUDA graphs, one entry of Inductor's cache serves both modes.
+        mode = "default" if self.mode == "reduce-overhead" and not self.uses_cuda_graphs else self.mode
         # A compiled callable of its own for each shape: torch counts recompiles per callable and stops at eight.
-        graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(
-            module, fullgraph=True, dynamic=False, mode=self.mode
-        )
+        graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(module, fullgraph=True, dynamic=False, mode=mode)
         # On a CPU explicit SIMD code takes a third of the compile time and gains nothing measurable for these gathers.
         with inductor.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
             # Inductor advises TF32 wherever it is off; IEEE products are what was asked for.

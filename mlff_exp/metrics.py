@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ase import units
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any]]
@@ -94,7 +94,7 @@ def linear_slope(x: Array, y: Array) -> Slope:
     blocks_slope, intercept = np.polyfit(blocks_x, blocks_y, 1)
     residual = blocks_y - (blocks_slope * blocks_x + intercept)
     variance = np.sum(residual**2) / (SLOPE_BLOCKS - 2)
-    quantile = float(student_t.ppf(0.975, SLOPE_BLOCKS - 2))
+    quantile = float(stdtrit(SLOPE_BLOCKS - 2, 0.975))
     half_width = quantile * float(np.sqrt(variance / np.sum((blocks_x - blocks_x.mean()) ** 2)))
     return Slope(slope, slope - half_width, slope + half_width)
 
@@ -106,7 +106,7 @@ def mean_of_independent(values: Array) -> Slope:
         values: [n], at least 2.
     """
     mean = float(values.mean())
-    half_width = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half_width = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
     return Slope(mean, mean - half_width, mean + half_width)
 
 

@@ -163,7 +163,7 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
     [
         ("wide", "fp32", 20),
         ("shared", "fp16_autocast", 23),
-        ("molecules", "fp16_autocast", 2),
+        ("molecules", "fp16_autocast", 1),
         ("in chunks", "fp32", 1),
     ],
 )

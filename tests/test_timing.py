@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
 from mlff_exp.result import Timing
 from mlff_exp.timing import (
     LEAD_IN_CALLS,
     PLANTED,
+    RESAMPLES,
     Candidate,
     Controls,
     Ratio,
@@ -125,6 +128,18 @@ def test_statistics_scale_and_ratios_of_scaled_samples_are_exact(values: list[fl
     assert result.ci_low <= result.value * (1 + 1e-9)
     low, high = median_interval_ms(base)
     assert min(values) <= low <= median_ms(base) <= high <= max(values)
+
+
+@given(ratios=st.lists(st.floats(0.1, 100), min_size=2, max_size=60), confidence=st.floats(0.5, 0.999))
+@settings(max_examples=20, deadline=None)
+def test_the_interval_is_that_of_scipy(ratios: list[float], confidence: float) -> None:
+    numerator, denominator = (timing(values, len(ratios)) for values in (ratios, [1.0] * len(ratios)))
+    found = ratio(numerator, denominator, confidence)
+    expected = bootstrap(
+        (ratios,), np.median, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    assert (found.ci_low, found.ci_high) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
 def test_each_block_has_one_of_the_first_candidate_on_either_side() -> None:
