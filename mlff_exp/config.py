@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
 EngineName = Literal["eager", "compile", "cuda_graph", "fused"]
@@ -780,6 +780,8 @@ def explain(error: Exception) -> str:
         # Where Hydra looked is of no help to somebody who mistyped a name.
         text = str(current).partition("Config search path:")[0]
         told = [line for line in text.splitlines() if line.strip() and "append to your config use +" not in line]
+        if isinstance(current, MissingMandatoryValue):
+            told = [f"{current.full_key} has no default: {current.full_key}=… has to be given"]
         lines += [line for line in told if line not in lines]
         if isinstance(current, ConfigKeyError | ConfigAttributeError) and is_dataclass(current.object_type):
             lines.append(_keys(str(current.key), [item.name for item in fields(current.object_type)]))

@@ -196,7 +196,7 @@ def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:
         ("batch_size=two", ["two", "Integer", "batch_size"]),
         ("system=benzen", ["system/benzen", "benzene", "water_box"]),
         ("engine=warp", ["engine/warp", "eager", "compile", "cuda_graph"]),
-        ("system=file", ["missing mandatory value: path"]),
+        ("system=file", ["system.path has no default"]),
     ],
 )
 def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> None:

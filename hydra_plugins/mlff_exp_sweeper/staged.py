@@ -238,6 +238,7 @@ class StagedSweeper(Sweeper):
 
         from hydra_plugins.mlff_exp_sweeper.launching import launch
         from mlff_exp import ahead
+        from mlff_exp.result import label
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
         local = isinstance(self.launcher, BasicLauncher)
@@ -259,7 +260,7 @@ class StagedSweeper(Sweeper):
                 else:
                     while not local and end < len(jobs) and end not in done and jobs[end].stage == first.stage:
                         end += 1
-                    bar.set_postfix_str(f"{first.stage}: {' '.join(first.overrides)}"[-90:])
+                    bar.set_postfix_str(label(first.resolved))
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
                     own.append(f"hydra.sweep.dir='{directory}'")
                     launched = [[*job.overrides, *own] for job in jobs[index:end]]

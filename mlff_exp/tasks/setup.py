@@ -15,7 +15,17 @@ from hydra.errors import InstantiationException
 from mlff_exp import checkpoint, systems
 from mlff_exp.ase_engine import AseEngine
 from mlff_exp.checkpoint import Checkpoint
-from mlff_exp.config import AseModel, CompileMode, Config, ConfigError, MoleculeSystem, Precision, System, flatten
+from mlff_exp.config import (
+    AseModel,
+    CompileMode,
+    Config,
+    ConfigError,
+    FileSystem,
+    MoleculeSystem,
+    Precision,
+    System,
+    flatten,
+)
 from mlff_exp.engine import Engine, make_engine
 
 
@@ -114,5 +124,6 @@ def _built(described: System, loaded: Checkpoint | None) -> Atoms:
         try:
             loaded.model.check_elements(atoms.symbols)
         except ValueError as error:
-            raise ConfigError(f"system={described.name}: {error}") from error
+            where = f"path={described.path}" if isinstance(described, FileSystem) else f"name={described.name}"
+            raise ConfigError(f"system.{where}: {error}") from error
     return atoms
