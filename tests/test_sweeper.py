@@ -53,7 +53,7 @@ class Launcher:
 def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, launched: int, left: int) -> None:
     sweeper = StagedSweeper()
     sweeper.launcher = launcher = Launcher(gate)
-    jobs = [Job(stage, stage == "stability", [], None, {}, None) for stage in ("stability", "speed", "speed")]
+    jobs = [Job(stage, stage == "stability", [], None, CONFIG, None) for stage in ("stability", "speed", "speed")]
     outcomes, undone = sweeper._run(jobs, set(), tmp_path, None, None, Sweep(), "no_verdict")
     assert (len(launcher.launched), len(outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
