@@ -31,6 +31,7 @@ from mlff_exp.painn import PaiNN
 from tests import stand_ins
 from tests.here import configured, run_here
 from tests.test_cli import ROOT, assert_worker_ends_with
+from tests.test_result import CONFIG
 from tests.test_training import labelled_by
 
 INFERENCE = [
@@ -251,7 +252,7 @@ def sweeper(monkeypatch: pytest.MonkeyPatch) -> staged.StagedSweeper:
 
 
 def job(config: Config, unavailable: str | None = None) -> staged.Job:
-    return staged.Job("sweep", False, [f"seed={config.seed}"], config, {}, unavailable)
+    return staged.Job("sweep", False, [f"seed={config.seed}"], config, CONFIG, unavailable)
 
 
 @pytest.mark.parametrize(
