@@ -19,9 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
+from mlff_exp.disk import DISK_ERRORS, room
 from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, Outcome, exit_code
 from mlff_exp.report import line
-from mlff_exp.result import DISK_ERRORS, RESULT_FILE, ResultError, room
+from mlff_exp.result import RESULT_FILE, ResultError
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mlff_exp import legacy
 from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
+from mlff_exp.disk import whole
 from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import Architecture, PaiNN
 
@@ -113,14 +114,12 @@ def resolve(name_or_path: str | Path) -> Path:
 
 
 def save(model: PaiNN, path: str | Path, *, teacher: str, training_data_sha256: str) -> None:
-    """Write the weights as FP32 safetensors, first beside the target and then moved over it."""
+    """Write the weights as FP32 safetensors, whole or not at all."""
     reference = dict(zip(model.elements, model.reference_energies[1:].tolist(), strict=True))
     header = Header(model.architecture, reference, teacher, training_data_sha256)
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    save_file(weights, partial, metadata={HEADER_KEY: header.to_json()})
-    partial.replace(path)
+    with whole(Path(path)) as partial:
+        save_file(weights, partial, metadata={HEADER_KEY: header.to_json()})
 
 
 def load(name_or_path: str | Path) -> Checkpoint:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from mlff_exp.disk import whole
+
 Origin = Literal[
     "relaxed", "normal_modes", "rattled", "stretched", "teacher_md", "dimer", "water", "student_md", "student_exploded"
 ]
@@ -218,9 +220,8 @@ class Shard:
 
 def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
     """Write a compressed npz without pickles, whole or not at all."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def reference_energies(dataset: Dataset) -> Mapping[str, float]:

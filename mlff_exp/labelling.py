@@ -25,7 +25,7 @@ from tqdm import tqdm
 from mlff_exp import sampling
 from mlff_exp.config import ConfigError
 from mlff_exp.data import RESOLUTION, Dataset, Frame, Origin, Shard, quantised
-from mlff_exp.result import write_whole
+from mlff_exp.disk import write_whole
 from mlff_exp.sampling import Sampling, SamplingError
 
 TEACHER = "GFN2-xTB (tblite, accuracy 0.1)"

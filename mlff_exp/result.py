@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mlff_exp.disk import write_whole
+
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.jsonl"
 STATE_FILE = "state.npz"  # of a run that has not finished and can go on
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 
@@ -195,27 +193,6 @@ class Progress:
             text = file.read()
         whole = text[: text.rfind("\n") + 1]  # the last line may still be written
         return [Record(**json.loads(line)) for line in whole.splitlines()], position + len(whole.encode())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there: whoever reads it finds the old one or the new one, whole.
-
-    Raises:
-        OSError: naming the file, which is as it was before.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        error.filename = str(path)
-        raise
-
-
-def room(directory: Path) -> str:
-    """How much room there is on the disk, for messages."""
-    return f"{shutil.disk_usage(directory).free / 2**20:.1f} MiB are free there"
 
 
 def system_name(config: Mapping[str, Any]) -> str:

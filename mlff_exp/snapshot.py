@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mlff_exp.config import ConfigError
+from mlff_exp.disk import whole
 from mlff_exp.md import MDState, Snapshot
 from mlff_exp.result import STATE_FILE
 
@@ -30,8 +31,7 @@ def save(directory: Path, snapshot: Snapshot, start: MDState, identity: Mapping[
     arrays = {f"now_{name}": getattr(snapshot.state, name).cpu().numpy() for name in STATE}
     arrays |= {f"start_{name}": getattr(start, name).cpu().numpy() for name in STATE}
     arrays |= {f"column_{index}": column.numpy() for index, column in enumerate(snapshot.columns)}
-    partial = directory / "state.partial.npz"
-    with partial.open("wb") as file:
+    with whole(directory / STATE_FILE) as partial, partial.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,
@@ -39,7 +39,6 @@ def save(directory: Path, snapshot: Snapshot, start: MDState, identity: Mapping[
             steps=np.array(snapshot.steps),
             identity=np.array(json.dumps(identity, sort_keys=True)),
         )
-    partial.replace(directory / STATE_FILE)
 
 
 def load(directory: Path, identity: Mapping[str, Any], device: torch.device) -> tuple[Snapshot, MDState]:

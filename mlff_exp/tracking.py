@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mlff_exp.config import ConfigError, Gate, NveTask, Tracking, flatten, masked
+from mlff_exp.disk import room, write_whole
 from mlff_exp.result import (
     PROGRESS_FILE,
     RESULT_FILE,
@@ -30,9 +31,7 @@ from mlff_exp.result import (
     ResultError,
     RunResult,
     label,
-    room,
     system_name,
-    write_whole,
 )
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mlff_exp import packing
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.data import Dataset
+from mlff_exp.disk import whole
 from mlff_exp.engine import matmul_arithmetic
 from mlff_exp.metrics import accuracy_vs_teacher
 from mlff_exp.packing import Labelled
@@ -174,9 +175,8 @@ class Training:
             "losses": self.losses,
             "seconds": self.seconds,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            torch.save(state, partial)
 
     def _load(self, path: Path) -> None:
         state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)

@@ -165,7 +165,7 @@ def test_what_was_killed_goes_on_with_nothing_lost_or_duplicated(
     (tmp_path / "recipe.json").write_bytes((whole / "recipe.json").read_bytes())
     for job in JOBS[::2]:
         (tmp_path / f"{job.name}.npz").write_bytes((whole / f"{job.name}.npz").read_bytes())
-    (tmp_path / f"{JOBS[1].name}.partial.npz").write_bytes(b"half")
+    (tmp_path / f"{JOBS[1].name}.npz.partial").write_bytes(b"half")
     again, same_failures = labelling.run(JOBS, TINY, tmp_path, 1)
     assert again.sha256 == dataset.sha256
     assert same_failures == failures
