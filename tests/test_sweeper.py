@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,6 +60,18 @@ def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, 
     assert (len(launcher.launched), len(outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
     assert decisions == ["sweep.gate_decision=no_verdict", *["sweep.gate_decision=GO"] * (launched - 1)]
+
+
+def test_a_sweep_that_asks_for_no_go_starts_without_pytorch() -> None:
+    script = """
+import sys
+from types import SimpleNamespace
+from hydra_plugins.mlff_exp_sweeper.staged import StagedSweeper
+from mlff_exp import report, tracking
+print(StagedSweeper._gate_decision(SimpleNamespace(gate_required=False), [], None), 'torch' in sys.modules)
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert finished.stdout == "no_verdict False\n", finished.stderr
 
 
 class Node:

@@ -169,11 +169,11 @@ class StagedSweeper(Sweeper):
         Raises:
             ConfigError: the experiment wants a GO, has no gate of its own, and none is recorded.
         """
-        from mlff_exp import checkpoint, tracking
-        from mlff_exp.config import ConfigError
-
         if not master.gate_required or master.gate.name == "off" or master.model.name == "ase" or jobs[0].gate:
             return "no_verdict"
+        from mlff_exp import checkpoint, tracking  # with PyTorch, for which a sweep need not wait
+        from mlff_exp.config import ConfigError
+
         try:
             weights = checkpoint.load(master.model.checkpoint).weights_sha256
         except checkpoint.CheckpointError as error:
