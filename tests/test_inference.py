@@ -14,6 +14,7 @@ from ase.calculators.emt import EMT
 
 from mlff_exp.ase_engine import AseEngine
 from mlff_exp.batch import AtomicBatch, collate
+from mlff_exp.config import ConfigError
 from mlff_exp.engine import EagerEngine, graphs_compiled
 from mlff_exp.painn import PaiNN
 from mlff_exp.prediction import Prediction
@@ -153,3 +154,10 @@ def test_eager_needs_as_much_memory_as_itself_on_the_gpu(batch_size: int, tmp_pa
     words = ["task=inference", "engine=eager", "precision=fp32", "device=cuda", f"batch_size={batch_size}"]
     result = run_here(tmp_path, *words, "task.min_calls=2", "task.min_time_s=0.01")
     assert result.metrics["memory_vs_baseline"] == pytest.approx(1, abs=0.05)
+
+
+def test_an_element_in_a_file_is_said_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "si.xyz").write_text("2\n\nSi 0 0 0\nSi 0 0 2.2\n")
+    words = ["task=inference", "engine=eager", "device=cpu", "system=file", f"system.path={tmp_path}/si.xyz"]
+    with pytest.raises(ConfigError, match=r"system\.path=.*/si\.xyz: the model was not trained on Si"):
+        run_here(tmp_path / "run", *words)
