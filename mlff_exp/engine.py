@@ -300,13 +300,9 @@ class CudaGraphEngine:
         inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()))
         self._compiled(inputs)
         started = time.perf_counter()
-        # Lazy initialisation of libraries must happen on the side stream before the capture.
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
+        with side_stream(self.device):
             for _ in range(3):
                 self._compiled(inputs)
-        torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             output = self._compiled(inputs)
@@ -392,6 +388,16 @@ def _counters() -> Mapping[str, Mapping[str, int]]:
     from torch._dynamo.utils import counters
 
     return counters
+
+
+@contextlib.contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """A stream for the calls before a capture, at which libraries initialise themselves."""
+    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        yield
+    current.wait_stream(side)
 
 
 @contextlib.contextmanager

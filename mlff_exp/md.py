@@ -18,7 +18,7 @@ from ase.data import covalent_radii
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate, relisted
-from mlff_exp.engine import Engine, Mover
+from mlff_exp.engine import Engine, Mover, side_stream
 from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.neighbors import uses_all_pairs
 from mlff_exp.prediction import Prediction
@@ -443,16 +443,13 @@ class _Stretch:
         inner = self._dynamics.engine.capturable
         if inner is None or self._dynamics.advance is not None:
             return None
-        # Libraries initialise themselves on the side stream before the capture, on a state that nobody needs.
-        side, dynamics = torch.cuda.Stream(self._device), self._dynamics
+        dynamics = self._dynamics
         row, farthest = self._row.clone(), dynamics._farthest_squared.clone()
-        side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
+        with side_stream(self._device):
             for _ in range(2):
-                self._run(self._state.copy(), inner)
+                self._run(self._state.copy(), inner)  # a state that nobody needs
                 self._row.copy_(row)
                 dynamics._farthest_squared.copy_(farthest)
-        torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._run(self._state, inner)

@@ -19,7 +19,7 @@ from mlff_exp import packing
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.data import Dataset
 from mlff_exp.disk import whole
-from mlff_exp.engine import matmul_arithmetic
+from mlff_exp.engine import matmul_arithmetic, side_stream
 from mlff_exp.metrics import accuracy_vs_teacher
 from mlff_exp.packing import Labelled
 from mlff_exp.painn import PaiNN
@@ -135,12 +135,9 @@ class Training:
         self._seen[number] += 1
         if self.device.type != "cuda":
             self._update(number, index)
-        elif self._seen[number] <= 2:  # libraries initialise themselves before a capture, on a side stream
-            side = torch.cuda.Stream(self.device)
-            side.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(side):
+        elif self._seen[number] <= 2:
+            with side_stream(self.device):
                 self._update(number, index)
-            torch.cuda.current_stream(self.device).wait_stream(side)
         else:
             if number not in self._graphs:
                 graph, static = torch.cuda.CUDAGraph(), index.clone()

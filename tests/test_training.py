@@ -106,6 +106,24 @@ def test_an_interrupted_training_ends_with_the_same_weights(exact: PaiNN, tmp_pa
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.gpu
+def test_captured_steps_are_those_of_the_cpu(exact: PaiNN, tmp_path: Path) -> None:
+    dataset = labelled_by(exact)
+    losses, weights = [], []
+    for name in ("cpu", "cuda"):
+        current = Training(
+            make_random_model().cast(torch.float32), dataset, SCHEDULE, seed=3, device=torch.device(name)
+        )
+        assert bool(current._graphs) is False
+        assert current.run(tmp_path / f"{name}.pt", math.inf, lambda current: None)
+        assert bool(current._graphs) is (name == "cuda")
+        losses.append(current.losses[-1][1])
+        weights.append(torch.cat([parameter.flatten().cpu() for parameter in current.averaged.parameters()]))
+    before = torch.cat([parameter.flatten() for parameter in make_random_model().cast(torch.float32).parameters()])
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)  # products are in TF32 on a GPU
+    assert (weights[1] - weights[0]).norm() < 0.1 * (weights[0] - before).norm()
+
+
 def test_an_epoch_holds_every_structure(exact: PaiNN) -> None:
     dataset = labelled_by(exact)
     current = Training(make_random_model().cast(torch.float32), dataset, SCHEDULE, seed=3, device=CPU)
