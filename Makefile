@@ -25,9 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are
 	$(BIN)/mlff-exp experiment=quickstart $(ARGS)
 
-# Each worker has one core, or timings would be disturbed: no threads, and no pool of processes for Inductor.
+# No threads, and no pool of processes for Inductor: they would disturb timings. A worker waits for a quarter of its time.
 test: install  ## the whole test suite, on two cores
-	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25 $(ARGS)
+	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --durations=25 $(ARGS)
 
 lint: install  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -148,8 +148,16 @@ def _child(config: Config, share: int, reason: Connection) -> None:
         _first_calls(config, share)
     # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
     except Exception as error:
-        failure = ": ".join([worker.kind(error), " ".join(str(error).split("\n")[:2]).strip()])
+        failure = said_of(error)
     reason.send(failure)
+
+
+def said_of(error: Exception) -> str:
+    """One line; what was refused here on purpose is no error of the compiler's."""
+    inner = getattr(error, "inner_exception", error)  # what a backend raises comes out in an error of Dynamo's
+    if isinstance(inner, TimedChoiceError):
+        return str(inner)
+    return ": ".join([worker.kind(error), " ".join(str(error).split("\n")[:2]).strip()])
 
 
 def _first_calls(config: Config, share: int) -> None:
@@ -187,7 +195,7 @@ def nothing_timed_kept() -> Iterator[None]:
         pass
 
     def refuse(*arguments: Any, **keywords: Any) -> float:
-        raise TimedChoiceError("Inductor chooses by timing whether to pad a product, which is left to the run")
+        raise TimedChoiceError("Inductor times whether to pad a product, which the run is left to do by itself")
 
     with patch.object(AutotuneCache, "save", save), patch.object(pad_mm, "get_do_bench", lambda: refuse):
         yield

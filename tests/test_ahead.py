@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch._inductor.config
 from hydra.core.plugins import Plugins
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 from torch._inductor.fx_passes import pad_mm
 from torch._inductor.runtime import autotune_cache
@@ -171,6 +172,16 @@ def test_no_choice_by_timing_is_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     pickle.loads(kept)(choice, 1)  # noqa: S301 (our own)
     assert [path.name for path in tmp_path.iterdir()] == ["ahead"]
+
+
+def test_what_is_left_to_the_run_is_said_in_our_words() -> None:
+    def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        raise ahead.TimedChoiceError("left to the run")
+
+    with pytest.raises(BackendCompilerFailed) as caught:
+        torch.compile(torch.neg, backend=backend)(torch.ones(1))
+    assert ahead.said_of(caught.value) == "left to the run"
+    assert ahead.said_of(ValueError("one\ntwo\nthree")) == "ValueError: one two"
 
 
 def test_what_fails_is_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ NO-GO. A plain ``-m`` sweep is an experiment of one stage. ``sweep.resume`` goes
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,8 @@ class StagedSweeper(Sweeper):
         (first, *_), *_ = BasicSweeper.split_arguments(self._parse(arguments), max_batch_size=None)
         master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
         jobs = self._plan(arguments, master.sweep.stages)
+        if master.sweep.resume is None:  # refused before the store is opened, which takes seconds
+            self._refuse_gates_that_cannot_run(jobs)
         store = tracking.connect(master.tracking)
         directory = Path(self.config.hydra.sweep.dir).resolve()
         if master.sweep.resume is not None:
@@ -193,7 +195,7 @@ class StagedSweeper(Sweeper):
             ConfigError: what was done is not what is to be done.
             UnavailableError: a gate is to be done and can't run here.
         """
-        from mlff_exp.config import ConfigError, UnavailableError, changed
+        from mlff_exp.config import ConfigError, changed
         from mlff_exp.result import RESULT_FILE, RunResult
 
         done, failed = set(), []
@@ -210,14 +212,24 @@ class StagedSweeper(Sweeper):
             if different := changed(result.config, job.resolved):
                 raise ConfigError(f"sweep.resume={directory}: run {number} was another one: {'; '.join(different[:5])}")
             done.add(number)
-        # Skipped, it would say nothing, and what comes after it wants a GO.
-        for number, job in enumerate(jobs):
-            if job.gate and job.unavailable is not None and number not in done:
-                raise UnavailableError(f"the gate of stage {job.stage!r} can't run: {job.unavailable}")
+        self._refuse_gates_that_cannot_run(job for number, job in enumerate(jobs) if number not in done)
         for run_directory in failed:
             attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
             run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
         return done
+
+    @staticmethod
+    def _refuse_gates_that_cannot_run(to_do: Iterable[Job]) -> None:
+        """Skipped, a gate would say nothing, and what comes after it wants a GO.
+
+        Raises:
+            UnavailableError: naming the stage, and why it can't run here.
+        """
+        from mlff_exp.config import UnavailableError
+
+        for job in to_do:
+            if job.gate and job.unavailable is not None:
+                raise UnavailableError(f"the gate of stage {job.stage!r} can't run: {job.unavailable}")
 
     def _parse(self, overrides: Sequence[str]) -> list[Any]:
         parser = OverridesParser.create(config_loader=self.loader)
