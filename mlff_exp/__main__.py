@@ -64,7 +64,8 @@ def run(composed: DictConfig) -> Outcome:
             tracking.record(store, directory, config.sweep.id)
     outcome = Outcome.of(result, directory)
     if single:
-        print(line(result))
+        if result.failure is None:
+            print(line(result))
         print(outcome.summary(config.tracking))
         raise SystemExit(EXIT_REFUSED if outcome.refused else exit_code([outcome]))
     return outcome

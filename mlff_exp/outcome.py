@@ -55,7 +55,7 @@ class Outcome:
         """Where to look next, or what went wrong."""
         lines = []
         if self.status != "FINISHED":
-            lines.append(f"{self.status}: {self.failure_kind}: {self.failure_message}")
+            lines.append(f"{self.status}: {self.label}: {self.failure_kind}: {self.failure_message}")
         if (self.directory / STATE_FILE).is_file():
             lines.append(f"to go on from its last state: task.resume={self.directory}")
         lines.append(f"results: {self.directory}")

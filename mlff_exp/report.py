@@ -273,7 +273,7 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
 
 
 def line(result: RunResult) -> str:
-    """What a single run prints: what the table would say, and why not to trust it or why it is a NO-GO."""
+    """What a single run prints at its end: what the table would say, and why not to trust it or why it is a NO-GO."""
     (name, *cells), (_, *columns) = row(result).cells, COLUMNS
     said = [cell if column in LEFT else f"{column} {cell}" for column, cell in zip(columns, cells, strict=True) if cell]
     lines = ["  ".join([name, *said])]

@@ -481,6 +481,8 @@ def test_a_timeout_is_a_result(tmp_path: Path) -> None:
     assert result.duration_s >= 4
     assert result.failure is not None
     assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=4")
+    said = f"KILLED: {label(result.config)}: timeout: stopped after timeout_s=4"
+    assert [line for line in finished.stdout.splitlines() if label(result.config) in line] == [said]
 
 
 @pytest.mark.parametrize(
