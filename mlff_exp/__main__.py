@@ -107,10 +107,10 @@ def main() -> None:
         where = f"{path}; {room(path if path.is_dir() else path.parent)}"
         _end(f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED, asked)
     except worker.Terminated:
-        print("mlff-exp: terminated; what had finished is recorded", file=sys.stderr)
+        print("\nmlff-exp: terminated; what had finished is recorded", file=sys.stderr)  # below a progress bar
         sys.exit(EXIT_TERMINATED)
     except KeyboardInterrupt:
-        print("mlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
+        print("\nmlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     finally:
         # What is started from this process later is to behave as if this had not been.

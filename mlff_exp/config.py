@@ -780,10 +780,17 @@ def explain(error: Exception) -> str:
         # Where Hydra looked is of no help to somebody who mistyped a name.
         text = str(current).partition("Config search path:")[0]
         told = [line for line in text.splitlines() if line.strip() and "append to your config use +" not in line]
+        if told and told[0].startswith("Ambiguous value for argument"):
+            told = [told[0], "to sweep over these values add -m; to give a list, write [a,b]"]
         if isinstance(current, MissingMandatoryValue):
             told = [f"{current.full_key} has no default: {current.full_key}=… has to be given"]
         lines += [line for line in told if line not in lines]
+        if mistyped := re.search(r"Could not find '[^']*/([^'/]+)'", text):
+            options = [line.strip() for line in told if line.startswith("\t")]
+            lines += [f"did you mean {near!r}?" for near in get_close_matches(mistyped[1], options, n=1)]
         if isinstance(current, ConfigKeyError | ConfigAttributeError) and is_dataclass(current.object_type):
             lines.append(_keys(str(current.key), [item.name for item in fields(current.object_type)]))
+            if current.object_type is MoleculeSystem and current.key == "path":
+                lines.append("a structure of your own: system=file system.path=…")
         current = current.__cause__
     return "\n  ".join(lines)

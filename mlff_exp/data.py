@@ -133,7 +133,9 @@ class Dataset:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return Dataset(**{name: arrays[name] for name in Dataset.__dataclass_fields__})
         except UNREADABLE as error:
-            raise DatasetError(f"{path} is not a dataset of labelled structures: {error}") from error
+            # NumPy takes what it does not know for a pickle, and says how to load that.
+            reason = "it is no .npz file" if isinstance(error, ValueError) and "pickle" in str(error) else error
+            raise DatasetError(f"{path} is not a dataset of labelled structures: {reason}") from error
 
     @staticmethod
     def from_frames(frames: Sequence[Frame]) -> Dataset:

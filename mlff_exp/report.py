@@ -6,6 +6,7 @@ import argparse
 import base64
 import io
 import math
+import re
 import sys
 import textwrap
 from collections import Counter
@@ -42,7 +43,15 @@ SEPARATOR = " · "  # of the words of a run's label
 MIN_WIDTH = 8  # characters of a column of the terminal's table
 LEFT = ("run", "status", "valid speedup", "verdict")
 UNFINISHED = ("failed", "killed", "skipped")
-MORE_CALLS = "task.min_calls, task.min_time_s"
+# What a single NVE run prints of its trajectory; the rest is in a file beside it.
+MOVED = {
+    "energy_drift_mev_per_atom_per_ps": "drift / (meV/atom/ps)",
+    "energy_fluctuation_percent_of_thermal": "fluctuation / % of thermal",
+    "temperature_mean_k": "mean / K",
+    "steps_per_s": "steps/s",
+}
+VERDICT_FILE = "validation_report.txt"
+MORE_CALLS = "task.min_calls, task.min_time_s; of an experiment sweep.parameters.min_calls, sweep.parameters.min_time_s"
 MAX_REASON = 200  # characters
 MAX_UNFOLDED = 3  # lines below a warning that are shown without being asked for
 PROMISES = ("promise", "target", "measured", "held", "run")
@@ -163,16 +172,22 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
     found = argparse.ArgumentParser(prog=program, description=description)
     found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
-    found.add_argument("--name", help="title of the report (default: the name of the directory)")
+    found.add_argument("--name", help="title of the report (default: the name of the sweep)")
     return found
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The words of the command line; ends the process with 2 if the directory holds no runs."""
     arguments = parser.parse_args()
-    if not _numbers(arguments.directory):
-        parser.error(f"{arguments.directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}")
-    arguments.name = arguments.name or arguments.directory.resolve().name
+    directory = arguments.directory
+    if not _numbers(directory):
+        if not directory.is_dir():
+            parser.error(f"{directory} is no directory")
+        if (directory / RESULT_FILE).is_file():
+            parser.error(f"{directory} is a single run, and a report is of a sweep: its numbers are in {RESULT_FILE}")
+        parser.error(f"{directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}")
+    # A sweep's directory is named by its time and its name.
+    arguments.name = arguments.name or re.sub(r"^\d\d-\d\d-\d\d-\d{6}_", "", directory.resolve().name)
     return arguments
 
 
@@ -214,7 +229,9 @@ def _took(results: Sequence[RunResult]) -> str:
     if not seconds:
         return ""
     some = "" if len(seconds) == len(results) else f" of {len(results)}"
-    return f"{len(seconds)}{some} runs, {sum(seconds) / 60:.1f} minutes in all"
+    total = sum(seconds)
+    long = f"{total / 60:.1f} minutes" if total >= 60 else f"{total:.0f} seconds"
+    return f"{len(seconds)}{some} runs, {long} in all"
 
 
 def _doubt(results: Sequence[RunResult]) -> str:
@@ -281,7 +298,16 @@ def line(result: RunResult) -> str:
         lines.append(f"not to be trusted (?): {result.tags['timing.trust']}")
     if result.verdict is not None:
         lines += [f"{result.verdict.decision}: {reason}" for reason in result.verdict.reasons]
+        lines.append(_moved(result))
     return "\n".join(lines)
+
+
+def _moved(result: RunResult) -> str:
+    """The main numbers of a trajectory, of one system, and how long it was, without which a GO says nothing."""
+    task = result.config["task"]
+    known = [f"{name} {number(result.metrics[metric])}" for metric, name in MOVED.items() if metric in result.metrics]
+    length = f"{task['duration_ps']:g} ps of {task['replicas']} start{'s' * (task['replicas'] > 1)}"
+    return f"{', '.join([*known, length])}; what that is worth: {VERDICT_FILE}"
 
 
 def control_rows(results: Sequence[RunResult]) -> list[Row]:

@@ -8,10 +8,12 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
+from ase.neighborlist import neighbor_list
 
 from mlff_exp.config import MOLECULES, UNSEEN, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
 from mlff_exp.data import ORIGINS, VALIDATION, Dataset
 
+COINCIDENT_ANG = 0.1  # no pair of atoms that a force field was made for comes so near
 WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
 
 
@@ -19,7 +21,7 @@ def build(system: System) -> Atoms:
     """The structure that a configuration describes, without a calculator; of its constraints nothing is kept.
 
     Raises:
-        ConfigError: a file that ASE can't read.
+        ConfigError: a file that ASE can't read, or with positions that are not finite or coincide.
     """
     match system:
         case MoleculeSystem():
@@ -62,4 +64,13 @@ def _read(system: FileSystem) -> Atoms:
     # A fixed atom would hide its force from whoever asks ASE, but move nevertheless.
     atoms.set_constraint()
     atoms.calc = None
+    lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1)).tolist()
+    if lost:
+        raise ConfigError(f"system.path={system.path!r}: positions are NaN or infinite for atoms {lost[:10]}")
+    first, second, distances = neighbor_list("ijd", atoms, COINCIDENT_ANG)
+    if len(distances):
+        raise ConfigError(
+            f"system.path={system.path!r}: atoms {first[0]} and {second[0]} are {distances[0]:.3f} Å apart, "
+            f"which is nearer than {COINCIDENT_ANG} Å"
+        )
     return atoms

@@ -194,9 +194,11 @@ def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:
         ("bach_size=3", ["bach_size", "legal keys: task, model", "did you mean 'batch_size'?"]),
         ("task.min_cals=3", ["min_cals", "legal keys: name, min_time_s, min_calls", "did you mean 'min_calls'?"]),
         ("batch_size=two", ["two", "Integer", "batch_size"]),
-        ("system=benzen", ["system/benzen", "benzene", "water_box"]),
+        ("system=benzen", ["system/benzen", "did you mean 'benzene'?", "water_box"]),
+        ("experiment=quikstart", ["did you mean 'quickstart'?"]),
         ("engine=warp", ["engine/warp", "eager", "compile", "cuda_graph"]),
         ("system=file", ["system.path has no default"]),
+        ("system.path=my.xyz", ["legal keys: name", "a structure of your own: system=file system.path=…"]),
     ],
 )
 def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> None:
@@ -318,6 +320,21 @@ def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.xyz"
     path.write_text("not a structure")
     with pytest.raises(ConfigError, match=r"broken.xyz.*ASE can't read frame -1"):
+        systems.build(FileSystem(path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "message"),
+    [
+        ("H nan 0 0", "", r"positions are NaN or infinite for atoms \[1\]"),
+        ("H 0 0 0.02", "", r"atoms 0 and 1 are 0\.020 Å apart"),
+        ("H 0 0 2.98", 'Lattice="3 0 0 0 3 0 0 0 3" pbc="T T T"', r"atoms 0 and 1 are 0\.020 Å apart"),
+    ],
+)
+def test_positions_that_no_force_field_takes_are_named(tmp_path: Path, line: str, cell: str, message: str) -> None:
+    path = tmp_path / "bad.xyz"
+    path.write_text(f"2\n{cell}\nO 0 0 0\n{line}\n")
+    with pytest.raises(ConfigError, match=f"bad.xyz': {message}"):
         systems.build(FileSystem(path=str(path)))
 
 

@@ -168,8 +168,17 @@ def test_a_directory_without_runs_is_refused_and_so_is_a_damaged_one(
     with pytest.raises(SystemExit):
         publish.main()
     assert "holds no runs" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-publish", str(tmp_path / "nowhere"), str(tmp_path / "docs")])
+    with pytest.raises(SystemExit):
+        publish.main()
+    assert "nowhere is no directory" in capsys.readouterr().err
     (tmp_path / "12-00-00-000000").mkdir()
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-publish", str(tmp_path / "12-00-00-000000"), str(tmp_path / "docs")])
     moved("fused", "fp32", "GO").save(tmp_path / "12-00-00-000000")
+    with pytest.raises(SystemExit):
+        publish.main()
+    assert "12-00-00-000000 is a single run" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-publish", str(tmp_path), str(tmp_path / "docs")])
     with pytest.raises(SystemExit):
         publish.main()
     assert "holds no runs of a sweep" in capsys.readouterr().err

@@ -392,7 +392,8 @@ def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_
     assert page.count("<details") == 1
     assert (
         '<details class="warning"><summary>not to be trusted: 4 of 5 timings, marked (?); 4 of them can&#x27;t resolve '
-        "a difference of 5%: ask for more calls (task.min_calls, task.min_time_s)</summary>" in page
+        "a difference of 5%: ask for more calls (task.min_calls, task.min_time_s; of an experiment "
+        "sweep.parameters.min_calls, sweep.parameters.min_time_s)</summary>" in page
     )
     assert page.count("<li>") == page.count(": 5% as 2%</li>") == 4
     assert page.count("<td>0.250 (?)</td>") == 2
@@ -512,6 +513,8 @@ def test_the_first_call_says_what_the_cache_was(cold: tuple[bool, bool], title: 
 def test_how_long_it_took_is_said_where_it_is_known() -> None:
     took = [replace(result, duration_s=90.0) for result in SWEEP]
     assert "\n\n8 runs, 12.0 minutes in all\n\n" in report.markdown("a sweep", report.content(took))
+    brief = [replace(result, duration_s=2.0) for result in took]
+    assert "8 runs, 16 seconds in all" in report.markdown("a sweep", report.content(brief))
     assert "6 of 8 runs, 9.0 minutes in all" in report.markdown("a sweep", report.content([*took[:6], *SWEEP[6:]]))
     assert "minutes" not in report.markdown("a sweep", report.content(SWEEP))
 
@@ -546,7 +549,12 @@ def test_a_single_run_says_what_its_numbers_are_and_why_they_are_doubted() -> No
     assert "  speedup vs eager FP32 2.00×" in first
     assert why == "not to be trusted (?): other processes used 1.5 cores"
     moving = replace(moved("eager", "fp32", "NO-GO"), verdict=Verdict("NO-GO", "strict", (), ("it broke", "it heated")))
-    assert report.line(moving).splitlines()[1:] == ["NO-GO: it broke", "NO-GO: it heated"]
+    *why, length = report.line(moving).splitlines()[1:]
+    assert why == ["NO-GO: it broke", "NO-GO: it heated"]
+    task = {**moving.config["task"], "duration_ps": 0.5, "replicas": 1}
+    short = replace(moving, config={**moving.config, "task": task}, metrics={"temperature_mean_k": 299.4})
+    assert report.line(short).splitlines()[-1].startswith("mean / K 299, 0.5 ps of 1 start; what that is worth: ")
+    assert length.endswith(report.VERDICT_FILE)
 
 
 def test_a_report_of_nothing_has_nothing() -> None:
