@@ -130,12 +130,14 @@ class Dataset:
         """
         try:
             # An open file, because NumPy forgets to close a broken one.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return Dataset(**{name: arrays[name] for name in Dataset.__dataclass_fields__})
+            with path.open("rb") as file:
+                if not zipfile.is_zipfile(file):  # NumPy takes it for a pickle then, and says how to load that
+                    raise ValueError("it is no whole .npz file")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    return Dataset(**{name: arrays[name] for name in Dataset.__dataclass_fields__})
         except UNREADABLE as error:
-            # NumPy takes what it does not know for a pickle, and says how to load that.
-            reason = "it is no .npz file" if isinstance(error, ValueError) and "pickle" in str(error) else error
-            raise DatasetError(f"{path} is not a dataset of labelled structures: {reason}") from error
+            raise DatasetError(f"{path} is not a dataset of labelled structures: {error}") from error
 
     @staticmethod
     def from_frames(frames: Sequence[Frame]) -> Dataset:
