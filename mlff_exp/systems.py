@@ -67,7 +67,9 @@ def _read(system: FileSystem) -> Atoms:
     lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1)).tolist()
     if lost:
         raise ConfigError(f"system.path={system.path!r}: positions are NaN or infinite for atoms {lost[:10]}")
-    first, second, distances = neighbor_list("ijd", atoms, COINCIDENT_ANG)
+    # In a cell without volume every atom meets its own images; that is refused where batches are made, as what it is.
+    placed = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc & (atoms.cell.rank == 3))
+    first, second, distances = neighbor_list("ijd", placed, COINCIDENT_ANG)
     if len(distances):
         raise ConfigError(
             f"system.path={system.path!r}: atoms {first[0]} and {second[0]} are {distances[0]:.3f} Å apart, "

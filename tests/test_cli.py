@@ -158,6 +158,7 @@ def test_a_bad_configuration_is_refused_before_anything_runs(
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
     assert results(tmp_path) == []
+    assert not (tmp_path / "mlruns").exists(), "opening the store takes seconds"
 
 
 def test_a_directory_that_holds_a_result_is_refused(tmp_path: Path) -> None:

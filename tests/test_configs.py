@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import config as schema
 from mlff_exp import systems
+from mlff_exp.batch import collate
 from mlff_exp.config import Config, ConfigError, FileSystem, UnavailableError, parse
 from tests.here import CONF
 
@@ -321,6 +322,14 @@ def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
     path.write_text("not a structure")
     with pytest.raises(ConfigError, match=r"broken.xyz.*ASE can't read frame -1"):
         systems.build(FileSystem(path=str(path)))
+
+
+def test_a_cell_without_volume_is_not_taken_for_coinciding_atoms(tmp_path: Path) -> None:
+    path = tmp_path / "flat.xyz"
+    path.write_text('2\npbc="T T T"\nO 0 0 0\nH 0 0 1\n')
+    atoms = systems.build(FileSystem(path=str(path)))
+    with pytest.raises(ValueError, match="periodic along a vector of its cell that has no length"):
+        collate([atoms], 5.0)
 
 
 @pytest.mark.parametrize(
