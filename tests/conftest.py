@@ -86,7 +86,7 @@ def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlff_exp import tracking
 
     database = tmp_path_factory.mktemp("fresh") / "mlflow.db"
-    tracking._make(database)
+    tracking.make_database(database)
     return database
 
 

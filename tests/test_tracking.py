@@ -25,6 +25,7 @@ from sqlalchemy.exc import OperationalError
 from mlff_exp import sync, tracking
 from mlff_exp.config import ConfigError, Gate, Limit, Tracking
 from mlff_exp.result import Failure, Progress, RunResult, Verdict
+from mlff_exp.tracking import life, sweeps, upload
 from tests.test_result import CONFIG, full_result
 
 
@@ -146,7 +147,7 @@ def test_an_upload_that_was_cut_short_doubles_nothing(
     for step, value in points:
         progress.write(step, {"loss": value})
     full_result().save(tmp_path)
-    monkeypatch.setattr(tracking, "METRICS_PER_CALL", 2)
+    monkeypatch.setattr(upload, "METRICS_PER_CALL", 2)
     with monkeypatch.context() as patched:
         patched.setattr(store.client, "set_terminated", away)
         with pytest.raises(MlflowException, match="no answer"):
@@ -254,7 +255,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: trac
     (directories["damaged"] / "result.json").write_text("{")
     foreign = store.client.create_run(store.experiment_id).info.run_id
     (tmp_path / "sweep").mkdir()
-    sweep = tracking._open_sweep(store, "phase1", tmp_path / "sweep")
+    sweep = sweeps.open_sweep(store, "phase1", tmp_path / "sweep")
     for tag, value in tags["silent"].items():
         store.client.set_tag(sweep, tag, value)
 
@@ -400,7 +401,7 @@ def test_the_parent_of_a_sweep_is_closed_whatever_happens(store: tracking.Store,
 def test_the_parent_of_a_sweep_shows_that_it_is_alive(
     store: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "SWEEP_HEARTBEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(life, "SWEEP_HEARTBEAT_EVERY_S", 0.01)
     with tracking.sweep(store, "phase1", tmp_path) as parent:
         first = now = store.client.get_run(str(parent)).data.tags["heartbeat"]
         deadline = time.monotonic() + 10

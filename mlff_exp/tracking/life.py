@@ -1,0 +1,84 @@
+"""Signs of life of a run that is going on, by which a dead one is found."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlff_exp.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "heartbeat"
+HEARTBEAT_EVERY_S = 30.0
+# The parent of a sweep, whose jobs may wait for long.
+SWEEP_HEARTBEAT_EVERY_S = 600.0
+# A run on another machine that has been silent for so long has ended.
+SILENT_S = 3600.0
+# Between a heartbeat and the start of a process, by which numbers of processes that were given again are told apart.
+CLOCK_TOLERANCE_S = 60.0
+
+
+def signs_of_life(directory: Path) -> dict[str, str]:
+    """By which a run is found dead later on."""
+    return {
+        DIRECTORY_TAG: str(directory.resolve()),
+        PID_TAG: str(os.getpid()),
+        HOST_TAG: platform.node(),
+        HEARTBEAT_TAG: str(time.time()),
+    }
+
+
+def is_alive(run: Run) -> bool:
+    """Whether the process that a RUNNING run names is still there; a foreign run counts as alive."""
+    tags = run.data.tags
+    if HEARTBEAT_TAG not in tags:
+        return True  # not one of ours
+    if tags.get(HOST_TAG) != platform.node():
+        return time.time() - float(tags[HEARTBEAT_TAG]) < SILENT_S
+    try:
+        os.kill(int(tags[PID_TAG]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    # A process that started after this sign of life is another one with the same number.
+    return _started(int(tags[PID_TAG])) < float(tags[HEARTBEAT_TAG]) + CLOCK_TOLERANCE_S
+
+
+def _started(pid: int) -> float:
+    """When a process started, in seconds since 1970; 0 where Linux does not say."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0.0
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def heart(store: Store, run_id: str) -> Iterator[None]:
+    """Heartbeats of a run for as long as the block takes."""
+    from mlflow.exceptions import MlflowException
+
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(SWEEP_HEARTBEAT_EVERY_S):
+            with suppress(MlflowException):  # the next one may arrive
+                store.client.set_tag(run_id, HEARTBEAT_TAG, str(time.time()))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
