@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mlff_exp import packing
+from mlff_exp.bonds import BOND_TOLERANCE
 from mlff_exp.data import ORIGINS, Dataset, save_arrays
 from mlff_exp.engine import energy_and_forces
-from mlff_exp.md import BOND_TOLERANCE, BROKEN_BOND_ANG
+from mlff_exp.md import BROKEN_BOND_ANG
 from mlff_exp.packing import Bucket, slots_per_batch
 from mlff_exp.painn import PaiNN
 

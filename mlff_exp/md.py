@@ -14,17 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ase import Atoms, units
-from ase.data import covalent_radii
 from torch import Tensor
 
 from mlff_exp.batch import AtomicBatch, collate, relisted
+from mlff_exp.bonds import find_bonds
 from mlff_exp.engine import Engine, Mover, side_stream
 from mlff_exp.metrics import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.neighbors import uses_all_pairs
 from mlff_exp.prediction import Prediction
 
 SKIN_ANG = 1.0
-BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
 BROKEN_BOND_ANG = 1.0
 TEMPERATURE_TOLERANCE = 1 / 30  # of the temperature: 10 K at 300 K
 MAX_CORRECTIONS = 8
@@ -95,7 +94,7 @@ class Trajectory:
         kinetic: [n_records, n_systems] eV.
         temperature: [n_records, n_systems] K on internal degrees of freedom.
         displacement: [n_records, n_systems] largest distance of an atom from its start, Å.
-        bond_change: [n_records, n_systems] largest change of a bond's length since the start, Å.
+        bond_change: [n_records, n_systems] largest change of a bond's length since the start, Å; 0 without bonds.
         momentum: [n_records, n_systems] ‖Σ p‖ / Σ ‖p‖.
         positions: [n_records, n_systems, n_slots, 3] Å.
         blow_up: what ended the run early, or None.
@@ -344,10 +343,13 @@ class Dynamics:
         kinetic = 0.5 * (momenta * per_system(velocities)).sum(dim=(2, 3))
         moved = per_system(positions - self._start).norm(dim=-1).amax(dim=2)
         momentum = momenta.sum(dim=2).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=2)
-        first, second, rest_length, system = self._bonds
-        change = ((positions[:, first] - positions[:, second]).norm(dim=-1) - rest_length).abs()
-        largest = torch.zeros_like(kinetic).scatter_reduce(1, system.expand(n_records, -1), change, "amax")
+        of_bonds = self._bonds.system.expand(n_records, -1)
+        largest = torch.zeros_like(kinetic).scatter_reduce(1, of_bonds, self._bonds.change(positions), "amax")
         return energy, kinetic, moved, largest, momentum, per_system(positions)
+
+    def has_bonds(self, system: int) -> bool:
+        """Whether there is any bond whose length can be watched."""
+        return bool((self._bonds.system == system).any())
 
     @property
     def listed(self) -> bool:
@@ -365,11 +367,10 @@ class Dynamics:
                 return f"{self.names[system]} became NaN or infinite at step {step}: {where}"
             if bond_change.max() > BROKEN_BOND_ANG:
                 system = int(bond_change.argmax())
-                first, second, rest_length, of_system = self._bonds
-                flat = positions.flatten(0, 1)
-                change = ((flat[first] - flat[second]).norm(dim=-1) - rest_length).abs() * (of_system == system)
+                bonds = self._bonds
+                change = bonds.change(positions.flatten(0, 1)) * (bonds.system == system)
                 worst = int(change.argmax())
-                pair = [int(index[worst]) - system * self.batch.n_slots for index in (first, second)]
+                pair = [int(index[worst]) - system * self.batch.n_slots for index in (bonds.first, bonds.second)]
                 return (
                     f"{self.names[system]} broke apart at step {step}: the bond of atoms {pair[0]} and {pair[1]} "
                     f"changed by {float(change[worst]):.2f} Å"
@@ -569,20 +570,41 @@ def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float
     return torch.from_numpy(velocities.reshape(-1, 3)).to(positions.device)
 
 
-def _bonds(systems: list[Atoms], batch: AtomicBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First and second atom, length at rest and system of every bond; periodic bonds across the cell are left out.
+@dataclass(frozen=True)
+class _Bonds:
+    """Bonds of a batch, on the CPU, where records are looked at.
 
-    On the CPU, where records are looked at.
+    Attributes:
+        first, second: [n_bonds] rows of the batch.
+        shifts: [n_bonds, 3] Å to the image of the second atom that was bonded at the start.
+        lengths: [n_bonds] at the start, Å.
+        system: [n_bonds] whose it is.
     """
-    first, second, lengths, owner = [], [], [], []
-    for index, atoms in enumerate(systems):
-        radii = np.array([covalent_radii[number] for number in atoms.numbers])
-        distances = np.linalg.norm(atoms.positions[:, None] - atoms.positions[None], axis=-1)
-        i, j = np.nonzero(np.triu(distances < BOND_TOLERANCE * (radii[:, None] + radii[None]), k=1))
-        first.append(i + index * batch.n_slots)
-        second.append(j + index * batch.n_slots)
-        lengths.append(distances[i, j])
-        owner.append(np.full(len(i), index))
-    return tuple(  # type: ignore[return-value]
-        torch.from_numpy(np.concatenate(part)) for part in (first, second, lengths, owner)
+
+    first: Tensor
+    second: Tensor
+    shifts: Tensor
+    lengths: Tensor
+    system: Tensor
+
+    def change(self, positions: Tensor) -> Tensor:
+        """[…, n_bonds] Å by which lengths differ from those at the start.
+
+        Args:
+            positions: […, n_atoms, 3] Å, not wrapped into the cell.
+        """
+        arrows = positions[..., self.second, :] + self.shifts - positions[..., self.first, :]
+        return (arrows.norm(dim=-1) - self.lengths).abs()
+
+
+def _bonds(systems: list[Atoms], batch: AtomicBatch) -> _Bonds:
+    found = [find_bonds(atoms) for atoms in systems]
+    offsets = [index * batch.n_slots for index in range(len(found))]
+    columns = (
+        [bonds.first + offset for bonds, offset in zip(found, offsets, strict=True)],
+        [bonds.second + offset for bonds, offset in zip(found, offsets, strict=True)],
+        [bonds.shifts for bonds in found],
+        [bonds.lengths for bonds in found],
+        [np.full(len(bonds), index) for index, bonds in enumerate(found)],
     )
+    return _Bonds(*(torch.from_numpy(np.concatenate(column)) for column in columns))

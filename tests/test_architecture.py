@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # config → systems → AtomicBatch → model → engine → Prediction → task → RunResult → tracking → report. A line is a room,
 # whose modules do not know each other.
 ROOMS = [
-    "disk",
+    "bonds disk",
     "config result metrics",
     "neighbors data",
     "batch systems molecules",
