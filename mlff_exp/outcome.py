@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mlff_exp.config import Tracking
 from mlff_exp.result import STATE_FILE, RunResult, Status, label
+from mlff_exp.shell import command, override
+from mlff_exp.tracking.address import store_directory, ui_command
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
@@ -57,7 +59,7 @@ class Outcome:
         if self.status != "FINISHED":
             lines.append(f"{self.status}: {self.label}: {self.failure_kind}: {self.failure_message}")
         if (self.directory / STATE_FILE).is_file():
-            lines.append(f"to go on from its last state: task.resume={self.directory}")
+            lines.append(f"to go on from its last state: {command(override('task.resume', self.directory))}")
         lines.append(f"results: {self.directory}")
         lines.append(where(tracking))
         return "\n".join(lines)
@@ -69,8 +71,7 @@ def where(tracking: Tracking) -> str:
         return "not in MLflow yet: mlff-exp-sync <directory>"
     if tracking.name == "server":
         return "MLflow: the server at MLFLOW_TRACKING_URI"
-    database = (Path(tracking.directory) / "mlflow.db").resolve()
-    return f"MLflow: mlflow ui --backend-store-uri sqlite:///{database} (in a checkout: make ui)"
+    return f"MLflow: {ui_command(store_directory(tracking))} (in a checkout: make ui)"
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:

@@ -5,37 +5,81 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock
+from tqdm import tqdm
 
 from mlff_exp import tracking
 from mlff_exp.config import ConfigError, Tracking, masked
-from mlff_exp.result import RESULT_FILE
+from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
+from mlff_exp.result import RESULT_FILE, ResultError
+from mlff_exp.tracking.address import DATABASE_FILE, expanded
 
 # Where MLflow's database keeps absolute addresses of artifacts.
 ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 
 
-def sync(root: Path, where: Tracking) -> list[str]:
-    """Upload every finished run below ``root`` that was not uploaded yet; returns the new run ids.
+def sync(root: Path, where: Tracking, failed: Callable[[str], None] = tracking.say) -> list[str]:
+    """Upload every finished run below ``root`` that is not in the store yet; returns the new run ids.
 
-    Jobs of one sweep directory become children of one parent run.
+    Jobs of one sweep directory become children of one parent run. A sweep that could not tell its store how it ended
+    is ended. What can't be uploaded does not keep the others from it.
+
+    Args:
+        root: a run's or sweep's directory, or any directory above them.
+        where: the store.
+        failed: called with a line for each run or sweep that can't be uploaded.
+
+    Raises:
+        ConfigError: the store can't be opened.
+        MlflowException: it was lost on the way.
+        OSError: the disk is full.
     """
     finished = [path.parent for path in sorted(root.rglob(RESULT_FILE))]
-    waiting = [directory for directory in finished if not (directory / tracking.UPLOADED_FILE).is_file()]
     # Opening the store uploads what was under way when its process ended; it counts as well.
+    before = {directory: tracking.uploaded_ids(directory) for directory in finished}
     store = tracking.connect(where)
     assert store is not None, "sync needs a store to upload to"
-    uploaded = []
-    parents: dict[Path, str | None] = {}
-    for directory in waiting:
-        sweep_directory = directory.parent
-        if (sweep_directory / tracking.SWEEP_FILE).is_file() and sweep_directory not in parents:
-            with tracking.sweep(store, sweep_directory.name, sweep_directory) as parents[sweep_directory]:
-                pass  # its reports go with it
-        uploaded.append(tracking.log_run(store, directory, parents.get(sweep_directory)))
+    waiting = [directory for directory in finished if not tracking.is_uploaded(store, directory)]
+    recovered = {directory for directory in finished if tracking.uploaded_ids(directory) != before[directory]}
+    uploaded = [tracking.uploaded_ids(directory)[-1] for directory in finished if directory in recovered]
+    with tqdm(total=len(waiting), desc="runs", unit="run", disable=None) as bar:
+        for above, directories in groupby(waiting, key=lambda directory: directory.parent):
+            with _failing(store, above, failed), _parent(store, above) as parent:
+                for directory in directories:
+                    with _failing(store, directory, failed):
+                        uploaded.append(tracking.log_run(store, directory, parent))
+                    bar.update()
+    for path in sorted(root.rglob(tracking.SWEEP_FILE)):
+        with _failing(store, path.parent, failed):
+            tracking.end_late(store, path.parent)
     return uploaded
+
+
+def _parent(store: tracking.Store, above: Path) -> AbstractContextManager[str | None]:
+    """The parent run of the runs in a directory; none if that is no sweep's."""
+    is_sweep = (above / tracking.SWEEP_FILE).is_file()
+    return tracking.for_upload(store, above) if is_sweep else nullcontext()
+
+
+@contextmanager
+def _failing(store: tracking.Store, directory: Path, failed: Callable[[str], None]) -> Iterator[None]:
+    """Report what is wrong with one directory; where the store is lost, that is no fault of the directory."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except ResultError as error:
+        failed(str(error))
+    except MlflowException as error:
+        if not tracking.answers(store):
+            raise
+        failed(f"{directory}: MLflow refuses it: {tracking.first_line(error)}")
 
 
 def relocate(directory: Path) -> int:
@@ -47,10 +91,11 @@ def relocate(directory: Path) -> int:
     Raises:
         ConfigError: there is no store.
     """
-    database = directory.resolve() / "mlflow.db"
+    directory = expanded(str(directory)).resolve()
+    database = directory / DATABASE_FILE
     if not database.is_file():
-        raise ConfigError(f"{directory} holds no mlflow.db")
-    now = (directory.resolve() / "artifacts").as_uri()
+        raise ConfigError(f"{directory} holds no {DATABASE_FILE}")
+    now = (directory / "artifacts").as_uri()
     changed = 0
     with FileLock(directory / "mlflow.lock"), sqlite3.connect(database) as connection:
         # Where artifacts were before, by the experiments that we made.
@@ -61,9 +106,11 @@ def relocate(directory: Path) -> int:
         }
         for table, column in ADDRESSES:
             for old in before:
+                # Not LIKE, to which the % of an address means something.
                 cursor = connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?",
-                    (now, len(old) + 1, old, f"{old}/%"),
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (now, len(old) + 1, old, len(old) + 1, f"{old}/"),
                 )
                 changed += cursor.rowcount
     return changed
@@ -73,7 +120,9 @@ def sync_main() -> None:
     """Command line of ``mlff-exp-sync``."""
     parser = argparse.ArgumentParser(
         prog="mlff-exp-sync",
-        description="Upload runs to MLflow, each once: those of tracking=offline, and those whose server was lost.",
+        description="Upload runs to MLflow, once to each store: those of tracking=offline, those whose server was "
+        "lost, and those that another store has.",
+        epilog="Ends with 0 if all are there, 1 if some could not be uploaded, 2 if the store can't be opened.",
     )
     parser.add_argument("directory", type=Path, help="a run's or sweep's directory, or any directory above them")
     parser.add_argument("--tracking", choices=("local", "server"), default="local", help="where to (default: local)")
@@ -85,11 +134,30 @@ def sync_main() -> None:
     from mlflow.exceptions import MlflowException
 
     where = Tracking(name=arguments.tracking, directory=arguments.mlruns, experiment=arguments.experiment)
+    failures: list[str] = []
+
+    def failed(line: str) -> None:
+        failures.append(line)
+        tqdm.write(f"mlff-exp-sync: {masked(line)}", file=sys.stderr)
+
     try:
-        uploaded = sync(arguments.directory, where)
-    except (ConfigError, ValueError, OSError, MlflowException) as error:
-        sys.exit(f"mlff-exp-sync: {masked(str(error))}")
+        uploaded = sync(arguments.directory, where, failed)
+    except ConfigError as error:
+        _end(str(error), EXIT_REFUSED)
+    except MlflowException as error:
+        _end(f"the store was lost: {tracking.first_line(error)}; the same command goes on later", EXIT_FAILED)
+    except OSError as error:
+        _end(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        _end("interrupted; the same command goes on later", EXIT_INTERRUPTED)
     print(f"{len(uploaded)} runs uploaded")
+    if failures:
+        _end(f"{len(failures)} could not be uploaded", EXIT_FAILED)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(f"mlff-exp-sync: {masked(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def relocate_main() -> None:
@@ -104,4 +172,5 @@ def relocate_main() -> None:
     try:
         print(f"{relocate(parser.parse_args().mlruns)} addresses changed")
     except ConfigError as error:
-        sys.exit(f"mlff-exp-relocate: {error}")
+        print(f"mlff-exp-relocate: {error}", file=sys.stderr)
+        sys.exit(EXIT_REFUSED)

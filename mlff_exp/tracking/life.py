@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 
 DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "heartbeat"
+KEY_TAG = "directory.key"  # the hash of what only the run's directory knows
+STATUS_TAG = "status"
+FAILURE_TAGS = ("failure.kind", "failure.message")
 HEARTBEAT_EVERY_S = 30.0
 # The parent of a sweep, whose jobs may wait for long.
 SWEEP_HEARTBEAT_EVERY_S = 600.0
@@ -38,20 +41,24 @@ def signs_of_life(directory: Path) -> dict[str, str]:
 
 
 def is_alive(run: Run) -> bool:
-    """Whether the process that a RUNNING run names is still there; a foreign run counts as alive."""
+    """Whether the process that a RUNNING run names is still there; a run that is not one of ours counts as alive."""
     tags = run.data.tags
-    if HEARTBEAT_TAG not in tags:
-        return True  # not one of ours
-    if tags.get(HOST_TAG) != platform.node():
-        return time.time() - float(tags[HEARTBEAT_TAG]) < SILENT_S
     try:
-        os.kill(int(tags[PID_TAG]), 0)
+        heartbeat, pid = float(tags[HEARTBEAT_TAG]), int(tags[PID_TAG])
+    except (KeyError, ValueError):
+        return True
+    if tags.get(HOST_TAG) != platform.node():
+        return time.time() - heartbeat < SILENT_S
+    if not 0 < pid < 2**31:
+        return True
+    try:
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
     # A process that started after this sign of life is another one with the same number.
-    return _started(int(tags[PID_TAG])) < float(tags[HEARTBEAT_TAG]) + CLOCK_TOLERANCE_S
+    return _started(pid) < heartbeat + CLOCK_TOLERANCE_S
 
 
 def _started(pid: int) -> float:

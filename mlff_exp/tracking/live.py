@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.result import (
-    Progress,
-)
+from mlff_exp.result import Progress
+from mlff_exp.tracking.describe import point, run_name
+from mlff_exp.tracking.faults import answering, disk_errors, first_line, is_permanent, say
 from mlff_exp.tracking.life import HEARTBEAT_EVERY_S, HEARTBEAT_TAG
-from mlff_exp.tracking.store import Store, answering, say
-from mlff_exp.tracking.upload import (
-    log_points,
-    note_opened,
-    open_run,
-)
+from mlff_exp.tracking.markers import write_opened
+from mlff_exp.tracking.store import Store
+from mlff_exp.tracking.upload import log_points, open_run
 
 
 class Live:
@@ -28,30 +26,35 @@ class Live:
     """
 
     def __init__(self, store: Store, directory: Path, config: Mapping[str, Any], parent_id: str | None = None) -> None:
-        self._store, self._directory, self._position = store, directory, 0
+        self._store, self._directory = store, directory
         self._progress, self._beat = Progress(directory), time.monotonic()
-        with answering():
-            self.run_id = open_run(store, config, directory, parent_id)
-        self._note()
+        self._trouble, self._refused = "", False
+        with answering(), disk_errors():
+            self._opened = open_run(store, run_name(config), directory, parent_id)
+        self.run_id = self._opened.run_id
 
     def __call__(self) -> None:
         """Log what is new.
 
-        A store that can't be reached just now is tried again the next time: no run is ended for it.
+        A store that can't be reached just now is tried again the next time: no run is ended for it. The same trouble
+        is said once.
         """
         from mlflow.exceptions import MlflowException
 
-        records, position = self._progress.read(self._position)
+        if self._refused:  # the run was deleted, perhaps; its result makes a new one at the end
+            return
+        records, position = self._progress.read(self._opened.position)
         try:
             if time.monotonic() - self._beat >= HEARTBEAT_EVERY_S:
                 self._store.client.set_tag(self.run_id, HEARTBEAT_TAG, str(time.time()))
                 self._beat = time.monotonic()
             if records:
-                log_points(self._store.client, self.run_id, records)
-                self._position = position
-                self._note()
+                log_points(self._store.client, self.run_id, [point(record) for record in records])
+                self._opened = replace(self._opened, position=position)
+                write_opened(self._directory, self._opened)
+            self._trouble = ""
         except (MlflowException, OSError) as error:
-            say(f"progress not in MLflow yet: {error}")
-
-    def _note(self) -> None:
-        note_opened(self._directory, self.run_id, self._position)
+            self._refused = isinstance(error, MlflowException) and is_permanent(error)
+            if (trouble := first_line(error)) != self._trouble:
+                say(f"progress not in MLflow {'' if self._refused else 'yet'}: {trouble}".replace(" :", ":"))
+            self._trouble = trouble

@@ -12,8 +12,10 @@ from mlff_exp.result import (
     ResultError,
     RunResult,
 )
+from mlff_exp.tracking.address import expanded
+from mlff_exp.tracking.faults import answering, first_line
 from mlff_exp.tracking.life import DIRECTORY_TAG
-from mlff_exp.tracking.store import Store, answering
+from mlff_exp.tracking.store import Store
 
 
 def found_go(store: Store | None, weights: str, gate: Gate, outputs: Path) -> bool:
@@ -73,8 +75,9 @@ def directory_of(store: Store | None, key: str, run: str) -> Path:
     Raises:
         ConfigError: there is no such run, or it was on another machine.
     """
-    if Path(run).is_dir():
-        return Path(run).resolve()
+    named = expanded(run)
+    if named.is_dir():
+        return named.resolve()
     if store is None:
         raise ConfigError(f"{key}={run} is not a directory, and tracking=offline knows no runs by their id")
     from mlflow.exceptions import MlflowException
@@ -82,7 +85,7 @@ def directory_of(store: Store | None, key: str, run: str) -> Path:
     try:
         directory = store.client.get_run(run).data.tags.get(DIRECTORY_TAG)
     except MlflowException as error:
-        raise ConfigError(f"{key}={run} is neither a directory nor an MLflow run: {error}") from error
+        raise ConfigError(f"{key}={run} is neither a directory nor an MLflow run: {first_line(error)}") from error
     if directory is None or not Path(directory).is_dir():
         raise ConfigError(f"{key}={run}: its directory, {directory}, is not on this machine")
     return Path(directory)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from mlff_exp.config import Tracking
+from mlff_exp.result import RESULT_FILE, ResultError
+from mlff_exp.tracking import limits, local, server
+from mlff_exp.tracking.faults import first_line, is_permanent, say
+from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, STATUS_TAG, is_alive
+from mlff_exp.tracking.markers import belongs, read_opened
+from mlff_exp.tracking.store import Store
+from mlff_exp.tracking.sweeps import end_late
+from mlff_exp.tracking.upload import log_run
 
-from mlff_exp.config import ConfigError, Tracking
-from mlff_exp.disk import room
-from mlff_exp.result import (
-    RESULT_FILE,
-    ResultError,
-)
-from mlff_exp.tracking.life import DIRECTORY_TAG, is_alive
-from mlff_exp.tracking.store import Store, answering, find_experiment, make_database, say
-from mlff_exp.tracking.upload import (
-    log_run,
-    opened_id,
-)
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def connect(tracking: Tracking) -> Store | None:
@@ -29,63 +26,63 @@ def connect(tracking: Tracking) -> Store | None:
     Runs in it that ended without a word are closed.
 
     Raises:
-        ConfigError: ``tracking=server`` without MLFLOW_TRACKING_URI, or a server that does not answer; or a
-            directory where no database can be opened, on a full disk perhaps.
+        ConfigError: there is no store, or it does not take runs; naming which of many reasons.
     """
     if tracking.name == "offline":
         return None
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if tracking.name == "server":
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        if not uri:
-            raise ConfigError("tracking=server needs the environment variable MLFLOW_TRACKING_URI")
-        # Few tries: somebody is waiting for the first run to start.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        with answering("tracking=server: no answer from the server at MLFLOW_TRACKING_URI"):
-            client = MlflowClient(tracking_uri=uri)
-            store = Store(client, find_experiment(client, tracking.experiment, None))
-            close_dead_runs(store)
-        return store
-
-    # What it logs there with a traceback, it raises as well.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    directory = Path(tracking.directory).resolve()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        database = directory / "mlflow.db"
-        # Processes that migrate a fresh database at the same time crash one another.
-        with FileLock(directory / "mlflow.lock"):
-            if not database.exists():
-                make_database(database)
-            client = MlflowClient(tracking_uri=f"sqlite:///{database}")
-            # An absolute artifact location, or artifacts would follow whoever created the experiment.
-            store = Store(client, find_experiment(client, tracking.experiment, (directory / "artifacts").as_uri()))
-            close_dead_runs(store)
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"tracking=local: no store in {directory}: {reason}; {room(Path.cwd())}") from None
+    store, running = server.opened(tracking) if tracking.name == "server" else local.opened(tracking)
+    close_dead_runs(store, running)
     return store
 
 
-def close_dead_runs(store: Store) -> None:
-    """Close runs whose process is gone; one that had finished by then, but was not uploaded, is uploaded."""
-    for run in store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
+def close_dead_runs(store: Store, running: list[Run]) -> None:
+    """Close runs whose process is gone; one that had finished by then, but was not uploaded, is uploaded.
+
+    What one run left must not keep all later ones out of the store: its fault is said, and the others go on.
+
+    Args:
+        store: to close them in.
+        running: all that are RUNNING there.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for run in running:
         if is_alive(run):
             continue
-        directory, why = Path(run.data.tags.get(DIRECTORY_TAG, "")), "the process ended without a word"
         try:
-            if opened_id(directory) == run.info.run_id and (directory / RESULT_FILE).is_file():
+            _close(store, run)
+        except MlflowException as error:
+            say(f"run {run.info.run_id} stays RUNNING in MLflow: {first_line(error)}")
+            if not is_permanent(error):  # the store is busy or lost; the next start goes on
+                return
+
+
+def _close(store: Store, run: Run) -> None:
+    from mlflow.exceptions import MlflowException
+
+    directory, why = Path(run.data.tags.get(DIRECTORY_TAG, "")), "the process ended without a word"
+    try:
+        opened = read_opened(directory)
+        if opened is not None and opened.run_id == run.info.run_id and belongs(run, directory):
+            if end_late(store, directory):
+                return
+            if (directory / RESULT_FILE).is_file():
                 log_run(store, directory)
-                continue
-        # What one run left must not keep all later ones out of the store; a full disk would.
-        except (ResultError, PermissionError, ValueError) as error:
-            why = f"the end of run {run.info.run_id} can't be uploaded: {error}"
-            say(why)
-        for name, value in (("status", "KILLED"), ("failure.kind", "killed"), ("failure.message", why)):
-            store.client.set_tag(run.info.run_id, name, value)
-        store.client.set_terminated(run.info.run_id, status="KILLED")
+                return
+    except (ResultError, PermissionError, ValueError) as error:
+        why = f"the end of run {run.info.run_id} can't be uploaded: {first_line(error)}"
+        say(why)
+    except MlflowException as error:
+        if not is_permanent(error):
+            raise
+        why = f"MLflow refuses the end of run {run.info.run_id}: {first_line(error)}"
+        say(why)
+    values = dict(zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", "killed", limits.cut(why, limits.MAX_TAG)), strict=True))
+    for name, value in values.items():
+        store.client.set_tag(run.info.run_id, name, value)
+    store.client.set_terminated(run.info.run_id, status="KILLED")

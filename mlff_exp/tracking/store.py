@@ -1,21 +1,18 @@
-"""Open an MLflow store."""
+"""An MLflow store, and the experiment in it."""
 
 from __future__ import annotations
 
-import errno
 import json
-import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlff_exp.config import ConfigError, masked
+from mlff_exp.config import ConfigError
+from mlff_exp.shell import command
+from mlff_exp.tracking.limits import MAX_EXPERIMENT_NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # A view of the runs in the UI, at …/#/experiments/<id>/runs?viewStateShareKey=headline.
 VIEW = "headline"
@@ -27,8 +24,6 @@ VIEW_STATE = {
         *(f"tags.`{name}`" for name in ("verdict", "timing.trust")),
     ]
 }
-# What SQLite says when it can't write: no room, in the database or beside it.
-DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 @dataclass(frozen=True)
@@ -39,57 +34,26 @@ class Store:
     experiment_id: str
 
 
-def make_database(database: Path) -> None:
-    """Make a database, whole or not at all: MLflow can't open one whose making was cut short."""
-    from mlflow import MlflowClient
+def find_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    """Return the id of an experiment, which is made if there is none of this name.
 
-    partial = database.with_name("making.db")
-    for left in database.parent.glob(f"{partial.name}*"):
-        left.unlink()
-    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments()
-    with closing(sqlite3.connect(partial)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-    partial.replace(database)
-
-
-@contextmanager
-def answering(otherwise: str = "no answer from MLflow's store") -> Iterator[None]:
-    """Raise a ConfigError where a store gives no answer before any work was done."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise ConfigError(f"{otherwise}: {error}") from error
-
-
-@contextmanager
-def disk_errors() -> Iterator[None]:
-    """Raise an OSError where SQLite could not write, which MLflow reports like any other trouble.
-
-    And only there: a server that refuses a file is trouble with the store, but requests reports it as an OSError.
+    Raises:
+        ConfigError: MLflow takes no experiment of this name, or has deleted it.
     """
     from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import DBAPIError
 
-    try:
-        yield
-    except RequestException as error:
-        raise MlflowException(str(error)) from error
-    except MlflowException as error:
-        cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
-        if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF in DISK_ERRORS:
-            raise OSError(errno.EIO, f"MLflow's store: {cause}") from error
-        raise
-
-
-def find_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
-    """Return the id of an experiment, which is made if there is none of this name."""
-    from mlflow.exceptions import MlflowException
-
+    if not name.strip() or len(name) > MAX_EXPERIMENT_NAME:
+        raise ConfigError(f"tracking.experiment={name[:40]!r} must have 1 to {MAX_EXPERIMENT_NAME} characters")
     experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        restore = command("mlflow", "experiments", "restore", "--experiment-id", experiment.experiment_id)
+        raise ConfigError(
+            f"tracking.experiment={name} is deleted in this store: choose another name, or restore it with "
+            f"MLFLOW_TRACKING_URI={command(client.tracking_uri)} {restore}"
+        )
     if experiment is not None:
+        if not experiment.experiment_id:
+            raise ValueError("an experiment without an id")
         return str(experiment.experiment_id)
     tags = {
         "mlflow.experimentKind": "custom_model_development",
@@ -104,7 +68,17 @@ def find_experiment(client: MlflowClient, name: str, artifact_location: str | No
     return find_experiment(client, name, artifact_location)
 
 
-def say(*lines: str) -> None:
-    """Messages, without the password that the address of a server may hold."""
-    for line in lines:
-        print(f"mlff-exp: {masked(line)}", file=sys.stderr)
+def answers(store: Store) -> bool:
+    """Whether a store answers a simple question, so that what it did not take is no fault of its own."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.get_experiment(store.experiment_id)
+    except MlflowException:
+        return False
+    return True
+
+
+def running_runs(store: Store) -> list[Run]:
+    """Return the runs of the experiment that are RUNNING."""
+    return list(store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'", max_results=1000))

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlff_exp.disk import write_whole
-from mlff_exp.tracking.life import heart, signs_of_life
-from mlff_exp.tracking.store import Store, answering, disk_errors, say
-from mlff_exp.tracking.upload import (
-    MAX_TAG,
-    UPLOADED_FILE,
+from mlff_exp.result import ResultError
+from mlff_exp.shell import command
+from mlff_exp.tracking import limits
+from mlff_exp.tracking.faults import answering, disk_errors, first_line, say
+from mlff_exp.tracking.files import own_file
+from mlff_exp.tracking.life import FAILURE_TAGS, STATUS_TAG, heart, signs_of_life
+from mlff_exp.tracking.markers import (
+    Opened,
+    belongs,
+    find,
+    locked,
+    note_uploaded,
+    read_opened,
+    uploaded_ids,
+    write_opened,
 )
+from mlff_exp.tracking.store import Store
+from mlff_exp.tracking.upload import forget, log_file, open_run
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 SWEEP_FILE = "multirun.yaml"  # of a whole sweep: what was asked for
 
@@ -21,7 +37,7 @@ SWEEP_FILE = "multirun.yaml"  # of a whole sweep: what was asked for
 def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | None]:
     """The parent run of a multirun; its jobs are children. Reports in ``directory`` become its artifacts.
 
-    A directory that already has a parent run goes on with it.
+    A directory that already has a parent run in this store goes on with it.
 
     Raises:
         ConfigError: the store can't be reached at the start.
@@ -41,36 +57,103 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
         status = "KILLED"
         raise
     finally:
-        close_sweep(store, run_id, directory, status)
+        _close(store, run_id, directory, status)
 
 
 @disk_errors()
 def open_sweep(store: Store, name: str, directory: Path) -> str:
     """Make the parent run of a sweep, or open again the one that its directory names; returns its id."""
-    client, marker = store.client, directory / UPLOADED_FILE
-    if marker.is_file():
-        run_id = marker.read_text().strip()
+    with locked(directory):
+        client, run = store.client, _parent(store, directory)
+        if run is None:
+            return _make(store, name, directory)
+        run_id = str(run.info.run_id)
         client.update_run(run_id, status="RUNNING")
         for tag, value in signs_of_life(directory).items():
             client.set_tag(run_id, tag, value)
-    else:
-        tags = {"sweep": name, **signs_of_life(directory)}
-        run_id = str(client.create_run(store.experiment_id, run_name=name, tags=tags).info.run_id)
-        write_whole(marker, run_id)
-    return run_id
+        # Of an earlier attempt that was killed.
+        forget(client, run, (STATUS_TAG, *FAILURE_TAGS))
+        _note_end(directory, run_id, "")
+        return run_id
 
 
-def close_sweep(store: Store, run_id: str, directory: Path, status: str) -> None:
-    """Upload the reports of a sweep, and end its parent run."""
+@contextmanager
+def for_upload(store: Store, directory: Path) -> Iterator[str]:
+    """The parent run for late children of a sweep: made if the sweep never was in this store, and ended afterwards.
+
+    One that is there is left as it is, but for an end that its store was not told.
+    """
+    with disk_errors(), locked(directory):
+        run = _parent(store, directory)
+        if run is None:
+            run_id = _make(store, directory.name, directory)
+            # Should this be interrupted, the next start ends it.
+            _note_end(directory, run_id, "FINISHED")
+        else:
+            run_id = str(run.info.run_id)
+    yield run_id
+    end_late(store, directory)
+
+
+@disk_errors()
+def end_late(store: Store, directory: Path) -> bool:
+    """Tell the store how a sweep ended, if it was lost by then; returns whether it was."""
+    opened = read_opened(directory)
+    if opened is None or not opened.ended:
+        return False
+    run = _parent(store, directory)
+    if run is None or run.info.run_id != opened.run_id:
+        return False
+    forget(store.client, run, (STATUS_TAG, *FAILURE_TAGS))
+    _end(store, opened.run_id, directory, opened.ended)
+    return True
+
+
+def _make(store: Store, name: str, directory: Path) -> str:
+    opened = open_run(store, limits.cut(name, limits.MAX_RUN_NAME), directory, tags={"sweep": name[: limits.MAX_TAG]})
+    note_uploaded(directory, opened.run_id)
+    return opened.run_id
+
+
+def _parent(store: Store, directory: Path) -> Run | None:
+    """The parent run of a sweep's directory, if it has one in this store."""
+    found = (find(store, run_id) for run_id in uploaded_ids(directory))
+    return next((run for run in found if run is not None and belongs(run, directory)), None)
+
+
+def _close(store: Store, run_id: str, directory: Path, status: str) -> None:
+    """Upload the reports of a sweep and end its parent run; what is not possible now is noted for `end_late`."""
     from mlflow.exceptions import MlflowException
 
     try:
         with disk_errors():
-            for path in sorted(directory.glob("report*")):
-                store.client.log_artifact(run_id, str(path))
-            table = directory / "report.md"
-            if table.is_file():
-                store.client.set_tag(run_id, "mlflow.note.content", table.read_text()[:MAX_TAG])
-            store.client.set_terminated(run_id, status=status)
+            _end(store, run_id, directory, status)
     except MlflowException as error:
-        say(f"not in MLflow yet: the end of this sweep: {error}", f"later: mlff-exp-sync {directory}")
+        _note_end(directory, run_id, status)
+        say(
+            f"not in MLflow yet: the end of this sweep: {first_line(error)}",
+            f"later: {command('mlff-exp-sync', directory)}",
+        )
+
+
+def _end(store: Store, run_id: str, directory: Path, status: str) -> None:
+    for path in sorted(directory.glob("report*")):
+        log_file(store.client, run_id, directory, path.name)
+    try:
+        table = own_file(directory, "report.md")
+    except ResultError:
+        table = None  # said above
+    if table is not None:
+        text = table.read_text(errors="replace")
+        store.client.set_tag(run_id, "mlflow.note.content", limits.cut(text, limits.MAX_TAG))
+    store.client.set_terminated(run_id, status=status)
+    _note_end(directory, run_id, "")
+
+
+def _note_end(directory: Path, run_id: str, status: str) -> None:
+    """Write down how a sweep ended while its store does not know, and that it knows afterwards."""
+    opened = read_opened(directory)
+    if opened is None or opened.run_id != run_id:
+        opened = Opened(run_id, "")
+    if opened.ended != status:
+        write_opened(directory, replace(opened, ended=status))

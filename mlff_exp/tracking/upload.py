@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from mlff_exp.config import flatten
-from mlff_exp.disk import write_whole
-from mlff_exp.result import (
-    PROGRESS_FILE,
-    RESULT_FILE,
-    Progress,
-    Record,
-    RunResult,
-    label,
-    system_name,
+from mlff_exp.result import RESULT_FILE, Record, ResultError
+from mlff_exp.shell import command
+from mlff_exp.tracking import limits
+from mlff_exp.tracking.describe import Description, Source, Weights, describe, progress
+from mlff_exp.tracking.faults import disk_errors, first_line, is_permanent, say
+from mlff_exp.tracking.files import own_file
+from mlff_exp.tracking.life import FAILURE_TAGS, KEY_TAG, signs_of_life
+from mlff_exp.tracking.markers import (
+    OPENED_FILE,
+    Opened,
+    belongs,
+    find,
+    locked,
+    new_key,
+    note_uploaded,
+    read_opened,
+    uploaded_ids,
+    write_opened,
 )
-from mlff_exp.tracking.life import DIRECTORY_TAG, signs_of_life
-from mlff_exp.tracking.store import Store, disk_errors, say
+from mlff_exp.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
-# Written into a run's directory once its MLflow run is complete, so that it is uploaded once.
-UPLOADED_FILE = "mlflow_run_id"
-# Until then: the MLflow run that was opened for it, and how much of its progress is there.
-OPENED_FILE = "mlflow_opened.json"
+T = TypeVar("T")
 CONFIG_FILE = "config.yaml"
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
+# A server takes requests of a million bytes, in which a character may take six.
+BYTES_PER_CALL = 500_000
 INPUT_ATTEMPTS = 4
-MAX_PARAM, MAX_TAG = 6000, 5000
 
 
 @disk_errors()
 def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
-    """Upload a finished run's directory, once; returns the id of its MLflow run.
+    """Upload a finished run's directory, once to each store; returns the id of its MLflow run.
 
     Args:
         store: where to.
@@ -47,37 +51,82 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
         parent_id: of its sweep.
 
     Raises:
-        ResultError: the directory holds no valid result.
+        ResultError: the directory holds no valid result, or another process does not end uploading it.
+        MlflowException: the store gives no answer, or refuses the run.
         OSError: the disk is full.
     """
-    marker = directory / UPLOADED_FILE
-    if marker.is_file():
-        return marker.read_text().strip()
-    result = RunResult.load(directory)
-    client = store.client
-    run_id, position = opened(store, directory)
-    if run_id is None:
-        run_id = open_run(store, result.config, directory, parent_id)
-        # Should this be interrupted, the next attempt completes the same run.
-        note_opened(directory, run_id, 0)
-    tags = {
-        "mlflow.note.content": _note(result),
-        "status": result.status,
-        DIRECTORY_TAG: str(directory.resolve()),
-        **_tags(result),
-    }
-    for name, value in tags.items():
+    with locked(directory):
+        there = next((run_id for run_id in uploaded_ids(directory) if find(store, run_id) is not None), None)
+        if there is not None:
+            return there
+        described = describe(directory)
+        run, opened = _opened(store, directory)
+        if run is None:
+            opened = open_run(store, described.name, directory, parent_id)
+            run = store.client.get_run(opened.run_id)
+        _upload(store, run, directory, described, opened.position)
+        note_uploaded(directory, opened.run_id)
+        (directory / OPENED_FILE).unlink(missing_ok=True)
+        return opened.run_id
+
+
+def open_run(
+    store: Store, name: str, directory: Path, parent_id: str | None = None, tags: Mapping[str, str] | None = None
+) -> Opened:
+    """Make an MLflow run for a directory, and write that down there: the next upload completes the same run."""
+    parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
+    key, key_hash = new_key()
+    run = store.client.create_run(
+        store.experiment_id,
+        run_name=name,
+        tags={**(tags or {}), **signs_of_life(directory), KEY_TAG: key_hash, **parent},
+    )
+    opened = Opened(str(run.info.run_id), key)
+    write_opened(directory, opened)
+    return opened
+
+
+def _opened(store: Store, directory: Path) -> tuple[Run | None, Opened]:
+    """The MLflow run that was opened for a directory, if it is in this store and is this directory's."""
+    opened = read_opened(directory)
+    run = None if opened is None else find(store, opened.run_id)
+    if opened is None or run is None or not belongs(run, directory):
+        return None, Opened("", "")
+    return run, opened
+
+
+def _upload(store: Store, run: Run, directory: Path, described: Description, position: int) -> None:
+    client, run_id = store.client, str(run.info.run_id)
+    for name, value in described.tags.items():
         client.set_tag(run_id, name, value)
-    _log_params(client, run_id, result.config)
-    _log_metrics(client, run_id, result, directory, position)
-    _log_inputs(store, run_id, result)
-    for name in (RESULT_FILE, CONFIG_FILE, *result.artifacts):
-        if (directory / name).is_file():
-            client.log_artifact(run_id, str(directory / name))
-    client.set_terminated(run_id, status="KILLED" if result.status == "SKIPPED" else result.status)
-    write_whole(marker, run_id)
-    (directory / OPENED_FILE).unlink(missing_ok=True)
-    return run_id
+    # A run that was taken for dead and finished after all.
+    forget(client, run, [name for name in FAILURE_TAGS if name not in described.tags])
+    _log_params(client, run, described.params)
+    left = progress(directory, position)
+    n_metrics = 1 if left is not None else len(described.metrics)  # the series are in the progress as well
+    log_points(client, run_id, [*described.metrics[:n_metrics], *(left or [])])
+    _log_inputs(store, run_id, described.source, described.weights)
+    for file in (RESULT_FILE, CONFIG_FILE, *described.artifacts):
+        log_file(client, run_id, directory, file)
+    client.set_terminated(run_id, status=described.status)
+
+
+def forget(client: MlflowClient, run: Run, tags: Iterable[str]) -> None:
+    """Take tags off a run, if it has them."""
+    for name in tags:
+        if name in run.data.tags:
+            client.delete_tag(run.info.run_id, name)
+
+
+def log_file(client: MlflowClient, run_id: str, directory: Path, name: object) -> None:
+    """Upload a file that lies in a directory itself; a message says of any other that it is left out."""
+    try:
+        path = own_file(directory, name)
+    except ResultError as error:
+        say(f"not in MLflow: {error}")
+        return
+    if path is not None:
+        client.log_artifact(run_id, str(path))
 
 
 def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
@@ -91,7 +140,10 @@ def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
     try:
         log_run(store, directory, parent_id)
     except MlflowException as error:
-        say(f"not in MLflow yet: {error}", f"later: mlff-exp-sync {directory}")
+        how = "MLflow refuses this run" if is_permanent(error) else "not in MLflow yet"
+        say(f"{how}: {first_line(error)}", f"later: {command('mlff-exp-sync', directory)}")
+    except ResultError as error:
+        say(f"not in MLflow: {error}")
 
 
 def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
@@ -104,105 +156,68 @@ def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
 
     try:
         with disk_errors():
-            store.client.set_tag(run_id, name, value[:MAX_TAG])
+            store.client.set_tag(run_id, limits.key(name), limits.cut(value, limits.MAX_TAG))
     except MlflowException as error:
-        say(f"not in MLflow: {name}={value}: {error}")
+        say(f"not in MLflow: {name}={value}: {first_line(error)}")
 
 
-@disk_errors()
-def open_run(store: Store, config: Mapping[str, Any], directory: Path, parent_id: str | None) -> str:
-    """Make the MLflow run of a run directory; returns its id."""
-    parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
-    run = store.client.create_run(
-        store.experiment_id, run_name=label(config), tags={**signs_of_life(directory), **parent}
-    )
-    return str(run.info.run_id)
-
-
-def opened(store: Store, directory: Path) -> tuple[str | None, int]:
-    """The MLflow run that was opened for a directory, if it is in this store, and how much progress it has."""
-    from mlflow.exceptions import MlflowException
-
-    run_id = opened_id(directory)
-    if run_id is None:
-        return None, 0
-    try:
-        store.client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None, 0
-        raise
-    return run_id, int(json.loads((directory / OPENED_FILE).read_text())["position"])
-
-
-def note_opened(directory: Path, run_id: str, position: int) -> None:
-    """Write down which MLflow run was opened for a directory, and how much of its progress is there."""
-    write_whole(directory / OPENED_FILE, json.dumps({"run_id": run_id, "position": position}))
-
-
-def opened_id(directory: Path) -> str | None:
-    """Return the id of the MLflow run that was opened for a directory; None if there is none."""
-    path = directory / OPENED_FILE
-    return str(json.loads(path.read_text())["run_id"]) if path.is_file() else None
-
-
-def _log_params(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
+def _log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
+    """Parameters that are not there yet; MLflow does not change one that is."""
     from mlflow.entities import Param
 
-    params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(config).items()]
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
-
-
-def _log_metrics(client: MlflowClient, run_id: str, result: RunResult, directory: Path, position: int) -> None:
-    """Metrics, and the series: what is missing of the progress that the run wrote, or what it returned."""
-    ended = int((directory / RESULT_FILE).stat().st_mtime * 1000)
-    if (directory / PROGRESS_FILE).is_file():
-        records, _ = Progress(directory).read(position)
-    else:
-        records = [
-            Record(step, {name: value}, ended) for name, points in result.series.items() for step, value in points
-        ]
-    log_points(client, run_id, [Record(0, result.metrics, ended), *records])
+    there = run.data.params
+    for name, value in params.items():
+        if there.get(name, value) != value:
+            say(f"run {run.info.run_id}: {name} stays {there[name]!r} in MLflow, which changes no parameter: {value!r}")
+    new = [Param(name, value) for name, value in params.items() if name not in there]
+    for some in _batches(new, PARAMS_PER_CALL):
+        client.log_batch(run.info.run_id, params=some)
 
 
 def log_points(client: MlflowClient, run_id: str, records: list[Record]) -> None:
-    """Points that are there already, from an upload that was cut short, are not doubled: their times are the same."""
+    """Upload metrics, some of which may be there from an upload that was cut short.
+
+    Those are not doubled: their times are the same.
+    """
     from mlflow.entities import Metric
 
     metrics = [
         Metric(name, value, record.time_ms, record.step) for record in records for name, value in record.metrics.items()
     ]
-    for start in range(0, len(metrics), METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+    for some in _batches(metrics, METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=some)
 
 
-def _log_inputs(store: Store, run_id: str, result: RunResult) -> None:
-    """What was measured on: the labelled set or the system as a dataset, the weights as a logged model.
+def _batches(entities: list[T], n_most: int) -> Iterator[list[T]]:
+    """The entities in turn, as many at a time as a request may hold."""
+    batch: list[T] = []
+    n_bytes = 0
+    for entity in entities:
+        size = len(json.dumps(vars(entity)))
+        if batch and (len(batch) == n_most or n_bytes + size > BYTES_PER_CALL):
+            yield batch
+            batch, n_bytes = [], 0
+        batch.append(entity)
+        n_bytes += size
+    if batch:
+        yield batch
 
-    The model carries the verdicts on its weights, by gate, system and precision.
-    """
+
+def _log_inputs(store: Store, run_id: str, source: Source | None, weights: Weights | None) -> None:
+    """What was measured on as a dataset, and the weights as a logged model that carries the verdicts on them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
     from mlflow.exceptions import MlflowException
 
-    config, weights = result.config, result.tags.get("checkpoint.sha256")
-    if result.failure is not None or config["task"]["name"] == "distill":
+    if source is None:
         return
-    if config["task"]["name"] == "accuracy":
-        name, source = config["task"]["dataset"], {"sha256": result.tags.get("dataset.sha256", "")}
-    else:
-        name, source = ", ".join(config["task"].get("systems") or [system_name(config)]), config["system"]
-    text = json.dumps(source, sort_keys=True)
-    digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
-    dataset = Dataset(name=name, digest=digest, source_type="mlff_exp", source=text)
     models = []
     if weights is not None:
-        model_id = _logged_model(store, weights, config["model"])
+        model_id = _logged_model(store, weights)
         models.append(LoggedModelInput(model_id))
-        if result.verdict is not None:
-            where = f"verdict.{result.verdict.gate}.{name.replace(', ', '+')}.{config['precision']['name']}"
-            store.client.set_logged_model_tags(model_id, {where: result.verdict.decision})
-    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", config["task"]["name"])])]
+        if weights.verdict:
+            store.client.set_logged_model_tags(model_id, dict(weights.verdict))
+    dataset = Dataset(name=source.name, digest=source.digest, source_type="mlff_exp", source=source.text)
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", source.task)])]
     for attempt in range(INPUT_ATTEMPTS):
         try:
             store.client.log_inputs(run_id, inputs, models)
@@ -214,48 +229,18 @@ def _log_inputs(store: Store, run_id: str, result: RunResult) -> None:
             return
 
 
-def _logged_model(store: Store, weights: str, model: Mapping[str, Any]) -> str:
+def _logged_model(store: Store, weights: Weights) -> str:
     """The id of the logged model with these weights; made on first sight."""
-    # MLflow refuses dots, quotes and some more in it.
-    name = re.sub(r"[^\w-]", "_", f"{Path(model['checkpoint']).stem}-{weights[:12]}")
-    found = store.client.search_logged_models([store.experiment_id], filter_string=f"name = '{name}'")
+    found = store.client.search_logged_models([store.experiment_id], filter_string=f"name = '{weights.name}'")
     # The oldest, should two processes have made one at the same moment.
     logged = min(found, key=lambda model: model.creation_timestamp, default=None)
     if logged is None:
         logged = store.client.create_logged_model(
-            store.experiment_id, name=name, tags={"checkpoint.sha256": weights}, model_type="force field"
+            store.experiment_id,
+            name=weights.name,
+            tags={"checkpoint.sha256": weights.sha256},
+            model_type="force field",
         )
     if logged.status != "READY":  # just made, or by a process that died before it could say so
         store.client.finalize_logged_model(logged.model_id, "READY")
     return str(logged.model_id)
-
-
-def _tags(result: RunResult) -> dict[str, str]:
-    task = str(result.config["task"]["name"])
-    tags = {"task": task, **result.tags}
-    if task in ("inference", "accuracy"):
-        tags["gate.decision"] = result.config["sweep"]["gate_decision"]
-    if result.verdict is not None:
-        tags["verdict"] = result.verdict.decision
-        tags["verdict.reasons"] = "; ".join(result.verdict.reasons)
-    if result.failure is not None:
-        tags["failure.kind"] = result.failure.kind
-        tags["failure.message"] = result.failure.message[:MAX_TAG]
-    if "git_commit" in result.environment:
-        tags["mlflow.source.git.commit"] = result.environment["git_commit"]
-        tags["git.dirty"] = str(bool(result.environment["git_diff"])).lower()
-    return tags
-
-
-def _note(result: RunResult) -> str:
-    lines = [f"**{label(result.config)}**", ""]
-    if result.failure is not None:
-        lines += [f"{result.status}: {result.failure.kind}: {result.failure.message}", ""]
-    if result.verdict is not None:
-        lines += [f"Gate {result.verdict.gate}: **{result.verdict.decision}**", ""]
-        # A table right below a list would be part of its last item.
-        lines += [*(f"- {reason}" for reason in result.verdict.reasons), ""]
-    if result.metrics:
-        lines += ["| metric | value |", "| --- | --- |"]
-    lines += [f"| {name} | {value:.6g} |" for name, value in result.metrics.items()]
-    return "\n".join(lines)

@@ -1,0 +1,21 @@
+"""Words for a shell and for Hydra, so that a command that is printed can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+
+
+def command(*words: object) -> str:
+    """Return a command line in which each word reaches the program as it is."""
+    return shlex.join(str(word) for word in words)
+
+
+def override(key: str, value: object) -> str:
+    """Return ``key=value`` as Hydra takes it; a value with characters that mean something to Hydra is quoted."""
+    text = str(value)
+    if shlex.quote(text) == text and "=" not in text and "," not in text and ":" not in text:
+        return f"{key}={text}"
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    # OmegaConf would take ${…} for a reference.
+    return f"{key}={QuotedString(text.replace('${', chr(92) + '${'), Quote.single).with_quotes()}"

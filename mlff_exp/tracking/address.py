@@ -1,0 +1,39 @@
+"""Where a local store is, as a path, as a URL and as a command that opens it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlff_exp.config import Tracking
+from mlff_exp.shell import command
+
+DATABASE_FILE = "mlflow.db"
+
+
+def store_directory(tracking: Tracking) -> Path:
+    """Return the absolute directory of a local store; a leading ``~`` is the home directory."""
+    return expanded(tracking.directory).resolve()
+
+
+def expanded(path: str) -> Path:
+    """Return a path in which a leading ``~`` is the home directory; it stays if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def database_url(database: Path) -> str:
+    """Return the URL of an SQLite database for MLflow; characters that mean something in a URL are escaped."""
+    from sqlalchemy import URL
+
+    plain = URL.create("sqlite", database=str(database)).render_as_string()
+    if plain == f"sqlite:///{database}":
+        return plain
+    # MLflow makes the directory that a URL with sqlite:/// names, without unescaping it.
+    return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
+
+
+def ui_command(directory: Path) -> str:
+    """Return the command that opens the MLflow UI on the store in a directory, to be pasted into a shell."""
+    return command("mlflow", "ui", "--backend-store-uri", database_url(directory.resolve() / DATABASE_FILE))

@@ -1,0 +1,189 @@
+"""What MLflow is told of a result: names, parameters, metrics, tags and inputs, each within MLflow's limits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlff_exp.config import flatten
+from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, Record, ResultError, RunResult, label, system_name
+from mlff_exp.tracking import limits
+from mlff_exp.tracking.faults import say
+from mlff_exp.tracking.files import own_file
+from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG
+
+# Tags that a result does not decide on.
+OWN_TAGS = (DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG, *FAILURE_TAGS, "sweep")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of a model, with the verdict on them, if there is one."""
+
+    sha256: str
+    name: str
+    verdict: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The labelled set or the system that was measured on."""
+
+    name: str
+    digest: str
+    text: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that MLflow is told of a result, but for its files and the progress it left."""
+
+    name: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: list[Record]
+    source: Source | None
+    weights: Weights | None
+    artifacts: tuple[object, ...]
+
+
+def describe(directory: Path) -> Description:
+    """Read the result in a directory.
+
+    Raises:
+        ResultError: there is none, or it is damaged, of another version or a link to elsewhere; naming it.
+    """
+    path = directory / RESULT_FILE
+    if own_file(directory, RESULT_FILE) is None:
+        raise ResultError(f"{path} is not there")
+    try:
+        result = RunResult.load(directory)
+        return _described(result, directory, int(path.stat().st_mtime * 1000))
+    except ResultError:
+        raise
+    except (AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise ResultError(f"{path} is not a result of this version: {error!r}") from error
+
+
+def progress(directory: Path, position: int) -> list[Record] | None:
+    """Return the points of the progress file from a position on; None if the run left none.
+
+    Raises:
+        ResultError: it is damaged, or a link to elsewhere.
+    """
+    if own_file(directory, PROGRESS_FILE) is None:
+        return None
+    try:
+        return [point(record) for record in Progress(directory).read(position)[0]]
+    except (AttributeError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise ResultError(f"{directory / PROGRESS_FILE} is damaged: {error!r}") from error
+
+
+def _described(result: RunResult, directory: Path, ended: int) -> Description:
+    source, weights = _inputs(result)
+    series = [Record(step, {name: value}, ended) for name, points in result.series.items() for step, value in points]
+    tags = {
+        **_tags(result),
+        "mlflow.note.content": _note(result),
+        STATUS_TAG: result.status,
+        DIRECTORY_TAG: str(directory.resolve()),
+    }
+    return Description(
+        name=run_name(result.config),
+        status="KILLED" if result.status == "SKIPPED" else result.status,
+        tags={limits.key(name): limits.cut(str(value), limits.MAX_TAG) for name, value in tags.items()},
+        params=params(result.config),
+        metrics=[point(Record(0, result.metrics, ended)), *map(point, series)],
+        source=source,
+        weights=weights,
+        artifacts=tuple(result.artifacts),
+    )
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a run in MLflow."""
+    return limits.cut(label(config), limits.MAX_RUN_NAME)
+
+
+def params(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return a configuration as MLflow's parameters; a value that is too long is cut."""
+    return {limits.key(str(name)): value[: limits.MAX_PARAM] for name, value in flatten(config).items()}
+
+
+def point(record: Record) -> Record:
+    """Return metrics of one step under names that MLflow takes; a message says what its database has no room for."""
+    metrics = {}
+    for name, value in record.metrics.items():
+        if record.step not in limits.INT64 or record.time_ms not in limits.INT64 or record.time_ms < 0:
+            say(f"not in MLflow: {name} at step {record.step}: beyond 64 bits")
+        elif not math.isfinite(value):
+            say(f"not in MLflow: {name} at step {record.step} is {value}")
+        else:
+            metrics[limits.key(name)] = float(value)
+    return Record(int(record.step), metrics, int(record.time_ms))
+
+
+def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
+    """What was measured on, and the weights, which carry the verdicts on them by gate, system and precision."""
+    config, sha256 = result.config, result.tags.get("checkpoint.sha256")
+    if result.failure is not None or config["task"]["name"] == "distill":
+        return None, None
+    if config["task"]["name"] == "accuracy":
+        name, source = config["task"]["dataset"], {"sha256": result.tags.get("dataset.sha256", "")}
+    else:
+        name, source = ", ".join(config["task"].get("systems") or [system_name(config)]), config["system"]
+    text = json.dumps(source, sort_keys=True)
+    digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
+    described = Source(
+        limits.cut(str(name) or "_", limits.MAX_DATASET_NAME), digest, text[: limits.MAX_SOURCE], config["task"]["name"]
+    )
+    if sha256 is None:
+        return described, None
+    verdict = {}
+    if result.verdict is not None:
+        where = f"verdict.{result.verdict.gate}.{name.replace(', ', '+')}.{config['precision']['name']}"
+        verdict = {limits.key(where): result.verdict.decision}
+    model = limits.model_name(f"{limits.cut(Path(config['model']['checkpoint']).stem, 200)}-{sha256[:12]}")
+    return described, Weights(limits.cut(sha256, limits.MAX_TAG), model, verdict)
+
+
+def _tags(result: RunResult) -> dict[str, str]:
+    task = str(result.config["task"]["name"])
+    # MLflow's own tags say who ran what, and whose child a run is.
+    free = {
+        name: value for name, value in result.tags.items() if name not in OWN_TAGS and not name.startswith("mlflow.")
+    }
+    tags = {**free, "task": task}
+    if task in ("inference", "accuracy"):
+        tags["gate.decision"] = result.config["sweep"]["gate_decision"]
+    if result.verdict is not None:
+        tags["verdict"] = result.verdict.decision
+        tags["verdict.reasons"] = "; ".join(result.verdict.reasons)
+    if result.failure is not None:
+        tags["failure.kind"] = result.failure.kind
+        tags["failure.message"] = result.failure.message
+    if "git_commit" in result.environment:
+        tags["mlflow.source.git.commit"] = result.environment["git_commit"]
+        tags["git.dirty"] = str(bool(result.environment["git_diff"])).lower()
+    return tags
+
+
+def _note(result: RunResult) -> str:
+    lines = [f"**{label(result.config)}**", ""]
+    if result.failure is not None:
+        lines += [f"{result.status}: {result.failure.kind}: {result.failure.message}", ""]
+    if result.verdict is not None:
+        lines += [f"Gate {result.verdict.gate}: **{result.verdict.decision}**", ""]
+        # A table right below a list would be part of its last item.
+        lines += [*(f"- {reason}" for reason in result.verdict.reasons), ""]
+    if result.metrics:
+        lines += ["| metric | value |", "| --- | --- |"]
+    lines += [f"| {name} | {value:.6g} |" for name, value in result.metrics.items()]
+    return "\n".join(lines)

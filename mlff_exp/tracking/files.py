@@ -1,0 +1,35 @@
+"""Which files of a run's directory may be uploaded: a directory may be somebody else's."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from mlff_exp.result import ResultError
+
+# MLflow puts names into addresses as they are.
+NOT_IN_ADDRESSES = frozenset("/\\#?%\0\n\r")
+
+
+def own_file(directory: Path, name: object) -> Path | None:
+    """Return the path of a file that lies in a directory itself; None if there is none of this name.
+
+    Raises:
+        ResultError: the name leads elsewhere, or names something else than a regular file with one name.
+    """
+    if not isinstance(name, str) or not name.strip(". ") or NOT_IN_ADDRESSES & set(name):
+        raise ResultError(f"{directory}: {name!r} is not the bare name of a file")
+    path = directory / name
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{directory}: {name!r} can't be read: {error}") from error
+    if stat.S_ISLNK(found.st_mode):
+        raise ResultError(f"{path} is a link: only files in the directory itself are uploaded")
+    if not stat.S_ISREG(found.st_mode):
+        raise ResultError(f"{path} is not a regular file")
+    if found.st_nlink > 1:
+        raise ResultError(f"{path} has other names elsewhere (hard links): copy it to upload it")
+    return path

@@ -1,0 +1,140 @@
+"""What a run's or a sweep's directory says of its MLflow runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from mlff_exp.disk import write_whole
+from mlff_exp.result import ResultError
+from mlff_exp.tracking.files import own_file
+from mlff_exp.tracking.life import DIRECTORY_TAG, KEY_TAG
+from mlff_exp.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+# Ids of complete MLflow runs, a line for each store, so that a directory is uploaded to each store once.
+UPLOADED_FILE = "mlflow_run_id"
+# Until then: the MLflow run that was opened for it, and how much of its progress is there.
+OPENED_FILE = "mlflow_opened.json"
+LOCK_FILE = ".mlflow.lock"
+LOCK_S = 60.0
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The MLflow run that was opened for a directory.
+
+    Attributes:
+        run_id: of MLflow.
+        key: known to this directory only; the MLflow run carries its hash.
+        position: in the file of progress, up to which it was uploaded.
+        ended: how a sweep ended, if its store was not told.
+    """
+
+    run_id: str
+    key: str
+    position: int = 0
+    ended: str = ""
+
+
+def new_key() -> tuple[str, str]:
+    """Return a key for a directory, and its hash for the MLflow run: who reads the hash can't make the key from it."""
+    key = secrets.token_hex(16)
+    return key, _hash(key)
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def read_opened(directory: Path) -> Opened | None:
+    """Return which MLflow run was opened for a directory; None if it does not say, or not in our words."""
+    try:
+        path = own_file(directory, OPENED_FILE)
+        values = {} if path is None else json.loads(path.read_text())
+        opened = Opened(values["run_id"], values.get("key", ""), values["position"], values.get("ended", ""))
+    except (OSError, ResultError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    words = isinstance(opened.run_id, str) and isinstance(opened.key, str)
+    if not words or not isinstance(opened.position, int) or opened.position < 0 or not RUN_ID.fullmatch(opened.run_id):
+        return None
+    return opened if opened.ended in ("", "FINISHED", "FAILED", "KILLED") else None
+
+
+def write_opened(directory: Path, opened: Opened) -> None:
+    """Write down which MLflow run was opened for a directory."""
+    write_whole(directory / OPENED_FILE, json.dumps(asdict(opened)))
+
+
+def uploaded_ids(directory: Path) -> list[str]:
+    """Return the ids of the complete MLflow runs of a directory, one for each store that it was uploaded to."""
+    try:
+        path = own_file(directory, UPLOADED_FILE)
+        lines = [] if path is None else path.read_text().split()
+    except (OSError, ResultError, ValueError):
+        return []
+    return [line for line in lines if RUN_ID.fullmatch(line)]
+
+
+def note_uploaded(directory: Path, run_id: str) -> None:
+    """Write down that a directory is complete in one more store."""
+    write_whole(directory / UPLOADED_FILE, "\n".join([*uploaded_ids(directory), run_id]))
+
+
+def find(store: Store, run_id: str) -> Run | None:
+    """Return a run; None if this store does not have it, or has deleted it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return None if run.info.lifecycle_stage == "deleted" else run
+
+
+def is_uploaded(store: Store, directory: Path) -> bool:
+    """Whether a run's directory is complete in this store."""
+    return any(find(store, run_id) is not None for run_id in uploaded_ids(directory))
+
+
+def belongs(run: Run, directory: Path) -> bool:
+    """Whether a run was opened for a directory: the directory has its key, or the run names the directory.
+
+    Any file may name any run; without this, uploading somebody's directory could overwrite somebody else's run.
+    """
+    opened = read_opened(directory)
+    tags: dict[str, str] = run.data.tags
+    has_key = opened is not None and opened.run_id == run.info.run_id and tags.get(KEY_TAG) == _hash(opened.key)
+    return has_key or tags.get(DIRECTORY_TAG) == str(directory.resolve())
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes from uploading the same directory.
+
+    Raises:
+        ResultError: another process has been uploading it for too long.
+    """
+    lock = FileLock(directory / LOCK_FILE, timeout=LOCK_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ResultError(f"{directory}: another process has been uploading it for {LOCK_S:g} s") from None
+    try:
+        yield
+    finally:
+        lock.release()
