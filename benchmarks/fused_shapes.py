@@ -128,7 +128,7 @@ def usable(cases: list[Case]) -> list[Case]:
     left_out = set()
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 16, len(alike)), mp_context=context) as pool:
         futures = {pool.submit(failures, group): group for group in alike.values()}
-        for future in tqdm(as_completed(futures), total=len(futures), desc="compiling", unit="shape"):
+        for future in tqdm(as_completed(futures), total=len(futures), desc="compiling", unit="shape", disable=None):
             for case, failure in zip(futures[future], future.result(), strict=True):
                 if failure:
                     left_out.add(case)
@@ -194,7 +194,7 @@ def main() -> None:
     for case in usable(cases):
         groups.setdefault((case.precision, case.n_systems), []).append(case)
     options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "fused_shapes.md").open("w") as file:
+    with (options.output / "fused_shapes.md").open("w", encoding="utf-8") as file:
         for line in (
             f"{torch.cuda.get_device_name()}, torch {torch.__version__}",
             "",

@@ -60,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     options.output.mkdir(parents=True, exist_ok=True)
     raw = {**facts, "rows": [dataclasses.asdict(row) for row in rows]}
-    (options.output / "peers.json").write_text(json.dumps(raw, allow_nan=False, ensure_ascii=False, indent=1))
+    (options.output / "peers.json").write_text(
+        json.dumps(raw, allow_nan=False, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
     page = markdown(rows, facts)
-    (options.output / "peers.md").write_text(page)
+    (options.output / "peers.md").write_text(page, encoding="utf-8")
     plot(rows, facts, options.output / "peers.png")
     print(page)
     failed = [row.name for row in rows if row.failed]

@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from benchmarks.comparison import Row
 from benchmarks.contenders import CONTENDERS
 from mlff_exp import report
+from mlff_exp.drawing import subplots
 from mlff_exp.text import markdown_table
 from mlff_exp.timing import median_interval_ms, median_ms
 
@@ -46,7 +42,7 @@ def plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
     """Bars on a logarithmic axis, with the intervals of the medians."""
     steps = facts["steps_per_call"]
     measured = [row for row in rows if row.timing is not None]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.5 * len(measured)), layout="constrained")
+    figure, axes = subplots(figsize=(8, 1.2 + 0.5 * len(measured)))
     for place, row in enumerate(reversed(measured)):
         assert row.timing is not None
         assert row.ratio is not None
@@ -63,7 +59,6 @@ def plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
     where = facts["environment"].get("gpu") or facts["environment"]["cpu"]
     figure.suptitle(f"{facts['system']}, {facts['precision']}, {where}, {facts['date'][:10]}", fontsize=10)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _cells(row: Row, steps_per_call: int) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ import torch
 from ase import Atoms, units
 from ase.data import atomic_masses, covalent_radii
 from torch import Tensor
-from tqdm import tqdm
 
-from mlff_exp import packing
+from mlff_exp import bars, packing
 from mlff_exp.bonds import BOND_TOLERANCE
 from mlff_exp.data import ORIGINS, Dataset, save_arrays
 from mlff_exp.engine import energy_and_forces
@@ -85,7 +84,7 @@ def explore(
         for index in torch.arange(len(bucket), device=device).split(max(1, slots_per_batch(device) // bucket.n_slots))
     ]
     generator = torch.Generator(device).manual_seed(seed)
-    with tqdm(total=len(parts) * n_frames, desc="exploring", unit="frame") as bar:
+    with bars.bar(total=len(parts) * n_frames, desc="exploring", unit="frame") as bar:
         for bucket, index in parts:
             numbers, positions, broken = _trajectories(model, bucket, index, n_frames, stride, generator, bar)
             # From the first broken frame on there is nothing but that frame and the one before it.
@@ -119,7 +118,7 @@ def _trajectories(
     n_frames: int,
     stride: int,
     generator: torch.Generator,
-    bar: tqdm,
+    bar: bars.Bar,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Atomic numbers [n_systems, n_slots], positions [n_frames, n_systems, n_slots, 3], broken [n_frames, n_systems].
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -16,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
+from mlff_exp.drawing import subplots
 from mlff_exp.gate import interval
 from mlff_exp.result import Criterion, RunResult, label
 from mlff_exp.text import number
@@ -75,7 +71,7 @@ def heat_map(results: Results) -> Figure | None:
         if not result.trusted:
             doubted.add(cell)
     width = 1 + 0.09 * max(len(row) for row in rows) + 0.8 * len(batches)
-    figure, axes = plt.subplots(figsize=(width, 1 + 0.5 * len(rows)), layout="constrained")
+    figure, axes = subplots(figsize=(width, 1 + 0.5 * len(rows)))
     axes.imshow(np.log10(grid), cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(batches)), [str(size) for size in batches])
     axes.set_yticks(range(len(rows)), rows)
@@ -116,9 +112,7 @@ def pareto(results: Results) -> Figure | None:
     if not panels:
         return None
     # One below the other: side by side they are too small for a phone.
-    figure, all_axes = plt.subplots(
-        len(panels), figsize=(8, 2 + 4.5 * len(panels)), layout="constrained", squeeze=False
-    )
+    figure, all_axes = subplots(len(panels), figsize=(8, 2 + 4.5 * len(panels)), squeeze=False)
     styles = _styles([result for points, _ in panels for result, _ in points])
     for axes, (points, text) in zip(all_axes[:, 0], panels, strict=True):
         for result, error in points:
@@ -184,9 +178,9 @@ def violins(results: Results) -> Figure | None:
     if not panels:
         return None
     rows = [len(runs) for runs in panels.values()]
-    figure, all_axes = plt.subplots(
+    figure, all_axes = subplots(
         len(panels), figsize=(8, 0.5 + 0.7 * len(panels) + 0.28 * sum(rows)), height_ratios=rows, sharex=True,
-        squeeze=False, layout="constrained",
+        squeeze=False,
     )  # fmt: skip
     for axes, (engine, runs) in zip(all_axes[:, 0], panels.items(), strict=True):
         samples = [np.asarray(result.timing["engine"].values_ms) for _, result in runs]
@@ -229,7 +223,7 @@ def first_call(results: Results) -> Figure | None:
 def _curves(timed: Results, x: Callable[[RunResult], float], metric: str, labels: tuple[str, str]) -> Figure | None:
     if len({x(result) for result in timed}) < 2:
         return None
-    figure, axes = plt.subplots(figsize=(8, 6.5), layout="constrained")
+    figure, axes = subplots(figsize=(8, 6.5))
     styles = _styles(timed)
     for how, (colour, marker) in styles.items():
         mine = sorted((x(result), result.metrics[metric]) for result in timed if _force_field(result) == how)
@@ -282,14 +276,15 @@ def margins(results: Results) -> Figure | None:
     if len(across) > len(down):  # the longer of the two goes down the page
         down, across, used, shown = across, down, used.T, shown.T
     wide = 1 + 0.09 * max(len(name) for name in down) + 1.3 * len(across)
-    figure, axes = plt.subplots(figsize=(wide, 2 + 0.35 * len(down)), layout="constrained")
+    figure, axes = subplots(figsize=(wide, 2 + 0.35 * len(down)))
     for (y, x), text in np.ndenumerate(shown):
         axes.text(x, y, text, ha="center", va="center", weight="bold" if text.endswith("✗") else "normal")
     axes.imshow(used, cmap="RdYlGn_r", vmin=0, vmax=2, aspect="auto", alpha=0.7)
     axes.set_yticks(range(len(down)), down)
     axes.set_xticks(range(len(across)), across)
     if len(across) > 1:
-        plt.setp(axes.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
+        for text in axes.get_xticklabels():
+            text.set(rotation=30, ha="right", rotation_mode="anchor")
     return figure
 
 
@@ -310,7 +305,7 @@ def _used(criterion: Criterion) -> float:
 
 def _bars(n: int) -> tuple[Figure, Axes]:
     """Axes for so many, the first at the top."""
-    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.35 * n), layout="constrained")
+    figure, axes = subplots(figsize=(9, 1.2 + 0.35 * n))
     axes.set_ylim(n - 0.4, -0.6)
     return figure, axes
 

@@ -20,9 +20,8 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
-from tqdm import tqdm
 
-from mlff_exp import sampling
+from mlff_exp import bars, sampling
 from mlff_exp.config import ConfigError
 from mlff_exp.data import RESOLUTION, Dataset, Frame, Origin, Shard, quantised
 from mlff_exp.disk import write_whole
@@ -96,7 +95,7 @@ def run(jobs: Sequence[Job], recipe: Sampling, directory: Path, workers: int) ->
     _check_recipe(jobs, recipe, directory)
     missing = [job for job in jobs if not _path(directory, job).is_file()]
     context = multiprocessing.get_context("spawn")
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="labelling", unit="job", smoothing=0.02)
+    bar = bars.bar(total=len(jobs), initial=len(jobs) - len(missing), desc="labelling", unit="job", smoothing=0.02)
     with bar, ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
         try:
             for finished in as_completed([pool.submit(_run_job, job, recipe, directory) for job in missing]):
@@ -115,7 +114,7 @@ def _check_recipe(jobs: Sequence[Job], recipe: Sampling, directory: Path) -> Non
     text = json.dumps({"sampling": asdict(recipe), "jobs": [job.smiles for job in jobs]}, indent=0)
     if not path.is_file():
         write_whole(path, text)
-    elif path.read_text() != text:
+    elif path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{directory} holds labels of another recipe; choose another task.directory")
 
 

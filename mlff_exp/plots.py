@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from ase.data import chemical_symbols
 
 from mlff_exp.data import Dataset
+from mlff_exp.drawing import subplots
 from mlff_exp.md import Trajectory
 from mlff_exp.metrics import linear_slope
 from mlff_exp.result import Timing
@@ -25,7 +21,7 @@ MAX_LEGEND = 8
 
 def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
     """Distribution of the samples of everything that was timed."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    figure, axes = subplots(figsize=(8, 4))
     names = list(timing)
     axes.violinplot([timing[name].values_ms for name in names], showmedians=True)
     axes.set_xticks(range(1, len(names) + 1), [name.replace("_", " ") for name in names])
@@ -33,14 +29,11 @@ def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
     axes.set_ylabel("latency / ms")
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def plot_nve(trajectory: Trajectory, names: Sequence[str], temperature_k: float, path: Path) -> None:
     """Total energy with its drift and the drift's interval, temperature, displacement and bond change."""
-    figure, ((energy, temperature), (displacement, bond)) = plt.subplots(
-        2, 2, figsize=(11, 7), layout="constrained", sharex=True
-    )
+    figure, ((energy, temperature), (displacement, bond)) = subplots(2, 2, figsize=(11, 7), sharex=True)
     times = trajectory.times_ps
     total = trajectory.potential + trajectory.kinetic
     for replica, name in enumerate(names):
@@ -66,12 +59,11 @@ def plot_nve(trajectory: Trajectory, names: Sequence[str], temperature_k: float,
     for axes in (displacement, bond):
         axes.set_xlabel("time / ps")
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def plot_training(losses: Sequence[tuple[int, float]], path: Path) -> None:
     """Loss against steps."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = subplots(figsize=(7, 4))
     steps, values = zip(*losses, strict=True)
     axes.plot(steps, values)
     axes.set_yscale("log")
@@ -79,7 +71,6 @@ def plot_training(losses: Sequence[tuple[int, float]], path: Path) -> None:
     axes.set_ylabel("loss / (eV/Å)")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def plot_accuracy(
@@ -90,7 +81,7 @@ def plot_accuracy(
     path: Path,
 ) -> None:
     """Parity with the teacher and histograms of the errors, of energies per atom and of force components."""
-    figure, ((parity_e, parity_f), (error_e, error_f)) = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
+    figure, ((parity_e, parity_f), (error_e, error_f)) = subplots(2, 2, figsize=(11, 9))
     per_atom = np.zeros(len(chemical_symbols))
     for symbol, energy in reference_energies.items():
         per_atom[chemical_symbols.index(symbol)] = energy
@@ -113,4 +104,3 @@ def plot_accuracy(
         histogram.set_xlabel(f"{error}; the outermost half percent at the ends")
         histogram.set_ylabel("count")
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
+from mlff_exp import bars
 from mlff_exp.result import Timing
 
 MIN_ROUNDS, MAX_ROUNDS = 20, 50
@@ -130,7 +130,7 @@ def measure(
 
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     done = 0
-    with tqdm(total=rounds, desc=description, unit="round", leave=False) as bar:
+    with bars.bar(total=rounds, desc=description, unit="round", leave=False) as bar:
         # More rounds where the warm-up was slower than what came after it, up to twice as many.
         while done < rounds or (
             done < 2 * rounds and not all(_enough(candidates[name], samples[name]) for name in turns)

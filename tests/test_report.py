@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -17,12 +15,6 @@ from mlff_exp.acceptance import FUSED_TARGETS, PLAN, TARGETS, Judged, Line, for_
 from mlff_exp.figures import figures
 from mlff_exp.result import Criterion, Failure, RunResult, Timing, Verdict
 from mlff_exp.text import markdown_table, number
-
-
-@pytest.fixture(autouse=True)
-def _no_figure_stays() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def config(task: str, engine: str, precision: str, batch_size: int, **more: Any) -> dict[str, Any]:

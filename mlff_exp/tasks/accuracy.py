@@ -124,7 +124,7 @@ def _evaluate(engine: Engine, dataset: Dataset, config: Config) -> tuple[Array, 
 
 
 def _write(table: dict[str, dict[str, float]], path: Path) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["part", *table["all"]])
         for part, metrics in table.items():

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from mlff_exp import checkpoint, exploration, labelling, molecules, training
+from mlff_exp import bars, checkpoint, exploration, labelling, molecules, training
 from mlff_exp.config import Config, ConfigError, DistillTask
 from mlff_exp.data import ORIGINS, Dataset, DatasetError, reference_energies
 from mlff_exp.environment import describe
@@ -89,14 +88,14 @@ def _made(path: Path, make: Callable[[], tuple[Dataset, Counter[str]]]) -> Datas
     """The dataset in the file, made if it is not there, with what its labelling left out beside it."""
     if not path.is_file():
         dataset, left_out = make()
-        path.with_suffix(LEFT_OUT_SUFFIX).write_text(json.dumps(left_out, ensure_ascii=False))
+        path.with_suffix(LEFT_OUT_SUFFIX).write_text(json.dumps(left_out, ensure_ascii=False), encoding="utf-8")
         dataset.save(path)
     return Dataset.load(path)
 
 
 def _left_out(work: Path) -> Counter[str]:
     files = sorted(work.glob(f"*{LEFT_OUT_SUFFIX}"))
-    return sum((Counter(json.loads(file.read_text())) for file in files), Counter())
+    return sum((Counter(json.loads(file.read_text(encoding="utf-8"))) for file in files), Counter())
 
 
 def _dataset_file(work: Path, number: int) -> Path:
@@ -153,12 +152,13 @@ def _train(
     every = max(1, len(validation_set) // WATCHED_STRUCTURES)
     watched = validation_set.select(np.arange(len(validation_set)) % every == 0)
     progress = Progress(directory)
-    with tqdm(total=schedule.steps, desc=f"training, round {number}", unit="step") as bar:
+    with bars.bar(total=schedule.steps, desc=f"training, round {number}", unit="step") as bar:
 
         def report(current: Training) -> None:
             errors = training.errors(current.averaged, watched, device)
             bar.update(current.step - bar.n)
-            bar.set_postfix(loss=f"{current.losses[-1][1]:.4f}", force_mae=f"{errors['force_mae_mev_per_ang']:.1f}")
+            loss, error = current.losses[-1][1], errors["force_mae_mev_per_ang"]
+            bar.set_postfix_str(f"loss {loss:.4f}, force MAE {error:.1f} meV/Å")
             # With a name of their own, or MLflow would show them in place of those of the whole set.
             seen = {f"{metric}/watched": value for metric, value in errors.items()}
             progress.write(current.step, {"loss": current.losses[-1][1], **seen})

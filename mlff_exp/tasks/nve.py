@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.optimize import LBFGS
-from tqdm import tqdm
 
-from mlff_exp import snapshot
+from mlff_exp import bars, snapshot
 from mlff_exp.ase_engine import AseEngine, EngineCalculator
 from mlff_exp.ase_md import ase_steps
 from mlff_exp.batch import AtomicBatch
@@ -82,7 +81,8 @@ def run(config: Config, directory: Path) -> RunResult:
             )
     else:
         settle, probe = (round(1000 * ps / task.timestep_fs) for ps in (task.settle_ps, task.probe_ps))
-        with tqdm(total=settle + probe, desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
+        total = settle + probe
+        with bars.bar(total=total, desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
 
             def done(steps: int) -> None:
                 if bar.n + steps > bar.total:  # the mean was off, and is probed once more
@@ -101,7 +101,7 @@ def run(config: Config, directory: Path) -> RunResult:
         start = state.copy()
 
     started, first_step = time.perf_counter(), state.step
-    with tqdm(total=task.n_steps, initial=first_step, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
+    with bars.bar(total=task.n_steps, initial=first_step, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
         trajectory = dynamics.run(
             state,
             task.n_steps,

@@ -117,4 +117,4 @@ def write_report(
         if verdict.decision == "NO-GO":
             missed = [criterion.metric for criterion in verdict.criteria if not criterion.held]
             lines += ["What to do:", *(f"  {advice}" for advice in what_to_do(missed))]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
