@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,13 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp import command, tracking, worker
 from mlff_exp import config as schema
-from mlff_exp import tracking, worker
 from mlff_exp.config import ConfigError
-from mlff_exp.disk import DISK_ERRORS, room
-from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED, Outcome, exit_code
+from mlff_exp.load import Look
+from mlff_exp.outcome import EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import line
 from mlff_exp.result import RESULT_FILE, ResultError
+from mlff_exp.signals import interrupts_postponed
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,7 @@ def run(composed: DictConfig) -> Outcome:
     if single:  # of a sweep, its other jobs may take a word that this one does not
         schema.refuse_unused([(config, job.overrides.task)])
     config = config.on_this_machine()
+    look = Look() if single and config.task.name == "inference" else None
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
@@ -53,11 +55,15 @@ def run(composed: DictConfig) -> Outcome:
     resume = getattr(config.task, "resume", None)
     if resume is not None:
         config.task.resume = str(tracking.directory_of(store, "task.resume", resume))
+    if look is not None:
+        look.warn(config.device)
     live = None
-    if store is not None:
-        live = _reached(lambda: tracking.Live(store, directory, resolved, config.sweep.id), single)
     try:
-        result = worker.run_task(config, resolved, directory, live)
+        with worker.recorded_if_interrupted(resolved, directory):
+            if store is not None:
+                with interrupts_postponed():  # nobody would end a record that was opened and is not known yet
+                    live = _reached(lambda: tracking.Live(store, directory, resolved, config.sweep.id), single)
+            result = worker.run_task(config, resolved, directory, live)
     finally:
         # An interrupted run has a result as well.
         if store is not None and (directory / RESULT_FILE).is_file():
@@ -88,44 +94,31 @@ def _reached(ask: Callable[[], T], single: bool) -> T | None:
 
 
 def main() -> None:
-    """Entry point; a refused configuration, or a result that cannot be read, ends with exit code 2, a full disk with 1.
+    """Entry point; a refused configuration, or a result that cannot be read, ends with exit code 2.
 
     The traceback of either is printed only where HYDRA_FULL_ERROR=1 asks for it.
     """
+    with command.boundary("mlff-exp"):
+        try:
+            with _errors_handed_over():
+                run()
+        except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
+            command.end("mlff-exp", schema.explain(error), EXIT_REFUSED)
+
+
+@contextmanager
+def _errors_handed_over() -> Iterator[None]:
+    """Let Hydra raise errors, which it would print with tracebacks of its own and end with exit code 1."""
     asked = os.environ.get("HYDRA_FULL_ERROR")
-    # Hydra would print tracebacks itself and exit with 1; this hands the exceptions to us.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with worker.terminable():
-            run()
-    except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
-        _end(schema.explain(error), EXIT_REFUSED, asked)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        path = Path(error.filename or Path.cwd())
-        where = f"{path}; {room(path if path.is_dir() else path.parent)}"
-        _end(f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED, asked)
-    except worker.Terminated:
-        print("\nmlff-exp: terminated; what had finished is recorded", file=sys.stderr)  # below a progress bar
-        sys.exit(EXIT_TERMINATED)
-    except KeyboardInterrupt:
-        print("\nmlff-exp: interrupted; what had finished is recorded", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        yield
     finally:
         # What is started from this process later is to behave as if this had not been.
         if asked is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = asked
-
-
-def _end(message: str, code: int, asked: str | None) -> NoReturn:
-    """Exit with a message, below the traceback of the current exception if that was asked for."""
-    if asked == "1":
-        print(schema.masked(traceback.format_exc()), file=sys.stderr)
-    print(f"mlff-exp: {schema.masked(message)}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from tqdm import tqdm
-
-from mlff_exp import worker
+from mlff_exp import bars, sessions, signals, worker
 from mlff_exp.config import ENGINE_TYPES, CompileEngine, Config, PrecisionConfig
 
 MAX_PROCESSES = 16
@@ -64,14 +61,16 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
     waiting = [
         (name, config, share) for name, config in to_compile(jobs).items() for share in range(SHARES[config.task.name])
     ]
-    timeout_s = min([config.timeout_s for _, config, _ in waiting], default=0.0)
+    if not waiting:
+        return
+    timeout_s = min(config.timeout_s for _, config, _ in waiting)
     deadline = time.monotonic() + min(timeout_s, math.inf if budget_s is None else budget_s)
     running: dict[int, _Started] = {}
     try:
-        with tqdm(total=len(waiting), desc="compiling ahead", unit="job", disable=not waiting) as bar:
+        with bars.bar(total=len(waiting), desc="compiling ahead", unit="job") as bar:
             while waiting or running:
                 while waiting and len(running) < min(os.cpu_count() or 1, MAX_PROCESSES):
-                    with worker.interrupts_postponed():
+                    with signals.interrupts_postponed():
                         started = _start(*waiting.pop(0))
                         running[started.process.sentinel] = started
                 ended = wait(list(running), max(deadline - time.monotonic(), 0.0))
@@ -131,17 +130,17 @@ def _start(name: str, config: Config, share: int) -> _Started:
 def _stop(started: list[_Started]) -> None:
     """End processes and whatever they have left running; Inductor's cache holds whole entries only."""
     for one in started:
-        worker.signal_session(one.process, signal.SIGKILL)
+        sessions.signal_session(one.process, signal.SIGKILL)
     for one in started:
         one.process.join()
 
 
 def _say(line: str) -> None:
-    tqdm.write(f"mlff-exp: {line}", file=sys.stderr)
+    bars.write(f"mlff-exp: {line}")
 
 
 def _child(config: Config, share: int, reason: Connection) -> None:
-    worker.begin_session()
+    sessions.begin_session()
     failure = ""
     try:
         worker.use_device(config.device)

@@ -229,7 +229,7 @@ class CompiledEngine:
         from mlff_exp.tracing import traced
 
         started = time.perf_counter()
-        skips = _counters()["inductor"]["cudagraph_skips"]
+        skips, before = _counters()["inductor"]["cudagraph_skips"], graphs_compiled()
 
         def from_tensors(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
@@ -246,6 +246,11 @@ class CompiledEngine:
             # CUDA graphs warm up on the first call and record on the second.
             for _ in range(3 if self.uses_cuda_graphs else 1):
                 graph(*batch.tensors())
+        if graphs_compiled() == before:
+            raise EngineError(
+                f"{self.name} was asked for, but torch.compile compiled nothing: are TORCHDYNAMO_DISABLE, "
+                "TORCH_COMPILE_DISABLE or TORCHDYNAMO_SUPPRESS_ERRORS set?"
+            )
         if self.uses_cuda_graphs and _counters()["inductor"]["cudagraph_skips"] > skips:
             raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
         self._graphs[batch.shape_key] = graph

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 
 from mlff_exp.config import masked
+from mlff_exp.load import OTHERS_CORES, busiest, busy_cpu_s, cpu_s_by_process, own_cpu_s, read
 
 PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
 CLOCK_SPREAD = 0.1
-OTHERS_CORES = 0.5
-NAMED_CORES = 0.1  # that a process must have used to be named
 # Bits of NVML's clock event reasons that mean something is wrong, not merely idle or at the chosen limit.
 THROTTLED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "hardware too hot", 0x80: "power brake"}
 
@@ -31,7 +30,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "hostname": platform.node(),
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
-        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "cpu_governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "threads": torch.get_num_threads(),
         "device": str(device),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -59,8 +58,8 @@ class Watch:
     def sample(self) -> None:
         """Look once."""
         if self._started is None:
-            self._started, self._busy, self._own = time.monotonic(), _busy_cpu_s(), _own_cpu_s()
-            self._by_process = _cpu_s_by_process()
+            self._started, self._busy, self._own = time.monotonic(), busy_cpu_s(), own_cpu_s()
+            self._by_process = cpu_s_by_process()
         state = None if self._gpu is None else _gpu_state(self._gpu)
         if state is not None:
             self._samples.append(state)
@@ -89,23 +88,17 @@ class Watch:
         return found
 
     def _cores_used_by_others(self) -> float | None:
-        busy = _busy_cpu_s()
+        busy = busy_cpu_s()
         if self._started is None or self._busy is None or busy is None:
             return None
         elapsed = time.monotonic() - self._started
-        return max(0.0, (busy - self._busy - (_own_cpu_s() - self._own)) / max(elapsed, 1e-9))
+        return max(0.0, (busy - self._busy - (own_cpu_s() - self._own)) / max(elapsed, 1e-9))
 
     def _busiest(self) -> str:
         """Which processes those are, where Linux shows them."""
         assert self._started is not None, "it has looked once"
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        cores = {
-            f"{name} ({pid})": (spent - self._by_process.get(pid, ("", 0.0))[1]) / elapsed
-            for pid, (name, spent) in _cpu_s_by_process().items()
-            if pid != os.getpid()
-        }
-        most = sorted((name for name in cores if cores[name] > NAMED_CORES), key=lambda name: -cores[name])[:3]
-        return f": {', '.join(f'{name} {cores[name]:.1f}' for name in most)}" if most else ""
+        names = busiest(self._by_process, cpu_s_by_process(), time.monotonic() - self._started)
+        return f": {', '.join(names)}" if names else ""
 
 
 def _handle(device: torch.device) -> Any:
@@ -148,39 +141,6 @@ def _driver() -> str | None:
     return None
 
 
-def _busy_cpu_s() -> float | None:
-    """Seconds that all cores together were not idle since the machine started; None where Linux does not say."""
-    line = (_read("/proc/stat") or "").partition("\n")[0].split()
-    if line[:1] != ["cpu"]:
-        return None
-    user, nice, system, _, _, irq, softirq = (int(ticks) for ticks in line[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def _cpu_s_by_process() -> dict[int, tuple[str, float]]:
-    """Name and seconds of CPU so far of each process that is shown."""
-    found = {}
-    for directory in Path("/proc").glob("[0-9]*"):
-        # The name stands in parentheses and may hold any character; user and system time are the 14th and 15th field.
-        before, _, after = (_read(str(directory / "stat")) or "").rpartition(")")
-        if after:
-            ticks = sum(int(field) for field in after.split()[11:13])
-            found[int(directory.name)] = (before.partition("(")[2], ticks / os.sysconf("SC_CLK_TCK"))
-    return found
-
-
-def _own_cpu_s() -> float:
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return None
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -189,7 +149,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
+    for line in (read("/proc/cpuinfo") or "").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -211,7 +171,9 @@ def _git() -> dict[str, str]:
     )
     try:
         commit, diff, new = (
-            subprocess.run(["git", *words.split()], cwd=root, capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                ["git", *words.split()], cwd=root, capture_output=True, encoding="utf-8", errors="replace", check=True
+            ).stdout
             for words in asked
         )
     except (OSError, subprocess.CalledProcessError):

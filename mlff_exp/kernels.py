@@ -36,7 +36,7 @@ def launched(call: Callable[[], object]) -> list[Kernel]:
 
 def write(kernels: Sequence[Kernel], path: Path) -> None:
     """As a table of comma-separated values."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["total_us", "launches", "kernel"])
         writer.writerows([f"{kernel.total_us:.1f}", kernel.launches, kernel.name] for kernel in kernels)

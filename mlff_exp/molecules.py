@@ -89,7 +89,7 @@ def share(name: str) -> float:
 def _nci() -> Iterator[str]:
     rdkit = _rdkit()
     path = Path(rdkit.RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         smiles = line.split()[0]
         yield smiles
         molecule = _parse(smiles)

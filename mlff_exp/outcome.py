@@ -15,6 +15,7 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_NO_GO = 3
 EXIT_INCOMPLETE = 4
+EXIT_HUNG_UP = 129
 EXIT_INTERRUPTED = 130  # 128 and the number of the signal, as shells say it
 EXIT_TERMINATED = 143
 

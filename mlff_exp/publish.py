@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-
+from mlff_exp import command
 from mlff_exp.acceptance import force_field, least_accurate, stability
 from mlff_exp.figures import figures
 from mlff_exp.report import content, markdown, parsed, parser, read
@@ -31,6 +30,7 @@ MAX_KERNELS = 10  # of a run
 OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
 
 
+@command.boundary("mlff-exp-publish")
 def main() -> None:
     """Command line of ``mlff-exp-publish``."""
     words = parser(
@@ -69,14 +69,13 @@ def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: 
     for title, figure in figures(results).items():
         images[title] = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".png"
         figure.savefig(target / images[title], dpi=DPI)
-        plt.close(figure)
     _write_table(results, target / "runs.csv")
     _write_kernels(directory, found, target / "kernels.csv")
     if any("speedup_vs_single_eager" in result.metrics for result in results):
-        (target / "headline.md").write_text(headline(results))
-    (target / "environment.json").write_text(json.dumps(_public(results), indent=1) + "\n")
+        (target / "headline.md").write_text(headline(results), encoding="utf-8")
+    (target / "environment.json").write_text(json.dumps(_public(results), indent=1) + "\n", encoding="utf-8")
     page = target / "README.md"
-    page.write_text(markdown(name, content(results), images))
+    page.write_text(markdown(name, content(results), images), encoding="utf-8")
     return page
 
 
@@ -124,7 +123,7 @@ def _public(results: Sequence[RunResult]) -> dict[str, Any]:
 def _write_table(results: Sequence[RunResult], path: Path) -> None:
     """One line a run, one column a metric that any of them has."""
     metrics = sorted({metric for result in results for metric in result.metrics})
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*DESCRIBED, *metrics])
         for result in results:
@@ -140,10 +139,10 @@ def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path
     sources = {source: name for source, name in sources.items() if source.is_file()}
     if not sources:
         return
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("run", "total_us", "launches", "kernel"))
         for source, name in sources.items():
-            with source.open(newline="") as kernels:
+            with source.open(encoding="utf-8", newline="") as kernels:
                 _, *lines = csv.reader(kernels)
             writer.writerows([name, *line] for line in lines[:MAX_KERNELS])

@@ -22,8 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mlff_exp import acceptance
+from mlff_exp import acceptance, command
 from mlff_exp.acceptance import Judged
+from mlff_exp.disk import write_whole
 from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
 from mlff_exp.text import markdown_table, number, times
 
@@ -124,6 +125,10 @@ def write(directory: Path, name: str) -> Written:
     """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table."""
     results = list(read(directory).values())
     found = content(results)
+    write_whole(directory / "report.md", markdown(name, found))
+    page = directory / "report.html"
+    write_whole(page, _page(name, found, results))
+    # Printed at last: whatever becomes of the terminal, the files are there.
     # Without markup: messages of errors have brackets that are none.
     console = Console(width=None if Console().is_terminal else 190, markup=False)
     console.print(terminal_table(found.rows, name))
@@ -133,9 +138,6 @@ def write(directory: Path, name: str) -> Written:
         console.print(warning.summary, style="yellow")
     if found.took:
         console.print(found.took)
-    (directory / "report.md").write_text(markdown(name, found))
-    page = directory / "report.html"
-    page.write_text(_page(name, found, results))
     return Written(page, "; ".join(untrusted(results)) or "ok")
 
 
@@ -157,6 +159,7 @@ def content(results: Sequence[RunResult]) -> Content:
     )
 
 
+@command.boundary("mlff-exp-report")
 def main() -> None:
     """Command line of ``mlff-exp-report``."""
     description = "Make the report of a sweep's directory anew: report.html and report.md."
@@ -433,8 +436,6 @@ def _html_warning(warning: Warned) -> str:
 
 def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
     # Imported here: a single run prints its row without matplotlib.
-    import matplotlib.pyplot as plt
-
     from mlff_exp.figures import figures
 
     parts = [_html_warning(warning) for warning in found.warnings]
@@ -444,7 +445,6 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
-        plt.close(figure)
         image = base64.b64encode(buffer.getvalue()).decode()
         shown = f'<img alt="{escape(title)}" src="data:image/png;base64,{image}">'
         parts.append(f"<h2>{escape(title)}</h2><div>{shown}</div>")

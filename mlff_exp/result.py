@@ -140,7 +140,7 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             verdict, failure = values.pop("verdict"), values.pop("failure")
             if verdict is not None:
                 verdict["criteria"] = tuple(Criterion(**criterion) for criterion in verdict["criteria"])
@@ -180,7 +180,7 @@ class Progress:
             ValueError: one of them is not finite, naming it.
         """
         _refuse_non_finite(metrics, f" at step {step}")
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             record = Record(step, metrics, int(time.time() * 1000))
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
 
@@ -188,7 +188,7 @@ class Progress:
         """What was written since a position in the file, and the position to go on from."""
         if not self._path.is_file():
             return [], position
-        with self._path.open() as file:
+        with self._path.open(encoding="utf-8") as file:
             file.seek(position)
             text = file.read()
         whole = text[: text.rfind("\n") + 1]  # the last line may still be written

@@ -14,7 +14,7 @@ from typing import NoReturn
 from filelock import FileLock
 from tqdm import tqdm
 
-from mlff_exp import tracking
+from mlff_exp import command, tracking
 from mlff_exp.config import ConfigError, Tracking, masked
 from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
 from mlff_exp.result import RESULT_FILE, ResultError
@@ -116,6 +116,7 @@ def relocate(directory: Path) -> int:
     return changed
 
 
+@command.boundary("mlff-exp-sync")
 def sync_main() -> None:
     """Command line of ``mlff-exp-sync``."""
     parser = argparse.ArgumentParser(
@@ -160,6 +161,7 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+@command.boundary("mlff-exp-relocate")
 def relocate_main() -> None:
     """Command line of ``mlff-exp-relocate``."""
     parser = argparse.ArgumentParser(

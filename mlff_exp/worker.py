@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +15,13 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mlff_exp.config import Config, masked
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
+from mlff_exp.sessions import begin_session, signal_session
+from mlff_exp.signals import CALLED, interrupts_postponed
+from mlff_exp.streams import printable
 
 TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
@@ -27,10 +29,6 @@ WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.tracing", "torch._inductor.compile_fx"]
-
-
-class Terminated(KeyboardInterrupt):
-    """Asked to end by SIGTERM, as `timeout` and a cluster's scheduler do: ends what an interrupt ends."""
 
 
 def run_task(
@@ -51,23 +49,35 @@ def run_task(
         KeyboardInterrupt: after the process was stopped and the run recorded as killed.
     """
     started = time.monotonic()
-    # Made here, because a process that is killed cleans nothing up.
-    cold = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if config.cold_compile else contextlib.nullcontext()
-    try:
-        with cold as cold_cache:
+    with recorded_if_interrupted(resolved, directory):
+        # Made here, because a process that is killed cleans nothing up.
+        cold = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if config.cold_compile else None
+        with cold or contextlib.nullcontext() as cold_cache:
             process = _process(config, resolved, directory, cold_cache)
             in_time = _ended_in_time(process, config.timeout_s, watch)
-    except KeyboardInterrupt as interrupt:
-        terminated = isinstance(interrupt, Terminated)
-        kind, by = ("terminated", "by SIGTERM") if terminated else ("interrupted", "from the keyboard")
-        _left(directory, resolved, started, "KILLED", Failure(kind, f"{kind} {by}"))
-        raise
     if not in_time:
         failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
         return _left(directory, resolved, started, "KILLED", failure)
     killed = (process.exitcode or 0) < 0
     failure = Failure("killed" if killed else "crash", how_it_ended(process))
     return _left(directory, resolved, started, "KILLED" if killed else "FAILED", failure)
+
+
+@contextlib.contextmanager
+def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Iterator[None]:
+    """Leave a result that says so where an interrupt, SIGTERM or SIGHUP ends the block before there is a result.
+
+    Args:
+        resolved: the configuration as plain values.
+        directory: of the run; exists.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        kind, by = CALLED[type(interrupt)]
+        _left(directory, resolved, started, "KILLED", Failure(kind, f"{kind.replace('_', ' ')} {by}"))
+        raise
 
 
 def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], None] | None) -> bool:
@@ -95,41 +105,6 @@ def how_it_ended(process: BaseProcess) -> str:
     return f"the process was ended by {name}{hint}"
 
 
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Raise `Terminated` where SIGTERM arrives inside the block."""
-
-    def terminate(*signal_and_frame: Any) -> NoReturn:
-        raise Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextlib.contextmanager
-def interrupts_postponed() -> Iterator[None]:
-    """Act on interrupts and on SIGTERM after the block instead of inside it.
-
-    One that comes while a process is being started would leave it running, unknown to us.
-    """
-    if threading.current_thread() is not threading.main_thread():  # where signals are never delivered
-        yield
-        return
-    pending: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda number, frame: pending.append(number)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
-    if pending:
-        signal.raise_signal(pending[0])
-
-
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> BaseProcess:
     of = context(compiles=config.engine.name != "eager")
     return of.Process(target=_child, args=(config, resolved, directory, cold_cache))
@@ -151,6 +126,11 @@ def context(*, compiles: bool) -> ForkServerContext:
 
 
 def _child(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
+    with printable():
+        _run(config, resolved, directory, cold_cache)
+
+
+def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     started = time.monotonic()
     begin_session()
     if cold_cache is not None:
@@ -163,28 +143,10 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path, cold_ca
     # Not swallowed: it becomes the recorded result of this run, with its traceback.
     except Exception as error:
         try:
-            (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()))
+            (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()), encoding="utf-8")
             _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))
         except OSError as unwritable:
             sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
-
-
-def begin_session() -> None:
-    """Give this process a session of its own, which ends with the process that started it.
-
-    So stopping it also stops the compiler processes it started.
-    """
-    os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this session once the process that started it is gone: nobody would ever record what it finds."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has one"
-    # At once: the next command closes this run's record, and would miss a result that came after that.
-    parent.join()
-    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def use_device(device: str) -> None:
@@ -250,12 +212,3 @@ def _stop(process: BaseProcess) -> None:
         process.join(GRACE_S)
     signal_session(process, signal.SIGKILL)
     process.join(GRACE_S)
-
-
-def signal_session(process: BaseProcess, number: signal.Signals) -> None:
-    """Send a signal to a process and to all that it started, whether or not it has ended itself."""
-    assert process.pid is not None, "it was started"
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # all ended, or not yet in a session of its own
-        process.kill()

@@ -11,14 +11,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mlff_exp import worker
+from mlff_exp import sessions
 from mlff_exp.config import Config
 from mlff_exp.result import RunResult
 
 
 def fail_by_seed(config: Config, share: int, reason: Connection) -> None:
     """Succeed, say why not, end with a code, and be killed."""
-    worker.begin_session()
+    sessions.begin_session()
     if config.seed == 2:
         os._exit(3)
     if config.seed == 3:
@@ -28,13 +28,13 @@ def fail_by_seed(config: Config, share: int, reason: Connection) -> None:
 
 def sleep(config: Config, share: int, reason: Connection) -> None:
     """For longer than any test."""
-    worker.begin_session()
+    sessions.begin_session()
     time.sleep(600)
 
 
 def start_another(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     """A process in the same session, deaf to SIGTERM, whose number is left; then be killed, or sleep."""
-    worker.begin_session()
+    sessions.begin_session()
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     other = subprocess.Popen(["sleep", "600"])
     signal.signal(signal.SIGTERM, previous)
@@ -47,6 +47,6 @@ def start_another(config: Config, resolved: Mapping[str, Any], directory: Path, 
 
 def finish_and_hang(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     """Leave a result, and don't end."""
-    worker.begin_session()
+    sessions.begin_session()
     RunResult(resolved).save(directory)
     time.sleep(600)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # config → systems → AtomicBatch → model → engine → Prediction → task → RunResult → tracking → report. A line is a room,
 # whose modules do not know each other.
 ROOMS = [
-    "bonds disk shell",
+    "bars bonds disk drawing load sessions shell signals streams surroundings",
     "config result metrics",
     "neighbors data",
     "batch systems molecules",
@@ -38,6 +38,7 @@ ROOMS = [
     "tracking.live tracking.lookup tracking.sweeps",
     "tracking.recovery",
     "tracking",
+    "command",
     "sync acceptance figures",
     "report",
     "publish",
@@ -93,9 +94,10 @@ def test_nothing_in_the_package_needs_what_is_around_it() -> None:
     [
         ("hydra", {"__main__", "config", "shell", "tasks.setup"}),
         ("mlflow", {"sync", "tracking"}),
-        ("pynvml", {"environment"}),
+        ("pynvml", {"environment", "load"}),
         ("rich", {"report"}),
         ("safetensors", {"checkpoint"}),
+        ("tqdm", {"bars"}),
         ("triton", {"fused", "fused_kernels"}),
         ("tblite", {"labelling"}),
         ("rdkit", {"molecules", "sampling"}),
@@ -104,3 +106,28 @@ def test_nothing_in_the_package_needs_what_is_around_it() -> None:
 def test_a_library_has_one_door(package: str, users: set[str]) -> None:
     found = {name for name, path in SOURCES.items() if {word.split(".")[0] for word in imported(path)} & {package}}
     assert {"tracking" if name.startswith("tracking.") else name for name in found} == users
+
+
+TEXTS = ("open", "read_text", "write_text", "run", "Popen")  # what takes an encoding
+
+
+def test_files_are_utf8_wherever_they_are_written() -> None:
+    """And not in the encoding of the shell that a run was started from."""
+    found = []
+    for path in (
+        path for folder in ("mlff_exp", "hydra_plugins", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+                        words = {keyword.arg for keyword in node.keywords}
+            modes = [value.value for value in node.args if isinstance(value, ast.Constant)]
+            if name not in TEXTS or "encoding" in words or any("b" in str(mode) for mode in modes):
+                continue
+            if name in ("run", "Popen") and "text" not in words:
+                continue
+            if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in ("os", "webbrowser"):
+                continue
+            found.append(f"{path.name}:{node.lineno}: {ast.unparse(node)}")
+    assert found == []

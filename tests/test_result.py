@@ -46,8 +46,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     result = full_result()
     path = result.save(tmp_path)
 
-    def half(path: Path, text: str) -> None:
-        path.write_bytes(text.encode()[:10])
+    def half(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode(encoding)[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", half)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlff_exp import worker
+from mlff_exp import signals, worker
 from mlff_exp.config import Config, InferenceTask
 from mlff_exp.result import RunResult
 from mlff_exp.tasks import inference
@@ -64,7 +64,7 @@ def test_an_interrupt_while_the_worker_starts_stops_it(
     # A shell starts what it puts into the background deaf to interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), worker.terminable():
+        with pytest.raises(KeyboardInterrupt), signals.terminable():
             worker.run_task(Config(task=InferenceTask()), {}, tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)

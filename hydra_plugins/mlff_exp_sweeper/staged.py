@@ -72,8 +72,10 @@ class StagedSweeper(Sweeper):
         # Imported here: Hydra imports every plugin at start.
         from mlff_exp import report, tracking
         from mlff_exp.config import ConfigError, masked, parse
+        from mlff_exp.load import Look
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
+        look = Look()
         arguments = self._joined(arguments)
         # Of what is swept over the first value: what every job needs may be among it.
         (first, *_), *_ = BasicSweeper.split_arguments(self._parse(arguments), max_batch_size=None)
@@ -94,6 +96,9 @@ class StagedSweeper(Sweeper):
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / tracking.SWEEP_FILE)
 
+        timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
+        if timed and isinstance(self.launcher, BasicLauncher):
+            look.warn(timed[0].config.device)
         with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
             try:
                 outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
@@ -246,10 +251,8 @@ class StagedSweeper(Sweeper):
         gate_decision: str,
     ) -> tuple[list[tuple[Any, bool]], int]:
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
-        from tqdm import tqdm
-
-        from hydra_plugins.mlff_exp_sweeper.launching import launch
-        from mlff_exp import ahead
+        from hydra_plugins.mlff_exp_sweeper.launching import launch, quoted
+        from mlff_exp import ahead, bars
         from mlff_exp.result import label
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
@@ -259,7 +262,7 @@ class StagedSweeper(Sweeper):
             todo = {number: job for number, job in enumerate(jobs) if number not in done and job.unavailable is None}
             ahead.fill_cache({f"run {n}, {' '.join(job.overrides)}": job.config for n, job in todo.items()}, budget_s)
         outcomes: list[tuple[Any, bool]] = []
-        with tqdm(total=len(jobs), desc="runs", unit="run") as bar:
+        with bars.bar(total=len(jobs), desc="runs", unit="run") as bar:
             index = 0
             while index < len(jobs):
                 first, end = jobs[index], index + 1
@@ -274,7 +277,7 @@ class StagedSweeper(Sweeper):
                         end += 1
                     bar.set_postfix_str(label(first.resolved))
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
-                    own.append(f"hydra.sweep.dir='{directory}'")
+                    own.append(f"hydra.sweep.dir={quoted(str(directory))}")
                     launched = [[*job.overrides, *own] for job in jobs[index:end]]
                     for number, came_to in enumerate(launch(self.launcher, launched, index), index):
                         if isinstance(came_to, Exception):
@@ -323,7 +326,9 @@ class StagedSweeper(Sweeper):
         if (run_directory / RESULT_FILE).is_file():  # lost after its end
             return self._recorded(run_directory, sweep_id, store)
         run_directory.mkdir(parents=True, exist_ok=True)
-        (run_directory / TRACEBACK_FILE).write_text(masked("".join(traceback.format_exception(error))))
+        (run_directory / TRACEBACK_FILE).write_text(
+            masked("".join(traceback.format_exception(error))), encoding="utf-8"
+        )
         unavailable = isinstance(error, UnavailableError)
         result = RunResult(
             config=job.resolved,

@@ -64,7 +64,7 @@ def is_alive(run: Run) -> bool:
 def _started(pid: int) -> float:
     """When a process started, in seconds since 1970; 0 where Linux does not say."""
     try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        ticks = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except OSError:
         return 0.0
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")

@@ -63,7 +63,7 @@ def read_opened(directory: Path) -> Opened | None:
     """Return which MLflow run was opened for a directory; None if it does not say, or not in our words."""
     try:
         path = own_file(directory, OPENED_FILE)
-        values = {} if path is None else json.loads(path.read_text())
+        values = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
         opened = Opened(values["run_id"], values.get("key", ""), values["position"], values.get("ended", ""))
     except (OSError, ResultError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -82,7 +82,7 @@ def uploaded_ids(directory: Path) -> list[str]:
     """Return the ids of the complete MLflow runs of a directory, one for each store that it was uploaded to."""
     try:
         path = own_file(directory, UPLOADED_FILE)
-        lines = [] if path is None else path.read_text().split()
+        lines = [] if path is None else path.read_text(encoding="utf-8").split()
     except (OSError, ResultError, ValueError):
         return []
     return [line for line in lines if RUN_ID.fullmatch(line)]

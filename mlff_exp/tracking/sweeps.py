@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlff_exp.result import ResultError
 from mlff_exp.shell import command
+from mlff_exp.signals import interrupts_postponed
 from mlff_exp.tracking import limits
 from mlff_exp.tracking.faults import answering, disk_errors, first_line, say
 from mlff_exp.tracking.files import own_file
@@ -46,10 +47,10 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
     if store is None:
         yield None
         return
-    with answering():
-        run_id = open_sweep(store, name, directory)
-    status = "FAILED"
+    status, run_id = "FAILED", None
     try:
+        with interrupts_postponed(), answering():  # nobody would end a run that is not known yet
+            run_id = open_sweep(store, name, directory)
         with heart(store, run_id):
             yield run_id
         status = "FINISHED"
@@ -57,7 +58,9 @@ def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | Non
         status = "KILLED"
         raise
     finally:
-        _close(store, run_id, directory, status)
+        if run_id is not None:
+            with interrupts_postponed():
+                _close(store, run_id, directory, status)
 
 
 @disk_errors()
@@ -144,7 +147,7 @@ def _end(store: Store, run_id: str, directory: Path, status: str) -> None:
     except ResultError:
         table = None  # said above
     if table is not None:
-        text = table.read_text(errors="replace")
+        text = table.read_text(encoding="utf-8", errors="replace")
         store.client.set_tag(run_id, "mlflow.note.content", limits.cut(text, limits.MAX_TAG))
     store.client.set_terminated(run_id, status=status)
     _note_end(directory, run_id, "")

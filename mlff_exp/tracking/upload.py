@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mlff_exp.result import RESULT_FILE, Record, ResultError
 from mlff_exp.shell import command
+from mlff_exp.signals import interrupts_postponed
 from mlff_exp.tracking import limits
 from mlff_exp.tracking.describe import Description, Source, Weights, describe, progress
 from mlff_exp.tracking.faults import disk_errors, first_line, is_permanent, say
@@ -41,6 +42,7 @@ BYTES_PER_CALL = 500_000
 INPUT_ATTEMPTS = 4
 
 
+@interrupts_postponed()  # or the record would stay open
 @disk_errors()
 def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
     """Upload a finished run's directory, once to each store; returns the id of its MLflow run.

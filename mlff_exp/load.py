@@ -1,0 +1,122 @@
+"""What else this machine is doing, said before anything is timed; nothing is refused for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+OTHERS_CORES = 0.5  # that other processes may use before timings are doubted
+NAMED_CORES = 0.1  # that a process must have used to be named
+MAX_NAMED = 3
+LOOK_FOR_S = 0.5
+
+
+class Look:
+    """From its making on, how many cores other processes use."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._own = time.monotonic(), busy_cpu_s(), own_cpu_s()
+        self._by_process = cpu_s_by_process()
+
+    def warn(self, device: str) -> None:
+        """Print a line on stderr if the machine is busy, so that nobody waits for a timing that can't be trusted.
+
+        Args:
+            device: that is to be timed, as in the configuration.
+        """
+        time.sleep(max(0.0, LOOK_FOR_S - (time.monotonic() - self._started)))
+        found = [*self._on_cpu(), *(on_gpu(device) if device.startswith("cuda") else [])]
+        if found:
+            print(f"mlff-exp: this machine is busy: {'; '.join(found)}; timings will suffer", file=sys.stderr)
+
+    def _on_cpu(self) -> list[str]:
+        elapsed, busy = time.monotonic() - self._started, busy_cpu_s()
+        if busy is None or self._busy is None:  # not on Linux
+            load = os.getloadavg()[0]
+            return [f"its load is {load:.1f} on {os.cpu_count()} cores"] if load > OTHERS_CORES else []
+        others = (busy - self._busy - (own_cpu_s() - self._own)) / elapsed
+        if others <= OTHERS_CORES:
+            return []
+        names = busiest(self._by_process, cpu_s_by_process(), elapsed)
+        return [f"other processes use {others:.1f} of {os.cpu_count()} cores{': ' * bool(names)}{', '.join(names)}"]
+
+
+def on_gpu(device: str) -> list[str]:
+    """The processes that use a CUDA device now, in a list of one or none; NVML says nothing of a part of a GPU."""
+    import pynvml
+
+    number = int(device.partition(":")[2] or 0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",")] if visible else []
+    try:
+        pynvml.nvmlInit()
+        name = names[number] if number < len(names) else str(number)
+        by_index = pynvml.nvmlDeviceGetHandleByIndex
+        handle = by_index(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+        running = [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+        used = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+    except pynvml.NVMLError:
+        return []
+    running = [pid for pid in running if pid != os.getpid()]
+    if not running:
+        return []
+    known = cpu_s_by_process()
+    named = [f"{known[pid][0]} ({pid})" if pid in known else str(pid) for pid in running[:MAX_NAMED]]
+    return [f"{len(running)} other processes are on {device}, which is used to {used}%: {', '.join(named)}"]
+
+
+def busiest(
+    before: Mapping[int, tuple[str, float]], now: Mapping[int, tuple[str, float]], elapsed_s: float
+) -> list[str]:
+    """The processes other than this one that used most, each with its cores.
+
+    Args:
+        before: from `cpu_s_by_process`.
+        now: the same, later.
+        elapsed_s: between the two.
+    """
+    cores = {
+        f"{name} ({pid})": (spent - before.get(pid, ("", 0.0))[1]) / max(elapsed_s, 1e-9)
+        for pid, (name, spent) in now.items()
+        if pid != os.getpid()
+    }
+    most = sorted((name for name in cores if cores[name] > NAMED_CORES), key=lambda name: -cores[name])
+    return [f"{name} {cores[name]:.1f}" for name in most[:MAX_NAMED]]
+
+
+def busy_cpu_s() -> float | None:
+    """Seconds that all cores together were not idle since the machine started; None where Linux does not say."""
+    line = (read("/proc/stat") or "").partition("\n")[0].split()
+    if line[:1] != ["cpu"]:
+        return None
+    user, nice, system, _, _, irq, softirq = (int(ticks) for ticks in line[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s_by_process() -> dict[int, tuple[str, float]]:
+    """Name and seconds of CPU so far of each process that is shown."""
+    found = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        # The name stands in parentheses and may hold any character; user and system time are the 14th and 15th field.
+        before, _, after = (read(str(directory / "stat")) or "").rpartition(")")
+        if after:
+            ticks = sum(int(field) for field in after.split()[11:13])
+            found[int(directory.name)] = (before.partition("(")[2], ticks / os.sysconf("SC_CLK_TCK"))
+    return found
+
+
+def own_cpu_s() -> float:
+    """Seconds of CPU of this process, and of those it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def read(path: str) -> str | None:
+    """A file of the system; None where there is none, or one that can't be read."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    return None
