@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 
@@ -17,5 +18,6 @@ def override(key: str, value: object) -> str:
         return f"{key}={text}"
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    # OmegaConf would take ${…} for a reference.
-    return f"{key}={QuotedString(text.replace('${', chr(92) + '${'), Quote.single).with_quotes()}"
+    # OmegaConf would take ${…} for a reference, and halves backslashes before one.
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return f"{key}={QuotedString(text, Quote.single).with_quotes()}"

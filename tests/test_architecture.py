@@ -121,7 +121,7 @@ def test_files_are_utf8_wherever_they_are_written() -> None:
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-                        words = {keyword.arg for keyword in node.keywords}
+            words = {keyword.arg for keyword in node.keywords}
             modes = [value.value for value in node.args if isinstance(value, ast.Constant)]
             if name not in TEXTS or "encoding" in words or any("b" in str(mode) for mode in modes):
                 continue

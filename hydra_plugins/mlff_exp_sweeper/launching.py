@@ -1,7 +1,6 @@
 """What the jobs of a launcher came to, each for itself: one that raised or was lost ends no sweep."""
 
 # As in the sweeper's module, no postponed annotations.
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -20,13 +19,6 @@ class Lost:
     def return_value(self) -> Any:
         """As Hydra's: raises what ended the job."""
         raise self.error
-
-
-def quoted(text: str) -> str:
-    """A text as the value of an override, whatever letters it has."""
-    # Backslashes count only before a quote, or before what would be an interpolation.
-    text = re.sub(r"(\\+)(?='|\$\{|$)", r"\1\1", text)
-    return "'" + text.replace("'", r"\'").replace("${", r"\${") + "'"
 
 
 def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> list[Any]:

@@ -251,9 +251,10 @@ class StagedSweeper(Sweeper):
         gate_decision: str,
     ) -> tuple[list[tuple[Any, bool]], int]:
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
-        from hydra_plugins.mlff_exp_sweeper.launching import launch, quoted
+        from hydra_plugins.mlff_exp_sweeper.launching import launch
         from mlff_exp import ahead, bars
         from mlff_exp.result import label
+        from mlff_exp.shell import override
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
         local = isinstance(self.launcher, BasicLauncher)
@@ -277,7 +278,7 @@ class StagedSweeper(Sweeper):
                         end += 1
                     bar.set_postfix_str(label(first.resolved))
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
-                    own.append(f"hydra.sweep.dir={quoted(str(directory))}")
+                    own.append(override("hydra.sweep.dir", directory))
                     launched = [[*job.overrides, *own] for job in jobs[index:end]]
                     for number, came_to in enumerate(launch(self.launcher, launched, index), index):
                         if isinstance(came_to, Exception):
