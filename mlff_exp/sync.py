@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from filelock import FileLock
-from tqdm import tqdm
 
-from mlff_exp import command, tracking
+from mlff_exp import bars, command, tracking
 from mlff_exp.config import ConfigError, Tracking, masked
-from mlff_exp.outcome import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
+from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED
 from mlff_exp.result import RESULT_FILE, ResultError
 from mlff_exp.tracking.address import DATABASE_FILE, expanded
 
@@ -48,7 +47,7 @@ def sync(root: Path, where: Tracking, failed: Callable[[str], None] = tracking.s
     waiting = [directory for directory in finished if not tracking.is_uploaded(store, directory)]
     recovered = {directory for directory in finished if tracking.uploaded_ids(directory) != before[directory]}
     uploaded = [tracking.uploaded_ids(directory)[-1] for directory in finished if directory in recovered]
-    with tqdm(total=len(waiting), desc="runs", unit="run", disable=None) as bar:
+    with bars.bar(total=len(waiting), desc="runs", unit="run") as bar:
         for above, directories in groupby(waiting, key=lambda directory: directory.parent):
             with _failing(store, above, failed), _parent(store, above) as parent:
                 for directory in directories:
@@ -139,7 +138,7 @@ def sync_main() -> None:
 
     def failed(line: str) -> None:
         failures.append(line)
-        tqdm.write(f"mlff-exp-sync: {masked(line)}", file=sys.stderr)
+        bars.write(f"mlff-exp-sync: {masked(line)}")
 
     try:
         uploaded = sync(arguments.directory, where, failed)
@@ -149,8 +148,6 @@ def sync_main() -> None:
         _end(f"the store was lost: {tracking.first_line(error)}; the same command goes on later", EXIT_FAILED)
     except OSError as error:
         _end(str(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        _end("interrupted; the same command goes on later", EXIT_INTERRUPTED)
     print(f"{len(uploaded)} runs uploaded")
     if failures:
         _end(f"{len(failures)} could not be uploaded", EXIT_FAILED)

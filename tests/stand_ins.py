@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -43,6 +44,15 @@ def start_another(config: Config, resolved: Mapping[str, Any], directory: Path, 
     if config.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
+
+
+def hold_the_lock(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
+    """Never return from native code that keeps Python's lock; leave the number of a process that was started before."""
+    sessions.begin_session()
+    other = subprocess.Popen(["sleep", "600"])
+    (directory / "other.partial").write_text(f"{os.getpid()} {other.pid}")
+    (directory / "other.partial").rename(directory / "other")
+    ctypes.PyDLL(None).sleep(600)
 
 
 def finish_and_hang(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -49,7 +51,10 @@ def test_what_fails_while_watching_stops_the_worker(tmp_path: Path, monkeypatch:
     assert not process.is_alive()
 
 
-@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung_up")],
+)
 def test_an_interrupt_while_the_worker_starts_stops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, kind: str
 ) -> None:
@@ -100,6 +105,34 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+COMMAND = """
+import sys
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from mlff_exp import worker
+from mlff_exp.config import Config, InferenceTask
+from tests import stand_ins
+
+if __name__ == "__main__":
+    worker._process = lambda *arguments: SpawnProcess(target=stand_ins.hold_the_lock, args=arguments)
+    worker.run_task(Config(task=InferenceTask()), {}, Path(sys.argv[1]))
+"""
+
+
+def test_a_worker_in_native_code_ends_with_its_killed_command_and_so_does_what_it_started(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text(COMMAND)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    command = subprocess.Popen([sys.executable, str(tmp_path / "command.py"), str(tmp_path)], env=environment)
+    try:
+        wait_for(tmp_path / "other")
+    finally:
+        command.kill()
+        command.wait()
+    worker, other = (int(pid) for pid in (tmp_path / "other").read_text().split())
+    assert gone(worker)
+    assert gone(other)
 
 
 @pytest.mark.parametrize(("seed", "kind"), [(0, "timeout"), (1, "killed")])
