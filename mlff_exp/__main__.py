@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import command, tracking, worker
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError
+from mlff_exp.directories import refuse_moved, refuse_tilde, refuse_used_by_run
 from mlff_exp.load import Look
 from mlff_exp.outcome import EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import line
@@ -40,6 +41,8 @@ def run(composed: DictConfig) -> Outcome:
     config = schema.parse(composed)
     schema.refuse_ignored(config, job.overrides.task)
     single = job.mode is RunMode.RUN
+    if single and config.sweep.stages:
+        raise ConfigError(f"hydra.mode=RUN: {config.sweep.name} has stages, which only a sweep runs: leave it out")
     if single:  # of a sweep, its other jobs may take a word that this one does not
         schema.refuse_unused([(config, job.overrides.task)])
     config = config.on_this_machine()
@@ -47,6 +50,9 @@ def run(composed: DictConfig) -> Outcome:
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
+    if single:  # a sweep has said so of all its jobs
+        refuse_moved(job, single=True)
+        refuse_used_by_run(directory, getattr(config.task, "resume", None))
     # A sweep without a parent run is not recorded while it goes on.
     recorded = single or config.sweep.id is not None
     store = _reached(lambda: tracking.connect(config.tracking), single) if recorded else None
@@ -100,6 +106,7 @@ def main() -> None:
     """
     with command.boundary("mlff-exp"):
         try:
+            refuse_tilde(sys.argv[1:])
             with _errors_handed_over():
                 run()
         except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:

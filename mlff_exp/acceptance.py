@@ -148,7 +148,9 @@ def _weights(result: RunResult) -> tuple[Any, ...]:
 def _systems(result: RunResult) -> list[Mapping[str, Any]]:
     """What moves or is evaluated, as in the configuration; the accuracy task looks at none of it."""
     side_by_side = result.config["task"].get("systems")
-    return [{"name": name} for name in side_by_side] if side_by_side else [result.config["system"]]
+    if side_by_side:
+        return [{"name": name} for name in side_by_side]
+    return [result.config["system"]] if "system" in result.config else []
 
 
 def _choice(result: RunResult, group: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import Any, Literal, get_args
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
+
+from mlff_exp import naming
+from mlff_exp.recorded import NATIVE, UNUSED, what_runs
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
 EngineName = Literal["eager", "compile", "cuda_graph", "fused"]
@@ -44,6 +48,7 @@ MOLECULES = {
 # Relaxed molecules of the shipped validation set, which no student was trained on: unseen_0, unseen_1, …
 N_UNSEEN = 200
 UNSEEN = "unseen_"
+USUAL_GATE = "strict"  # as in conf/config.yaml
 
 
 SECRET_KEY = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
@@ -52,21 +57,6 @@ SECRET_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s]+@", re.IGNORECASE)
 # In addresses and in overrides.
 SECRET_VALUE = re.compile(rf"((?:^|[,?&])[+~\w./-]*(?:{SECRET_KEY.pattern})[\w-]*=)[^,&\s]+", re.IGNORECASE)
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-
-
-# Words that a task takes no notice of, and what to say instead.
-UNUSED: dict[str, dict[str, str]] = {
-    "inference": {},
-    "accuracy": {"system": "what it evaluates is task.dataset"},
-    "nve": {"batch_size": "what moves side by side is task.replicas of each of task.systems"},
-    "distill": {
-        "model": "what it trains is task.n_features and task.n_interactions",
-        "system": "what it samples is task.molecules",
-        "engine": "it trains by an engine of its own",
-        "precision": "it trains in FP32",
-        "batch_size": "what it trains on at once is task.atoms_per_step",
-    },
-}
 
 
 class ConfigError(ValueError):
@@ -428,6 +418,13 @@ class FusedEngine:
     name: str = "fused"
 
 
+@dataclass
+class NativeEngine:
+    """That of an ASE calculator, which runs as it is; it is not to be chosen."""
+
+    name: str = NATIVE
+
+
 ENGINE_TYPES: dict[str, type] = {one.name: one for one in (EagerEngine, CompileEngine, CudaGraphEngine, FusedEngine)}
 
 
@@ -439,6 +436,16 @@ class PrecisionConfig:
 
     def __post_init__(self) -> None:
         choose("precision.name", self.name, PRECISIONS)
+
+
+@dataclass
+class NativePrecision(PrecisionConfig):
+    """That of an ASE calculator, whatever it is; it is not to be chosen."""
+
+    name: str = NATIVE
+
+    def __post_init__(self) -> None:
+        """There is no choice to check."""
 
 
 @dataclass
@@ -512,6 +519,8 @@ class Sweep:
         compile_ahead: before the first run, fill Inductor's cache on all cores; see `ahead`.
         id: of the parent run; set by the sweeper.
         gate_decision: whether the weights have passed the gate; set by the sweeper where that is asked.
+        varied: the keys that tell the jobs apart where their labels do not; set by the sweeper. A run records their
+            values, or, by itself, what is not as usual.
     """
 
     name: str = "sweep"
@@ -522,6 +531,7 @@ class Sweep:
     compile_ahead: bool = False
     id: str | None = None
     gate_decision: str = "no_verdict"
+    varied: list[str] | None = None
 
     def __post_init__(self) -> None:
         plain("sweep.name", self.name)
@@ -560,6 +570,8 @@ class Config:
             raise ConfigError(f"seed={self.seed} must not be negative")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
+        if isinstance(self.model, AseModel):
+            self.engine, self.precision = NativeEngine(), NativePrecision()
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -720,13 +732,43 @@ def _n_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def asked(composed: DictConfig) -> dict[str, Any]:
+    """The configuration of one run as plain values, with what is not used as well."""
+    given: dict[str, Any] = masked(OmegaConf.to_container(composed, resolve=True))
+    return given | what_runs(given)
+
+
 def resolved(composed: DictConfig) -> dict[str, Any]:
-    """The configuration of one run as plain values."""
-    values: dict[str, Any] = masked(OmegaConf.to_container(composed, resolve=True))
+    """The configuration of one run as plain values: what ran, and what tells the run apart from others."""
+    given = asked(composed)
+    values = what_runs(given)
     # The plan of the whole experiment belongs to the sweep, not to each of its runs.
     for key in ("stages", "parameters", "resume", "budget_s", "compile_ahead"):
         values["sweep"].pop(key)
+    keys = values["sweep"].pop("varied")
+    if keys is None:
+        keys = naming.unusual(values, _usual(values))
+    # Of what was asked for: jobs that differ only in what they take no notice of are told apart as well.
+    values["sweep"]["varied"] = naming.values_of(given, keys)
     return values
+
+
+def _usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run has where nothing else is said, in the form of its plain values."""
+    groups = {"task": TASKS.get(values["task"]["name"], InferenceTask), "model": StudentModel, "system": FileSystem}
+    usual: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}
+    return _defaults(Config) | usual | {"gate": {"name": USUAL_GATE}}
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    found = {}
+    for item in fields(kind):
+        if item.default_factory is not MISSING_DEFAULT:
+            made = item.default_factory()
+            found[item.name] = {} if is_dataclass(made) else made
+        elif item.default is not MISSING_DEFAULT:
+            found[item.name] = item.default
+    return found
 
 
 def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:

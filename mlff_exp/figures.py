@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,11 +14,13 @@ from matplotlib.ticker import LogFormatter
 
 from mlff_exp.drawing import subplots
 from mlff_exp.gate import interval
-from mlff_exp.result import Criterion, RunResult, label
+from mlff_exp.naming import SEPARATOR, force_field_words, label_words, system_name, varied_words
+from mlff_exp.result import Criterion, RunResult
 from mlff_exp.text import number
 
 Results = Sequence[RunResult]
 COLOUR = "#4477aa"
+MAX_NAME = 80  # characters
 MARKERS = "os^Dv"  # by precision; colours by engine
 
 
@@ -61,12 +64,13 @@ def speedups(results: Results) -> Figure | None:
 def heat_map(results: Results) -> Figure | None:
     """Per structure, against a single eager call: engine and precision by batch size."""
     timed = _with(results, "speedup_vs_single_eager")
-    rows, batches = list(dict.fromkeys(_force_field(result) for result in timed)), sorted(_batch_sizes(timed))
+    named = _by_system(timed)
+    rows, batches = list(dict.fromkeys(map(named, timed))), sorted(_batch_sizes(timed))
     if len(rows) < 2 or len(batches) < 2:
         return None
     grid, doubted = np.full((len(rows), len(batches)), np.nan), set()
     for result in timed:
-        cell = rows.index(_force_field(result)), batches.index(result.config["batch_size"])
+        cell = rows.index(named(result)), batches.index(result.config["batch_size"])
         grid[cell] = result.metrics["speedup_vs_single_eager"]
         if not result.trusted:
             doubted.add(cell)
@@ -92,13 +96,13 @@ def pareto(results: Results) -> Figure | None:
         for result in _timed(results, "force_relative_rmse_vs_fp64_percent")
     ]
     errors = {
-        _force_field(result): result.metrics["force_rmse_mev_per_ang"]
+        _identity(result): result.metrics["force_rmse_mev_per_ang"]
         for result in _with(results, "force_rmse_mev_per_ang")
     }
     teacher = [
-        (result, errors[_force_field(result)])
+        (result, errors[_identity(result)])
         for result in _timed(results, "throughput_systems_per_s")
-        if _force_field(result) in errors
+        if _identity(result) in errors
     ]
     panels = [
         (points, text)
@@ -152,6 +156,7 @@ def batch_scaling(results: Results) -> Figure | None:
         lambda result: float(result.config["batch_size"]),
         "throughput_systems_per_s",
         ("batch size", "structures per second"),
+        by_system=True,
     )
 
 
@@ -170,11 +175,11 @@ def violins(results: Results) -> Figure | None:
     """All samples of every run, over the run's median; a panel for each engine, one below the other."""
     timed = [result for result in results if result.timing]
     panels: dict[str, list[tuple[str, RunResult]]] = {}
-    for name, result in zip(_marked(timed), timed, strict=True):
-        engine = _engine(_force_field(result))
+    for words, result in zip(_distinct(timed), timed, strict=True):
+        said = _engine_words(result)
         # Without what the panel says, unless nothing would be left.
-        rest = " · ".join(word for word in name.split(" · ") if word not in engine.split(" · "))
-        panels.setdefault(engine, []).append((rest or name, result))
+        rest = [word for word in words if word not in said] or words
+        panels.setdefault(_text(said), []).append((_text(rest) + _mark(result), result))
     if not panels:
         return None
     rows = [len(runs) for runs in panels.values()]
@@ -220,13 +225,21 @@ def first_call(results: Results) -> Figure | None:
     return figure
 
 
-def _curves(timed: Results, x: Callable[[RunResult], float], metric: str, labels: tuple[str, str]) -> Figure | None:
+def _curves(
+    timed: Results,
+    x: Callable[[RunResult], float],
+    metric: str,
+    labels: tuple[str, str],
+    *,
+    by_system: bool = False,
+) -> Figure | None:
     if len({x(result) for result in timed}) < 2:
         return None
     figure, axes = subplots(figsize=(8, 6.5))
-    styles = _styles(timed)
+    named = _by_system(timed) if by_system else _force_field
+    styles = _styles(timed, named)
     for how, (colour, marker) in styles.items():
-        mine = sorted((x(result), result.metrics[metric]) for result in timed if _force_field(result) == how)
+        mine = sorted((x(result), result.metrics[metric]) for result in timed if named(result) == how)
         axes.plot(*zip(*mine, strict=True), color=colour, marker=marker)
     for result in timed:
         _doubt(axes, result, x(result), result.metrics[metric])
@@ -310,18 +323,22 @@ def _bars(n: int) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _styles(results: Results) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each force field: the same engine in one colour, the same precision with one marker."""
-    hows = list(dict.fromkeys(_force_field(result) for result in results))
-    engines = list(dict.fromkeys(_engine(how) for how in hows))
-    precisions = list(dict.fromkeys(how.removeprefix(_engine(how)) for how in hows))
+def _styles(results: Results, named: Callable[[RunResult], str] | None = None) -> dict[str, tuple[str, str]]:
+    """Colour and marker by name: the same engine in one colour, the same of all else with one marker."""
+    named = named or _force_field
+    engines = list(dict.fromkeys(_text(_engine_words(result)) for result in results))
+    others = list(dict.fromkeys(_beside_engine(result, named) for result in results))
     return {
-        how: (
-            f"C{engines.index(_engine(how)) % 10}",
-            MARKERS[precisions.index(how.removeprefix(_engine(how))) % len(MARKERS)],
+        named(result): (
+            f"C{engines.index(_text(_engine_words(result))) % 10}",
+            MARKERS[others.index(_beside_engine(result, named)) % len(MARKERS)],
         )
-        for how in hows
+        for result in results
     }
+
+
+def _beside_engine(result: RunResult, named: Callable[[RunResult], str]) -> str:
+    return named(result).replace(_text(_engine_words(result)), "")
 
 
 def _legend(figure: Figure, styles: Mapping[str, tuple[str, str]], line: str, *more: Line2D) -> None:
@@ -362,24 +379,54 @@ def _batch_sizes(results: Results) -> set[int]:
     return {result.config["batch_size"] for result in results}
 
 
+def _engine_words(result: RunResult) -> list[str]:
+    """Model and engine, without precision."""
+    return [word for group, word in force_field_words(result.config).items() if word and group != "precision"]
+
+
 def _force_field(result: RunResult) -> str:
-    """Model, engine and precision, without task, system and size."""
-    return " · ".join(label({**result.config, "task": {"name": "accuracy"}}).split(" · ")[1:])
+    """Model, engine, precision and what else was swept, without task, system and size."""
+    return _text([*filter(None, force_field_words(result.config).values()), *varied_words(result.config)])
 
 
-def _engine(how: str) -> str:
-    """A force field without its precision; an ASE calculator has none."""
-    return how.rpartition(" · ")[0] or how
+def _by_system(results: Results) -> Callable[[RunResult], str]:
+    """Names of curves and rows, with the system where there is more than one."""
+    if len({system_name(result.config) for result in results}) < 2:
+        return _force_field
+    return lambda result: _text([system_name(result.config)]) + SEPARATOR + _force_field(result)
+
+
+def _identity(result: RunResult) -> str:
+    """Of a force field: the same for a run that timed it and one that measured its errors."""
+    return json.dumps([result.config[group] for group in ("model", "engine", "precision")], sort_keys=True)
+
+
+def _distinct(results: Results) -> list[list[str]]:
+    """Words of names without those that all of them share; numbered where that leaves two alike."""
+    words = [label_words(result.config) for result in results]
+    shared = set.intersection(*(set(name) for name in words)) if len(words) > 1 else set()
+    names = [[word for word in name if word not in shared] or name[-1:] for name in words]
+    return [[*name[:-1], f"{name[-1]} #{index}"] if names.count(name) > 1 else name for index, name in enumerate(names)]
+
+
+def _text(words: Sequence[str]) -> str:
+    """Words as matplotlib shows them; a dollar would begin a formula."""
+    text = SEPARATOR.join(words)
+    if len(text) > MAX_NAME:
+        text = f"{text[: MAX_NAME // 2]} … {text[-MAX_NAME // 2 :]}"
+    return text.replace("$", r"\$")
 
 
 def _labels(results: Results) -> list[str]:
-    """Names without the words that all of them share; numbered where that leaves two alike."""
-    words = [label(result.config).split(" · ") for result in results]
-    shared = set.intersection(*(set(name) for name in words)) if len(words) > 1 else set()
-    names = [" · ".join(word for word in name if word not in shared) or name[-1] for name in words]
+    names = [_text(words) for words in _distinct(results)]
     return [f"{name} #{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
 
 
+def _mark(result: RunResult) -> str:
+    """That the timing must not be trusted."""
+    return " (?)" * (not result.trusted)
+
+
 def _marked(results: Results) -> list[str]:
-    """The same, with a mark where the timing must not be trusted."""
-    return [name + (" (?)" * (not result.trusted)) for name, result in zip(_labels(results), results, strict=True)]
+    """Names, with a mark where the timing must not be trusted."""
+    return [name + _mark(result) for name, result in zip(_labels(results), results, strict=True)]

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from typing import Any
 from mlff_exp import command
 from mlff_exp.acceptance import force_field, least_accurate, stability
 from mlff_exp.figures import figures
-from mlff_exp.report import content, markdown, parsed, parser, read
-from mlff_exp.result import ResultError, RunResult, label, system_name
+from mlff_exp.naming import SEPARATOR, force_field_words, label, recorded_varied, run_key, varied_words, words
+from mlff_exp.report import content, markdown, named, parsed, parser, read
+from mlff_exp.result import ResultError, RunResult, system_name
 from mlff_exp.text import markdown_table, times
 
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
 DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
+RUN_KEY = ("task", "model", "system", "engine", "mode", "precision", "batch_size", "device")  # and what was swept
 HEADLINE = [
     "engine · precision", "a call (batch)", "against eager FP32", "structures/s (best batch)",
     "per structure, against single eager", "force error against FP64", "NVE",
@@ -33,21 +34,21 @@ OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores
 @command.boundary("mlff-exp-publish")
 def main() -> None:
     """Command line of ``mlff-exp-publish``."""
-    words = parser(
+    program = parser(
         "mlff-exp-publish",
         "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv, environment.json, and "
         "of timings headline.md (a line for each engine and precision) and kernels.csv.",
     )
-    words.add_argument("target", type=Path, help="where to; made if it is not there")
-    words.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
-    arguments = parsed(words)
+    program.add_argument("target", type=Path, help="where to; made if it is not there")
+    program.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
+    arguments = parsed(program)
     try:
         found = read(arguments.directory)
     except ResultError as error:
-        sys.exit(f"mlff-exp-publish: {error}")
+        program.error(str(error))
     dirty = [number for number, result in found.items() if result.environment.get("git_diff")]
     if dirty and not arguments.allow_dirty:
-        words.error(
+        program.error(
             f"{arguments.directory}: {len(dirty)} of {len(found)} runs were made from a tree with uncommitted changes, "
             f"the first of them {dirty[0]}, and nobody can repeat them: run it again from a commit, or --allow-dirty"
         )
@@ -81,11 +82,16 @@ def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: 
 
 def headline(results: Sequence[RunResult]) -> str:
     """A Markdown table with a line for each system, engine and precision: its first batch, and its best."""
+    results = [result for result in named(results) if "model" in result.config]
     timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
     systems = {system_name(result.config) for result in timed}
     lines = []
-    for system, how in dict.fromkeys((system_name(result.config), force_field(result)) for result in timed):
-        mine = [r for r in timed if (system_name(r.config), force_field(r)) == (system, how)]
+
+    def line_of(result: RunResult) -> tuple[Any, ...]:
+        return words(result.config)["system"], force_field(result), *varied_words(result.config)
+
+    for one in dict.fromkeys(map(line_of, timed)):
+        mine, how = [r for r in timed if line_of(r) == one], one[1]
         first = min(mine, key=lambda result: result.config["batch_size"])
         best = max(mine, key=lambda result: result.metrics["throughput_systems_per_s"])
         evaluated = [r for r in results if r.config["task"]["name"] == "accuracy" and force_field(r) == how]
@@ -93,7 +99,13 @@ def headline(results: Sequence[RunResult]) -> str:
         assert error is not None, "measured with every timing"
         lines.append(
             [
-                " · ".join(label(first.config).split(" · ")[1 if len(systems) > 1 else 2 : -1]),
+                SEPARATOR.join(
+                    [
+                        *[one[0]] * (len(systems) > 1),
+                        *filter(None, force_field_words(first.config).values()),
+                        *varied_words(first.config),
+                    ]
+                ),
                 _doubted(first, f"{first.metrics['latency_median_ms']:.3g} ms ({first.config['batch_size']})"),
                 _doubted(first, times(first, "speedup_vs_baseline")),
                 _doubted(best, f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})"),
@@ -125,12 +137,15 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
     metrics = sorted({metric for result in results for metric in result.metrics})
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*DESCRIBED, *metrics])
+        keys = dict.fromkeys(key for result in results for key in recorded_varied(result.config))
+        writer.writerow([*DESCRIBED, *RUN_KEY, *keys, *metrics])
         for result in results:
             verdict = "" if result.verdict is None else result.verdict.decision
             tags = [result.tags.get(tag, "") for tag in DESCRIBED[3:]]
             numbers = [f"{result.metrics[metric]:.6g}" if metric in result.metrics else "" for metric in metrics]
-            writer.writerow([label(result.config), result.status, verdict, *tags, *numbers])
+            what, varied = run_key(result.config), recorded_varied(result.config)
+            fields = [*(what[key] for key in RUN_KEY), *(varied.get(key, "") for key in keys)]
+            writer.writerow([label(result.config), result.status, verdict, *tags, *fields, *numbers])
 
 
 def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:

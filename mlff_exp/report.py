@@ -7,16 +7,15 @@ import base64
 import io
 import math
 import re
-import sys
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from rich import box
 from rich.console import Console
@@ -24,9 +23,12 @@ from rich.table import Table
 
 from mlff_exp import acceptance, command
 from mlff_exp.acceptance import Judged
+from mlff_exp.directories import of_runs
 from mlff_exp.disk import write_whole
-from mlff_exp.result import RESULT_FILE, ResultError, RunResult, label
-from mlff_exp.text import markdown_table, number, times
+from mlff_exp.naming import SEPARATOR, label, recorded_varied, short_names, told_apart
+from mlff_exp.outcome import EXIT_REFUSED
+from mlff_exp.result import RESULT_FILE, ResultError, RunResult
+from mlff_exp.text import markdown_cell, markdown_table, number, one_line, times
 
 COLUMNS = (
     "run",
@@ -40,7 +42,6 @@ COLUMNS = (
     "valid speedup",
     "verdict",
 )
-SEPARATOR = " · "  # of the words of a run's label
 MIN_WIDTH = 8  # characters of a column of the terminal's table
 LEFT = ("run", "status", "valid speedup", "verdict")
 UNFINISHED = ("failed", "killed", "skipped")
@@ -95,6 +96,7 @@ class Content:
 
     Attributes:
         rows: of the table of runs.
+        columns: of that table; behind the run's name the keys that were swept and that no other column has.
         promises: rows by the title of the list.
         warnings: before all else.
         took: how long the runs did; empty if none says.
@@ -106,6 +108,7 @@ class Content:
     warnings: list[Warned]
     took: str
     facts: list[Row]
+    columns: Sequence[str] = COLUMNS
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,26 @@ class Written:
     trust: str
 
 
-def write(directory: Path, name: str) -> Written:
-    """Make ``report.html`` and ``report.md`` of every run below a sweep's directory, and print the table."""
-    results = list(read(directory).values())
+def write(directory: Path, name: str, numbers: Iterable[int] | None = None) -> Written:
+    """Make ``report.html`` and ``report.md`` of the runs of a sweep, and print the table.
+
+    Args:
+        directory: of the sweep.
+        name: title of the report.
+        numbers: of its jobs; every run below the directory if None.
+
+    Raises:
+        ResultError: a result that cannot be read, naming the file.
+    """
+    results = list(read(directory, numbers).values())
     found = content(results)
     write_whole(directory / "report.md", markdown(name, found))
     page = directory / "report.html"
     write_whole(page, _page(name, found, results))
     # Printed at last: whatever becomes of the terminal, the files are there.
     # Without markup: messages of errors have brackets that are none.
-    console = Console(width=None if Console().is_terminal else 190, markup=False)
-    console.print(terminal_table(found.rows, name))
+    console = Console(width=None if Console().is_terminal else 190, markup=False, emoji=False)
+    console.print(terminal_table(found.rows, one_line(name), found.columns))
     for line in unfinished(found.rows):
         console.print(line)
     for warning in found.warnings:
@@ -143,37 +155,69 @@ def write(directory: Path, name: str) -> Written:
 
 def content(results: Sequence[RunResult]) -> Content:
     """What is to be said of these runs together."""
+    results = named(results)
+    everything, results = results, [result for result in results if "model" in result.config]  # others train one
     judged = {"The plan": acceptance.judge(results)}
     ours = {"Our targets": acceptance.TARGETS, "Targets of the fused engine": acceptance.FUSED_TARGETS}
     for title, lines in ours.items():
         # The plan is shown whole; of ours, each sweep answers some.
         answered = [line for line in acceptance.judge(acceptance.for_targets(results), lines) if line.measured]
         judged[f"{title}, for benzene and the shipped student on one H100"] = answered
-    described = next((result.environment for result in results if result.environment), None)
+    described = next((result.environment for result in everything if result.environment), None)
+    columns = _varied_columns(everything)
+    rows = [
+        _with_values(row(result, results), [recorded_varied(result.config).get(key, "") for key in columns])
+        for result in everything
+    ]
     return Content(
-        rows=[row(result, results) for result in results] + control_rows(results),
+        rows=rows + [_with_values(item, [""] * len(columns)) for item in control_rows(results)],
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
-        warnings=warned(results),
-        took=_took(results),
+        warnings=warned(everything),
+        took=_took(everything),
         facts=[Row(fact, "") for fact in facts(described)] if described else [],
+        columns=(COLUMNS[0], *columns.values(), *COLUMNS[1:]),
     )
+
+
+def named(results: Sequence[RunResult]) -> list[RunResult]:
+    """The same results, with names that tell them apart where an earlier version recorded none."""
+    configs = told_apart([result.config for result in results])
+    return [replace(result, config=config) for result, config in zip(results, configs, strict=True)]
+
+
+def _varied_columns(results: Sequence[RunResult]) -> dict[str, str]:
+    """What was swept and stands in no other column: headings by key."""
+    return short_names(dict.fromkeys(key for result in results for key in recorded_varied(result.config)))
+
+
+def _with_values(item: Row, values: Sequence[str]) -> Row:
+    name, *others = (one_line(cell) for cell in item.cells)
+    return Row((name, *values, *others), item.style)
 
 
 @command.boundary("mlff-exp-report")
 def main() -> None:
     """Command line of ``mlff-exp-report``."""
     description = "Make the report of a sweep's directory anew: report.html and report.md."
-    arguments = parsed(parser("mlff-exp-report", description))
+    words = parser("mlff-exp-report", description)
+    arguments = parsed(words)
     try:
         written = write(arguments.directory, arguments.name)
     except ResultError as error:
-        sys.exit(f"mlff-exp-report: {error}")
+        words.error(str(error))
     print(f"report: {written.page}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the words of a command, and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_REFUSED, f"{self.prog}: {one_line(message)}\n")
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
-    found = argparse.ArgumentParser(prog=program, description=description)
+    found = _Parser(prog=program, description=description)
     found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
     found.add_argument("--name", help="title of the report (default: the name of the sweep)")
     return found
@@ -183,24 +227,44 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The words of the command line; ends the process with 2 if the directory holds no runs."""
     arguments = parser.parse_args()
     directory = arguments.directory
-    if not _numbers(directory):
+    try:
         if not directory.is_dir():
             parser.error(f"{directory} is no directory")
-        if (directory / RESULT_FILE).is_file():
-            parser.error(f"{directory} is a single run, and a report is of a sweep: its numbers are in {RESULT_FILE}")
-        parser.error(f"{directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}")
+        if not of_runs(directory):
+            if (directory / RESULT_FILE).is_file():
+                parser.error(
+                    f"{directory} is a single run, and a report is of a sweep: its numbers are in {RESULT_FILE}"
+                )
+            below = sorted({path.parent.parent for path in directory.rglob(f"0/{RESULT_FILE}")})
+            hint = f"; below it are sweeps: {', '.join(map(str, below[:3]))}" if below else ""
+            parser.error(f"{directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}{hint}")
+    except (OSError, ValueError) as error:
+        parser.error(f"{directory}: {error}")
     # A sweep's directory is named by its time and its name.
     arguments.name = arguments.name or re.sub(r"^\d\d-\d\d-\d\d-\d{6}_", "", directory.resolve().name)
     return arguments
 
 
-def read(directory: Path) -> dict[int, RunResult]:
-    """The results of the jobs of a sweep by their number, in order; attempts that were put aside do not count."""
-    return {number: RunResult.load(directory / str(number)) for number in _numbers(directory)}
+def read(directory: Path, numbers: Iterable[int] | None = None) -> dict[int, RunResult]:
+    """The results of the jobs of a sweep by their number, in order; attempts that were put aside do not count.
 
+    Args:
+        directory: of the sweep.
+        numbers: of its jobs; those that left no result are left out. All that are there if None.
 
-def _numbers(directory: Path) -> list[int]:
-    return sorted(int(path.parent.name) for path in directory.glob(f"*/{RESULT_FILE}") if path.parent.name.isdigit())
+    Raises:
+        ResultError: a result that cannot be read, naming the file.
+    """
+    runs = of_runs(directory)
+    found = {job: RunResult.load(path) for job, path in runs.items() if numbers is None or job in numbers}
+    for job, result in found.items():
+        try:
+            label(result.config)
+        except (KeyError, TypeError, AttributeError) as error:
+            path = runs[job] / RESULT_FILE
+            raise ResultError(f"{path} is not a result of this version: its config has no {error}") from error
+    named_results = named(list(found.values()))
+    return dict(zip(found, named_results, strict=True))
 
 
 def untrusted(results: Sequence[RunResult]) -> list[str]:
@@ -262,7 +326,7 @@ def _reason(result: RunResult) -> str:
     """Why a run did not finish, in a line."""
     assert result.failure is not None, "it did not finish"
     message = result.failure.message.partition("\n")[0]
-    return f"{result.failure.kind}: {textwrap.shorten(message, MAX_REASON, placeholder=' …')}"
+    return f"{result.failure.kind}: {textwrap.shorten(one_line(message), MAX_REASON, placeholder=' …')}"
 
 
 def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
@@ -326,7 +390,7 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
     return rows
 
 
-def terminal_table(rows: Sequence[Row], title: str) -> Table:
+def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str] = COLUMNS) -> Table:
     """For a terminal: what the names of all runs begin with stands once, and reasons are left to `unfinished`."""
     colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
     table = Table(title=title, box=box.SIMPLE_HEAD)
@@ -334,12 +398,12 @@ def terminal_table(rows: Sequence[Row], title: str) -> Table:
     names = [item.cells[0].split(SEPARATOR) for item in rows if item.style != "control"]
     alike = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
     shared = [words[0] for words in alike] if len(names) > 1 else []
-    columns, rows = _filled(COLUMNS, rows)
+    columns, rows = _filled(columns, rows)
     if shared:
         columns[0] += f" ({SEPARATOR.join([*shared, '…'])})"
     rows = [replace(item, cells=(_without(shared, item.cells[0]), *item.cells[1:])) for item in rows]
     for index, column in enumerate(columns):
-        widest = max([MIN_WIDTH, *(len(item.cells[index]) for item in rows)])
+        widest = max([MIN_WIDTH, *map(len, column.split()), *(len(item.cells[index]) for item in rows)])
         justify: Literal["left", "right"] = "left" if column.startswith(LEFT) else "right"
         # A heading is no reason for a column to be wider than what stands in it.
         table.add_column(textwrap.fill(column, widest), justify=justify, overflow="fold", min_width=MIN_WIDTH)
@@ -399,13 +463,14 @@ def facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
     """The report in Markdown, with the addresses of its figures by title."""
-    parts = [f"# {name}"]
+    parts = [f"# {markdown_cell(name)}"]
     parts += [
-        "\n".join([f"> {warning.summary}", ">", *(f"> - {of}" for of in warning.details)]) for warning in found.warnings
+        "\n".join([f"> {warning.summary}", ">", *(f"> - {markdown_cell(of)}" for of in warning.details)])
+        for warning in found.warnings
     ]
     for title, lines in found.promises.items():
         parts += [f"## {title}", markdown_table(PROMISES, [line.cells for line in lines])]
-    columns, rows = _filled(COLUMNS, found.rows)
+    columns, rows = _filled(found.columns, found.rows)
     parts += ["## Runs", *[found.took] * bool(found.took), markdown_table(columns, [row.cells for row in rows])]
     parts += [f"## {title}\n\n![{title}]({address})" for title, address in images.items()]
     if found.facts:
@@ -423,7 +488,8 @@ def _html_cells(item: Row) -> str:
     cells, span = item.cells, 1
     if item.style in UNFINISHED:
         # The reason in place of the numbers, where it is seen, and not behind them.
-        cells, span = (*cells[:2], cells[-1]), len(cells) - 2
+        status = cells.index(item.style.upper(), 1)
+        cells, span = (*cells[: status + 1], cells[-1]), len(cells) - status - 1
     *others, last = (escape(cell) for cell in cells)
     return "".join(f"<td>{cell}</td>" for cell in others) + f'<td colspan="{span}">{last}</td>'
 
@@ -441,7 +507,11 @@ def _page(name: str, found: Content, results: Sequence[RunResult]) -> str:
     parts = [_html_warning(warning) for warning in found.warnings]
     for title, lines in found.promises.items():
         parts += [f"<h2>{escape(title)}</h2>", _html_table(PROMISES, lines)]
-    parts += ["<h2>Runs</h2>", f"<p>{found.took}</p>" * bool(found.took), _html_table(*_filled(COLUMNS, found.rows))]
+    parts += [
+        "<h2>Runs</h2>",
+        f"<p>{found.took}</p>" * bool(found.took),
+        _html_table(*_filled(found.columns, found.rows)),
+    ]
     for title, figure in figures(results).items():
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mlff_exp.disk import write_whole
+from mlff_exp.naming import label, system_name
+from mlff_exp.recorded import what_runs
+from mlff_exp.typed import MAX_BYTES, parsed, read_json, typed
 
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.jsonl"
 STATE_FILE = "state.npz"  # of a run that has not finished and can go on
+
+__all__ = ["label", "system_name"]  # from where they were before
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 
@@ -115,6 +120,9 @@ class RunResult:
             raise ValueError(f"status {self.status!r} is not one of {', '.join(get_args(Status))}")
         if (self.status == "FINISHED") != (self.failure is None):
             raise ValueError(f"a {self.status} run must {'not ' * (self.status == 'FINISHED')}have a failure")
+        for name in self.artifacts:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"artifact {name!r} is not in the run's directory")
         _refuse_non_finite(self.metrics)
         for name, points in self.series.items():
             for step, value in points:
@@ -140,22 +148,11 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            verdict, failure = values.pop("verdict"), values.pop("failure")
-            if verdict is not None:
-                verdict["criteria"] = tuple(Criterion(**criterion) for criterion in verdict["criteria"])
-                verdict["reasons"] = tuple(verdict["reasons"])
-            return RunResult(
-                timing={
-                    name: Timing(**{key: _frozen(value) for key, value in timing.items()})
-                    for name, timing in values.pop("timing").items()
-                },
-                verdict=None if verdict is None else Verdict(**verdict),
-                failure=None if failure is None else Failure(**failure),
-                **values,
-            )
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ResultError(f"{path} is not a result of this version: {error!r}") from error
+            result: RunResult = typed(RunResult, read_json(path))
+            # What was recorded before of words that nothing took notice of.
+            return dataclasses.replace(result, config=what_runs(result.config)) if "task" in result.config else result
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultError(f"{path} is not a result of this version: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -185,48 +182,25 @@ class Progress:
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
 
     def read(self, position: int) -> tuple[list[Record], int]:
-        """What was written since a position in the file, and the position to go on from."""
+        """What was written since a position in the file, and the position to go on from.
+
+        Raises:
+            ResultError: a line that is no record, naming the file.
+        """
         if not self._path.is_file():
             return [], position
-        with self._path.open(encoding="utf-8") as file:
+        with self._path.open("rb") as file:
             file.seek(position)
-            text = file.read()
-        whole = text[: text.rfind("\n") + 1]  # the last line may still be written
-        return [Record(**json.loads(line)) for line in whole.splitlines()], position + len(whole.encode())
-
-
-def system_name(config: Mapping[str, Any]) -> str:
-    """Of a configuration; a file goes by its own name."""
-    system = config["system"]
-    return Path(system["path"]).stem if system["name"] == "file" else str(system["name"])
-
-
-def label(config: Mapping[str, Any]) -> str:
-    """Readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16``."""
-    task, model, engine = config["task"]["name"], config["model"], config["engine"]
-    if task == "distill":
-        return f"distill · {config['task']['n_features']}/{config['task']['n_interactions']}"
-    if model["name"] == "ase":
-        how = ["ase/" + model["calculator"]["_target_"].rpartition(".")[2]]
-    else:
-        how = [
-            f"{engine['name']}/{engine['mode']}" if "mode" in engine else engine["name"],
-            config["precision"]["name"],
-        ]
-        if model["checkpoint"] != "student":
-            how.insert(0, Path(model["checkpoint"]).name)
-    if task == "accuracy":
-        return " · ".join([task, *how])
-    system = ", ".join(config["task"].get("systems") or [system_name(config)])
-    size = f"B{config['batch_size']}" if task == "inference" else f"×{config['task']['replicas']}"
-    return " · ".join([task, system, *how, size])
+            text = file.read(MAX_BYTES)
+        whole = text[: text.rfind(b"\n") + 1]  # the last line may still be written
+        try:
+            records = [typed(Record, parsed(line.decode())) for line in whole.splitlines()]
+        except (ValueError, TypeError) as error:
+            raise ResultError(f"{self._path} has a line that is no record of progress: {error}") from error
+        return records, position + len(whole)
 
 
 def _refuse_non_finite(metrics: Mapping[str, float], where: str = "") -> None:
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"metric {name!r} is {value}{where}: leave out what does not apply")
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

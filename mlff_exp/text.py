@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mlff_exp.result import RunResult
@@ -26,8 +27,19 @@ def times(result: RunResult, metric: str, digits: int | None = None) -> str:
     return f"{value:,.{digits}f}× [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks, colours of a terminal, and whatever else is not seen."""
+    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def markdown_cell(text: str) -> str:
+    """A text in Markdown: in one line, and nothing in it is taken for HTML, a link or the end of a cell."""
+    text = one_line(text).replace("|", "∣").replace("](", "]\\(")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, without a line break at its end."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns))]
-    lines += [f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |" for cells in rows]
+    lines = [f"| {' | '.join(map(markdown_cell, cells))} |" for cells in (columns, ["---"] * len(columns), *rows)]
     return "\n".join(lines)

@@ -106,7 +106,7 @@ def how_it_ended(process: BaseProcess) -> str:
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> BaseProcess:
-    of = context(compiles=config.engine.name != "eager")
+    of = context(compiles=config.engine.name not in ("eager", "native"))
     return of.Process(target=_child, args=(config, resolved, directory, cold_cache))
 
 

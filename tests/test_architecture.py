@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # whose modules do not know each other.
 ROOMS = [
     "bars bonds disk drawing load sessions shell signals streams surroundings",
+    "naming recorded typed",
     "config result metrics",
     "neighbors data",
     "batch systems molecules",
@@ -39,7 +40,7 @@ ROOMS = [
     "tracking.recovery",
     "tracking",
     "command",
-    "sync acceptance figures",
+    "sync acceptance figures directories",
     "report",
     "publish",
     "__main__",

@@ -184,6 +184,10 @@ def test_a_directory_without_runs_is_refused_and_so_is_a_damaged_one(
     assert "holds no runs of a sweep" in capsys.readouterr().err
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"mlff-exp-publish: .*/0/result\.json is not a result of this version"):
+    with pytest.raises(SystemExit) as refused:
         publish.main()
+    assert refused.value.code == 2
+    assert re.fullmatch(
+        r"mlff-exp-publish: .*/0/result\.json is not a result of this version: .*\n", capsys.readouterr().err
+    )
     assert not (tmp_path / "docs").exists()

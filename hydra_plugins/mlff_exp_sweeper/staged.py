@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,14 @@ class Job:
     unavailable: str | None
 
 
+def _varied(job: Job) -> str:
+    """The override that tells a job by which keys it differs from the others."""
+    from mlff_exp.naming import recorded_varied
+
+    quoted = ["'" + key.replace("\\", "\\\\").replace("'", "\\'") + "'" for key in recorded_varied(job.resolved)]
+    return f"sweep.varied=[{','.join(quoted)}]"
+
+
 class StagedSweeper(Sweeper):
     """See the module."""
 
@@ -57,6 +65,11 @@ class StagedSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
+        from mlff_exp.directories import place, refuse_moved
+
+        refuse_moved(config.hydra, single=False)
+        with read_write(config), open_dict(config):  # the launcher and its jobs make this directory
+            config.hydra.sweep.dir = str(place("hydra.sweep.dir", config.hydra.sweep.dir))
         self.loader = hydra_context.config_loader
         self.config: DictConfig = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -72,6 +85,7 @@ class StagedSweeper(Sweeper):
         # Imported here: Hydra imports every plugin at start.
         from mlff_exp import report, tracking
         from mlff_exp.config import ConfigError, masked, parse
+        from mlff_exp.directories import refuse_used_by_sweep
         from mlff_exp.load import Look
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
 
@@ -81,10 +95,13 @@ class StagedSweeper(Sweeper):
         (first, *_), *_ = BasicSweeper.split_arguments(self._parse(arguments), max_batch_size=None)
         master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
         jobs = self._plan(arguments, master.sweep.stages)
+        directory = Path(self.config.hydra.sweep.dir)
         if master.sweep.resume is None:  # refused before the store is opened, which takes seconds
             self._refuse_gates_that_cannot_run(jobs)
+            refuse_used_by_sweep(directory)
+        elif any("hydra.sweep.dir" in word for word in self.config.hydra.overrides.hydra):
+            raise ConfigError(f"sweep.resume={master.sweep.resume} says which directory: leave out hydra.sweep.dir")
         store = tracking.connect(master.tracking)
-        directory = Path(self.config.hydra.sweep.dir).resolve()
         if master.sweep.resume is not None:
             directory = tracking.directory_of(store, "sweep.resume", master.sweep.resume)
             if not (directory / tracking.SWEEP_FILE).is_file():
@@ -105,7 +122,7 @@ class StagedSweeper(Sweeper):
             except KeyboardInterrupt:
                 print(f"to go on: sweep.resume={directory}", file=sys.stderr)
                 raise
-            written = report.write(directory, master.sweep.name)
+            written = report.write(directory, master.sweep.name, range(len(jobs)))
             if store is not None and sweep_id is not None:
                 tracking.set_tag(store, sweep_id, "timing.trust", written.trust)
         print(f"report: {written.page}")
@@ -125,9 +142,16 @@ class StagedSweeper(Sweeper):
 
         ``sweep.parameters.batch_sizes=1,4`` is meant for the stages, which sweep over it; it is no sweep of its own.
         """
+        from mlff_exp.config import ConfigError
+
         joined = []
         for override in self._parse(arguments):
             argument = str(override.input_line)
+            whole = override.key_or_group.startswith("sweep.") and not override.key_or_group.startswith(
+                "sweep.parameters."
+            )
+            if whole and override.is_sweep_override():
+                raise ConfigError(f"{argument}: a sweep has one {override.key_or_group}, which its jobs share")
             if override.key_or_group.startswith("sweep.parameters.") and override.is_sweep_override():
                 key, value = argument.split("=", 1)
                 argument = f"{key}='{value}'"
@@ -143,11 +167,12 @@ class StagedSweeper(Sweeper):
         return ours
 
     def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
-        from mlff_exp.config import Stage, UnavailableError, parse, refuse_ignored, refuse_unused, resolved
+        from mlff_exp.config import Stage, UnavailableError, asked, parse, refuse_ignored, refuse_unused, resolved
+        from mlff_exp.naming import varied
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
-        jobs = []
+        jobs, every = [], []
         for stage in stages or [Stage(name="sweep")]:
             # What was given on the command line wins over what the stage says.
             own = [override for override in self._parse(stage.overrides) if override.get_key_element() not in keys]
@@ -165,9 +190,13 @@ class StagedSweeper(Sweeper):
                             raise
                         unavailable = str(error)
                 gate = stage.gate and config.gate.name != "off"
-                jobs.append(Job(stage.name, gate, overrides, config, resolved(composed), unavailable))
+                jobs.append(Job(stage.name, gate, overrides, config, {}, unavailable))
+                every.append(composed)
         refuse_unused((job.config, job.overrides) for job in jobs)
-        return jobs
+        # What tells the jobs apart is known once all of them are.
+        for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
+            composed.sweep.varied = told
+        return [replace(job, resolved=resolved(composed)) for job, composed in zip(jobs, every, strict=True)]
 
     @staticmethod
     def _gate_decision(master: Any, jobs: list[Job], store: Any) -> str:
@@ -253,7 +282,7 @@ class StagedSweeper(Sweeper):
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from hydra_plugins.mlff_exp_sweeper.launching import launch
         from mlff_exp import ahead, bars
-        from mlff_exp.result import label
+        from mlff_exp.naming import label
         from mlff_exp.shell import override
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
@@ -279,7 +308,7 @@ class StagedSweeper(Sweeper):
                     bar.set_postfix_str(label(first.resolved))
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
                     own.append(override("hydra.sweep.dir", directory))
-                    launched = [[*job.overrides, *own] for job in jobs[index:end]]
+                    launched = [[*job.overrides, *own, _varied(job)] for job in jobs[index:end]]
                     for number, came_to in enumerate(launch(self.launcher, launched, index), index):
                         if isinstance(came_to, Exception):
                             came_to = self._failed(jobs[number], number, came_to, directory, sweep_id, store)
@@ -343,12 +372,10 @@ class StagedSweeper(Sweeper):
     def _record(self, job: Job, result: Any, run_directory: Path, sweep_id: str | None, store: Any) -> Any:
         """Leave what a run would have left."""
         from mlff_exp import tracking
-        from mlff_exp.config import save_resolved
         from mlff_exp.outcome import Outcome
 
-        composed = self.loader.load_sweep_config(self.config, job.overrides)
         run_directory.mkdir(parents=True, exist_ok=True)
-        save_resolved(self.config_without_hydra(composed), run_directory)
+        OmegaConf.save(OmegaConf.create(job.resolved), run_directory / tracking.CONFIG_FILE)
         result.save(run_directory)
         if store is not None:
             tracking.record(store, run_directory, sweep_id)

@@ -138,7 +138,9 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
     if config["task"]["name"] == "accuracy":
         name, source = config["task"]["dataset"], {"sha256": result.tags.get("dataset.sha256", "")}
     else:
-        name, source = ", ".join(config["task"].get("systems") or [system_name(config)]), config["system"]
+        systems = config["task"].get("systems")
+        name = ", ".join(systems or [system_name(config)])
+        source = {"systems": systems} if systems else config["system"]
     text = json.dumps(source, sort_keys=True)
     digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
     described = Source(

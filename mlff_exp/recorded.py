@@ -1,0 +1,37 @@
+"""What is recorded of a configuration: what ran, and nothing that a task or a model takes no notice of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NATIVE = "native"  # engine and precision of an ASE calculator, which runs as it is
+
+# Words that a task takes no notice of, and what to say instead.
+UNUSED: dict[str, dict[str, str]] = {
+    "inference": {},
+    "accuracy": {"system": "what it evaluates is task.dataset"},
+    "nve": {"batch_size": "what moves side by side is task.replicas of each of task.systems"},
+    "distill": {
+        "model": "what it trains is task.n_features and task.n_interactions",
+        "system": "what it samples is task.molecules",
+        "engine": "it trains by an engine of its own",
+        "precision": "it trains in FP32",
+        "batch_size": "what it trains on at once is task.atoms_per_step",
+    },
+}
+
+
+def what_runs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a configuration without those that are not used.
+
+    An ASE calculator has the engine and the precision ``native``.
+    """
+    task = values["task"]
+    unused = set(UNUSED.get(task["name"], {}))
+    if task.get("systems"):
+        unused.add("system")
+    kept = {key: value for key, value in values.items() if key not in unused}
+    if kept.get("model", {}).get("name") == "ase":
+        kept |= {"engine": {"name": NATIVE}, "precision": {"name": NATIVE}}
+    return kept
