@@ -54,15 +54,19 @@ class AseEngine:
         return True
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces, one system after the other."""
+        """Energy and forces, one system after the other, with charges, moments, tags and ``info`` of the sources."""
         energies = np.zeros(batch.n_systems)
         forces = np.zeros((batch.n_systems, batch.n_slots, 3))
         numbers = batch.per_system(batch.atomic_numbers).cpu().numpy()
         positions = batch.per_system(batch.positions).detach().cpu().numpy()
-        cells, pbc = batch.cell.cpu().numpy(), batch.pbc.cpu().numpy()
+        cells, pbc, sources = batch.cell.cpu().numpy(), batch.pbc.cpu().numpy(), batch.sources
         for system in range(batch.n_systems):
             real = numbers[system] > 0
-            atoms = Atoms(numbers[system][real], positions[system][real], cell=cells[system], pbc=pbc[system])
+            if sources is not None and system < len(sources):  # bucketed batches have empty systems at their end
+                atoms = sources[system].copy()
+                atoms.positions = positions[system][real]
+            else:
+                atoms = Atoms(numbers[system][real], positions[system][real], cell=cells[system], pbc=pbc[system])
             atoms.calc = self.calculator
             forces[system][real] = atoms.get_forces()
             energies[system] = atoms.get_potential_energy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from ase import Atoms
 from torch import Tensor
 
 from mlff_exp.neighbors import NeighborMatrix, all_pairs, neighbor_list, uses_all_pairs
+from mlff_exp.structure_checks import check_neighbors, check_structure
 
 # Slots are added up to a multiple of the first number if all atoms of a system are each other's neighbours, of the
 # second if there is a list: few shapes, and with them few compiled graphs, for little padding.
@@ -38,6 +39,8 @@ class AtomicBatch:
         mask: [n_atoms, max_neighbors], bool; False where there is no neighbour.
         shifts: [n_atoms, max_neighbors, 3], FP64 whole numbers of cell vectors added to the neighbour's
             position, or None if no system is periodic.
+        sources: the structures that it was made of, for what asks more of them than the tensors say, as ASE's
+            calculators do of charges; their positions are not looked at. None if it was made of tensors.
     """
 
     positions: Tensor
@@ -48,6 +51,7 @@ class AtomicBatch:
     reverse: Tensor
     mask: Tensor
     shifts: Tensor | None = None
+    sources: tuple[Atoms, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
     def n_systems(self) -> int:
@@ -89,7 +93,8 @@ class AtomicBatch:
 
     def to(self, device: torch.device | str) -> AtomicBatch:
         """The same batch on another device."""
-        return AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
+        moved = AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
+        return replace(moved, sources=self.sources)
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
         """The same batch and neighbours at other positions [n_atoms, 3] Å."""
@@ -121,12 +126,14 @@ def collate(
         device: where the tensors go.
 
     Raises:
-        ValueError: no systems, an empty structure, NaN or infinite positions, or a system larger than ``n_slots``.
+        ValueError: no systems, a structure that `structure_checks` refuses, or a system larger than ``n_slots``.
     """
     if not systems:
         raise ValueError("a batch needs at least one system")
     for atoms in systems:
         check_structure(atoms)
+        if not uses_all_pairs(atoms):
+            check_neighbors(atoms, cutoff + skin)
     largest, n_systems = max(len(atoms) for atoms in systems), len(systems)
     n_slots = largest if n_slots is None else n_slots
     if largest > n_slots:
@@ -160,6 +167,7 @@ def collate(
         reverse=neighbors.reverse,
         mask=neighbors.mask,
         shifts=neighbors.shifts if pbc.any() else None,
+        sources=tuple(systems),
     ).to(device)
 
 
@@ -211,20 +219,3 @@ def _neighbors(
 
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
-
-
-def check_structure(atoms: Atoms) -> None:
-    """Refuse what no force field can evaluate.
-
-    Raises:
-        ValueError: an empty structure, NaN or infinite positions, naming the atoms, or a period without a length.
-    """
-    if len(atoms) == 0:
-        raise ValueError("empty structure: there are no atoms to evaluate")
-    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-    if len(bad):
-        shown = ", ".join(str(index) for index in bad[:10])
-        raise ValueError(f"positions are NaN or infinite for atoms {shown} of {atoms.get_chemical_formula()}")
-    lengths = atoms.cell.lengths()
-    if not (lengths[atoms.pbc] > 0).all():
-        raise ValueError(f"{atoms.get_chemical_formula()} is periodic along a vector of its cell that has no length")

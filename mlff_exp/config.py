@@ -99,6 +99,14 @@ def plain(key: str, name: str) -> None:
         raise ConfigError(f"{key}={name!r} must be made of letters, digits, '.', '_' and '-'")
 
 
+def is_file(path: str) -> bool:
+    """Whether there is a regular file at a path, which may begin with ``~``; False also where nobody may look."""
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, no such home, a zero byte
+        return False
+
+
 def shipped_checkpoints() -> tuple[str, ...]:
     """Names of the checkpoints inside the package."""
     return tuple(sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors")))
@@ -275,7 +283,7 @@ class AccuracyTask:
     dataset: str = "validation"
 
     def __post_init__(self) -> None:
-        if self.dataset != "validation" and not Path(self.dataset).expanduser().is_file():
+        if self.dataset != "validation" and not is_file(self.dataset):
             raise ConfigError(f"task.dataset={self.dataset!r} is neither a file nor validation")
 
 
@@ -299,7 +307,7 @@ class StudentModel:
     checkpoint: str = "student"
 
     def __post_init__(self) -> None:
-        if self.checkpoint not in shipped_checkpoints() and not Path(self.checkpoint).expanduser().is_file():
+        if self.checkpoint not in shipped_checkpoints() and not is_file(self.checkpoint):
             raise ConfigError(
                 f"model.checkpoint={self.checkpoint!r} is neither a file nor one of: {', '.join(shipped_checkpoints())}"
             )
@@ -344,19 +352,43 @@ class FileSystem:
     Attributes:
         name: in labels and in names of files; "file" for that of the file itself.
         path: of the file.
-        index: of the frame in it.
+        index: of the frame in it, from 0 or from the end by -1; "all", or a slice as "0:10:2", for several systems.
+        ignore_charge: leave out charge, spin and magnetic moments, and evaluate the neutral singlet.
     """
 
     name: str = "file"
     path: str = MISSING
-    index: int = -1
+    index: int | str = -1
+    ignore_charge: bool = False
 
     def __post_init__(self) -> None:
         if self.name == "file":
             self.name = re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.path).stem) or self.name
         plain("system.name", self.name)
-        if not Path(self.path).expanduser().is_file():
+        if not is_file(self.path):
             raise ConfigError(f"system.path={self.path!r} is not a file")
+        _ = self.chosen
+
+    @property
+    def chosen(self) -> int | slice:
+        """The frame, or those of several.
+
+        Raises:
+            ConfigError: neither a number, a slice nor "all".
+        """
+        text = str(self.index)
+        if text == "all":
+            return slice(None)
+        parts = text.split(":")
+        try:
+            numbers = [int(part) if part.strip() else None for part in parts]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and numbers[0] is not None:
+            return numbers[0]
+        if len(numbers) not in (2, 3) or numbers[2:] == [0]:
+            raise ConfigError(f"system.index={text!r} is neither a frame's number, a slice as 0:10:2, nor all")
+        return slice(*numbers)
 
 
 @dataclass

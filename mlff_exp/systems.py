@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from ase.neighborlist import neighbor_list
 
+from mlff_exp import electrons
 from mlff_exp.config import MOLECULES, UNSEEN, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
 from mlff_exp.data import ORIGINS, VALIDATION, Dataset
+from mlff_exp.structure_files import StructureError, read_frames
 
-COINCIDENT_ANG = 0.1  # no pair of atoms that a force field was made for comes so near
 WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
 
 
-def build(system: System) -> Atoms:
-    """The structure that a configuration describes, without a calculator; of its constraints nothing is kept.
+def build(system: System) -> dict[str, Atoms]:
+    """The structures that a configuration describes by name, without calculators and constraints.
+
+    There is one, of the system's name, unless ``system.index`` selects several frames of a file: those are named by
+    their number in it as well.
 
     Raises:
-        ConfigError: a file that ASE can't read, or with positions that are not finite or coincide.
+        ConfigError: a file that gives no structure, or one that no force field can evaluate.
     """
     match system:
         case MoleculeSystem():
             if system.name.startswith(UNSEEN):
-                return unseen_molecule(int(system.name.removeprefix(UNSEEN)))
-            return molecule(MOLECULES[system.name])
+                return {system.name: unseen_molecule(int(system.name.removeprefix(UNSEEN)))}
+            return {system.name: molecule(MOLECULES[system.name])}
         case WaterBox():
-            return water_box(system.n_molecules)
+            return {system.name: water_box(system.n_molecules)}
         case FileSystem():
             return _read(system)
 
@@ -54,25 +56,15 @@ def water_box(n_molecules: int) -> Atoms:
     return box
 
 
-def _read(system: FileSystem) -> Atoms:
-    path = Path(system.path).expanduser()
+def _read(system: FileSystem) -> dict[str, Atoms]:
+    chosen = system.chosen
     try:
-        atoms = ase.io.read(path, index=system.index)
-    except (ase.io.formats.UnknownFileTypeError, ValueError, IndexError, OSError, KeyError) as error:
-        raise ConfigError(f"system.path={system.path!r}: ASE can't read frame {system.index} of it: {error}") from error
-    assert isinstance(atoms, Atoms)
-    # A fixed atom would hide its force from whoever asks ASE, but move nevertheless.
-    atoms.set_constraint()
-    atoms.calc = None
-    lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1)).tolist()
-    if lost:
-        raise ConfigError(f"system.path={system.path!r}: positions are NaN or infinite for atoms {lost[:10]}")
-    # In a cell without volume every atom meets its own images; that is refused where batches are made, as what it is.
-    placed = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc & (atoms.cell.rank == 3))
-    first, second, distances = neighbor_list("ijd", placed, COINCIDENT_ANG)
-    if len(distances):
-        raise ConfigError(
-            f"system.path={system.path!r}: atoms {first[0]} and {second[0]} are {distances[0]:.3f} Å apart, "
-            f"which is nearer than {COINCIDENT_ANG} Å"
-        )
-    return atoms
+        frames = read_frames(Path(system.path).expanduser(), chosen)
+    except StructureError as error:
+        raise ConfigError(f"system.path={system.path!r}: {error}") from error
+    if system.ignore_charge:
+        for atoms in frames.values():
+            electrons.strip(atoms)
+    if isinstance(chosen, int):
+        return dict(zip([system.name], frames.values(), strict=True))
+    return {f"{system.name}_{number}": atoms for number, atoms in frames.items()}

@@ -21,8 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import config as schema
 from mlff_exp import systems
-from mlff_exp.batch import collate
-from mlff_exp.config import Config, ConfigError, FileSystem, UnavailableError, parse
+from mlff_exp.config import Config, ConfigError, UnavailableError, parse
 from tests.here import CONF
 
 GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
@@ -85,7 +84,7 @@ def test_every_system_builds(name: str, tmp_path: Path) -> None:
         path = tmp_path / "water.xyz"
         path.write_text("3\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\n")
         overrides.append(f"system.path={path}")
-    atoms = systems.build(composed(*overrides).system)
+    (atoms,) = systems.build(composed(*overrides).system).values()
     assert len(atoms) >= 3
     assert atoms.pbc.any() == (name == "water_box")
 
@@ -95,7 +94,7 @@ def test_of_a_file_only_atoms_and_their_cell_are_taken(tmp_path: Path) -> None:
     fixed.set_constraint(FixAtoms([0, 1]))
     fixed.calc = SinglePointCalculator(fixed, energy=1.0, forces=np.zeros((3, 3)))
     fixed.write(tmp_path / "water.traj")
-    atoms = systems.build(composed("system=file", f"system.path={tmp_path / 'water.traj'}").system)
+    (atoms,) = systems.build(composed("system=file", f"system.path={tmp_path / 'water.traj'}").system).values()
     assert not atoms.constraints
     assert atoms.calc is None
     np.testing.assert_array_equal(atoms.positions, fixed.positions)
@@ -315,36 +314,6 @@ def test_a_gpu_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch)
     assert composed("device=cuda:1").on_this_machine().device == "cuda:1"
     with pytest.raises(UnavailableError, match="device=cuda:2: CUDA GPUs of this machine: 2, from cuda:0 on"):
         composed("device=cuda:2").on_this_machine()
-
-
-def test_a_file_that_ase_cannot_read_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.xyz"
-    path.write_text("not a structure")
-    with pytest.raises(ConfigError, match=r"broken.xyz.*ASE can't read frame -1"):
-        systems.build(FileSystem(path=str(path)))
-
-
-def test_a_cell_without_volume_is_not_taken_for_coinciding_atoms(tmp_path: Path) -> None:
-    path = tmp_path / "flat.xyz"
-    path.write_text('2\npbc="T T T"\nO 0 0 0\nH 0 0 1\n')
-    atoms = systems.build(FileSystem(path=str(path)))
-    with pytest.raises(ValueError, match="periodic along a vector of its cell that has no length"):
-        collate([atoms], 5.0)
-
-
-@pytest.mark.parametrize(
-    ("line", "cell", "message"),
-    [
-        ("H nan 0 0", "", r"positions are NaN or infinite for atoms \[1\]"),
-        ("H 0 0 0.02", "", r"atoms 0 and 1 are 0\.020 Å apart"),
-        ("H 0 0 2.98", 'Lattice="3 0 0 0 3 0 0 0 3" pbc="T T T"', r"atoms 0 and 1 are 0\.020 Å apart"),
-    ],
-)
-def test_positions_that_no_force_field_takes_are_named(tmp_path: Path, line: str, cell: str, message: str) -> None:
-    path = tmp_path / "bad.xyz"
-    path.write_text(f"2\n{cell}\nO 0 0 0\n{line}\n")
-    with pytest.raises(ConfigError, match=f"bad.xyz': {message}"):
-        systems.build(FileSystem(path=str(path)))
 
 
 @pytest.mark.parametrize(

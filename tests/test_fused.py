@@ -17,7 +17,7 @@ from ase.build import molecule
 
 from mlff_exp import checkpoint, systems
 from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.config import FUSED_PRECISIONS, MoleculeSystem, Precision
+from mlff_exp.config import FUSED_PRECISIONS, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import CudaGraphEngine, Engine, make_engine
 from mlff_exp.md import Dynamics
@@ -217,7 +217,7 @@ def test_steps_in_one_launch_are_those_of_velocity_verlet(small: PaiNN) -> None:
 def of_every_size() -> list[Atoms]:
     """A molecule for each number of atoms from 2 to 32."""
     small = [molecule(name) for name in ("CO", "H2O", "NH3", "CH4", "CH3OH", "H3CNH2", "C2H6")]
-    unseen = [systems.build(MoleculeSystem(f"unseen_{index}")) for index in range(200)]
+    unseen = [systems.unseen_molecule(index) for index in range(200)]
     sizes = {len(atoms): atoms for atoms in small + unseen}
     assert sorted(sizes) == list(range(2, 33))
     for n_atoms, atoms in sizes.items():

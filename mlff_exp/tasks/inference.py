@@ -170,8 +170,9 @@ def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
 
 
 def _batch(config: Config, subject: Subject, n_systems: int) -> AtomicBatch:
-    atoms = setup.system(config, subject.checkpoint)
-    return collate([atoms] * n_systems, subject.engine.cutoff, device=subject.device)
+    structures = list(setup.described_systems(config, subject).values())
+    filled = [structures[index % len(structures)] for index in range(n_systems)]
+    return collate(filled, subject.engine.cutoff, device=subject.device)
 
 
 def _eager(loaded: Checkpoint, batch: AtomicBatch, config: Config) -> _Workload:

@@ -153,7 +153,7 @@ def run(config: Config, directory: Path) -> RunResult:
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     return RunResult(
         config={},
-        metrics=speed | (flat if task.systems else found[config.system.name]),
+        metrics=speed | (flat if task.systems or len(found) > 1 else found[config.system.name]),
         series=nve_files.series(judged, engine_potential),
         environment=describe(subject.device),
         artifacts=("validation_report.txt", "quick_md_validation.png", nve_files.TRAJECTORY_FILE, *frames),
@@ -163,8 +163,8 @@ def run(config: Config, directory: Path) -> RunResult:
 
 
 def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
-    """The verdict on the only system, or on those of ``task.systems`` together."""
-    return together(verdicts) if task.systems else next(iter(verdicts.values()))
+    """The verdict on the only system, or on several together."""
+    return together(verdicts) if task.systems or len(verdicts) > 1 else next(iter(verdicts.values()))
 
 
 def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
@@ -183,7 +183,7 @@ def _reference(subject: Subject) -> Engine:
 def _minima(config: Config, subject: Subject, reference: Engine) -> tuple[dict[str, tuple[Atoms, float]], list[str]]:
     """Every system at its minimum with its energy, eV, by name, and what is wrong with them."""
     minima, faults = {}, []
-    for name, atoms in setup.systems_side_by_side(config, subject.checkpoint).items():
+    for name, atoms in setup.systems_side_by_side(config, subject).items():
         minima[name], residual = _relax(atoms, reference)
         if not residual <= RELAXED_EV_PER_ANG:
             faults.append(f"{name} does not relax: {residual:.2g} eV/Å are left, allowed is ≤ {RELAXED_EV_PER_ANG:g}")

@@ -71,7 +71,8 @@ def write_frames(directory: Path, dynamics: Dynamics, trajectory: Trajectory, n_
             frames.append(frame)
         name = dynamics.names[index].partition(",")[0]
         names.append(f"frames_{name}.extxyz")
-        write(directory / names[-1], frames)
+        # By its name alone ASE would take a file for another format: frames_POSCAR.extxyz for one of VASP's.
+        write(directory / names[-1], frames, format="extxyz")
     return names
 
 

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from hydra.errors import InstantiationException
 
-from mlff_exp import checkpoint, systems
+from mlff_exp import checkpoint, electrons, systems
 from mlff_exp.ase_engine import AseEngine
 from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import (
@@ -27,6 +27,8 @@ from mlff_exp.config import (
     flatten,
 )
 from mlff_exp.engine import Engine, make_engine
+from mlff_exp.neighbors import uses_all_pairs
+from mlff_exp.structure_checks import check_neighbors
 
 
 @dataclass(frozen=True)
@@ -98,32 +100,41 @@ def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:
     return make_engine(loaded.model, config.engine.name, cast(Precision, precision), torch.device(config.device), mode)
 
 
-def system(config: Config, loaded: Checkpoint | None) -> Atoms:
-    """The system of a configuration.
+def described_systems(config: Config, subject: Subject) -> dict[str, Atoms]:
+    """The systems of a configuration by name: one, or several frames of a file.
 
     Raises:
-        ConfigError: it is unreadable, or holds elements that the model does not know.
+        ConfigError: one is unreadable, holds what the model does not know, or has more neighbours than fit.
     """
-    return _built(config.system, loaded)
+    return _built(config.system, subject)
 
 
-def systems_side_by_side(config: Config, loaded: Checkpoint | None) -> dict[str, Atoms]:
-    """The systems of an NVE run by name: those of the task, or else that of the configuration.
+def systems_side_by_side(config: Config, subject: Subject) -> dict[str, Atoms]:
+    """The systems of an NVE run by name: those of the task, or else those of the configuration.
 
     Raises:
-        ConfigError: as `system`.
+        ConfigError: as `described_systems`.
     """
     if not config.task.systems:
-        return {config.system.name: system(config, loaded)}
-    return {name: _built(MoleculeSystem(name), loaded) for name in config.task.systems}
+        return described_systems(config, subject)
+    return {name: atoms for one in config.task.systems for name, atoms in _built(MoleculeSystem(one), subject).items()}
 
 
-def _built(described: System, loaded: Checkpoint | None) -> Atoms:
-    atoms = systems.build(described)
-    if loaded is not None:
+def _built(described: System, subject: Subject) -> dict[str, Atoms]:
+    found = systems.build(described)
+    where = f"path={described.path!r}" if isinstance(described, FileSystem) else f"name={described.name}"
+    for name, atoms in found.items():
+        at = f"system.{where}: " + (f"{name}: " if len(found) > 1 else "")
         try:
-            loaded.model.check_elements(atoms.symbols)
+            if not uses_all_pairs(atoms):
+                check_neighbors(atoms, subject.engine.cutoff)
+            if subject.checkpoint is not None:
+                subject.checkpoint.model.check_elements(atoms.symbols)
         except ValueError as error:
-            where = f"path={described.path}" if isinstance(described, FileSystem) else f"name={described.name}"
-            raise ConfigError(f"system.{where}: {error}") from error
-    return atoms
+            raise ConfigError(f"{at}{error}") from error
+        if subject.checkpoint is not None:
+            try:
+                electrons.refuse_unknown(atoms)
+            except ValueError as error:
+                raise ConfigError(f"{at}{error}; system.ignore_charge=true takes it for that") from error
+    return found
