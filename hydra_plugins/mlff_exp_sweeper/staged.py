@@ -88,6 +88,7 @@ class StagedSweeper(Sweeper):
         from mlff_exp.directories import refuse_used_by_sweep
         from mlff_exp.load import Look
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
+        from mlff_exp.shell import command, override
 
         look = Look()
         arguments = self._joined(arguments)
@@ -120,7 +121,7 @@ class StagedSweeper(Sweeper):
             try:
                 outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
             except KeyboardInterrupt:
-                print(f"to go on: sweep.resume={directory}", file=sys.stderr)
+                print(f"to go on: {command(override('sweep.resume', directory))}", file=sys.stderr)
                 raise
             written = report.write(directory, master.sweep.name, range(len(jobs)))
             if store is not None and sweep_id is not None:
@@ -134,7 +135,7 @@ class StagedSweeper(Sweeper):
                 reason = str(outcome.failure_message).partition("\n")[0]
                 print(f"{outcome.status}: {outcome.label}: {outcome.failure_kind}: {reason}", file=sys.stderr)
         if left:
-            print(f"{left} runs are left; to go on: sweep.resume={directory}")
+            print(f"{left} runs are left; to go on: {command(override('sweep.resume', directory))}")
         sys.exit(code if code or not left else EXIT_INCOMPLETE)
 
     def _joined(self, arguments: list[str]) -> list[str]:

@@ -34,6 +34,11 @@ def database_url(database: Path) -> str:
     return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
 
 
+def url_of(directory: str) -> str:
+    """Return the URL of the database of a store in a directory as somebody typed it."""
+    return database_url(expanded(directory).resolve() / DATABASE_FILE)
+
+
 def ui_command(directory: Path) -> str:
     """Return the command that opens the MLflow UI on the store in a directory, to be pasted into a shell."""
-    return command("mlflow", "ui", "--backend-store-uri", database_url(directory.resolve() / DATABASE_FILE))
+    return command("mlflow", "ui", "--backend-store-uri", url_of(str(directory)))
