@@ -82,7 +82,7 @@ def _refuse_address(uri: str) -> None:
     except ValueError:
         wrong, parts = True, urlsplit("")
     named = parts.scheme in ("http", "https", "databricks") or parts.scheme.partition("+")[0] in DATABASES
-    if parts.scheme == "file" or (not parts.scheme and ("/" in uri or Path(uri).is_dir())):
+    if not wrong and (parts.scheme == "file" or (not parts.scheme and ("/" in uri or Path(uri).is_dir()))):
         raise ConfigError(
             f"tracking=server: MLFLOW_TRACKING_URI={uri} is a directory, MLflow's older store of plain files, and no "
             "server: take http://host:port, or tracking=local tracking.directory=…"

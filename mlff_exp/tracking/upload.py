@@ -63,10 +63,11 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
             return there
         described = describe(directory)
         run, opened = _opened(store, directory)
+        left = progress(directory, opened.position)  # read before a run is made for what is damaged
         if run is None:
             opened = open_run(store, described.name, directory, parent_id)
             run = store.client.get_run(opened.run_id)
-        _upload(store, run, directory, described, opened.position)
+        _upload(store, run, directory, described, left)
         note_uploaded(directory, opened.run_id)
         (directory / OPENED_FILE).unlink(missing_ok=True)
         return opened.run_id
@@ -97,14 +98,13 @@ def _opened(store: Store, directory: Path) -> tuple[Run | None, Opened]:
     return run, opened
 
 
-def _upload(store: Store, run: Run, directory: Path, described: Description, position: int) -> None:
+def _upload(store: Store, run: Run, directory: Path, described: Description, left: list[Record] | None) -> None:
     client, run_id = store.client, str(run.info.run_id)
     for name, value in described.tags.items():
         client.set_tag(run_id, name, value)
     # A run that was taken for dead and finished after all.
     forget(client, run, [name for name in FAILURE_TAGS if name not in described.tags])
     _log_params(client, run, described.params)
-    left = progress(directory, position)
     n_metrics = 1 if left is not None else len(described.metrics)  # the series are in the progress as well
     log_points(client, run_id, [*described.metrics[:n_metrics], *(left or [])])
     _log_inputs(store, run_id, described.source, described.weights)
