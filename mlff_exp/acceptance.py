@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +51,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Judged:
-    """A promise and what became of it; ``held`` is None if it was not measured."""
+    """A promise and what became of it; ``held`` is None if it was not measured, or by a timing that is not trusted."""
 
     line: Line
     measured: Measured | None
@@ -70,7 +71,7 @@ def judge(results: Results, lines: Iterable[Line] | None = None) -> list[Judged]
     for line in PLAN if lines is None else lines:
         measured = line.pick(results)
         held = None
-        if measured is not None:
+        if measured is not None and measured.trusted:
             held = measured.high <= line.limit if line.at_most else measured.low >= line.limit
         judged.append(Judged(line, measured, held))
     return judged
@@ -92,6 +93,8 @@ def validity(result: RunResult, results: Results) -> str:
     metrics = result.metrics
     if "speedup_vs_baseline" not in metrics or (_choice(result, "engine") == "eager" and _precision(result) == "fp32"):
         return ""
+    if not result.trusted:
+        return "not trusted"
     if metrics["speedup_vs_baseline_ci_low"] <= 1:
         return "no: not faster"
     if (
@@ -103,14 +106,17 @@ def validity(result: RunResult, results: Results) -> str:
 
 
 def stability(result: RunResult, results: Results) -> str | None:
-    """What NVE runs among the results said of a run's force field and system: GO only if all did; None without any."""
+    """What NVE runs among the results said of a run's force field and system: GO only if all did; None without any.
+
+    A GO over less than `MIN_NVE_PS` says nothing of stability.
+    """
     (system,) = _systems(result)
     decisions = {_decision(other, system) for other in results if force_field(other) == force_field(result)} - {None}
     return "NO-GO" if "NO-GO" in decisions else "GO" if decisions else None
 
 
 def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
-    """What a run's verdict says of one system; nothing if another moved, or if it got through without criteria."""
+    """What a run's verdict says of one system; nothing if another moved, or if it got through by measuring little."""
     verdict, systems = result.verdict, _systems(result)
     if verdict is None or system not in systems:
         return None
@@ -118,14 +124,15 @@ def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
     if len(systems) > 1:  # each reason begins with its system
         failed = any(reason.startswith(f"{system['name']}: ") for reason in verdict.reasons)
         decision = "NO-GO" if failed else "GO"
-    return decision if verdict.criteria or decision == "NO-GO" else None
+    worth = verdict.criteria and result.config["task"]["duration_ps"] >= MIN_NVE_PS
+    return decision if worth or decision == "NO-GO" else None
 
 
 def force_field(result: RunResult) -> tuple[Any, ...]:
     """What computes the forces: model with its weights, engine with its mode, and precision."""
     model, engine = result.config["model"], result.config["engine"]
     if model["name"] == "ase":
-        return (model["calculator"]["_target_"],)
+        return (json.dumps(model["calculator"], sort_keys=True),)
     weights = result.tags.get("checkpoint.sha256")
     return model["checkpoint"], weights, engine["name"], engine.get("mode"), _precision(result)
 

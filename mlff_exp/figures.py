@@ -284,7 +284,7 @@ def margins(results: Results) -> Figure | None:
         for limit, criterion in run.items():
             used[limits.index(limit), x] = _used(criterion)
             value = "not measured" if criterion.value is None else number(criterion.value)
-            shown[limits.index(limit), x] = value + " ✗" * (not criterion.held)
+            shown[limits.index(limit), x] = value + " ✗" * (criterion.held is False)
     down, across = limits, names
     if len(across) > len(down):  # the longer of the two goes down the page
         down, across, used, shown = across, down, used.T, shown.T

@@ -27,7 +27,7 @@ from mlff_exp.directories import of_runs
 from mlff_exp.disk import write_whole
 from mlff_exp.naming import SEPARATOR, label, recorded_varied, short_names, told_apart
 from mlff_exp.outcome import EXIT_REFUSED
-from mlff_exp.result import RESULT_FILE, ResultError, RunResult
+from mlff_exp.result import NOT_WRITTEN, RESULT_FILE, ResultError, RunResult
 from mlff_exp.text import markdown_cell, markdown_table, number, one_line, times
 
 COLUMNS = (
@@ -281,6 +281,10 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
             f"not finished: {len(failed)} of {len(results)} runs; sweep.resume runs them again",
             [f"{result.status}: {label(result.config)}: {_reason(result)}" for result in failed],
         ),
+        Warned(
+            "files are missing, and the numbers are complete",
+            [f"{label(result.config)}: {result.tags[NOT_WRITTEN]}" for result in results if NOT_WRITTEN in result.tags],
+        ),
         Warned(_doubt(results), untrusted(results)),
         Warned(
             f"not to be compared with the first: {len(elsewhere)} of {len(results)} runs, made elsewhere",
@@ -366,6 +370,8 @@ def line(result: RunResult) -> str:
     if result.verdict is not None:
         lines += [f"{result.verdict.decision}: {reason}" for reason in result.verdict.reasons]
         lines.append(_moved(result))
+    if NOT_WRITTEN in result.tags:
+        lines.append(f"not written: {result.tags[NOT_WRITTEN]}")
     return "\n".join(lines)
 
 
@@ -374,7 +380,9 @@ def _moved(result: RunResult) -> str:
     task = result.config["task"]
     known = [f"{name} {number(result.metrics[metric])}" for metric, name in MOVED.items() if metric in result.metrics]
     length = f"{task['duration_ps']:g} ps of {task['replicas']} start{'s' * (task['replicas'] > 1)}"
-    return f"{', '.join([*known, length])}; what that is worth: {VERDICT_FILE}"
+    # A file that could not be written is not named.
+    where = f"; what that is worth: {VERDICT_FILE}" if VERDICT_FILE in result.artifacts else ""
+    return f"{', '.join([*known, length])}{where}"
 
 
 def control_rows(results: Sequence[RunResult]) -> list[Row]:
@@ -441,8 +449,9 @@ def _promises(judged: Sequence[Judged]) -> list[Row]:
                 value += " (no interval)"
             if not found.trusted:
                 value += " (?)"
-            style = "go" if item.held else "no-go"
-        held = {None: "", True: "yes", False: "no"}[item.held]
+            style = {None: "", True: "go", False: "no-go"}[item.held]
+        unknown = "" if item.measured is None else "not trusted"
+        held = {None: unknown, True: "yes", False: "no"}[item.held]
         rows.append(Row((item.line.name, item.line.promised, value, held, run), style))
     return rows
 
@@ -540,8 +549,9 @@ th, td {{ padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: left;
 <h1>{escape(name)}</h1>
 <p>Speedups are ratios of times measured side by side in one process, with 95% bootstrap intervals; the baseline is
 eager IEEE FP32 at the same batch size. A speedup is valid if it is fast, accurate (force RMSE within 1%, energy within
-0.1% of FP64) and stable (its weights, engine and precision passed an NVE run of the same system in this report). A
-promise is held if the unfavourable end of its interval is.</p>
+0.1% of FP64), stable (its weights, engine and precision passed an NVE run of 10 ps or more of the same system in this
+report) and measured by a timing that can be trusted. A promise is held if the unfavourable end of its interval is; a
+timing that is not to be trusted can neither hold nor break it.</p>
 {chr(10).join(parts)}
 </body></html>
 """

@@ -19,6 +19,7 @@ from mlff_exp.typed import MAX_BYTES, parsed, read_json, typed
 RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress.jsonl"
 STATE_FILE = "state.npz"  # of a run that has not finished and can go on
+NOT_WRITTEN = "files.not_written"  # tag: which files for people are missing, and why
 
 __all__ = ["label", "system_name"]  # from where they were before
 
@@ -52,13 +53,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One line of a verdict: a metric, its limits and whether it held. ``value`` is None if it was not measured."""
+    """One line of a verdict: a metric, its limits and whether it held; value and ``held`` are None if not measured."""
 
     metric: str
     value: float | None
     min: float | None
     max: float | None
-    held: bool
+    held: bool | None
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,33 @@ def test_what_can_be_trusted_goes_before_what_is_faster() -> None:
     assert [(of.value, of.trusted) for of in found if of is not None] == [(40, True), (90, False)]
 
 
+def test_a_timing_that_is_not_trusted_neither_holds_nor_breaks_a_promise() -> None:
+    name = "compiled, single structure, against eager"
+    for speedup in (90.0, 1.01):
+        shaken = replace(timed("compile", "fp32", 1, speedup), tags={"timing.trust": "throttled"})
+        assert by_name(judge([shaken]))[name].held is None
+        text = report.markdown("a sweep", report.content([shaken]))
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert "(?) | not trusted |" in line
+        assert validity(shaken, [shaken, moved("compile", "fp32", "GO")]) == "not trusted"
+
+
+def test_a_short_go_says_nothing_of_stability() -> None:
+    fast = timed("cuda_graph", "fp32", 1, 40.0)
+    for verdict, expected in (("GO", "stability not known"), ("NO-GO", "no: unstable")):
+        run = moved("cuda_graph", "fp32", verdict)
+        short = changed(run, task={**run.config["task"], "duration_ps": 2.0})
+        assert validity(fast, [short]) == expected
+
+
+def test_a_file_that_was_not_written_is_told_and_not_named() -> None:
+    run = replace(moved("fused", "fp32", "GO"), tags={"files.not_written": "validation_report.txt: OSError: full"})
+    said = report.line(run)
+    assert "not written: validation_report.txt: OSError: full" in said
+    assert "what that is worth" not in said
+    assert "files are missing" in report.markdown("a sweep", report.content([run, run]))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(-0.002, 0.006, (0.002, 0.0, 0.006)), (0.001, 0.003, (0.002, 0.001, 0.003)), (-3, -1, (2, 1, 3))],
@@ -324,7 +351,8 @@ def test_a_speedup_is_valid_where_its_own_system_and_weights_were_stable() -> No
 def test_of_systems_side_by_side_each_has_its_own_verdict() -> None:
     result = timed("cuda_graph", "fp32", 1, 40.0)
     both = changed(
-        moved("cuda_graph", "fp32", "NO-GO"), task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}
+        moved("cuda_graph", "fp32", "NO-GO"),
+        task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"], "duration_ps": 100.0},
     )
     both = replace(both, verdict=Verdict("NO-GO", "strict", CRITERIA, ("water: temperature_mean_k is 400",)))
     assert validity(result, [both]) == "yes"
@@ -389,7 +417,7 @@ def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_
     )
     assert page.count("<li>") == page.count(": 5% as 2%</li>") == 4
     assert page.count("<td>0.250 (?)</td>") == 2
-    assert "<td>40 [38, 42] (?)</td><td>yes</td>" in page
+    assert "<td>40 [38, 42] (?)</td><td>not trusted</td>" in page
 
 
 @pytest.mark.parametrize(("gpu", "held_against"), [("NVIDIA H100 80GB HBM3", True), (None, False)])
@@ -540,7 +568,11 @@ def test_a_single_run_says_what_its_numbers_are_and_why_they_are_doubted() -> No
     assert first.startswith("inference · benzene · eager · fp32 · B1  FINISHED  latency / ms 5.000 (?)")
     assert "  speedup vs eager FP32 2.00×" in first
     assert why == "not to be trusted (?): other processes used 1.5 cores"
-    moving = replace(moved("eager", "fp32", "NO-GO"), verdict=Verdict("NO-GO", "strict", (), ("it broke", "it heated")))
+    moving = replace(
+        moved("eager", "fp32", "NO-GO"),
+        verdict=Verdict("NO-GO", "strict", (), ("it broke", "it heated")),
+        artifacts=(report.VERDICT_FILE,),
+    )
     *why, length = report.line(moving).splitlines()[1:]
     assert why == ["NO-GO: it broke", "NO-GO: it heated"]
     task = {**moving.config["task"], "duration_ps": 0.5, "replicas": 1}
