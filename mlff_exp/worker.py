@@ -137,11 +137,19 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
         # Of kernels that do not come from Inductor.
         os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
-    try:
-        result = _task(config, directory)
+    kept = False
+
+    def keep(result: RunResult) -> None:
+        nonlocal kept
         replace(result, config=resolved, duration_s=time.monotonic() - started).save(directory)
+        kept = True
+
+    try:
+        keep(_task(config, directory, keep))
     # Not swallowed: it becomes the recorded result of this run, with its traceback.
     except Exception as error:
+        if kept:  # the numbers are safe, and what went wrong after them is no reason to record something else
+            sys.exit(f"mlff-exp: the result is safe, but not all that belongs to it: {kind(error)}: {error}")
         try:
             (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()), encoding="utf-8")
             _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))
@@ -157,26 +165,27 @@ def use_device(device: str) -> None:
         torch.cuda.set_device(torch.device(device).index or 0)
 
 
-def _task(config: Config, directory: Path) -> RunResult:
+def _task(config: Config, directory: Path, keep: Callable[[RunResult], object]) -> RunResult:
+    """Run the task; it gives ``keep`` what it found before it writes anything that is only for people."""
     use_device(config.device)
     # Imported here: the parent needs neither torch nor the tasks.
     match config.task.name:
         case "inference":
             from mlff_exp.tasks import inference
 
-            return inference.run(config, directory)
+            return inference.run(config, directory, keep)
         case "nve":
             from mlff_exp.tasks import nve
 
-            return nve.run(config, directory)
+            return nve.run(config, directory, keep)
         case "distill":
             from mlff_exp.tasks import distill
 
-            return distill.run(config, directory)
+            return distill.run(config, directory, keep)
         case "accuracy":
             from mlff_exp.tasks import accuracy
 
-            return accuracy.run(config, directory)
+            return accuracy.run(config, directory, keep)
     raise AssertionError(f"no task {config.task.name!r}")
 
 

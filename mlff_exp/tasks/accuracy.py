@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mlff_exp.environment import describe
 from mlff_exp.metrics import accuracy_vs_fp64, accuracy_vs_teacher
 from mlff_exp.plots import plot_accuracy
 from mlff_exp.result import RunResult
+from mlff_exp.showing import Keep, keep_nothing, with_files
 from mlff_exp.tasks import setup
 from mlff_exp.tasks.setup import Subject
 
@@ -31,8 +33,11 @@ SIZES = ((2, 8), (9, 16), (17, 24), (25, 32), (33, 64))
 TABLE_FILE = "accuracy.csv"
 
 
-def run(config: Config, directory: Path) -> RunResult:
-    """Metrics of the whole set, and each of them by size of the molecule and by element."""
+def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
+    """Metrics of the whole set, and each of them by size of the molecule and by element.
+
+    Files for people follow when ``keep`` has the numbers.
+    """
     subject = setup.subject(config)
     engine, checkpoint = subject.engine, subject.checkpoint
     dataset = _dataset(config, subject)
@@ -61,16 +66,16 @@ def run(config: Config, directory: Path) -> RunResult:
         holds = np.add.reduceat(atoms, dataset.starts) > 0
         table[f"element/{chemical_symbols[number]}"] = metrics(holds, atoms)
 
-    _write(table, directory / TABLE_FILE)
-    plot_accuracy(dataset, energy, forces, reference_energies(dataset), directory / "accuracy.png")
     flat = {name if part == "all" else f"{name}/{part}": v for part, m in table.items() for name, v in m.items()}
-    return RunResult(
+    result = RunResult(
         config={},
         metrics={"structures": float(len(dataset)), "graph_count": float(engine.compiled_graphs), **flat},
         environment=describe(subject.device),
-        artifacts=(TABLE_FILE, "accuracy.png"),
         tags={**subject.tags, "dataset.sha256": dataset.sha256},
     )
+    keep(result)
+    plot = partial(plot_accuracy, dataset, energy, forces, reference_energies(dataset))
+    return with_files(result, directory, {TABLE_FILE: partial(_write, table), "accuracy.png": plot})
 
 
 def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:

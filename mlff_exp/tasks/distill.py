@@ -26,6 +26,7 @@ from mlff_exp.painn import Architecture, PaiNN
 from mlff_exp.plots import plot_training
 from mlff_exp.result import Progress, RunResult
 from mlff_exp.sampling import Sampling
+from mlff_exp.showing import Keep, keep_nothing, with_files
 from mlff_exp.training import Schedule, Training
 
 CHECKPOINT_FILE = "student.safetensors"
@@ -34,8 +35,11 @@ WATCHED_STRUCTURES = 300  # of the validation set, while training
 LEFT_OUT_SUFFIX = ".left_out.json"
 
 
-def run(config: Config, directory: Path) -> RunResult:
-    """Errors in the metrics are those on the molecules of the validation set."""
+def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
+    """Errors in the metrics are those on the molecules of the validation set.
+
+    Files for people follow when ``keep`` has the numbers.
+    """
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     until = time.monotonic() + task.budget_s
     work.mkdir(parents=True, exist_ok=True)
@@ -61,8 +65,7 @@ def run(config: Config, directory: Path) -> RunResult:
 
     path = directory / CHECKPOINT_FILE
     checkpoint.save(trained.averaged, path, teacher=labelling.TEACHER, training_data_sha256=dataset.sha256)
-    plot_training(trained.losses, directory / "training.png")
-    return RunResult(
+    result = RunResult(
         config={},
         metrics={
             "training_structures": float(len(dataset)),
@@ -73,7 +76,7 @@ def run(config: Config, directory: Path) -> RunResult:
         },
         series={"loss": trained.losses},
         environment=describe(device),
-        artifacts=(CHECKPOINT_FILE, "training.png"),
+        artifacts=(CHECKPOINT_FILE,),
         tags={
             "checkpoint.sha256": checkpoint.load(path).weights_sha256,
             "dataset.sha256": dataset.sha256,
@@ -82,6 +85,8 @@ def run(config: Config, directory: Path) -> RunResult:
             **{f"left_out.{reason}": str(count) for reason, count in _left_out(work).items()},
         },
     )
+    keep(result)
+    return with_files(result, directory, {"training.png": partial(plot_training, trained.losses)})
 
 
 def _made(path: Path, make: Callable[[], tuple[Dataset, Counter[str]]]) -> Dataset:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,7 @@ from mlff_exp.metrics import accuracy_vs_fp64
 from mlff_exp.plots import plot_latency
 from mlff_exp.prediction import Prediction
 from mlff_exp.result import RunResult, Timing
+from mlff_exp.showing import Keep, keep_nothing, with_files
 from mlff_exp.tasks import setup
 from mlff_exp.tasks.setup import Subject
 from mlff_exp.timing import (
@@ -52,8 +54,11 @@ SPEEDUPS = {
 }
 
 
-def run(config: Config, directory: Path) -> RunResult:
-    """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone."""
+def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
+    """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone.
+
+    Files for people follow when ``keep`` has the numbers.
+    """
     before, pools_before = _allocated(torch.device(config.device)), _graph_pools_mib(config.device)
     subject = setup.subject(config)
     on_gpu, memory = subject.device.type == "cuda", {}
@@ -121,31 +126,33 @@ def run(config: Config, directory: Path) -> RunResult:
     }
     if reference is not None:
         metrics |= _accuracy(engine, reference)
-    artifacts = ["samples.npz", "latency.png"]
+    files: dict[str, Callable[[Path], object]] = {
+        "samples.npz": partial(_write_samples, timing),
+        "latency.png": partial(plot_latency, timing),
+    }
     if on_gpu:
         metrics["latency_wall_median_ms"] = wall_median_ms(timing["engine"])
         found = launched(engine.call)
         metrics["kernel_launches"] = float(sum(kernel.launches for kernel in found))
-        write_kernels(found, directory / "kernels.csv")
-        artifacts.append("kernels.csv")
-    np.savez_compressed(
-        directory / "samples.npz",
-        allow_pickle=False,
-        **{name: np.asarray(value.values_ms) for name, value in timing.items()},
-    )
-    plot_latency(timing, directory / "latency.png")
-    return RunResult(
+        files["kernels.csv"] = partial(write_kernels, found)
+    result = RunResult(
         config={},
         metrics=metrics,
         timing=timing,
         environment={**describe(subject.device), **watch.summary()},
-        artifacts=artifacts,
         tags={
             **subject.tags,
             "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
             "timing.trust": "; ".join(watch.faults() + control.faults) or "ok",
         },
     )
+    keep(result)
+    return with_files(result, directory, files)
+
+
+def _write_samples(timing: Mapping[str, Timing], path: Path) -> None:
+    samples = {name: np.asarray(value.values_ms) for name, value in timing.items()}
+    np.savez_compressed(path, allow_pickle=False, **samples)
 
 
 def _repeats(config: Config) -> dict[str, str]:
