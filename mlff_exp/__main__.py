@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar, cast
+from unittest.mock import patch
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mlff_exp import command, tracking, worker
+from mlff_exp import command, guard, masking, tracking, worker
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError
 from mlff_exp.directories import refuse_moved, refuse_tilde, refuse_used_by_run
@@ -36,6 +38,7 @@ schema.register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(composed: DictConfig) -> Outcome:
     """One job: check, run, record. A sweep collects the outcomes; a single run exits with its own."""
+    masking.mask_logs()
     job = HydraConfig.get()
     directory = Path(job.runtime.output_dir)
     config = schema.parse(composed)
@@ -77,8 +80,8 @@ def run(composed: DictConfig) -> Outcome:
     outcome = Outcome.of(result, directory)
     if single:
         if result.failure is None:
-            print(line(result))
-        print(outcome.summary(config.tracking))
+            print(schema.masked(line(result)))
+        print(schema.masked(outcome.summary(config.tracking)))
         raise SystemExit(EXIT_REFUSED if outcome.refused else exit_code([outcome]))
     return outcome
 
@@ -115,17 +118,39 @@ def main() -> None:
 
 @contextmanager
 def _errors_handed_over() -> Iterator[None]:
-    """Let Hydra raise errors, which it would print with tracebacks of its own and end with exit code 1."""
+    """Let Hydra raise errors, which it would print with tracebacks of its own and end with exit code 1.
+
+    Nothing that is printed meanwhile holds a secret, and Hydra composes nothing that the command line does not allow.
+    """
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.excepthook = masking.excepthook
     try:
-        yield
+        with redirect_stderr(None if sys.stderr is None else cast(TextIO, masking.MaskedStream(sys.stderr))):
+            words = _words()
+            masking.learn_overrides(words)
+            with patch("hydra._internal.hydra.ConfigLoaderImpl", guard.guarded(words)):
+                yield
     finally:
         # What is started from this process later is to behave as if this had not been.
         if asked is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def _words() -> Sequence[str]:
+    """The overrides on the command line, or those on the one that the shell completes.
+
+    Raises:
+        ConfigError: a pickle is to be run.
+    """
+    given = get_args_parser().parse_args()
+    if given.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun reads a pickle, which can run any code: give the overrides instead")
+    if given.shell_completion:
+        return [word for word in os.environ.get("COMP_LINE", "").split() if "=" in word]
+    return list(given.overrides)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Nothing in this module imports torch, so that a typo is reported at once.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING as MISSING_DEFAULT
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from mlff_exp import naming
+from mlff_exp import masking, naming
+from mlff_exp.masking import masked as masked
 from mlff_exp.recorded import NATIVE, UNUSED, what_runs
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
@@ -51,11 +53,7 @@ UNSEEN = "unseen_"
 USUAL_GATE = "strict"  # as in conf/config.yaml
 
 
-SECRET_KEY = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
-# Up to the last @, as those who read addresses do: a password may hold one.
-SECRET_IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s]+@", re.IGNORECASE)
-# In addresses and in overrides.
-SECRET_VALUE = re.compile(rf"((?:^|[,?&])[+~\w./-]*(?:{SECRET_KEY.pattern})[\w-]*=)[^,&\s]+", re.IGNORECASE)
+DEVICE = r"auto|cpu|cuda(:\d+)?"
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
@@ -500,6 +498,7 @@ class Gate:
     criteria: dict[str, Limit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        plain("gate.name", self.name)
         if (self.name == "off") == bool(self.criteria):
             found = ", ".join(self.criteria) or "none"
             raise ConfigError(f"gate.name={self.name!r} with criteria: {found}; off has none, and says so by gate=off")
@@ -573,7 +572,12 @@ class Sweep:
 
 @dataclass
 class Config:
-    """Everything that determines a run. The groups hold the dataclass of the option that was chosen."""
+    """Everything that determines a run. The groups hold the dataclass of the option that was chosen.
+
+    Attributes:
+        trust: packages and features of Hydra that a configuration may use; the command line alone can set it. The
+            command adds the packages that were named there. See `trust`.
+    """
 
     task: Any = MISSING
     model: Any = MISSING
@@ -584,6 +588,7 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
     gate_required: bool = False
+    trust: list[str] = field(default_factory=list)
     batch_size: int = 1
     device: str = "auto"
     seed: int = 0
@@ -600,7 +605,7 @@ class Config:
         positive("timeout_s", self.timeout_s)
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} must not be negative")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+        if not re.fullmatch(DEVICE, self.device):
             raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
         if isinstance(self.model, AseModel):
             self.engine, self.precision = NativeEngine(), NativePrecision()
@@ -648,6 +653,10 @@ def parse(config: DictConfig) -> Config:
     Raises:
         ConfigError: a wrong value; the message names it and the legal ones.
     """
+    # Before any value is refused: the message would repeat what must not be said.
+    recorded = _recorded(config)
+    masking.learn(recorded)
+    _refuse_names_from_outside(recorded)
     parsed = OmegaConf.to_object(config)
     if not isinstance(parsed, Config):
         raise ConfigError(
@@ -655,6 +664,18 @@ def parse(config: DictConfig) -> Config:
         )
     _refuse_added(config)
     return parsed
+
+
+def _refuse_names_from_outside(recorded: Mapping[str, Any]) -> None:
+    """Refuse names of files, directories and tags that an environment variable gives: they would show its value."""
+    for group in ("sweep", "gate", "system"):
+        values = recorded.get(group)
+        name = values.get("name") if isinstance(values, Mapping) else None
+        if isinstance(name, str) and "${oc.env:" in name:
+            raise ConfigError(
+                f"{group}.name={name} would show the value of an environment variable in names of files and in MLflow: "
+                "say the name itself"
+            )
 
 
 def _refuse_added(node: DictConfig, prefix: str = "") -> None:
@@ -714,6 +735,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("low_precision", _low_precision, replace=True)
     OmegaConf.register_new_resolver("fast_engine", _fast_engine, replace=True)
     OmegaConf.register_new_resolver("is_cuda", _is_cuda, replace=True)
+    OmegaConf.register_new_resolver("oc.env", masking.env, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     schemas: dict[str, dict[str, type]] = {
@@ -766,12 +788,16 @@ def _n_gpus() -> int:
 
 def asked(composed: DictConfig) -> dict[str, Any]:
     """The configuration of one run as plain values, with what is not used as well."""
-    given: dict[str, Any] = masked(OmegaConf.to_container(composed, resolve=True))
+    given: dict[str, Any] = masked(_recorded(composed))
     return given | what_runs(given)
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:
-    """The configuration of one run as plain values: what ran, and what tells the run apart from others."""
+    """The configuration of one run as plain values: what ran, and what tells the run apart from others.
+
+    What an environment variable gave stands there as its interpolation, ``${oc.env:NAME}``, unless it is a number or
+    one of the words that a configuration can be made of.
+    """
     given = asked(composed)
     values = what_runs(given)
     # The plan of the whole experiment belongs to the sweep, not to each of its runs.
@@ -803,6 +829,36 @@ def _defaults(kind: type) -> dict[str, Any]:
     return found
 
 
+def _recorded(node: DictConfig | ListConfig) -> Any:
+    """A configuration as plain values; the texts that hold values of environment variables as what was asked for."""
+    if isinstance(node, ListConfig):
+        return [_recorded_item(node, index) for index in range(len(node))]
+    return {str(key): _recorded_item(node, key) for key in node}
+
+
+def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
+    if OmegaConf.is_missing(parent, key):
+        return "???"
+    with masking.reading() as names:
+        try:
+            value = parent[key]
+        except OmegaConfBaseException:  # whoever needs the value is told
+            return None
+    if OmegaConf.is_config(value):
+        return _recorded(value)
+    if not names or not isinstance(value, str) or _is_word(value):
+        return value
+    masking.remember([value, *(os.environ[name] for name in names)])
+    text: str = OmegaConf.to_container(parent, resolve=False)[key]
+    return text if "oc.env:" in text else " ".join(f"${{oc.env:{name}}}" for name in sorted(names))
+
+
+def _is_word(value: str) -> bool:
+    """Whether a text is a word that configurations are made of, which is nobody's secret."""
+    words = (*PRECISIONS, *ENGINES, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *TASKS)
+    return value in (*words, *shipped_checkpoints(), "ase") or re.fullmatch(DEVICE, value) is not None
+
+
 def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
     """The configuration as plain values, also written to ``config.yaml`` in the run's directory."""
     values = resolved(composed)
@@ -810,23 +866,10 @@ def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
     return values
 
 
-def masked(value: Any, key: str = "") -> Any:
-    """The same values, with passwords and tokens replaced by stars: what is recorded is read by many."""
-    if value is not None and SECRET_KEY.search(key):
-        return "***"
-    if isinstance(value, Mapping):
-        return {name: masked(below, str(name)) for name, below in value.items()}
-    if isinstance(value, list):
-        return [masked(below) for below in value]
-    if isinstance(value, str):
-        return SECRET_VALUE.sub(r"\1***", SECRET_IN_URI.sub(r"\1***@", value))
-    return value
-
-
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between the recorded configurations of a run, except where it is recorded: ``key: old → new``."""
     kept = [
-        {key: values[key] for key in values if key not in ("sweep", "tracking", "timeout_s")}
+        {key: values[key] for key in values if key not in ("sweep", "tracking", "timeout_s", "trust")}
         for values in (before, now)
     ]
     flat = [flatten(values) for values in kept]

@@ -20,7 +20,7 @@ NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?\.?(inf|nan)"
 NAMED = ("gate", "tracking")
 # Of a run by itself: where it is recorded, how long it may take, and how long it measures.
 NOT_NAMED = re.compile(
-    r"(sweep|tracking|gate\.criteria)\..*|timeout_s|gate_required"
+    r"(sweep|tracking|gate\.criteria)\..*|trust(\..*)?|timeout_s|gate_required"
     r"|task\.(resume|min_calls|min_time_s|directory|workers|budget_s)"
 )
 # What the last word of a label tells, by task.

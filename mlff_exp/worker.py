@@ -11,12 +11,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from mlff_exp import masking
 from mlff_exp.config import Config, masked
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
 from mlff_exp.sessions import begin_session, signal_session
@@ -133,6 +134,7 @@ def _child(config: Config, resolved: Mapping[str, Any], directory: Path, cold_ca
 def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
     started = time.monotonic()
     begin_session()
+    masking.learn([resolved, asdict(config)])
     if cold_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
         # Of kernels that do not come from Inductor.
@@ -154,7 +156,7 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
             (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()), encoding="utf-8")
             _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))
         except OSError as unwritable:
-            sys.exit(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}")
+            sys.exit(masked(f"mlff-exp: {kind(error)}: {error}; it can't be recorded: {unwritable}"))
 
 
 def use_device(device: str) -> None:

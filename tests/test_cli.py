@@ -361,7 +361,7 @@ def make_trouble(directory: Path, **kinds: float) -> list[str]:
     experiment.parent.mkdir(parents=True)
     sweep = {"sweep": {"name": "trouble", "stages": stages}, "hydra": {"mode": "MULTIRUN"}}
     experiment.write_text("# @package _global_\n" + json.dumps(sweep))
-    return ["-cd", "mine", "experiment=trouble", "tracking=offline"]
+    return ["-cd", "mine", "experiment=trouble", "tracking=offline", "trust=[trouble]"]
 
 
 @pytest.mark.slow

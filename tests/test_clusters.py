@@ -88,7 +88,15 @@ def test_a_job_that_was_lost_has_failed_alone(tmp_path: Path) -> None:
     (tmp_path / "lost.py").write_text(LOST)
     words = [word for word in INFERENCE if not word.startswith("engine=")]
     calculators = "model.calculator._target_=lost.Lost,ase.calculators.lj.LennardJones"
-    command = ["-m", *words, "tracking=offline", "model=ase", calculators, "hydra/launcher=submitit_local"]
+    command = [
+        "-m",
+        *words,
+        "tracking=offline",
+        "model=ase",
+        "trust=[lost]",
+        calculators,
+        "hydra/launcher=submitit_local",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     finished = subprocess.run(
         [sys.executable, "-m", "mlff_exp", *command],

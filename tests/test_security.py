@@ -70,7 +70,7 @@ def test_no_array_is_unpickled(tmp_path: Path, load: Callable[[Path], object]) -
 
 
 def calculator(*overrides: str) -> Any:
-    return setup.subject(parse(compose("config", overrides=["model=ase", "device=cpu", *overrides])))
+    return setup.subject(parse(compose("config", overrides=["model=ase", "device=cpu", "trust=[tests]", *overrides])))
 
 
 def emt_or_not(kind: str) -> EMT:

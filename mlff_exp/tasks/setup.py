@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 import hydra.utils
@@ -12,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from hydra.errors import InstantiationException
 
-from mlff_exp import checkpoint, electrons, systems
+from mlff_exp import checkpoint, electrons, systems, trust
 from mlff_exp.ase_engine import AseEngine
 from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import (
@@ -24,7 +25,6 @@ from mlff_exp.config import (
     MoleculeSystem,
     Precision,
     System,
-    flatten,
 )
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.neighbors import uses_all_pairs
@@ -61,9 +61,9 @@ def subject(config: Config) -> Subject:
     """
     device = torch.device(config.device)
     if isinstance(config.model, AseModel):
-        _refuse_other_targets(config.model.calculator)
+        _refuse_other_targets(config.model.calculator, config.trust)
         try:
-            calculator = hydra.utils.instantiate(config.model.calculator)
+            calculator = hydra.utils.instantiate(config.model.calculator, _recursive_=False)
             return Subject(AseEngine(calculator), None, device)
         except (InstantiationException, ValueError) as error:
             raise ConfigError(f"model.calculator: {error}") from error
@@ -74,24 +74,43 @@ def subject(config: Config) -> Subject:
     return Subject(at_precision(config, loaded, config.precision.name), loaded, device)
 
 
-def _refuse_other_targets(calculator: Mapping[str, Any]) -> None:
+def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Let a configuration reach ASE calculators, and functions that say they return one, and nothing else.
 
     Raises:
         ConfigError: another target, or a target among the arguments.
     """
     target = calculator["_target_"]
+    trust.judge_import_path(target, allowed)  # importing it would run its code
+    if any(_is_special(key) for key in _keys({k: v for k, v in calculator.items() if k not in ("_target_", "_args_")})):
+        raise ConfigError(f"model.calculator: an argument of {target} has a _target_ of its own, which is not followed")
+    trust.make_importable(allowed, Path.cwd())
     try:
         found = hydra.utils.get_object(target)
     except (ImportError, InstantiationException, ValueError) as error:
         raise ConfigError(f"model.calculator._target_={target}: {error}") from error
-    made = found if isinstance(found, type) else get_type_hints(found).get("return")
+    made = found if isinstance(found, type) else get_type_hints(found).get("return") if callable(found) else None
     if not (isinstance(made, type) and issubclass(made, BaseCalculator)):
         raise ConfigError(
             f"model.calculator._target_={target} is neither an ASE calculator nor a function annotated to return one"
         )
-    if any("_target_" in key for key in flatten({k: v for k, v in calculator.items() if k != "_target_"})):
-        raise ConfigError(f"model.calculator: an argument of {target} has a _target_ of its own, which is not followed")
+    if trust.top_level(target) not in allowed:  # one module can lead to what another holds
+        trust.judge_import_path(f"{found.__module__}.{found.__qualname__}", allowed)
+
+
+def _is_special(key: str) -> bool:
+    """Whether Hydra takes a key as an instruction."""
+    return key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield str(key)
+            yield from _keys(below)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _keys(below)
 
 
 def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:
