@@ -82,6 +82,8 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
                     if failure := one.failure():
                         _say(f"not compiled ahead: {one.name}: {failure}")
                     bar.update()
+    except worker.NotStartedError as error:
+        _say(f"not compiled ahead: {error}")
     finally:
         _stop(list(running.values()))
 
@@ -122,7 +124,7 @@ def _start(name: str, config: Config, share: int) -> _Started:
     context = worker.context(compiles=True)
     reason, writer = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(config, share, writer))
-    process.start()
+    worker.start(process)
     writer.close()
     return _Started(name, process, reason)
 

@@ -41,7 +41,7 @@ def boundary(program: str) -> Iterator[None]:
     Args:
         program: its name, with which the line begins.
     """
-    with printable(), terminable():
+    with printable(), terminable(for_good=True):
         try:
             try:
                 said = surroundings.settle()

@@ -6,12 +6,27 @@ import contextlib
 import multiprocessing
 import os
 import signal
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
 
 DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from, if it does not run, deaf to what ends a command.
+
+    An interrupt from a keyboard reaches it as well, and it must be there until its command has recorded everything.
+    It ends with the command, when the kernel closes a pipe between them.
+    """
+    resource_tracker.ensure_running()  # or it would be started below, and would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def begin_session() -> None:
@@ -24,6 +39,7 @@ def begin_session() -> None:
     the process started.
     """
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEAF_TO)  # those of `start_server`
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has one"
     session, sentinel = os.getpid(), parent.sentinel

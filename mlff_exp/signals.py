@@ -34,11 +34,14 @@ CALLED = {
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
+def terminable(*, for_good: bool = False) -> Iterator[None]:
     """Raise what `RAISED` names at the first signal inside the block; later ones don't disturb the clean-up.
 
     The third interrupt from a keyboard kills the process. A signal that was ignored before, as by ``nohup`` or for a
     job in the background, stays ignored.
+
+    Args:
+        for_good: after a signal, the process ends: later ones don't disturb what comes after the block either.
     """
     raised, interrupts = False, 0
 
@@ -55,7 +58,7 @@ def terminable() -> Iterator[None]:
         raised = True
         raise RAISED[number]
 
-    with _handled_by(end):
+    with _handled_by(end, ends=lambda: for_good and raised):
         yield
 
 
@@ -83,7 +86,9 @@ def interrupts_postponed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None], ends: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Leave what is ignored ignored; what Python does not know the handler of, it could not put back."""
     previous = {number: signal.getsignal(number) for number in RAISED}
     heard = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
@@ -93,7 +98,8 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
         yield
     finally:
         for number, old in heard.items():
-            signal.signal(number, old)
+            # Python takes handlers of its own away while it cleans up, and a signal would kill it then.
+            signal.signal(number, signal.SIG_IGN if ends() else old)
 
 
 def _die(number: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from mlff_exp import masking
 from mlff_exp.config import Config, masked
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
-from mlff_exp.sessions import begin_session, signal_session
+from mlff_exp.sessions import begin_session, signal_session, start_server
 from mlff_exp.signals import CALLED, interrupts_postponed
 from mlff_exp.streams import printable
 
@@ -30,6 +30,10 @@ WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.tracing", "torch._inductor.compile_fx"]
+
+
+class NotStartedError(RuntimeError):
+    """No process could be started."""
 
 
 def run_task(
@@ -55,7 +59,10 @@ def run_task(
         cold = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if config.cold_compile else None
         with cold or contextlib.nullcontext() as cold_cache:
             process = _process(config, resolved, directory, cold_cache)
-            in_time = _ended_in_time(process, config.timeout_s, watch)
+            try:
+                in_time = _ended_in_time(process, config.timeout_s, watch)
+            except NotStartedError as error:
+                return _left(directory, resolved, started, "FAILED", Failure("crash", str(error)))
     if not in_time:
         failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
         return _left(directory, resolved, started, "KILLED", failure)
@@ -85,7 +92,7 @@ def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], N
     """Start a process and wait for its end; afterwards nothing of it is left, whatever ends this."""
     try:
         with interrupts_postponed():
-            process.start()
+            start(process)
         deadline = time.monotonic() + timeout_s
         while process.is_alive() and (left := deadline - time.monotonic()) > 0:
             process.join(min(left, WATCH_EVERY_S))
@@ -94,6 +101,20 @@ def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], N
         return not process.is_alive()
     finally:
         _stop(process)
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process of `context`.
+
+    Raises:
+        NotStartedError: what it is forked from has ended, and said why on stderr: an import failed, perhaps.
+    """
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:
+        raise NotStartedError(
+            "the process that runs are started from has ended; its own message is on stderr, further up"
+        ) from error
 
 
 def how_it_ended(process: BaseProcess) -> str:
@@ -123,6 +144,7 @@ def context(*, compiles: bool) -> ForkServerContext:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD + (PRELOAD_TO_COMPILE if compiles else []))
+    start_server()
     return context
 
 
