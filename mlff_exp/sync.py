@@ -146,8 +146,6 @@ def sync_main() -> None:
         _end(str(error), EXIT_REFUSED)
     except MlflowException as error:
         _end(f"the store was lost: {tracking.first_line(error)}; the same command goes on later", EXIT_FAILED)
-    except OSError as error:
-        _end(str(error), EXIT_FAILED)
     print(f"{len(uploaded)} runs uploaded")
     if failures:
         _end(f"{len(failures)} could not be uploaded", EXIT_FAILED)

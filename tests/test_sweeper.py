@@ -21,11 +21,12 @@ from mlflow.exceptions import MlflowException
 
 from hydra_plugins.mlff_exp_sweeper.launching import launch
 from hydra_plugins.mlff_exp_sweeper.staged import Job, StagedSweeper
-from mlff_exp import __main__, tracking
+from mlff_exp import __main__
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError, Sweep, UnavailableError
 from mlff_exp.outcome import Outcome
 from mlff_exp.result import Failure, RunResult, Status
+from mlff_exp.tracking import upload
 from tests.here import CONF
 from tests.test_result import CONFIG, full_result
 
@@ -218,7 +219,7 @@ def test_a_server_that_is_lost_between_runs_ends_no_sweep(
     def lost(*arguments: object) -> None:
         raise MlflowException("connection refused")
 
-    monkeypatch.setattr(tracking, "log_run", lost)
+    monkeypatch.setattr(upload, "log_run", lost)
     full_result().save(tmp_path)
     outcome = StagedSweeper._recorded(tmp_path, "parent", object())
     assert (outcome.status, outcome.directory) == ("FINISHED", tmp_path)
