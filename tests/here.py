@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -21,6 +22,13 @@ def configured(*overrides: str) -> Config:
     schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return schema.parse(compose("config", overrides=list(overrides)))
+
+
+def resolved_of(*overrides: str) -> dict[str, Any]:
+    """What is recorded of these words on the command line."""
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return schema.resolved(compose("config", overrides=list(overrides)))
 
 
 def run_here(directory: Path, *overrides: str) -> RunResult:

@@ -638,3 +638,109 @@ def test_numbers_have_three_digits_and_no_powers_of_ten(value: float, written: s
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
     lines = markdown_table(("a", "b"), [("|x|", "y"), ("", "z")]).splitlines()
     assert [line.count("|") for line in lines] == [3] * 4
+
+
+def swept(key: str, *values: Any) -> list[RunResult]:
+    """NVE runs that differ in one key of their task."""
+    return [
+        changed(result, task={**result.config["task"], key: value}, seed=0)
+        for value, result in zip(values, [moved("eager", "fp32", "GO")] * len(values), strict=True)
+    ]
+
+
+def test_what_was_swept_is_in_the_name_and_a_column(tmp_path: Path) -> None:
+    for job, result in enumerate(swept("timestep_fs", 0.25, 0.5, 1)):
+        (tmp_path / str(job)).mkdir()
+        result.save(tmp_path / str(job))
+    page = report.write(tmp_path, "a sweep").page
+    text = page.with_suffix(".md").read_text()
+    assert "| run | timestep_fs | status |" in text
+    for value in ("0.25", "0.5", "1"):
+        assert f"| nve · benzene · eager · fp32 · ×3 · timestep_fs={value} | {value} | FINISHED |" in text
+        assert f"timestep_fs={value}</td><td>{value}</td><td>FINISHED</td>" in page.read_text()
+    (axes,) = figures(list(report.read(tmp_path).values()))["How near NVE came to what its gate allows"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        f"timestep_fs={value}   GO" for value in ("0.25", "0.5", "1")
+    ]
+
+
+def test_a_report_has_the_jobs_that_it_is_of(tmp_path: Path) -> None:
+    for job, result in enumerate(SWEEP[:3]):
+        (tmp_path / str(job)).mkdir()
+        result.save(tmp_path / str(job))
+    assert list(report.read(tmp_path, range(2))) == [0, 1]
+    assert report.write(tmp_path, "a sweep", range(2)).page.read_text().count("<td>FINISHED</td>") == 2
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", "SKIPPED"])
+def test_a_sweep_of_which_nothing_finished_has_a_report(tmp_path: Path, status: Any) -> None:
+    for job, result in enumerate(swept("timestep_fs", 0.25, 0.5)):
+        (tmp_path / str(job)).mkdir()
+        failure = Failure("ConfigError", "\x1b[31mno [bold]such[/bold] <script>x</script> | file\nand more")
+        RunResult(result.config, status, failure=failure).save(tmp_path / str(job))
+    page = report.write(tmp_path, "a\nsweep [red] <b>").page
+    text, html = page.with_suffix(".md").read_text(), page.read_text()
+    assert text.startswith("# a sweep [red] &lt;b>\n")
+    assert (
+        f"timestep_fs=0.5 | 0.5 | {status} | ConfigError: no [bold]such[/bold] &lt;script>x&lt;/script> ∣ file |"
+        in text
+    )
+    assert "<script>" not in text + html
+    assert "\x1b" not in text + html
+    assert f'<td>0.5</td><td>{status}</td><td colspan="1">ConfigError' in html
+
+
+def test_systems_swept_beside_batches_have_curves_of_their_own() -> None:
+    runs = [timed("eager", "fp32", size, 1.0) for size in (1, 16)] + [timed("compile", "fp32", 1, 2.0)]
+    runs += [changed(timed("eager", "fp32", size, 9.0), system={"name": "water"}) for size in (1, 16)]
+    made = figures(runs)
+    rows = [
+        label.get_text() for label in made["Speedup per structure over single eager FP32"].axes[0].get_yticklabels()
+    ]
+    assert rows == ["benzene · eager · fp32", "benzene · compile · fp32", "water · eager · fp32"]
+    assert len(made["Structures per second by batch size"].axes[0].lines) == 3
+
+
+def test_a_dollar_in_a_name_begins_no_formula() -> None:
+    model = {"name": "student", "checkpoint": "a$b_{$.pt"}
+    runs = [changed(timed("eager", "fp32", size, 1.0), model=model) for size in (1, 16)]
+    for figure in figures([*runs, timed("eager", "fp32", 1, 1.0)]).values():
+        figure.draw_without_rendering()
+
+
+def test_training_is_reported_beside_what_is_measured() -> None:
+    task = {"name": "distill", "n_features": 64, "n_interactions": 2}
+    trained = RunResult({"task": task, "seed": 0}, metrics={"force_mae_mev_per_ang": 30.0})
+    found = report.content([trained, *SWEEP])
+    assert found.rows[0].cells[0] == "distill · 64/2"
+    assert "The plan" in found.promises
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("0", "{", "0/result.json is not a result of this version"),
+        ("0", '{"config": {"seed": 1}}', "0/result.json is not a result of this version: its config has no 'task'"),
+        ("nested/0", "{}", "there is no 0/result.json; below it are sweeps: "),
+        ("mine", "{}", "holds no runs of a sweep"),
+    ],
+)
+def test_a_directory_that_is_no_sweep_ends_the_command_with_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    message: str,
+) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "result.json").write_text(text)
+    for words in ([str(tmp_path)], [str(tmp_path / "nowhere")], [], [str(tmp_path), "--nmae"]):
+        monkeypatch.setattr("sys.argv", ["mlff-exp-report", *words])
+        with pytest.raises(SystemExit) as ended:
+            report.main()
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert said.startswith("mlff-exp-report: ")
+        assert said.count("\n") == 1
+        assert message in said or words != [str(tmp_path)]
