@@ -105,6 +105,18 @@ def refuse_used_by_sweep(directory: Path) -> None:
         )
 
 
+def claim(directory: Path) -> None:
+    """Begin a sweep in a directory, which no other has begun in the meantime.
+
+    Raises:
+        ConfigError: another one has.
+    """
+    try:
+        (directory / SWEEP_FILE).open("x").close()
+    except FileExistsError:
+        refuse_used_by_sweep(directory)
+
+
 def refuse_used_by_run(directory: Path, resume: str | None = None) -> None:
     """Refuse a directory for a single run in which another one has left something.
 

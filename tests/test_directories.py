@@ -9,7 +9,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlff_exp.config import ConfigError
-from mlff_exp.directories import of_runs, place, refuse_moved, refuse_tilde, refuse_used_by_run, refuse_used_by_sweep
+from mlff_exp.directories import (
+    claim,
+    of_runs,
+    place,
+    refuse_moved,
+    refuse_tilde,
+    refuse_used_by_run,
+    refuse_used_by_sweep,
+)
 from tests.test_result import full_result
 from tests.test_sweeper import sweeper_of
 
@@ -54,6 +62,12 @@ def test_a_sweep_begins_where_no_other_has_been(tmp_path: Path) -> None:
     full_result().save(tmp_path / "3")
     with pytest.raises(ConfigError, match=f"holds 3/result.json of another sweep.*sweep.resume={tmp_path}"):
         refuse_used_by_sweep(tmp_path)
+
+
+def test_of_two_sweeps_that_begin_at_once_one_has_the_directory(tmp_path: Path) -> None:
+    claim(tmp_path)
+    with pytest.raises(ConfigError, match=r"holds multirun.yaml of another sweep"):
+        claim(tmp_path)
 
 
 def test_a_fixed_directory_is_refused_before_the_store_is_opened(tmp_path: Path) -> None:

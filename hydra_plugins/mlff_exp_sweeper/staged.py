@@ -86,7 +86,7 @@ class StagedSweeper(Sweeper):
         # Imported here: Hydra imports every plugin at start.
         from mlff_exp import report, tracking
         from mlff_exp.config import ConfigError, masked, parse
-        from mlff_exp.directories import refuse_used_by_sweep
+        from mlff_exp.directories import claim, refuse_used_by_sweep
         from mlff_exp.load import Look
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
         from mlff_exp.shell import command, override
@@ -113,6 +113,8 @@ class StagedSweeper(Sweeper):
         gate_decision = self._gate_decision(master, jobs, store)
         done = self._done(jobs, directory)
         directory.mkdir(parents=True, exist_ok=True)
+        if master.sweep.resume is None:
+            claim(directory)
         OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / tracking.SWEEP_FILE)
 
         timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
