@@ -112,7 +112,7 @@ def claim(directory: Path) -> None:
         ConfigError: another one has.
     """
     try:
-        (directory / SWEEP_FILE).open("x").close()
+        (directory / SWEEP_FILE).touch(exist_ok=False)
     except FileExistsError:
         refuse_used_by_sweep(directory)
 
