@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -47,7 +48,7 @@ def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState, 
     """Fluctuation of a system's total energy at the timestep over that at half of it, from one start.
 
     Velocity Verlet conserves a shadow energy that is off by the square of the timestep, so that 4 is right for a
-    smooth force field; less says that something else than the timestep moves the energy.
+    smooth force field; less says that something else than the timestep moves the energy. NaN if nothing moves it.
     """
     fluctuation = []
     for timestep_fs in (dynamics.timestep_fs, dynamics.timestep_fs / 2):
@@ -55,7 +56,7 @@ def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState, 
         trajectory = alone.run(start, round(PROBE_FS / timestep_fs), 1)
         total = (trajectory.potential + trajectory.kinetic)[:, 0]
         fluctuation.append(detrended_std(trajectory.times_ps, total))
-    return fluctuation[0] / fluctuation[1]
+    return fluctuation[0] / fluctuation[1] if fluctuation[1] > 0 else math.nan
 
 
 def time_reversal_error(reference: Engine, dynamics: Dynamics, state: MDState, system: int = 0) -> float:

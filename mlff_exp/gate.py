@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlff_exp.config import Gate
@@ -12,7 +13,8 @@ from mlff_exp.result import Criterion, Verdict
 def judge(metrics: Mapping[str, float], gate: Gate, faults: Sequence[str] = ()) -> Verdict:
     """Hold every limit of the gate against the metrics.
 
-    A criterion whose metric was not measured has not held: a gate can't be passed by measuring less.
+    A criterion whose metric was not measured, or is NaN or infinite, has neither held nor missed, and is NO-GO all the
+    same: a gate can't be passed by measuring less.
 
     Args:
         metrics: by name; the worst replica's where there are several.
@@ -23,14 +25,13 @@ def judge(metrics: Mapping[str, float], gate: Gate, faults: Sequence[str] = ()) 
     reasons = list(faults)
     for metric, limit in gate.criteria.items():
         value = metrics.get(metric)
-        held = (
-            value is not None
-            and (limit.min is None or value >= limit.min)
-            and (limit.max is None or value <= limit.max)
-        )
+        if value is None or not math.isfinite(value):
+            value, held, shown = None, None, "not measured"
+        else:
+            held = (limit.min is None or value >= limit.min) and (limit.max is None or value <= limit.max)
+            shown = f"{value:.4g}"
         criteria.append(Criterion(metric, value, limit.min, limit.max, held))
         if not held:
-            shown = "not measured" if value is None else f"{value:.4g}"
             reasons.append(f"{metric} is {shown}, allowed is {interval(limit.min, limit.max)}")
     return Verdict("NO-GO" if reasons else "GO", gate.name, tuple(criteria), tuple(reasons))
 
@@ -49,9 +50,10 @@ def together(verdicts: Mapping[str, Verdict]) -> Verdict:
 
 # By how the names of the criteria begin.
 ADVICE = {
-    "energy_drift": "Of less than 10 ps: lengthen task.duration_ps. Else repeat with precision=fp64 engine=eager. If "
-    "the drift is gone, it was arithmetic: use a wider precision. If it stays, the forces are not the gradient of a "
-    "smooth energy: look at the cutoff, at norms near zero and at whether the model is conservative.",
+    "energy_drift": "If the trajectory is shorter than 10 ps: lengthen task.duration_ps. If not: repeat with "
+    "precision=fp64 engine=eager. If the drift is gone, it was arithmetic: use a wider precision. If it stays, the "
+    "forces are not the gradient of a smooth energy: look at the cutoff, at norms near zero and at whether the model "
+    "is conservative.",
     "energy_fluctuation": "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not "
     "smooth.",
     "temperature_mean": "Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not "
@@ -69,10 +71,37 @@ ADVICE = {
 }
 
 
-def what_to_do(missed: Collection[str]) -> list[str]:
-    """Advice for criteria that did not hold, by their metrics; also where nothing but an explosion is to blame."""
+NOT_RELAXED = (
+    "Look at the structure that was given and at the force field: without a minimum there is nothing to measure the "
+    "energy against."
+)
+NO_START = (
+    "There is no trajectory. Lower task.temperature_k or task.timestep_fs: if the start holds then, the training data "
+    "does not reach where the atoms went."
+)
+BLEW_UP = "Look at the frames before the end: which atoms went where the training data does not reach?"
+MEASURED_NOTHING = (
+    "What was not measured can't be judged: a longer trajectory measures more. A system without bonds has no "
+    "max_bond_change_ang: take the criterion out of the gate."
+)
+
+
+def what_to_do(verdict: Verdict, *, frames: bool) -> list[str]:
+    """Advice on a NO-GO.
+
+    Args:
+        verdict: on one system.
+        frames: whether there is a trajectory to look at.
+    """
+    missed = [criterion.metric for criterion in verdict.criteria if criterion.held is False]
     found = [text for start, text in ADVICE.items() if any(metric.startswith(start) for metric in missed)]
-    return found or ["Look at the frames before the end: which atoms went where the training data does not reach?"]
+    if any("relax" in reason for reason in verdict.reasons):
+        found.append(NOT_RELAXED)
+    if not frames:
+        return [*found, NO_START]
+    if any(criterion.held is None for criterion in verdict.criteria):
+        found.append(MEASURED_NOTHING)
+    return found or [BLEW_UP]
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -594,7 +594,8 @@ class _Bonds:
             positions: […, n_atoms, 3] Å, not wrapped into the cell.
         """
         arrows = positions[..., self.second, :] + self.shifts - positions[..., self.first, :]
-        return (arrows.norm(dim=-1) - self.lengths).abs()
+        change: Tensor = (arrows.norm(dim=-1) - self.lengths).abs()
+        return change
 
 
 def _bonds(systems: list[Atoms], batch: AtomicBatch) -> _Bonds:

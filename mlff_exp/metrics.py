@@ -153,21 +153,29 @@ def energy_conservation(
         temperatures: [n_records] K over internal degrees of freedom.
         n_atoms: of the system.
         thermal_energy: E − E_min of the trajectory, eV: what a drift has to be measured against.
+
+    Returns:
+        Finite metrics. Percentages of the thermal energy are absent where it is not positive, and those of the total
+        energy where that is zero.
     """
     slope = linear_slope(times_ps, total)
     duration_ps = float(times_ps[-1] - times_ps[0])
     fluctuation = detrended_std(times_ps, total)
     fifth = max(1, len(times_ps) // 5)
     per_atom = 1e3 / n_atoms
-    return {
-        "energy_drift_percent": 100 * float((total[-1] - total[0]) / abs(total[0])),
-        "energy_fluctuation_percent": 100 * float(np.std(total) / abs(np.mean(total))),
+    metrics = {
         "temperature_mean_k": float(np.mean(temperatures)),
         "energy_drift_mev_per_atom_per_ps": slope.value * per_atom,
         "energy_drift_mev_per_atom_per_ps_ci_low": slope.ci_low * per_atom,
         "energy_drift_mev_per_atom_per_ps_ci_high": slope.ci_high * per_atom,
-        "energy_drift_percent_of_thermal": 100 * slope.value * duration_ps / thermal_energy,
         "energy_fluctuation_mev_per_atom": fluctuation * per_atom,
-        "energy_fluctuation_percent_of_thermal": 100 * fluctuation / thermal_energy,
         "temperature_drift_k": float(np.mean(temperatures[-fifth:]) - np.mean(temperatures[:fifth])),
     }
+    if total[0] != 0:
+        metrics["energy_drift_percent"] = 100 * float((total[-1] - total[0]) / abs(total[0]))
+    if np.mean(total) != 0:
+        metrics["energy_fluctuation_percent"] = 100 * float(np.std(total) / abs(np.mean(total)))
+    if thermal_energy > 0:
+        metrics["energy_drift_percent_of_thermal"] = 100 * slope.value * duration_ps / thermal_energy
+        metrics["energy_fluctuation_percent_of_thermal"] = 100 * fluctuation / thermal_energy
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}

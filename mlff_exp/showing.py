@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mlff_exp import bars
 from mlff_exp.config import masked
 from mlff_exp.result import NOT_WRITTEN, RunResult
 
@@ -35,7 +35,7 @@ def with_files(result: RunResult, directory: Path, writers: Mapping[str, Callabl
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)  # half a file is worse than none
             missing.append(masked(f"{name}: {type(error).__name__}: {error}"))
-            print(f"mlff-exp: warning: the result is safe, but a file was not written: {missing[-1]}", file=sys.stderr)
+            bars.write(f"mlff-exp: warning: the result is safe, but a file was not written: {missing[-1]}")
         else:
             written.append(name)
     tags = {NOT_WRITTEN: "; ".join(missing)} if missing else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlff_exp.config import Gate, Limit
-from mlff_exp.gate import interval, judge
+from mlff_exp.gate import ADVICE, BLEW_UP, MEASURED_NOTHING, NOT_RELAXED, interval, judge, what_to_do
 
 GATE = Gate("strict", {"drift": Limit(-0.01, 0.01), "bond": Limit(max=0.5), "ratio": Limit(min=3)})
 GOOD = {"drift": -0.005, "bond": 0.1, "ratio": 4.0}
@@ -39,6 +39,30 @@ def test_what_was_not_measured_has_not_held() -> None:
     verdict = judge({"drift": 0.0, "bond": 0.1}, GATE)
     assert verdict.decision == "NO-GO"
     assert verdict.reasons == ("ratio is not measured, allowed is ≥ 3",)
+
+    assert verdict.criteria[2].held is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_was_not_measured(value: float) -> None:
+    """Infinitely small would else hold whatever has only a largest value."""
+    verdict = judge(GOOD | {"bond": value}, GATE)
+    assert verdict.decision == "NO-GO"
+    assert verdict.reasons == ("bond is not measured, allowed is ≤ 0.5",)
+    assert (verdict.criteria[1].value, verdict.criteria[1].held) == (None, None)
+
+
+def test_advice_is_on_what_missed_and_names_no_frames_where_there_are_none() -> None:
+    gate = Gate("strict", {"max_bond_change_ang": Limit(max=0.5), "energy_drift_percent": Limit(max=1)})
+    broken = judge({"max_bond_change_ang": 0.6, "energy_drift_percent": 0}, gate)
+    assert what_to_do(broken, frames=True) == [ADVICE["max_bond_change"]]
+    nothing = judge({"energy_drift_percent": 0}, gate)
+    assert what_to_do(nothing, frames=True) == [MEASURED_NOTHING]
+    not_started = judge({}, gate, ["blew up while the start was prepared"])
+    assert not any("frames" in text or "bond broke" in text for text in what_to_do(not_started, frames=False))
+    uphill = judge({}, Gate("off", {}), ["water relaxes uphill"])
+    assert what_to_do(uphill, frames=True) == [NOT_RELAXED]
+    assert what_to_do(judge({}, Gate("off", {}), ["exploded"]), frames=True) == [BLEW_UP]
 
 
 def test_an_explosion_is_no_go_whatever_the_gate() -> None:

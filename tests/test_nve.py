@@ -150,6 +150,94 @@ def test_what_blows_up_before_its_start_is_no_go_and_no_crash(tmp_path: Path) ->
     assert not any(judged(result).values())
 
 
+def test_a_no_go_without_a_trajectory_has_a_report_and_names_no_other_file(tmp_path: Path) -> None:
+    result = nve.run(configured(*of_calculator("Repulsive")), tmp_path)
+    assert result.artifacts == ("validation_report.txt",)
+    text = (tmp_path / "validation_report.txt").read_text()
+    assert "there is no trajectory" in text
+    assert "blew up while the start was prepared" in text
+    assert "NO-GO" in text
+    assert "frames" not in text
+    assert "A bond broke" not in text
+
+
+STRUCTURES = {
+    "flat": "4\nammonia drawn flat\nN 0 0 0\nH 0.94 0 0\nH -0.47 0.814 0\nH -0.47 -0.814 0\n",
+    "bohr": "3\n\nO 0 0 0.2254\nH 0 1.4423 -0.9015\nH 0 -1.4423 -0.9015\n",
+    "atom": "1\n\nAr 0 0 0\n",
+    "whole": '3\nLattice="12 0 0 0 12 0 0 0 12" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+    "O 6.05 6.0 6.0\nH 5.47 6.76 6.0\nH 5.47 5.24 6.0\n",
+    "wrapped": '3\nLattice="12 0 0 0 12 0 0 0 12" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+    "O 0.05 6.0 6.0\nH 11.47 6.76 6.0\nH 11.47 5.24 6.0\n",
+}
+
+
+def of_file(directory: Path, name: str, *words: str) -> Config:
+    path = directory / f"{name}.extxyz"
+    path.write_text(STRUCTURES[name])
+    drop = ("system=", "engine=", "precision=", "model.") if "model=ase" in words else "system="
+    short = [word for word in QUICK if not word.startswith(drop)]
+    return configured(*short, *words, "system=file", f"system.path={path}")
+
+
+def test_the_thermal_energy_is_measured_from_the_minimum_and_not_from_a_saddle(tmp_path: Path) -> None:
+    config = of_file(tmp_path, "flat")
+    subject = setup.subject(config)
+    _, minima, faults = nve._minima(config, subject, reference())
+    _, expected, _ = nve._minima(configured(*QUICK, "system=ammonia"), subject, reference())
+    assert faults == {"flat": []}
+    assert minima["flat"][1] == pytest.approx(expected["ammonia"][1], abs=1e-3)
+
+
+def reference() -> EagerEngine:
+    model = copy.deepcopy(checkpoint.load("student_small").model).cast(torch.float64).requires_grad_(False)
+    return EagerEngine(model, "fp64", torch.device("cpu"))
+
+
+def test_a_structure_that_becomes_another_is_refused_and_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bohr\.extxyz' holds no structure near a minimum.*O0–H1 formed \(1\.8"):
+        nve.run(of_file(tmp_path, "bohr"), tmp_path)
+    with pytest.raises(ConfigError, match=r"atom\.extxyz' is a single atom"):
+        nve.run(of_file(tmp_path, "atom", "model=ase"), tmp_path)
+
+
+def test_a_molecule_across_the_boundary_is_judged_like_the_whole_one(tmp_path: Path) -> None:
+    short = ("task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.03")
+    whole, wrapped = (nve.run(of_file(tmp_path, name, *short), tmp_path).metrics for name in ("whole", "wrapped"))
+    assert whole["max_bond_change_ang"] > 0.001
+    for metric in ("max_bond_change_ang", "max_displacement_ang", "temperature_mean_k"):
+        assert wrapped[metric] == pytest.approx(whole[metric], rel=1e-6), metric
+
+
+def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[RunResult] = []
+
+    def full(*arguments: Any) -> None:
+        assert kept, "the verdict comes first"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nve, "plot_nve", full)
+    monkeypatch.setattr(nve.nve_files, "write", full)
+    result = nve.run(configured(*QUICK, "task.duration_ps=0.1"), tmp_path, kept.append)
+    (first,) = kept
+    assert first.verdict == result.verdict
+    assert first.metrics == result.metrics
+    assert result.artifacts == ("validation_report.txt", "trajectory_data.npz")
+    assert "quick_md_validation.png: OSError" in result.tags["files.not_written"]
+    assert "frames_water.extxyz: OSError" in result.tags["files.not_written"]
+
+
+def test_a_mean_below_the_minimum_is_a_fault_and_no_percentage() -> None:
+    ones = np.ones((20, 2))
+    trajectory = md.Trajectory(
+        np.arange(20), np.arange(20.0), -10 * ones, ones, ones, ones, ones, ones, np.ones((20, 2, 3, 3)), None
+    )
+    assert len(nve._below_minimum(trajectory, slice(0, 2), -8.5)) == 2
+    assert nve._below_minimum(trajectory, slice(0, 2), -9.5) == []
+    metrics = nve._of_replicas(trajectory, slice(0, 2), 3, -8.5, 300)
+    assert not [metric for metric in metrics if metric.endswith("of_thermal")]
+
+
 def test_an_engine_that_computes_something_else_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sound = setup.subject
 
@@ -234,6 +322,10 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
         nve.run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.05"), resumed)
     with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
         nve.run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)
+    with pytest.raises(ConfigError, match=r"is another run: force field was [0-9a-f]+ and is [0-9a-f]+"):
+        nve.run(configured(*words, f"task.resume={killed}", "model.checkpoint=student"), resumed)
+    with pytest.raises(ConfigError, match=r"is another run: systems was .*H2O [0-9a-f]{16}.* and is .*H3N"):
+        nve.run(configured(*words, f"task.resume={killed}", "system=ammonia"), resumed)
     (killed / "state.npz").write_bytes((killed / "state.npz").read_bytes()[:3000])
     with pytest.raises(ConfigError, match=r"state\.npz is damaged"):
         nve.run(configured(*words, f"task.resume={killed}"), resumed)

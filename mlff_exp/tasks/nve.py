@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.optimize import LBFGS
 
-from mlff_exp import bars, snapshot
-from mlff_exp.ase_engine import AseEngine, EngineCalculator
+from mlff_exp import bars, identity, snapshot
+from mlff_exp.ase_engine import AseEngine
 from mlff_exp.ase_md import ase_steps
 from mlff_exp.batch import AtomicBatch
+from mlff_exp.bonds import changed_bonds
 from mlff_exp.checks import (
     finite_difference_error,
     fluctuation_ratio_dt,
@@ -24,7 +26,7 @@ from mlff_exp.checks import (
     teacher_drift,
     time_reversal_error,
 )
-from mlff_exp.config import Config, ConfigError, NveTask, Precision
+from mlff_exp.config import Config, ConfigError, FileSystem, NveTask, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
@@ -33,12 +35,14 @@ from mlff_exp.labelling import teacher_calculator
 from mlff_exp.md import Dynamics, StartError, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation, mean_of_independent
 from mlff_exp.plots import plot_nve
+from mlff_exp.relaxation import find_minimum
 from mlff_exp.result import STATE_FILE, RunResult, Verdict
+from mlff_exp.showing import Keep, keep_nothing, with_files
 from mlff_exp.tasks import nve_files, setup
 from mlff_exp.tasks.setup import Subject
 
-RELAXED_EV_PER_ANG = 0.01
-MAX_RELAXATION_STEPS = 500
+MIN_FITTED = 10  # records; of fewer there is no trend
+MAX_NAMED = 5  # bonds in a message
 DISPLACEMENT_ANG = 0.05
 KEEP_EVERY_S = 60.0
 DRIFT, MEAN_DRIFT = "energy_drift_mev_per_atom_per_ps", "energy_drift_mean_mev_per_atom_per_ps"
@@ -48,31 +52,31 @@ SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas",
 ENGINE_METRICS = (DRIFT, "energy_fluctuation_mev_per_atom")
 
 
-def run(config: Config, directory: Path) -> RunResult:
-    """Relax, prepare the start, integrate, judge."""
+def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
+    """Relax, prepare the start, integrate, judge; files for people follow when ``keep`` has the verdict."""
     task, subject = config.task, setup.subject(config)
     engine, checkpoint = subject.engine, subject.checkpoint
     reference = _reference(subject)
     # Before anything else, because it may not be installed.
     teacher = AseEngine(teacher_calculator()) if task.teacher_check else None
-    minima, faults = _minima(config, subject, reference)
+    given, minima, faults = _minima(config, subject, reference)
     dynamics = _dynamics(config, engine, minima)
     rng = np.random.default_rng(config.seed)
     if checkpoint is not None:
         away = DISPLACEMENT_ANG * torch.from_numpy(rng.normal(size=dynamics.batch.positions.shape))
         displaced = dynamics.batch.with_positions(dynamics.batch.positions + away.to(subject.device))
         require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
-    identity = {
+    same = {
         **{key: getattr(task, key) for key in SAME_WHEN_RESUMED},
-        "systems": {name: relaxed.get_chemical_formula() for name, (relaxed, _) in minima.items()},
+        "systems": {name: identity.of_structure(atoms) for name, atoms in given.items()},
         "engine": engine.name,
         "precision": engine.precision,
         "seed": config.seed,
-        "weights": None if checkpoint is None else checkpoint.weights_sha256,
+        "force field": _force_field(config, subject),
     }
     since = None
     if task.resume is not None:
-        since, start = snapshot.load(Path(task.resume), identity, subject.device)
+        since, start = snapshot.load(Path(task.resume), same, subject.device)
         state = since.state
         if state.step > task.n_steps:
             reached_ps = state.step * task.timestep_fs / 1000
@@ -93,10 +97,14 @@ def run(config: Config, directory: Path) -> RunResult:
                 state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
             except StartError as error:
                 # A force field that can't be started is no broken run, but the clearest of verdicts.
-                verdicts = {name: judge({}, config.gate, [*faults, str(error)]) for name in minima}
-                return RunResult(
+                verdicts = {name: judge({}, config.gate, [*faults[name], str(error)]) for name in minima}
+                result = RunResult(
                     config={}, environment=describe(subject.device), verdict=_one(verdicts, task), tags=subject.tags
                 )
+                keep(result)
+                nothing: dict[str, dict[str, float]] = {name: {} for name in minima}
+                report = partial(nve_files.write_report, None, verdicts, nothing, {}, config)
+                return with_files(result, directory, {nve_files.REPORT_FILE: report})
         state.step = 0
         start = state.copy()
 
@@ -108,7 +116,7 @@ def run(config: Config, directory: Path) -> RunResult:
             task.record_every,
             bar.update,
             since=since,
-            keep=lambda current: snapshot.save(directory, current, start, identity),
+            keep=lambda current: snapshot.save(directory, current, start, same),
             keep_every_s=KEEP_EVERY_S,
         )
     seconds = time.perf_counter() - started
@@ -118,12 +126,16 @@ def run(config: Config, directory: Path) -> RunResult:
     if checkpoint is not None:
         judged = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
     # Of a trajectory that blew up there is no trend, and its last frames are nothing to ask a teacher about.
-    trends = None if teacher is None or trajectory.blow_up else teacher_drift(teacher, dynamics, judged)
+    fitted = trajectory.blow_up is None and len(trajectory.steps) >= MIN_FITTED
+    trends = teacher_drift(teacher, dynamics, judged) if teacher is not None and fitted else None
     found: dict[str, dict[str, float]] = {}
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
         part = slice(first, first + task.replicas)
         metrics = _of_replicas(judged, part, len(relaxed), minimum_energy, task.temperature_k)
+        if not dynamics.has_bonds(first):
+            metrics.pop("max_bond_change_ang", None)
+        faults[name] += _below_minimum(judged, part, minimum_energy)
         if checkpoint is not None:
             own = _of_replicas(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
             metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
@@ -140,26 +152,34 @@ def run(config: Config, directory: Path) -> RunResult:
                 f"{TEACHER_DRIFT}_ci_low": steepest.ci_low,
                 f"{TEACHER_DRIFT}_ci_high": steepest.ci_high,
             }
-        found[name] = metrics
-    if trajectory.blow_up is not None:
-        faults.append(trajectory.blow_up)
-    verdicts = {name: judge(metrics, config.gate, faults) for name, metrics in found.items()}
+        found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
+        if trajectory.blow_up is not None:
+            faults[name].append(trajectory.blow_up)
+    verdicts = {name: judge(metrics, config.gate, faults[name]) for name, metrics in found.items()}
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
-    nve_files.write_trajectory(directory, judged, engine_potential)
-    nve_files.write_report(directory / "validation_report.txt", judged, verdicts, found, speed, config)
-    plot_nve(judged, dynamics.names, task.temperature_k, directory / "quick_md_validation.png")
-    frames = nve_files.write_frames(directory, dynamics, judged, task.replicas)
-    (directory / STATE_FILE).unlink(missing_ok=True)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
-    return RunResult(
+    result = RunResult(
         config={},
         metrics=speed | (flat if task.systems or len(found) > 1 else found[config.system.name]),
         series=nve_files.series(judged, engine_potential),
         environment=describe(subject.device),
-        artifacts=("validation_report.txt", "quick_md_validation.png", nve_files.TRAJECTORY_FILE, *frames),
         verdict=_one(verdicts, task),
         tags=subject.tags,
     )
+    keep(result)
+    result = with_files(
+        result,
+        directory,
+        {
+            nve_files.REPORT_FILE: partial(nve_files.write_report, judged, verdicts, found, speed, config),
+            nve_files.TRAJECTORY_FILE: partial(nve_files.write_trajectory, judged, engine_potential),
+            "quick_md_validation.png": partial(plot_nve, judged, dynamics.names, task.temperature_k),
+            **nve_files.frame_files(dynamics, judged, task.replicas),
+        },
+    )
+    if nve_files.TRAJECTORY_FILE in result.artifacts:  # else it can be made once more from the last state
+        (directory / STATE_FILE).unlink(missing_ok=True)
+    return result
 
 
 def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
@@ -169,7 +189,7 @@ def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
 
 def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
     """What moves; ASE's integrator evaluates each system by itself besides, and a list that grows has a new shape."""
-    minima, _ = _minima(config, subject, _reference(subject))
+    _, minima, _ = _minima(config, subject, _reference(subject))
     yield _dynamics(config, subject.engine, minima).batch
 
 
@@ -180,14 +200,56 @@ def _reference(subject: Subject) -> Engine:
     return make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
 
 
-def _minima(config: Config, subject: Subject, reference: Engine) -> tuple[dict[str, tuple[Atoms, float]], list[str]]:
-    """Every system at its minimum with its energy, eV, by name, and what is wrong with them."""
-    minima, faults = {}, []
-    for name, atoms in setup.systems_side_by_side(config, subject).items():
-        minima[name], residual = _relax(atoms, reference)
-        if not residual <= RELAXED_EV_PER_ANG:
-            faults.append(f"{name} does not relax: {residual:.2g} eV/Å are left, allowed is ≤ {RELAXED_EV_PER_ANG:g}")
-    return minima, faults
+def _force_field(config: Config, subject: Subject) -> str:
+    """What a resumed run must have in common with the one before: the weights, or all that makes a calculator."""
+    if subject.checkpoint is not None:
+        return subject.checkpoint.weights_sha256
+    return identity.of_calculator(config.model.calculator)
+
+
+def _minima(
+    config: Config, subject: Subject, reference: Engine
+) -> tuple[dict[str, Atoms], dict[str, tuple[Atoms, float]], dict[str, list[str]]]:
+    """Systems as they are given, at their minima with the energy, eV, and what is wrong with each; by name.
+
+    Raises:
+        ConfigError: a single atom, or a file with a structure that relaxing makes another molecule of.
+    """
+    given = setup.systems_side_by_side(config, subject)
+    minima, faults = {}, {}
+    for name, atoms in given.items():
+        where = f"system.name={name}"
+        if not config.task.systems and isinstance(config.system, FileSystem):
+            where = f"system.path={config.system.path!r}"
+        if len(atoms) < 2:
+            raise ConfigError(f"{where} is a single atom: it has no internal motion, so task=nve can't judge it")
+        found = find_minimum(atoms, reference, np.random.default_rng(config.seed))
+        minima[name] = found.atoms, found.energy
+        faults[name] = [f"{name} {fault}" for fault in found.faults]
+        changed = changed_bonds(atoms, found.atoms) if np.isfinite(found.atoms.positions).all() else []
+        if changed:
+            listed = ", ".join(changed[:MAX_NAMED]) + f" and {len(changed) - MAX_NAMED} more" * (
+                len(changed) > MAX_NAMED
+            )
+            if where.startswith("system.path"):
+                raise ConfigError(
+                    f"{where} holds no structure near a minimum: relaxing it changes its bonds: {listed}. Give "
+                    "three-dimensional positions in Å"
+                )
+            faults[name].append(f"{name} changes its bonds when it relaxes: {listed}")
+    return given, minima, faults
+
+
+def _below_minimum(trajectory: Trajectory, part: slice, minimum_energy: float) -> list[str]:
+    """What is wrong if the systems have less energy than what they were relaxed to."""
+    total = (trajectory.potential + trajectory.kinetic)[:, part]
+    thermal = total[np.isfinite(total).all(axis=1)].mean(axis=0) - minimum_energy
+    return [
+        f"replica {replica} has {energy:.3g} eV on average above the minimum that it was relaxed to: there is a lower "
+        "one, so percentages of the thermal energy can't be measured"
+        for replica, energy in enumerate(thermal)
+        if energy <= 0
+    ]
 
 
 def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, float]]) -> Dynamics:
@@ -202,16 +264,6 @@ def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, flo
     )
 
 
-def _relax(atoms: Atoms, reference: Engine) -> tuple[tuple[Atoms, float], float]:
-    """The minimum of the model under test with its energy, eV, and the largest force that is left, eV/Å."""
-    relaxed = atoms.copy()
-    relaxed.calc = EngineCalculator(reference)
-    LBFGS(relaxed, logfile=None).run(fmax=RELAXED_EV_PER_ANG, steps=MAX_RELAXATION_STEPS)
-    energy, forces = float(relaxed.get_potential_energy()), relaxed.get_forces()
-    relaxed.calc = None
-    return (relaxed, energy), float(np.linalg.norm(forces, axis=1).max())
-
-
 def _of_replicas(
     trajectory: Trajectory, part: slice, n_atoms: int, minimum_energy: float, temperature_k: float
 ) -> dict[str, float]:
@@ -222,7 +274,7 @@ def _of_replicas(
     total = (trajectory.potential + trajectory.kinetic)[:, part]
     finite = np.isfinite(total).all(axis=1)
     total = total[finite]
-    if len(total) < 10:
+    if len(total) < MIN_FITTED:
         return {}  # blew up before there was anything to fit; the verdict says so
     replicas = []
     for replica in range(total.shape[1]):
@@ -243,11 +295,14 @@ def _of_replicas(
         )
     temperature = "temperature_mean_k"
     worst = {}
-    for name in replicas[0]:
+    # What one of them has no value of was not measured.
+    for name in [name for name in replicas[0] if all(name in replica for replica in replicas)]:
         if name == temperature:
             worst[name] = max((replica[name] for replica in replicas), key=lambda value: abs(value - temperature_k))
         elif not name.startswith(DRIFT):
             worst[name] = max((replica[name] for replica in replicas), key=abs)
+    if not all(DRIFT in replica for replica in replicas):
+        return worst
     # A slope and its interval belong to the same replica.
     steepest = max(replicas, key=lambda replica: abs(replica[DRIFT]))
     worst |= {name: value for name, value in steepest.items() if name.startswith(DRIFT)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
@@ -15,9 +17,11 @@ from mlff_exp.md import Dynamics, FloatArray, Trajectory
 from mlff_exp.result import Verdict
 
 TRAJECTORY_FILE = "trajectory_data.npz"
+REPORT_FILE = "validation_report.txt"
 ENOUGH_PS = 10.0
 MAX_FRAMES = 500
 MAX_SERIES_POINTS = 2000
+HELD = {True: "yes", False: "NO", None: ""}  # what was not measured says so in place of its value
 
 
 def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
@@ -39,10 +43,10 @@ def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, li
     }
 
 
-def write_trajectory(directory: Path, trajectory: Trajectory, engine_potential: FloatArray) -> None:
+def write_trajectory(trajectory: Trajectory, engine_potential: FloatArray, path: Path) -> None:
     """Every record: judged energies, the engine's own, temperatures, positions and what is derived from them."""
     np.savez_compressed(
-        directory / TRAJECTORY_FILE,
+        path,
         steps=trajectory.steps,
         times_ps=trajectory.times_ps,
         potential_energy_ev=trajectory.potential,
@@ -55,36 +59,48 @@ def write_trajectory(directory: Path, trajectory: Trajectory, engine_potential: 
     )
 
 
-def write_frames(directory: Path, dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> list[str]:
-    """The first replica of each system for a viewer, not more than `MAX_FRAMES` of it; names of the files."""
+def frame_files(dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> dict[str, Callable[[Path], None]]:
+    """What writes the first replica of each system for a viewer, by the name of the file."""
+    return {
+        f"frames_{dynamics.names[index].partition(',')[0]}.extxyz": partial(
+            write_frames, dynamics.systems[index], trajectory, index
+        )
+        for index in range(0, len(dynamics.systems), n_replicas)
+    }
+
+
+def write_frames(start: Atoms, trajectory: Trajectory, index: int, path: Path) -> None:
+    """Not more than `MAX_FRAMES` frames of a system, ``index`` of those that moved."""
     thin = slice(None, None, -(-len(trajectory.steps) // MAX_FRAMES))
-    names = []
-    for index in range(0, len(dynamics.systems), n_replicas):
-        start = dynamics.systems[index]
-        frames = []
-        for positions, energy in zip(
-            trajectory.positions[thin, index, : len(start)], trajectory.potential[thin, index], strict=True
-        ):
-            frame = start.copy()
-            frame.positions = positions
-            frame.calc = SinglePointCalculator(frame, energy=float(energy))
-            frames.append(frame)
-        name = dynamics.names[index].partition(",")[0]
-        names.append(f"frames_{name}.extxyz")
-        # By its name alone ASE would take a file for another format: frames_POSCAR.extxyz for one of VASP's.
-        write(directory / names[-1], frames, format="extxyz")
-    return names
+    frames = []
+    for positions, energy in zip(
+        trajectory.positions[thin, index, : len(start)], trajectory.potential[thin, index], strict=True
+    ):
+        frame = start.copy()
+        frame.positions = positions
+        frame.calc = SinglePointCalculator(frame, energy=float(energy))
+        frames.append(frame)
+    # By its name alone ASE would take a file for another format: frames_POSCAR.extxyz for one of VASP's.
+    write(path, frames, format="extxyz")
 
 
 def write_report(
-    path: Path,
-    trajectory: Trajectory,
+    trajectory: Trajectory | None,
     verdicts: Mapping[str, Verdict],
     found: Mapping[str, Mapping[str, float]],
     speed: Mapping[str, float],
     config: Config,
+    path: Path,
 ) -> None:
-    """For people: every criterion, the decision on each system, and what to do about a NO-GO."""
+    """For people: every criterion, the decision on each system, and what to do about a NO-GO.
+
+    Args:
+        trajectory: None if the systems could not be started.
+        verdicts, found: by system.
+        speed: of the run.
+        config: of the run.
+        path: of the file.
+    """
     task = config.task
     if config.model.name == "ase":
         what, how = config.model.calculator["_target_"], "as it is"
@@ -92,12 +108,14 @@ def write_report(
         what, how = config.model.checkpoint, f"{config.engine.name}, {config.precision.name}"
     lines = [
         f"NVE validation of {what} on {', '.join(verdicts)}",
-        f"{trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, {task.timestep_fs:g} fs steps, "
-        f"{task.replicas} replicas, {how}",
+        f"{0 if trajectory is None else trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, "
+        f"{task.timestep_fs:g} fs steps, {task.replicas} replicas, {how}",
     ]
-    if trajectory.times_ps[-1] < ENOUGH_PS:
+    if trajectory is None:
+        lines.append("The start could not be prepared, so there is no trajectory.")
+    elif trajectory.times_ps[-1] < ENOUGH_PS:
         lines.append(f"Below {ENOUGH_PS:g} ps a drift can't be told from the slow breathing of the energy.")
-    if speed:
+    if trajectory is not None and speed:
         lines.append(
             f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
             f"{trajectory.potential.shape[1]} trajectories"
@@ -109,13 +127,13 @@ def write_report(
         for criterion in verdict.criteria:
             value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
             allowed = interval(criterion.min, criterion.max)
-            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{'yes' if criterion.held else 'NO'}")
+            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{HELD[criterion.held]}")
         judged = {criterion.metric for criterion in verdict.criteria}
-        lines.append("not judged")
-        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in found[name].items() if metric not in judged]
+        others = {metric: value for metric, value in found[name].items() if metric not in judged}
+        lines += ["not judged"] * bool(others)
+        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in others.items()]
         lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
         lines += [f"  {reason}" for reason in verdict.reasons]
         if verdict.decision == "NO-GO":
-            missed = [criterion.metric for criterion in verdict.criteria if not criterion.held]
-            lines += ["What to do:", *(f"  {advice}" for advice in what_to_do(missed))]
+            lines += ["What to do:", *(f"  {each}" for each in what_to_do(verdict, frames=trajectory is not None))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
