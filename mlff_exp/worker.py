@@ -173,7 +173,7 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
     # Not swallowed: it becomes the recorded result of this run, with its traceback.
     except Exception as error:
         if kept:  # the numbers are safe, and what went wrong after them is no reason to record something else
-            sys.exit(f"mlff-exp: the result is safe, but not all that belongs to it: {kind(error)}: {error}")
+            sys.exit(masked(f"mlff-exp: the result is safe, but not all that belongs to it: {kind(error)}: {error}"))
         try:
             (directory / TRACEBACK_FILE).write_text(masked(traceback.format_exc()), encoding="utf-8")
             _record(directory, resolved, started, "FAILED", Failure(kind(error), masked(str(error))))

@@ -20,7 +20,8 @@ import torch
 
 from mlff_exp import signals, worker
 from mlff_exp.config import Config, InferenceTask
-from mlff_exp.result import RunResult
+from mlff_exp.result import RunResult, Verdict
+from mlff_exp.showing import keep_nothing
 from mlff_exp.tasks import inference
 from tests import stand_ins
 
@@ -168,7 +169,7 @@ def test_a_cold_compile_finds_no_kernel_of_another_run(
 ) -> None:
     knobs, found = pytest.importorskip("triton.knobs"), []
 
-    def task(config: Config, directory: Path) -> RunResult:
+    def task(config: Config, directory: Path, keep: object) -> RunResult:
         caches = [Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]), Path(knobs.cache.dir)]
         found.extend(caches)
         assert [any(cache.glob("*")) for cache in caches] == [not cold] * 2
@@ -200,6 +201,22 @@ def test_the_cache_of_a_cold_run_is_gone_even_if_it_was_killed(
     assert list((tmp_path / "made").iterdir()) == []
 
 
+def test_a_verdict_outlives_what_fails_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = Verdict("NO-GO", "strict", (), ("it broke",))
+
+    def task(config: Config, directory: Path, keep: Callable[[RunResult], object]) -> RunResult:
+        keep(RunResult({}, verdict=verdict))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "_task", task)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
+    with pytest.raises(SystemExit, match=r"the result is safe.*No space left"):
+        worker._child(Config(task=InferenceTask()), {"a": 1}, tmp_path, None)
+    found = RunResult.load(tmp_path)
+    assert (found.status, found.verdict, found.config) == ("FINISHED", verdict, {"a": 1})
+    assert found.duration_s is not None
+
+
 @pytest.mark.parametrize(("device", "current"), [("cuda:3", [3]), ("cuda", [0]), ("cpu", [])])
 def test_a_task_begins_on_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, current: list[int]
@@ -207,12 +224,12 @@ def test_a_task_begins_on_its_device(
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
 
-    def task(config: Config, directory: Path) -> RunResult:
+    def task(config: Config, directory: Path, keep: object) -> RunResult:
         assert chosen == current
         return RunResult({})
 
     monkeypatch.setattr(inference, "run", task)
-    assert worker._task(Config(task=InferenceTask(), device=device), tmp_path).status == "FINISHED"
+    assert worker._task(Config(task=InferenceTask(), device=device), tmp_path, keep_nothing).status == "FINISHED"
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(2**59), lambda: np.empty(2**59)])
