@@ -212,7 +212,7 @@ def test_a_molecule_across_the_boundary_is_judged_like_the_whole_one(tmp_path: P
 def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[RunResult] = []
 
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **keywords: Any) -> None:
         assert kept, "the verdict comes first"
         raise OSError(28, "No space left on device")
 
