@@ -110,6 +110,10 @@ def main() -> None:
     with command.boundary("mlff-exp"):
         try:
             refuse_tilde(sys.argv[1:])
+            if "${" in str(Path.cwd()):
+                raise ConfigError(
+                    f"{Path.cwd()}: Hydra takes the ${{ in this directory's name for a reference: rename it"
+                )
             with _errors_handed_over():
                 run()
         except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:

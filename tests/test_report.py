@@ -420,6 +420,18 @@ def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_
     assert "<td>40 [38, 42] (?)</td><td>not trusted</td>" in page
 
 
+def test_a_report_is_on_disk_before_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise UnicodeEncodeError("ascii", "×", 0, 1, "ordinal not in range(128)")
+
+    monkeypatch.setattr(report.Console, "print", fail)
+    (tmp_path / "0").mkdir()
+    SWEEP[0].save(tmp_path / "0")
+    with pytest.raises(UnicodeEncodeError):
+        report.write(tmp_path, "a sweep")
+    assert sorted(path.name for path in tmp_path.glob("report.*")) == ["report.html", "report.md"]
+
+
 @pytest.mark.parametrize(("gpu", "held_against"), [("NVIDIA H100 80GB HBM3", True), (None, False)])
 def test_targets_for_an_h100_are_held_against_no_other_machine(
     tmp_path: Path, gpu: str | None, *, held_against: bool

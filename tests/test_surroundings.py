@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 from ase.build import molecule
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from mlff_exp import bars, command, load, surroundings
+from mlff_exp import __main__, bars, command, load, surroundings
 from mlff_exp.batch import collate
 from mlff_exp.engine import CompiledEngine, EngineError
 from mlff_exp.painn import PaiNN
+from mlff_exp.shell import override
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -109,6 +112,23 @@ def test_a_current_directory_that_was_deleted_is_a_line(tmp_path: Path) -> None:
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert finished.returncode == 2
     assert finished.stderr == "mlff-exp: the current directory was deleted: change to one that exists\n"
+
+
+def test_a_current_directory_that_hydra_takes_for_a_reference_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a${b}").mkdir()
+    monkeypatch.chdir(tmp_path / "a${b}")
+    monkeypatch.setattr(sys, "argv", ["mlff-exp"])
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
+    assert f"mlff-exp: {tmp_path}/a${{b}}: Hydra takes the ${{" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["it's", "a$$b", "a${b}", r"a\${b}", 'a"b', "a b,c=d", "back\\", r"\'"])
+def test_any_name_of_a_directory_reaches_hydra(text: str) -> None:
+    (parsed,) = OverridesParser.create().parse_overrides([override("key", text)])
+    assert OmegaConf.create({"key": parsed.value()}).key == text
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG])

@@ -136,6 +136,42 @@ def test_a_worker_in_native_code_ends_with_its_killed_command_and_so_does_what_i
     assert gone(other)
 
 
+SERVER = """
+import os, signal, time
+from multiprocessing import forkserver, get_context
+from mlff_exp import sessions
+
+sessions.start_server()
+before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+for number in sessions.DEAF_TO:
+    os.kill(forkserver._forkserver._forkserver_pid, number)
+process = get_context("forkserver").Process(target=sessions.begin_session)
+process.start()
+process.join()
+sessions.signal_session(process, signal.SIGKILL)
+print(process.exitcode, len(before))
+"""
+
+
+def test_a_signal_to_everybody_leaves_what_workers_are_forked_from() -> None:
+    """While it still imports what they need, a keyboard's interrupt would end it, and the run with it, unrecorded."""
+    finished = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, timeout=60)
+    assert (finished.returncode, finished.stdout) == (0, "0 0\n"), finished.stderr
+
+
+def test_a_worker_that_cannot_be_started_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unstartable(SpawnProcess):
+        def start(self) -> None:
+            raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(worker, "_process", lambda *arguments: Unstartable())
+    failure = worker.run_task(Config(task=InferenceTask()), {}, tmp_path).failure
+    assert failure is not None
+    assert failure.kind == "crash"
+    assert "the process that runs are started from has ended" in failure.message
+    assert RunResult.load(tmp_path).status == "FAILED"
+
+
 @pytest.mark.parametrize(("seed", "kind"), [(0, "timeout"), (1, "killed")])
 def test_nothing_that_a_worker_started_outlives_it(
     tmp_path: Path, child: Callable[[Callable[..., None]], None], seed: int, kind: str
