@@ -15,6 +15,7 @@ from matplotlib.ticker import LogFormatter
 from mlff_exp.drawing import subplots
 from mlff_exp.gate import interval
 from mlff_exp.naming import SEPARATOR, force_field_words, label_words, system_name, varied_words
+from mlff_exp.recorded import NATIVE
 from mlff_exp.result import Criterion, RunResult
 from mlff_exp.text import number
 
@@ -209,7 +210,9 @@ def memory(results: Results) -> Figure | None:
 
 def first_call(results: Results) -> Figure | None:
     """Compiling and capturing, and after how many calls it has paid."""
-    compiled = [result for result in _with(results, "first_call_s") if result.config["engine"]["name"] != "eager"]
+    compiled = [
+        result for result in _with(results, "first_call_s") if result.config["engine"]["name"] not in ("eager", NATIVE)
+    ]
     cold = [bool(result.config.get("cold_compile")) for result in compiled]
     warm = "the compiler's cache may have been warm"
     title = warm if not any(cold) else "from a cold cache" if all(cold) else f"cold: from a cold cache; others: {warm}"

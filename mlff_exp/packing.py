@@ -68,6 +68,7 @@ class Bucket:
             positions=self.positions[index].reshape(-1, 3),
             atomic_numbers=numbers,
             mask=topology.mask & is_atom.unsqueeze(-1) & is_atom[topology.neighbors],
+            sources=None,  # those of the topology are stand-ins
         )
         return Labelled(batch, self.energies[index], self.forces[index].reshape(-1, 3))
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from mlff_exp import masking
 from mlff_exp.config import Config, masked
+from mlff_exp.recorded import NATIVE
 from mlff_exp.result import RESULT_FILE, Failure, RunResult
 from mlff_exp.sessions import begin_session, signal_session, start_server
 from mlff_exp.signals import CALLED, interrupts_postponed
@@ -128,7 +129,7 @@ def how_it_ended(process: BaseProcess) -> str:
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> BaseProcess:
-    of = context(compiles=config.engine.name not in ("eager", "native"))
+    of = context(compiles=config.engine.name not in ("eager", NATIVE))
     return of.Process(target=_child, args=(config, resolved, directory, cold_cache))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
 
 from mlff_exp import checkpoint
 from mlff_exp.config import ConfigError
@@ -71,3 +73,23 @@ def test_elements_that_the_model_does_not_know_are_refused(student: PaiNN, tmp_p
     dataset.save(tmp_path / "silicon.npz")
     with pytest.raises(ConfigError, match=r"holds Si, which model\.checkpoint='student' was not trained on"):
         run_here(tmp_path / "run", *ACCURACY, f"task.dataset={tmp_path}/silicon.npz")
+
+
+def test_a_calculator_is_given_the_structures_of_the_set(student: PaiNN, tmp_path: Path) -> None:
+    """Also where one has as many atoms as its packed batch has places: C2H6 of eight."""
+    dataset = labelled_by(student, ("CH4", "C2H6"))
+    dataset.save(tmp_path / "own.npz")
+    words = ["task=accuracy", "device=cpu", "batch_size=4", "model=ase", "tracking=offline"]
+    result = run_here(
+        tmp_path / "run",
+        *words,
+        "model.calculator._target_=ase.calculators.emt.EMT",
+        f"task.dataset={tmp_path}/own.npz",
+    )
+    emt = []
+    for number in range(len(dataset)):
+        atoms = dataset.atoms(number)
+        atoms.calc = EMT()
+        emt.append(atoms.get_potential_energy())
+    errors = np.abs(np.array(emt) - dataset.energies) / dataset.counts
+    assert result.metrics["energy_mae_mev_per_atom"] == pytest.approx(1000 * errors.mean(), rel=1e-5)
