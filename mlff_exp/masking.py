@@ -23,13 +23,13 @@ _KEY = (
     r"|(?:api|access|private|account|auth|encryption|signing|shared|master|ssh|licen[sc]e)[ _.-]?key"
 )
 SECRET_KEY = re.compile(_KEY, re.IGNORECASE)
-# Bounded, or a line of a hundred thousand letters would take minutes.
-_NAME = rf"[\w.@/+~-]{{0,80}}(?:{_KEY})[\w.-]{{0,80}}"
+# From the start of a word, and bounded: a line of a hundred thousand letters must not take minutes.
+_NAME = rf"(?<![\w.@/+~-])[\w.@/+~-]{{0,120}}?(?:{_KEY})[\w.-]{{0,80}}"
 # The user and password of an address, up to the last @ before its path: a password may hold one.
 _IN_URI = re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^/\s]+@", re.IGNORECASE)
 # A password with slashes or spaces in it. What follows the colon of a plain address is the number of a port.
 _IN_ODD_URI = re.compile(
-    r"(\b[a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)[^/\s:@'\"]*:(?!\d{1,5}[\s,;)])[^@'\"\n]*@", re.IGNORECASE
+    r"(\b[a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)[^/\s:@'\"]*:(?!\d{1,5}[\s,;)])[^@'\"\n]{0,400}@", re.IGNORECASE
 )
 _URI = re.compile(r"[a-z][a-z0-9+.-]{0,30}://(?:[^/\s:@]*):(.+)@", re.IGNORECASE)
 # A whole word of the command line: its value goes up to its end.
@@ -41,7 +41,9 @@ _PAIR = re.compile(
     rf"((?:bearer|basic|digest)[ \t]+[^\s'\",]+|[\"'](?:\\.|[^\"'\\\n])*[\"']|[^\s,&;'\"(){{}}\[\]]+)",
     re.IGNORECASE,
 )
-_YAML = re.compile(rf"^([+-]?\s*(?:-\s+)?[\"']?[\w.-]*(?:{_KEY})[\w.-]*[\"']?:[ \t]+)(?![{{\[(]).+$", re.I | re.M)
+_YAML = re.compile(
+    rf"^([+-]?\s*(?:-\s+)?[\"']?[\w.-]{{0,80}}(?:{_KEY})[\w.-]{{0,80}}[\"']?:[ \t]+)(?![{{\[(]).+$", re.I | re.M
+)
 _SHAPES = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{20,}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import pickle
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import torch
 from ase.calculators.emt import EMT
 from hydra import compose, initialize_config_dir
 
-from mlff_exp import checkpoint, snapshot, worker
+from mlff_exp import checkpoint, masking, snapshot, worker
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError, masked, parse
 from mlff_exp.data import Dataset, Shard
@@ -154,18 +157,104 @@ def test_passwords_and_tokens_are_not_recorded() -> None:
     }  # fmt: skip
 
 
-def test_no_file_of_a_sweep_holds_a_password(mlruns: Path, tmp_path: Path) -> None:
+def test_no_file_of_a_sweep_holds_a_password(mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do MLflow's records of it, though the error repeats it."""
     secret = uuid.uuid4().hex  # one that this file does not hold: results hold the changes of the checkout
+    monkeypatch.setenv("FROM_OUTSIDE", f"outside-{secret}")
     target = "model.calculator._target_=ase.calculators.emt.EMT"
     words = ["model=ase", target, f"+model.calculator.token={secret}", f"+model.calculator.server=http://u:{secret}@h"]
+    words += [f"+model.calculator.passphrase='two {secret}'", f"+model.calculator.address='ftp://u:p/ {secret}@h'"]
+    words += ["+model.calculator.note=${oc.env:FROM_OUTSIDE}", "+sweep.parameters.x=${model.calculator.note}"]
     finished = mlff_exp(tmp_path, "-m", *words, "system=file", f"system.path=http://u:{secret}@h", "seed=0")
     assert finished.returncode == 2
     assert "http://***@h" in finished.stderr
     finished = mlff_exp(tmp_path, "-m", *words, "system=water", "device=cpu", "seed=0")
-    assert results(tmp_path), finished.stderr
+    (result,) = results(tmp_path)
+    assert result.config["model"]["calculator"]["note"] == "${oc.env:FROM_OUTSIDE}"
+    assert secret not in finished.stdout + finished.stderr
     for path in (*tmp_path.glob("outputs/**/*"), *mlruns.rglob("*")):
         assert path.is_dir() or secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://u:pa/ss@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:pa ss/x@h/db", "postgresql://***@h/db"),
+        ("see http://127.0.0.1:5000 by a@b", "see http://127.0.0.1:5000 by a@b"),
+        ("+model.calculator.api-key=abc def", "+model.calculator.api-key=***"),
+        ("overrides: ['+a.passphrase=two words', 'x=1']", "overrides: ['+a.passphrase=***', 'x=1']"),
+        ("+password: correct horse\n+n: 3", "+password: ***\n+n: 3"),
+        ('+    "authorization": "Bearer abc.def",', '+    "authorization": ***'),
+        ("curl -H 'X-Api-Key: abc' host", "curl -H 'X-Api-Key: ***' host"),
+        ("user=x pwd=hunter2 host=y", "user=x pwd=*** host=y"),
+        ("{'private_key': 'abc', 'n': 1}", "{'private_key': ***, 'n': 1}"),
+        ("+key = AKIAABCDEFGHIJKLMNOP", "+key = ***"),
+        ("hydra.job.env_set.AWS=abc", "hydra.job.env_set.AWS=***"),
+        ("the author has a compass and n_tokens atoms", "the author has a compass and n_tokens atoms"),
+    ],
+)
+def test_secrets_in_texts(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 99_999 + " token=x", "a.b-" * 30_000 + " token", "token" * 20_000, "a://b:" * 9999],
+    ids=["word", "marks", "keys", "addresses"],
+)
+def test_masking_a_long_text_takes_no_minutes(text: str) -> None:
+    started = time.monotonic()
+    masked(text)
+    assert time.monotonic() - started < 5
+
+
+def test_what_an_environment_variable_gives_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_learned", set())
+    monkeypatch.setenv("GIVEN", "xyzzy-4711")
+    monkeypatch.setenv("SIZE", "16")
+    monkeypatch.setenv("HOW", "fp64")
+    words = ["model=ase", "+model.calculator.x=${oc.env:GIVEN}", "+model.calculator.y=${model.calculator.x}/z"]
+    words += ["+model.calculator.z=[a,${oc.env:GIVEN}]", "batch_size=${oc.env:SIZE}", "timeout_s=${oc.env:UNSET,60}"]
+    composed = compose("config", overrides=[*words, "precision.name=${oc.env:HOW}"])
+    config, recorded = parse(composed), schema.asked(composed)
+    assert config.model.calculator["y"] == "xyzzy-4711/z"
+    calculator = recorded["model"]["calculator"]
+    assert (calculator["x"], calculator["y"]) == ("${oc.env:GIVEN}", "${oc.env:GIVEN}")
+    assert calculator["z"] == ["a", "${oc.env:GIVEN}"]
+    assert (recorded["batch_size"], recorded["timeout_s"]) == (16, 60)
+    assert masked("no answer from xyzzy-4711") == "no answer from ***"
+    for words in (
+        ["model.checkpoint=${oc.env:GIVEN}"],
+        ["device=${oc.env:GIVEN}"],
+        ["task.beside=['${oc.env:GIVEN}']"],
+    ):
+        with pytest.raises(ConfigError) as refused:
+            parse(compose("config", overrides=words))
+        assert "xyzzy" not in masked(str(refused.value))
+    for name in ("sweep.name", "gate.name"):
+        with pytest.raises(ConfigError, match=f"{name}=.* would show the value of an environment variable"):
+            parse(compose("config", overrides=[f"{name}=${{oc.env:GIVEN}}"]))
+
+
+def test_what_is_logged_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    masking.mask_logs()
+    try:
+        raise ValueError("password=hunter2")
+    except ValueError:
+        logging.getLogger("x").exception("at %s", "http://u:hunter2@h")
+    assert "at http://***@h" in stream.getvalue()
+    assert "ValueError: password=***" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("argument", ["+model.calculator.x=[{_target_:os.getcwd}]", "+model.calculator._partial_=true"])
+def test_instructions_among_the_arguments_are_not_followed(argument: str) -> None:
+    with pytest.raises(ConfigError, match="which is not followed"):
+        calculator(f"model.calculator._target_={EMT.__module__}.EMT", argument)
 
 
 @pytest.mark.parametrize("traceback", [False, True])
