@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,9 @@ import numpy.typing as npt
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from mlff_exp.arrays import Expected, names, read_arrays
 from mlff_exp.disk import whole
+from mlff_exp.typed import parsed, typed
 
 Origin = Literal[
     "relaxed", "normal_modes", "rattled", "stretched", "teacher_md", "dimer", "water", "student_md", "student_exploded"
@@ -28,8 +28,18 @@ RESOLUTION = 1e-3
 # Structures of unseen molecules; what every accuracy is measured on.
 VALIDATION = Path(__file__).resolve().parent / "datasets" / "validation.npz"
 LARGEST = 32.767  # what 16 bits hold at that resolution
-# What NumPy raises for a file that is missing, truncated or foreign.
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+LARGEST_ENERGY_EV = 1e9  # more than all electrons of the largest structure are bound by
+# n structures with N atoms of m molecules.
+ARRAYS = {
+    "molecules": Expected("str", ("m",)),
+    "molecule": Expected("int32", ("n",)),
+    "origin": Expected("int8", ("n",)),
+    "counts": Expected("int16", ("n",)),
+    "atomic_numbers": Expected("int8", ("N",)),
+    "position_steps": Expected("int16", ("N", 3)),
+    "energies": Expected("float64", ("n",)),
+    "force_steps": Expected("int16", ("N", 3)),
+}
 
 
 class DatasetError(ValueError):
@@ -129,14 +139,8 @@ class Dataset:
             DatasetError: the file is missing, broken or something else.
         """
         try:
-            # An open file, because NumPy forgets to close a broken one.
-            with path.open("rb") as file:
-                if not zipfile.is_zipfile(file):  # NumPy takes it for a pickle then, and says how to load that
-                    raise ValueError("it is no whole .npz file")
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    return Dataset(**{name: arrays[name] for name in Dataset.__dataclass_fields__})
-        except UNREADABLE as error:
+            return _dataset(read_arrays(path, ARRAYS))
+        except ValueError as error:
             raise DatasetError(f"{path} is not a dataset of labelled structures: {error}") from error
 
     @staticmethod
@@ -211,15 +215,40 @@ class Shard:
             DatasetError: the file is broken.
         """
         try:
-            # An open file, because NumPy forgets to close a broken one.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                failures = Counter(json.loads(str(arrays["failures"])))
-                dataset = None
-                if "counts" in arrays:
-                    dataset = Dataset(**{name: arrays[name] for name in Dataset.__dataclass_fields__})
-                return Shard(dataset, failures)
-        except UNREADABLE as error:
+            labelled = names(path) != {"failures"}
+            arrays = read_arrays(path, {"failures": Expected("str", ()), **(ARRAYS if labelled else {})})
+            failures = typed(Mapping[str, int], parsed(str(arrays.pop("failures"))), "failures")
+            if min(failures.values(), default=1) < 1:
+                raise ValueError("failures holds a count below 1")
+            return Shard(_dataset(arrays) if labelled else None, Counter(failures))
+        except ValueError as error:
             raise DatasetError(f"{path} is broken, remove it and run again: {error}") from error
+
+
+def _dataset(arrays: Mapping[str, npt.NDArray[Any]]) -> Dataset:
+    """The arrays of a file as a dataset.
+
+    Raises:
+        ValueError: they are not those of one, saying why.
+    """
+    n_structures, n_atoms = len(arrays["counts"]), len(arrays["atomic_numbers"])
+    if n_structures == 0:
+        raise ValueError("it holds no structures")
+    counts, total = arrays["counts"], int(arrays["counts"].sum(dtype=np.int64))
+    _within("counts", counts, 1, np.iinfo(np.int16).max)
+    if total != n_atoms:
+        raise ValueError(f"counts add up to {total} atoms, and there are {n_atoms}")
+    _within("molecule", arrays["molecule"], 0, len(arrays["molecules"]) - 1)
+    _within("origin", arrays["origin"], 0, len(ORIGINS) - 1)
+    _within("atomic_numbers", arrays["atomic_numbers"], 1, 118)
+    _within("energies", arrays["energies"], -LARGEST_ENERGY_EV, LARGEST_ENERGY_EV)
+    return Dataset(**arrays)
+
+
+def _within(name: str, values: npt.NDArray[Any], low: float, high: float) -> None:
+    bad = np.flatnonzero((values < low) | (values > high))
+    if len(bad):
+        raise ValueError(f"{name}[{bad[0]}] is {values[bad[0]]}, which is not from {low:g} to {high:g}")
 
 
 def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:

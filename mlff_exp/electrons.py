@@ -106,6 +106,16 @@ def take_results(atoms: Atoms, results: Mapping[str, Any]) -> None:
             atoms.set_array(initial, values)
 
 
+def bare(atoms: Atoms) -> Atoms:
+    """New atoms of the same elements, positions, cell, masses, charge, spin and moments, and with nothing else."""
+    plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    for name in ("masses", *CHARGE_ARRAYS, *MOMENT_ARRAYS):
+        if name in atoms.arrays:
+            plain.set_array(name, atoms.arrays[name])
+    plain.info = {key: atoms.info[key] for key in (*CHARGE_KEYS, *MULTIPLICITY_KEYS) if key in atoms.info}
+    return plain
+
+
 def strip(atoms: Atoms) -> None:
     """Make a neutral singlet of a structure, in place."""
     for key in (*CHARGE_KEYS, *MULTIPLICITY_KEYS):

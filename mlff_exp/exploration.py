@@ -13,8 +13,9 @@ from ase.data import atomic_masses, covalent_radii
 from torch import Tensor
 
 from mlff_exp import bars, packing
+from mlff_exp.arrays import Expected, read_arrays
 from mlff_exp.bonds import BOND_TOLERANCE
-from mlff_exp.data import ORIGINS, Dataset, save_arrays
+from mlff_exp.data import ORIGINS, Dataset, DatasetError, save_arrays
 from mlff_exp.engine import energy_and_forces
 from mlff_exp.md import BROKEN_BOND_ANG
 from mlff_exp.packing import Bucket, slots_per_batch
@@ -24,6 +25,14 @@ TIMESTEP_FS = 1.0
 FRICTION_PER_FS = 0.02
 TEMPERATURES_K = (300.0, 1500.0)
 COLLISION_ANG = 0.55
+# n frames with N atoms.
+ARRAYS = {
+    "names": Expected("str", ("n",)),
+    "counts": Expected("int64", ("n",)),
+    "numbers": Expected("int64", ("N",)),
+    "positions": Expected("float64", ("N", 3)),
+    "exploded": Expected("bool", ("n",)),
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,23 @@ class Explored:
 
     @staticmethod
     def load(path: Path) -> Explored:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            ends = np.cumsum(arrays["counts"])[:-1]
-            parts = zip(np.split(arrays["numbers"], ends), np.split(arrays["positions"], ends), strict=True)
-            return Explored(arrays["names"].tolist(), [Atoms(*part) for part in parts], arrays["exploded"])
+        """Read what `save` wrote.
+
+        Raises:
+            DatasetError: the file is missing, broken or something else.
+        """
+        try:
+            arrays = read_arrays(path, ARRAYS)
+            counts, numbers = arrays["counts"], arrays["numbers"]
+            if counts.min(initial=1) < 1 or int(counts.sum()) != len(numbers):
+                raise ValueError(f"counts do not add up to its {len(numbers)} atoms")
+            if numbers.min(initial=1) < 1 or numbers.max(initial=1) > 118:
+                raise ValueError("numbers holds one that no element has")
+        except ValueError as error:
+            raise DatasetError(f"{path} holds no explored frames, remove it and run again: {error}") from error
+        ends = np.cumsum(counts)[:-1]
+        parts = zip(np.split(numbers, ends), np.split(arrays["positions"], ends), strict=True)
+        return Explored(arrays["names"].tolist(), [Atoms(*part) for part in parts], arrays["exploded"])
 
 
 def explore(

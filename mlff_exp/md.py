@@ -97,6 +97,7 @@ class Trajectory:
         bond_change: [n_records, n_systems] largest change of a bond's length since the start, Å; 0 without bonds.
         momentum: [n_records, n_systems] ‖Σ p‖ / Σ ‖p‖.
         positions: [n_records, n_systems, n_slots, 3] Å.
+        velocities: the same shape, ASE's units.
         blow_up: what ended the run early, or None.
     """
 
@@ -109,6 +110,7 @@ class Trajectory:
     bond_change: FloatArray
     momentum: FloatArray
     positions: FloatArray
+    velocities: FloatArray
     blow_up: str | None
 
 
@@ -239,7 +241,7 @@ class Dynamics:
                 keep(Snapshot(then, list(steps), blocks[0]))
         for _ in range(0 if blow_up else rest):
             self.step(state)
-        potential, kinetic, displacement, bond_change, momentum, positions = (
+        potential, kinetic, displacement, bond_change, momentum, positions, velocities = (
             column.numpy() for column in _joined(blocks)
         )
         return Trajectory(
@@ -254,6 +256,7 @@ class Dynamics:
             bond_change=bond_change,
             momentum=momentum,
             positions=positions,
+            velocities=velocities,
             blow_up=blow_up,
         )
 
@@ -345,7 +348,7 @@ class Dynamics:
         momentum = momenta.sum(dim=2).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=2)
         of_bonds = self._bonds.system.expand(n_records, -1)
         largest = torch.zeros_like(kinetic).scatter_reduce(1, of_bonds, self._bonds.change(positions), "amax")
-        return energy, kinetic, moved, largest, momentum, per_system(positions)
+        return energy, kinetic, moved, largest, momentum, per_system(positions), per_system(velocities)
 
     def has_bonds(self, system: int) -> bool:
         """Whether there is any bond whose length can be watched."""
@@ -358,7 +361,7 @@ class Dynamics:
 
     def _blow_up(self, block: tuple[Tensor, ...], steps: list[int]) -> str | None:
         for record, step in zip(zip(*block, strict=True), steps, strict=True):
-            potential, kinetic, _, bond_change, _, positions = record
+            potential, kinetic, _, bond_change, _, positions, _ = record
             total = potential + kinetic
             if not total.isfinite().all():
                 system = int((~total.isfinite()).nonzero()[0])

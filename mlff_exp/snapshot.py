@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlff_exp.arrays import Expected, read_arrays
 from mlff_exp.config import ConfigError
 from mlff_exp.disk import whole
 from mlff_exp.md import MDState, Snapshot
 from mlff_exp.result import STATE_FILE
+from mlff_exp.typed import parsed, typed
 
 STATE = ("positions", "velocities", "forces", "energy")
+# Of n systems with s slots each, together a; r records. What columns hold is said in `md.Trajectory`.
+COLUMNS = [
+    *[Expected("float64", ("r", "n"))] * 4,
+    Expected("float64", ("r", "n"), is_finite=False),  # a momentum of atoms that do not move has no direction
+    *[Expected("float64", ("r", "n", "s", 3))] * 2,
+]
+ARRAYS = {
+    **{
+        f"{which}_{name}": Expected("float64", ("n",) if name == "energy" else ("a", 3))
+        for which in ("now", "start")
+        for name in STATE
+    },
+    **{f"column_{index}": column for index, column in enumerate(COLUMNS)},
+    "steps": Expected("int64", ("r",)),
+    "identity": Expected("str", ()),
+}
 
 
 def save(directory: Path, snapshot: Snapshot, start: MDState, identity: Mapping[str, Any]) -> None:
@@ -51,17 +68,21 @@ def load(directory: Path, identity: Mapping[str, Any], device: torch.device) -> 
     if not path.is_file():
         raise ConfigError(f"task.resume={directory}: there is no {STATE_FILE}; only an unfinished NVE run leaves one")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = json.loads(str(arrays["identity"]))
-            steps = arrays["steps"].tolist()
-            now, start = (
-                MDState(**{name: torch.from_numpy(arrays[f"{which}_{name}"]).to(device) for name in STATE}, step=step)
-                for which, step in (("now", steps[-1]), ("start", steps[0]))
-            )
-            n_columns = sum(name.startswith("column_") for name in arrays.files)
-            columns = tuple(torch.from_numpy(arrays[f"column_{index}"]) for index in range(n_columns))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path, ARRAYS)
+        found = typed(Mapping[str, Any], parsed(str(arrays["identity"])), "identity")
+        steps = arrays["steps"].tolist()
+        if not steps or steps[0] < 0 or (np.diff(steps) <= 0).any():
+            raise ValueError("steps do not go up from 0 or more")
+        n_systems, n_slots = arrays["column_5"].shape[1:3]
+        if n_systems * n_slots != len(arrays["now_positions"]):
+            raise ValueError(f"now_positions has not {n_systems * n_slots} atoms, as column_5 has")
+    except ValueError as error:
         raise ConfigError(f"task.resume={directory}: {STATE_FILE} is damaged: {error}") from error
+    now, start = (
+        MDState(**{name: torch.from_numpy(arrays[f"{which}_{name}"]).to(device) for name in STATE}, step=step)
+        for which, step in (("now", steps[-1]), ("start", steps[0]))
+    )
+    columns = tuple(torch.from_numpy(arrays[f"column_{index}"]) for index in range(len(COLUMNS)))
     wanted = json.loads(json.dumps(identity))
     other = [
         f"{key} was {found.get(key)} and is {wanted.get(key)}"

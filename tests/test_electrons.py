@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from ase.io import read
 
 from mlff_exp import checkpoint, electrons, systems
 from mlff_exp.ase_engine import AseEngine, EngineCalculator
@@ -17,7 +18,8 @@ from mlff_exp.batch import collate
 from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import Config, ConfigError, FileSystem
 from mlff_exp.labelling import teacher_calculator
-from mlff_exp.tasks import inference, setup
+from mlff_exp.md import Dynamics, Trajectory
+from mlff_exp.tasks import inference, nve_files, setup
 from mlff_exp.tasks.setup import Subject
 from tests.test_structures import CASES, WATER, three_frames
 
@@ -139,3 +141,24 @@ def test_a_batch_is_filled_with_the_frames_in_turn(tmp_path: Path) -> None:
     batch = inference._batch(config, subject(), 5)
     lengths = [float((one[0] - one[1]).norm()) for one in batch.per_system(batch.positions)]
     assert lengths == pytest.approx([1.0, 1.1, 1.2, 1.0, 1.1])
+
+
+def test_frames_are_written_with_what_is_theirs(tmp_path: Path) -> None:
+    (start,) = systems.build(FileSystem(path=str(CASES / "labelled.extxyz"))).values()
+    start.set_masses([12, 1, 1, 1, 2])
+    velocities = np.arange(30.0).reshape(2, 1, 5, 3)
+    moved = np.stack([start.positions, start.positions + 0.1])[:, None]
+    ones = np.ones((2, 1))
+    trajectory = Trajectory(
+        np.arange(2), np.arange(2.0), ones, ones, ones, ones, ones, ones, moved, velocities, blow_up=None
+    )
+    dynamics = Dynamics(AseEngine(EMT()), [start], 0.5, names=["POSCAR, replica 0"])
+    ((name, write_file),) = nve_files.frame_files(dynamics, trajectory, 1).items()
+    write_file(tmp_path / name)
+    frames = read(tmp_path / name, ":", format="extxyz")
+    for index, frame in enumerate(frames):
+        np.testing.assert_allclose(frame.positions, moved[index, 0], atol=1e-7)
+        np.testing.assert_allclose(frame.get_velocities(), velocities[index, 0], atol=1e-7)
+        assert set(frame.arrays) == {"numbers", "positions", "momenta", "masses"}
+        assert not frame.info
+        assert frame.get_potential_energy() == 1.0

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mlff_exp.config import Config
+from mlff_exp.electrons import bare
 from mlff_exp.gate import interval, what_to_do
 from mlff_exp.md import Dynamics, FloatArray, Trajectory
 from mlff_exp.result import Verdict
@@ -70,14 +71,21 @@ def frame_files(dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> 
 
 
 def write_frames(start: Atoms, trajectory: Trajectory, index: int, path: Path) -> None:
-    """Not more than `MAX_FRAMES` frames of a system, ``index`` of those that moved."""
+    """Not more than `MAX_FRAMES` frames of a system, ``index`` of those that moved.
+
+    A frame has the atoms with their own velocities and energy, and nothing of what else the file they came from held.
+    """
     thin = slice(None, None, -(-len(trajectory.steps) // MAX_FRAMES))
     frames = []
-    for positions, energy in zip(
-        trajectory.positions[thin, index, : len(start)], trajectory.potential[thin, index], strict=True
+    for positions, velocities, energy in zip(
+        trajectory.positions[thin, index, : len(start)],
+        trajectory.velocities[thin, index, : len(start)],
+        trajectory.potential[thin, index],
+        strict=True,
     ):
-        frame = start.copy()
+        frame = bare(start)
         frame.positions = positions
+        frame.set_velocities(velocities)
         frame.calc = SinglePointCalculator(frame, energy=float(energy))
         frames.append(frame)
     # By its name alone ASE would take a file for another format: frames_POSCAR.extxyz for one of VASP's.
