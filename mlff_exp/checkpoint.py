@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,17 @@ from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
 from mlff_exp.disk import whole
 from mlff_exp.legacy import LegacyPaiNN
 from mlff_exp.painn import Architecture, PaiNN
+from mlff_exp.typed import parsed
 
 FORMAT = "mlff_exp.painn.v2"
 UNITS = {"length": "Å", "energy": "eV", "force": "eV/Å"}
 HEADER_KEY = "mlff_exp"
+# What zipfile, torch.load and its restricted unpickler raise for a file that is cut or made up.
+DAMAGED = (
+    RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError, ValueError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+MAX_REFERENCE_EV = 2e6  # all electrons of the heaviest element are bound by less
 
 
 class CheckpointError(ValueError):
@@ -62,7 +70,7 @@ class Header:
         Raises:
             ValueError: not JSON, a key missing or unknown, another format, other units or an unknown element.
         """
-        values: Any = json.loads(text)
+        values: Any = parsed(text)
         expected = {item.name for item in dataclasses.fields(Header)}
         if not isinstance(values, dict) or set(values) != expected:
             raise ValueError(f"its header must hold exactly {sorted(expected)}")
@@ -70,13 +78,26 @@ class Header:
             raise ValueError(f"its format is {values['format']!r}, this version reads {FORMAT!r}")
         if values["units"] != UNITS:
             raise ValueError(f"its units are {values['units']}, expected {UNITS}")
-        unknown = sorted(set(values["reference_energies"]) - set(chemical_symbols[1:]))
+        reference = values["reference_energies"]
+        if not isinstance(reference, dict) or not reference:
+            raise ValueError("its reference_energies are not a number for each element")
+        unknown = sorted(set(reference) - set(chemical_symbols[1:]))
         if unknown:
             raise ValueError(f"it names elements that do not exist: {', '.join(unknown)}")
+        for symbol, energy in reference.items():
+            if type(energy) not in (int, float) or not abs(energy) <= MAX_REFERENCE_EV:
+                raise ValueError(f"its reference energy of {symbol} is {energy!r}, not within ±{MAX_REFERENCE_EV:g} eV")
+        for name in ("teacher", "training_data_sha256"):
+            if not isinstance(values[name], str):
+                raise ValueError(f"its {name} is no text")
         try:
             architecture = Architecture(**values.pop("architecture"))
         except TypeError as error:
             raise ValueError(f"its architecture is not one we know ({error})") from None
+        try:
+            architecture.refuse_absurd()
+        except ValueError as error:
+            raise ValueError(f"its architecture has {error}") from None
         return Header(architecture=architecture, **values)
 
 
@@ -129,8 +150,11 @@ def load(name_or_path: str | Path) -> Checkpoint:
         CheckpointError: no such file, or one that is corrupt, truncated or foreign, saying which.
     """
     path = resolve(name_or_path)
-    with path.open("rb") as file:
-        magic = file.read(9)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: it can't be read: {error.strerror}") from error
     if magic[:4] == b"PK\x03\x04":
         content = _read_torch(path)
         if legacy.is_legacy(content):
@@ -145,14 +169,17 @@ def load(name_or_path: str | Path) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
-    model = PaiNN(header.architecture, header.reference_energies)
+    # Without memory, to see whether the weights are those of such a model.
+    with torch.device("meta"):
+        skeleton = PaiNN(header.architecture, header.reference_energies)
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit its header: {error}") from error
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: weight {name!r} holds NaN or infinite values")
+        legacy.check_weights(weights)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if unfit := legacy.misfit(weights, {name: weight.shape for name, weight in skeleton.state_dict().items()}):
+        raise CheckpointError(f"{path}: its weights do not fit its header: {unfit}")
+    model = PaiNN(header.architecture, header.reference_energies)
+    model.load_state_dict(weights)
     model.requires_grad_(False)
     return Checkpoint(model.eval(), header, path, _weights_sha256(model.state_dict()))
 
@@ -182,12 +209,17 @@ def _load_legacy(content: Mapping[str, Any], path: Path) -> Checkpoint:
 
 def _read_torch(path: Path) -> dict[str, Any]:
     try:
+        with zipfile.ZipFile(path) as members:  # as torch writes it, nothing in it is compressed
+            if sum(member.file_size for member in members.infolist()) > path.stat().st_size:
+                raise CheckpointError(f"{path}: refused, because it unpacks to more than its own size")
         # An open file, because torch.load believes in suffixes.
         with path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, because it holds more than weights: {error}") from error
-    except (RuntimeError, EOFError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{path}: corrupt or truncated PyTorch file: {error}") from error
     if not legacy.is_legacy(content) and not (
         isinstance(content, dict)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from mlff_exp.batch import AtomicBatch
 from mlff_exp.painn import Architecture, check_elements, neighbor_vectors
 
+MAX_MAX_Z = 1000
+MOST_NUMBERS = 10**8  # of a weight; a tensor may claim more than it holds, and does not fit any model then
 SETTINGS = ("hidden_dim", "num_interactions", "num_rbf", "cutoff", "max_z")
 
 
@@ -28,6 +30,39 @@ class LegacyWarning(UserWarning):
 def is_legacy(content: Any) -> bool:
     """Whether a loaded ``.pt`` has the predecessor's layout."""
     return isinstance(content, dict) and {"model_state_dict", "config"} <= set(content)
+
+
+def check_weights(weights: Mapping[str, Any]) -> None:
+    """Refuse what is no table of FP32 numbers: converted, it would be another model.
+
+    Raises:
+        ValueError: naming the weight and what it is.
+    """
+    for name, weight in weights.items():
+        if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_quantized:
+            raise ValueError(f"weight {name!r} is no plain tensor")
+        if weight.dtype != torch.float32:
+            raise ValueError(f"weight {name!r} is {str(weight.dtype).removeprefix('torch.')}, and weights are float32")
+        if weight.device.type != "cpu":
+            raise ValueError(f"weight {name!r} has no numbers (it is on the device {weight.device})")
+        if weight.numel() <= MOST_NUMBERS and not weight.isfinite().all():
+            raise ValueError(f"weight {name!r} holds NaN or infinite values")
+
+
+def misfit(weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str | None:
+    """What is missing, unknown or of another shape among the weights, in words; None if nothing is."""
+    missing, unknown = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
+    if missing or unknown:
+        told = [
+            f"{len(names)} {what}, as {names[0]}"
+            for names, what in ((missing, "missing"), (unknown, "unknown"))
+            if names
+        ]
+        return "; ".join(told)
+    for name, shape in shapes.items():
+        if weights[name].shape != shape:
+            return f"{name} has the shape {tuple(weights[name].shape)}, not {tuple(shape)}"
+    return None
 
 
 def load(content: Mapping[str, Any]) -> LegacyPaiNN:
@@ -43,14 +78,23 @@ def load(content: Mapping[str, Any]) -> LegacyPaiNN:
     missing = [name for name in SETTINGS if not isinstance(config, Mapping) or name not in config]
     if missing:
         raise ValueError(f"its config lacks {', '.join(missing)}")
-    model = LegacyPaiNN(**{name: config[name] for name in SETTINGS})
+    settings = {name: config[name] for name in SETTINGS}
+    Architecture(*(config[name] for name in SETTINGS[:4])).refuse_absurd()
+    if type(config["max_z"]) is not int or not 1 < config["max_z"] <= MAX_MAX_Z:
+        raise ValueError(f"max_z={config['max_z']!r} is not a whole number from 2 to {MAX_MAX_Z}")
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise ValueError("its model_state_dict holds no weights by name")
     weights = {re.sub(r"^model\.", "", name): tensor for name, tensor in weights.items()}
+    # Without memory, to see whether the weights are those of such a model.
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in LegacyPaiNN(**settings).state_dict().items()}
+    check_weights(weights)
     if "rbf.widths" in weights and weights["rbf.widths"].numel() == 1:  # one width for all Gaussians
-        weights["rbf.widths"] = weights["rbf.widths"].expand_as(model.rbf.widths)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"its weights do not fit its config: {error}") from error
+        weights["rbf.widths"] = weights["rbf.widths"].expand(shapes["rbf.widths"])
+    if unfit := misfit(weights, shapes):
+        raise ValueError(f"its weights do not fit its config: {unfit}")
+    model = LegacyPaiNN(**settings)
+    model.load_state_dict(weights)
     warnings.warn(
         "a checkpoint of the predecessor: its energy changes when a molecule is turned and jumps at the cutoff; "
         "let the NVE gate judge it",

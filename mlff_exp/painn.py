@@ -29,6 +29,7 @@ CORE_INNER, CORE_OUTER = 0.45, 0.75
 # ε of the norm √(v² + ε). Symmetry makes many vectors pass through zero, where a smaller ε leaves what is nearly a
 # kink: at 1e-8 benzene drifts by 0.4 meV/atom/ps even in FP64.
 NORM_SMOOTHING = 1e-2
+MAX_CUTOFF_ANG = 50.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,19 @@ class Architecture:
     n_interactions: int = 3
     n_rbf: int = 20
     cutoff: float = 5.0
+
+    def refuse_absurd(self) -> None:
+        """Refuse sizes that no file of weights fits, before a model is made of them.
+
+        Raises:
+            ValueError: naming the size and what it may be.
+        """
+        for name, least, most in (("n_features", 2, 4096), ("n_interactions", 1, 64), ("n_rbf", 1, 1024)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name}={value!r} is not a whole number from {least} to {most}")
+        if type(self.cutoff) not in (int, float) or not 0.5 <= self.cutoff <= MAX_CUTOFF_ANG:
+            raise ValueError(f"cutoff={self.cutoff!r} is not a number from 0.5 to {MAX_CUTOFF_ANG:g} Å")
 
 
 class PaiNN(nn.Module):

@@ -160,3 +160,66 @@ def test_what_is_wrong_with_a_file_is_named(
 def test_a_missing_file_lists_the_shipped_names(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither a file nor one of: .*student"):
         checkpoint.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": {"n_interactions": 1_000_000}}, "n_interactions=1000000 is not a whole number from 1 to 64"),
+        ({"architecture": {"n_features": 10**9}}, "n_features=1000000000 is not a whole number"),
+        ({"architecture": {"n_features": 16.0}}, "n_features=16.0 is not a whole number"),
+        ({"architecture": {"n_rbf": True}}, "n_rbf=True is not a whole number"),
+        ({"architecture": {"cutoff": 1e9}}, r"cutoff=1000000000.0 is not a number from 0\.5 to 50 Å"),
+        ({"architecture": {"cutoff": -5.0}}, r"cutoff=-5\.0 is not"),
+        ({"architecture": {"cutoff": "5"}}, "cutoff='5' is not"),
+        ({"architecture": {"n_features": 32}}, "its weights do not fit its header: .* has the shape"),
+        ({"architecture": []}, "its architecture is not one we know"),
+        ({"reference_energies": {}}, "reference_energies are not a number for each element"),
+        ({"reference_energies": [1]}, "reference_energies are not a number for each element"),
+        ({"reference_energies": {"H": 1e300}}, "its reference energy of H is 1e"),
+        ({"reference_energies": {"H": "1"}}, "its reference energy of H is '1'"),
+        ({"teacher": 5}, "its teacher is no text"),
+    ],
+)
+def test_a_header_is_not_believed(saved: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    known = json.loads(header(saved)[HEADER_KEY])
+    for key, value in changes.items():
+        known[key] = {**known[key], **value} if isinstance(value, dict) and value and key == "architecture" else value
+    path = tmp_path / "absurd.safetensors"
+    save_file(weights(saved), path, metadata={HEADER_KEY: json.dumps(known)})
+    with pytest.raises(CheckpointError, match=rf"absurd.safetensors: .*{message}"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("text", ['{"format": NaN}', "[" * 100_000, "null", "5"])
+def test_a_header_that_is_none_is_refused(saved: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "absurd.safetensors"
+    save_file(weights(saved), path, metadata={HEADER_KEY: text})
+    with pytest.raises(CheckpointError, match=r"absurd.safetensors: "):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.float64, torch.float16, torch.bool])
+def test_weights_are_not_converted(saved: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    changed = weights(saved)
+    name = sorted(changed)[0]
+    changed[name] = changed[name].to(dtype)
+    torch.save({"header": header(saved)[HEADER_KEY], "weights": changed}, tmp_path / "other.pt")
+    with pytest.raises(
+        CheckpointError, match=rf"other.pt: weight '{name}' is {str(dtype)[6:]}, and weights are float32"
+    ):
+        checkpoint.load(tmp_path / "other.pt")
+
+
+def test_tensors_without_numbers_are_refused(saved: Path, tmp_path: Path) -> None:
+    for change in (lambda tensor: tensor.to("meta"), lambda tensor: tensor.to_sparse()):
+        changed = {name: change(tensor) for name, tensor in weights(saved).items()}
+        torch.save({"header": header(saved)[HEADER_KEY], "weights": changed}, tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match=r"other.pt: "):
+            checkpoint.load(tmp_path / "other.pt")
+    with_huge = weights(saved)
+    name = sorted(with_huge)[0]
+    with_huge[name] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save({"header": header(saved)[HEADER_KEY], "weights": with_huge}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=rf"do not fit its header: {name} has the shape"):
+        checkpoint.load(tmp_path / "other.pt")

@@ -127,6 +127,18 @@ def test_elements_without_an_embedding_are_refused(tmp_path: Path) -> None:
         (lambda saved: saved["config"].pop("cutoff"), "its config lacks cutoff"),
         (lambda saved: saved["model_state_dict"].pop("embedding.weight"), "its weights do not fit its config"),
         (lambda saved: saved["config"].update(hidden_dim=16), "its weights do not fit its config"),
+        (lambda saved: saved["config"].update(num_interactions=10**6), "n_interactions=1000000 is not a whole number"),
+        (lambda saved: saved["config"].update(max_z=10**9), "max_z=1000000000 is not a whole number from 2 to 1000"),
+        (lambda saved: saved["config"].update(cutoff=float("nan")), "cutoff=nan is not a number from"),
+        (lambda saved: saved.update(model_state_dict=[1]), "its model_state_dict holds no weights by name"),
+        (
+            lambda saved: saved["model_state_dict"].update({"rbf.centers": torch.arange(6)}),
+            "weight 'rbf.centers' is int64, and weights are float32",
+        ),
+        (
+            lambda saved: saved["model_state_dict"].update({"rbf.centers": torch.full((6,), torch.nan)}),
+            "weight 'rbf.centers' holds NaN or infinite values",
+        ),
     ],
 )
 def test_what_is_wrong_with_one_is_said(tmp_path: Path, change: Any, message: str) -> None:
