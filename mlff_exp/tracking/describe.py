@@ -80,10 +80,15 @@ def progress(directory: Path, position: int) -> list[Record] | None:
     """
     if own_file(directory, PROGRESS_FILE) is None:
         return None
+    found, file = list[Record](), Progress(directory)
     try:
-        return [point(record) for record in Progress(directory).read(position)[0]]
-    except (AttributeError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        # A long file is read in parts.
+        while (part := file.read(position))[1] > position:
+            found += [point(record) for record in part[0]]
+            position = part[1]
+    except (AttributeError, OSError, OverflowError, RecursionError, TypeError) as error:
         raise ResultError(f"{directory / PROGRESS_FILE} is damaged: {error!r}") from error
+    return found
 
 
 def _described(result: RunResult, directory: Path, ended: int) -> Description:
