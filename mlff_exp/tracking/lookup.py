@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from mlff_exp.config import ConfigError, Gate, NveTask, flatten
+from mlff_exp.config import ConfigError, Gate, NveTask
 from mlff_exp.result import (
     RESULT_FILE,
     ResultError,
     RunResult,
 )
 from mlff_exp.tracking.address import expanded
+from mlff_exp.tracking.describe import params as as_params
 from mlff_exp.tracking.faults import answering, first_line
 from mlff_exp.tracking.life import DIRECTORY_TAG
 from mlff_exp.tracking.store import Store
@@ -44,7 +45,7 @@ def found_go(store: Store | None, weights: str, gate: Gate, outputs: Path) -> bo
 
 def _counts(params: Mapping[str, str], gate: Gate) -> bool:
     """Whether a run with these parameters was held against a gate, and for long enough."""
-    limits = flatten(asdict(gate), "gate.")
+    limits = as_params({"gate": asdict(gate)})
     held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
     return held_against == limits and float(params.get("task.duration_ps", 0)) >= NveTask.duration_ps
 
@@ -60,7 +61,7 @@ def _is_go(directory: Path, weights: str, gate: Gate) -> bool:
         and result.verdict.decision == "GO"
         and result.tags.get("checkpoint.sha256") == weights
         and result.config["precision"]["name"] == "fp32"
-        and _counts(flatten(result.config), gate)
+        and _counts(as_params(result.config), gate)
     )
 
 
