@@ -124,8 +124,9 @@ def test_forces_that_lead_uphill_lead_to_no_minimum(exact: EagerEngine) -> None:
     assert found.faults
 
 
-def test_far_from_a_minimum_it_still_goes_downhill(exact: EagerEngine) -> None:
+def test_far_from_a_minimum_it_still_goes_downhill(exact: EagerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Coordinates in bohr that were meant to be in Å."""
+    monkeypatch.setattr(relaxation, "MAX_STEPS", 60)
     atoms = molecule("H2O")
     atoms.positions *= 1.8897
     atoms.calc = EngineCalculator(exact)

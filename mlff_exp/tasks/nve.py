@@ -243,10 +243,13 @@ def _minima(
 def _below_minimum(trajectory: Trajectory, part: slice, minimum_energy: float) -> list[str]:
     """What is wrong if the systems have less energy than what they were relaxed to."""
     total = (trajectory.potential + trajectory.kinetic)[:, part]
-    thermal = total[np.isfinite(total).all(axis=1)].mean(axis=0) - minimum_energy
+    finite = total[np.isfinite(total).all(axis=1)]
+    if len(finite) == 0:
+        return []
+    thermal = finite.mean(axis=0) - minimum_energy
     return [
-        f"replica {replica} has {energy:.3g} eV on average above the minimum that it was relaxed to: there is a lower "
-        "one, so percentages of the thermal energy can't be measured"
+        f"replica {replica} has {-energy:.3g} eV less on average than the minimum that it was relaxed to: there is a "
+        "lower one, so percentages of the thermal energy can't be measured"
         for replica, energy in enumerate(thermal)
         if energy <= 0
     ]
