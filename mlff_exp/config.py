@@ -849,7 +849,8 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
     if not names or not isinstance(value, str) or _is_word(value):
         return value
     masking.remember([value, *(os.environ[name] for name in names)])
-    text: str = OmegaConf.to_container(parent, resolve=False)[key]
+    raw: Any = OmegaConf.to_container(parent, resolve=False)
+    text: str = raw[key]
     return text if "oc.env:" in text else " ".join(f"${{oc.env:{name}}}" for name in sorted(names))
 
 
