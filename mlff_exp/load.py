@@ -66,7 +66,7 @@ def on_gpu(device: str) -> list[str]:
         return []
     known = cpu_s_by_process()
     named = [f"{known[pid][0]} ({pid})" if pid in known else str(pid) for pid in running[:MAX_NAMED]]
-    return [f"{len(running)} other processes are on {device}, which is used to {used}%: {', '.join(named)}"]
+    return [f"other processes on {device}: {len(running)} ({used}% busy): {', '.join(named)}"]
 
 
 def busiest(

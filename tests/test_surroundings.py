@@ -9,7 +9,9 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 import torch
 from ase.build import molecule
@@ -215,3 +217,38 @@ def test_a_busy_machine_is_told_of_in_a_line(
     assert capsys.readouterr().err == (
         "mlff-exp: this machine is busy: other processes use 3.0 of 8 cores: md (7) 3.0; timings will suffer\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "handle"),
+    [("cuda", None, 0), ("cuda:1", None, 1), ("cuda:1", "3,2", 2), ("cuda", "GPU-12", "GPU-12"), ("cuda", "", 0)],
+)
+def test_other_processes_on_a_gpu_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, handle: int | str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    used = {handle: [os.getpid(), 7]}
+    same: list[str] = ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID"]
+    for name in same:
+        monkeypatch.setattr(pynvml, name, lambda handle: handle)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(
+        pynvml,
+        "nvmlDeviceGetComputeRunningProcesses",
+        lambda handle: [SimpleNamespace(pid=pid) for pid in used.get(handle, [])],
+    )
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: SimpleNamespace(gpu=90))
+    monkeypatch.setattr(load, "cpu_s_by_process", lambda: {7: ("train", 1.0)})
+    assert load.on_gpu(device) == [f"other processes on {device}: 1 (90% busy): train (7)"]
+    used.clear()
+    assert load.on_gpu(device) == []
+
+
+def test_a_gpu_that_says_nothing_is_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", none)
+    assert load.on_gpu("cuda") == []
