@@ -538,6 +538,7 @@ def test_a_full_disk_is_said_without_a_traceback(
     def broken() -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
 
+    monkeypatch.setattr(sys, "argv", ["mlff-exp"])
     monkeypatch.setattr(__main__, "run", full)
     with pytest.raises(SystemExit, match="1"):
         __main__.main()
@@ -561,6 +562,7 @@ def test_the_environment_is_left_as_it_was(
     before = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     before |= {} if asked is None else {"HYDRA_FULL_ERROR": asked}
     monkeypatch.setattr(os, "environ", before)
+    monkeypatch.setattr(sys, "argv", ["mlff-exp"])
     monkeypatch.setattr(__main__, "run", refused)
     with pytest.raises(SystemExit, match="2"):
         __main__.main()
