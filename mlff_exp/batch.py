@@ -51,7 +51,7 @@ class AtomicBatch:
     reverse: Tensor
     mask: Tensor
     shifts: Tensor | None = None
-    sources: tuple[Atoms, ...] | None = field(default=None, repr=False, compare=False)
+    sources: tuple[Atoms, ...] | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     @property
     def n_systems(self) -> int:

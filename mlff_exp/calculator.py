@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -16,12 +16,15 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlff_exp import checkpoint
+from mlff_exp import checkpoint, electrons
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import CompileMode, EngineName, Precision
 from mlff_exp.engine import ForceField, check_finite, make_engine
 from mlff_exp.prediction import Prediction
 from mlff_exp.stress import virial_stress
+from mlff_exp.structure_checks import check_apart
+
+BATCH_PROPERTIES = ("energy", "free_energy", "forces")
 
 
 class StudentForceFieldCalculator(Calculator):
@@ -41,14 +44,15 @@ class StudentForceFieldCalculator(Calculator):
         enable_stress: add stress to the implemented properties.
         enable_timing: log the time of every evaluation.
         logger: where compilations, fallbacks and timings are logged.
+        ignore_charge: evaluate the neutral singlet of a structure with a charge, a spin or magnetic moments.
 
     Raises:
         CheckpointError: the checkpoint can't be used.
-        ValueError: an unknown engine, mode, precision or dtype.
+        ValueError: an unknown device, engine, mode, precision or dtype.
         EngineError: an engine or precision that the device does not have.
     """
 
-    implemented_properties: list[str] = ["energy", "forces"]  # noqa: RUF012 (ASE's declaration)
+    implemented_properties: list[str] = ["energy", "free_energy", "forces"]  # noqa: RUF012 (ASE's declaration)
 
     def __init__(
         self,
@@ -63,12 +67,13 @@ class StudentForceFieldCalculator(Calculator):
         enable_stress: bool = False,
         enable_timing: bool = False,
         logger: logging.Logger | None = None,
+        ignore_charge: bool = False,
     ) -> None:
         super().__init__()
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.logger = logging.getLogger(__name__) if logger is None else logger
+        self.device = _device(device)
         self.checkpoint = checkpoint.load(checkpoint_path)
-        default_device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(default_device if device is None else device)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype={dtype} is not one of: torch.float32, torch.float64 (FP16: use_fp16=True)")
         if precision is None:
@@ -76,7 +81,7 @@ class StudentForceFieldCalculator(Calculator):
         if engine is None:
             engine = "compile" if use_compile else "eager"
         self.precision: Precision = precision
-        self.enable_timing = enable_timing
+        self.enable_timing, self.ignore_charge = enable_timing, ignore_charge
         self._engine = make_engine(self._model, engine, precision, self.device, compile_mode)
         self._stress_model: ForceField | None = None
         if enable_stress:
@@ -103,7 +108,8 @@ class StudentForceFieldCalculator(Calculator):
         """ASE's entry point: evaluate ``atoms`` and fill ``results``.
 
         Raises:
-            ValueError: an empty structure, NaN positions, or elements the model does not know.
+            ValueError: a structure that no force field takes, elements the model does not know, or a charge, spin or
+                magnetic moments, which it does not know either.
             FloatingPointError: the precision overflowed.
         """
         super().calculate(atoms, list(properties), list(system_changes))
@@ -113,22 +119,34 @@ class StudentForceFieldCalculator(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress[0])
 
     def calculate_batch(
-        self, list_of_atoms: Sequence[Atoms], properties: Sequence[str] = ("energy", "forces")
+        self, list_of_atoms: Iterable[Atoms] | Atoms, properties: Iterable[str] | str = ("energy", "forces")
     ) -> list[dict[str, Any]]:
         """Evaluate many structures at once.
+
+        Args:
+            list_of_atoms: structures, also from a generator; a single one is a list of one.
+            properties: names, or a single one.
 
         Returns:
             For each structure a dict with the properties asked for.
 
         Raises:
+            TypeError: something among the structures that is no `ase.Atoms`.
             ValueError: as `calculate`, or a property that is not implemented.
         """
-        unknown = sorted(set(properties) - {"energy", "forces"})
+        wanted = [properties] if isinstance(properties, str) else list(properties)
+        unknown = sorted(set(wanted) - set(BATCH_PROPERTIES))
         if unknown:
-            raise ValueError(f"calculate_batch can't give {', '.join(unknown)}: choose from energy, forces")
-        if not list_of_atoms:
+            raise ValueError(
+                f"calculate_batch can't give {', '.join(unknown)}: choose from {', '.join(BATCH_PROPERTIES)}"
+            )
+        systems = [list_of_atoms] if isinstance(list_of_atoms, Atoms) else list(list_of_atoms)
+        for index, atoms in enumerate(systems):
+            if not isinstance(atoms, Atoms):
+                raise TypeError(f"calculate_batch takes ase.Atoms, and number {index} is {type(atoms).__name__}")
+        if not systems:
             return []
-        return [{name: result[name] for name in properties} for result in self._evaluate(list_of_atoms)]
+        return [{name: result[name] for name in wanted} for result in self._evaluate(systems)]
 
     def warmup(self, atoms: Atoms) -> None:
         """Compile for the shape of ``atoms`` now, instead of at the first call; not counted."""
@@ -149,6 +167,10 @@ class StudentForceFieldCalculator(Calculator):
             f"precision={self.precision!r}, device='{self.device}')"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made anew from the arguments: compiled graphs belong to one process."""
+        return _make, (type(self), self._arguments)
+
     @property
     def _model(self) -> ForceField:
         return self.checkpoint.model
@@ -163,6 +185,11 @@ class StudentForceFieldCalculator(Calculator):
     def _batch(self, systems: Sequence[Atoms]) -> AtomicBatch:
         for atoms in systems:
             self._model.check_elements(atoms.symbols)
+            if not self.ignore_charge:
+                try:
+                    electrons.refuse_unknown(atoms)
+                except ValueError as error:
+                    raise ValueError(f"{error}; ignore_charge=True takes it for that") from error
         # Every new shape is a compilation, so a compiled engine gets few of them.
         bucketed = self._engine.name != "eager"
         return collate(systems, self._model.architecture.cutoff, bucketed=bucketed, device=self.device)
@@ -171,7 +198,12 @@ class StudentForceFieldCalculator(Calculator):
         batch = self._batch(systems)
         started = time.perf_counter()
         prediction = self._predict(batch)
-        check_finite(prediction, batch, self.precision)
+        try:
+            check_finite(prediction, batch, self.precision)
+        except FloatingPointError:
+            for atoms in systems:  # atoms in one place have no direction to be pushed in
+                check_apart(atoms)
+            raise
         energies = prediction.energy.cpu().numpy()
         forces = batch.per_system(prediction.forces).cpu().numpy()
         seconds = time.perf_counter() - started
@@ -180,7 +212,12 @@ class StudentForceFieldCalculator(Calculator):
         if self.enable_timing:
             self.logger.info("%d structures in %.3f ms", len(systems), 1000 * seconds)
         return [
-            {"energy": float(energies[index]), "forces": np.array(forces[index, : len(atoms)])}
+            {
+                "energy": float(energies[index]),
+                # What ASE's optimisers and numerical derivatives ask for: at no electronic temperature both are one.
+                "free_energy": float(energies[index]),
+                "forces": np.array(forces[index, : len(atoms)]),
+            }
             for index, atoms in enumerate(systems)
         ]
 
@@ -205,3 +242,22 @@ class StudentForceFieldCalculator(Calculator):
         if self._engine.compiled_graphs > graphs:
             self.logger.info("compiled %s in %.1f s", self.engine, self._engine.compile_s - seconds)
         return prediction
+
+
+def _make(kind: type[StudentForceFieldCalculator], arguments: Mapping[str, Any]) -> StudentForceFieldCalculator:
+    return kind(**arguments)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the GPU if there is one.
+
+    Raises:
+        ValueError: no such device, naming those that there are.
+    """
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None:
+        return torch.device("cuda" if n_gpus else "cpu")
+    legal = ["cpu", *(["cuda"] if n_gpus else []), *(f"cuda:{index}" for index in range(n_gpus))]
+    if str(device) not in legal:
+        raise ValueError(f"device={str(device)!r} is not one of those of this machine: {', '.join(legal)}")
+    return torch.device(device)

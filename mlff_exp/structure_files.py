@@ -68,7 +68,7 @@ def _format(path: Path, name: str) -> str:
     if not path.is_file():
         raise StructureError("it is not a regular file")
     try:
-        kind = filetype(name)
+        kind = str(filetype(name))
     except Exception as error:
         raise StructureError(f"ASE finds no format for it: {_reason(error)}") from error
     if kind in REFUSED_FORMATS:
@@ -185,7 +185,7 @@ def _set_masses(atoms: Atoms) -> None:
         bad = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
         if len(bad):
             raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u, which is not greater than 0")
-    if len(given) == 2 and not np.array_equal(*given.values()):
+    if len(given) == 2 and not np.array_equal(given["mass"], given["masses"]):
         raise ValueError("its columns 'mass' and 'masses' differ")
     if "mass" in given:
         atoms.set_masses(atoms.arrays.pop("mass").astype(np.float64))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.stress import voigt_6_to_full_3x3_stress
@@ -91,7 +94,7 @@ def test_batch_of_different_molecules_equals_one_by_one() -> None:
         np.testing.assert_allclose(result["forces"], atoms.get_forces(), atol=1e-9)
     assert set(calculator.calculate_batch(systems, properties=("energy",))[0]) == {"energy"}
     assert calculator.calculate_batch([]) == []
-    with pytest.raises(ValueError, match=r"can't give dipole: choose from energy, forces"):
+    with pytest.raises(ValueError, match=r"can't give dipole: choose from energy, free_energy, forces"):
         calculator.calculate_batch(systems, properties=("energy", "dipole"))
 
 
@@ -245,3 +248,69 @@ def test_no_global_side_effects() -> None:
     atoms.calc = eager()
     atoms.get_forces()
     assert before == (torch.are_deterministic_algorithms_enabled(), torch.get_default_dtype(), torch.is_grad_enabled())
+
+
+def test_the_free_energy_is_the_energy() -> None:
+    atoms = rattled("H2O", 0)
+    atoms.calc = eager()
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    assert "free_energy" in atoms.calc.implemented_properties
+
+
+def test_a_batch_may_be_a_generator_or_a_single_structure() -> None:
+    calculator, systems = eager(), [rattled("H2O", 0), rattled("CH4", 1)]
+    expected = calculator.calculate_batch(systems)
+    found = calculator.calculate_batch((atoms for atoms in systems), (name for name in ("energy", "free_energy")))
+    assert [one["energy"] for one in found] == [one["free_energy"] for one in found]
+    assert [one["energy"] for one in found] == [one["energy"] for one in expected]
+    (single,) = calculator.calculate_batch(systems[0], "energy")
+    assert single == {"energy": pytest.approx(expected[0]["energy"], abs=1e-5)}
+    with pytest.raises(ValueError, match="can't give nergy: choose from energy, free_energy, forces"):
+        calculator.calculate_batch(systems, "nergy")
+    with pytest.raises(TypeError, match=r"takes ase\.Atoms, and number 1 is str"):
+        calculator.calculate_batch([systems[0], "H2O"])  # type: ignore[list-item]
+
+
+def test_numerical_derivatives_of_ase_work() -> None:
+    atoms = water_box(8)
+    atoms.calc = eager(dtype=torch.float64, enable_stress=True)
+    np.testing.assert_allclose(calculate_numerical_stress(atoms, eps=1e-4), atoms.get_stress(), atol=1e-5)
+    few = rattled("H2O", 0)
+    few.calc = eager(dtype=torch.float64)
+    np.testing.assert_allclose(calculate_numerical_forces(few, eps=1e-4), few.get_forces(), atol=1e-5)
+
+
+def pickled(calculator: StudentForceFieldCalculator) -> StudentForceFieldCalculator:
+    """What a pool of processes makes of it."""
+    other: StudentForceFieldCalculator = ForkingPickler.loads(ForkingPickler.dumps(calculator))
+    return other
+
+
+def test_a_calculator_can_be_copied() -> None:
+    atoms = rattled("H2O", 0)
+    atoms.calc = eager(dtype=torch.float64)
+    energy = atoms.get_potential_energy()
+    for other in (copy.deepcopy(atoms.calc), copy.copy(atoms.calc), pickled(atoms.calc)):
+        assert (other.engine, other.precision, other.n_calls) == ("eager", "fp64", 0)
+        assert other.get_potential_energy(atoms) == energy
+    assert atoms.calc.n_calls == 1
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "CPU", "", "mps", "meta"])
+def test_a_device_that_is_none_is_named(device: str) -> None:
+    with pytest.raises(ValueError, match=rf"device='{device}' is not one of those of this machine: cpu"):
+        StudentForceFieldCalculator("student_small", device=device)
+
+
+def test_atoms_in_one_place_are_named() -> None:
+    with pytest.raises(ValueError, match=r"atoms 0 and 1 are 0\.000 Å apart"):
+        Atoms("OH2", [(0, 0, 0), (0, 0, 0), (0, 0, 1)], calculator=eager()).get_potential_energy()
+
+
+def test_a_charge_is_refused_and_can_be_left_out() -> None:
+    atoms = molecule("H2O")
+    neutral = eager().get_potential_energy(atoms)
+    atoms.info["charge"] = -1
+    with pytest.raises(ValueError, match=r"a total charge of -1.*; ignore_charge=True takes it for that"):
+        eager().get_potential_energy(atoms)
+    assert eager(ignore_charge=True).get_potential_energy(atoms) == neutral
