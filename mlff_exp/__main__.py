@@ -18,43 +18,79 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mlff_exp import command, guard, masking, tracking, worker
+from mlff_exp import command, guard, masking, tracking, words, worker
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError
 from mlff_exp.directories import refuse_moved, refuse_tilde, refuse_used_by_run
 from mlff_exp.load import Look
 from mlff_exp.outcome import EXIT_REFUSED, Outcome, exit_code
 from mlff_exp.report import line
-from mlff_exp.result import RESULT_FILE, ResultError
+from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, ResultError
 from mlff_exp.signals import interrupts_postponed
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent / "conf"
 
+CONFIG_NAME = "config"
+# What a run writes before it is known that it can do its work.
+BEFORE_WORK = (RESULT_FILE, PROGRESS_FILE, worker.TRACEBACK_FILE, tracking.CONFIG_FILE, tracking.OPENED_FILE, "run.log")
+
 schema.register()
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def run(composed: DictConfig) -> Outcome:
+def run() -> None:
+    """Refuse what is wrong with the words, then let Hydra run what they ask for; of a refused run nothing is left."""
+    given = words.flags(sys.argv[1:])
+    if not words.is_job(given):
+        words.refuse_package(given, CONF, CONFIG_NAME)
+        with words.composing():
+            job()
+        return
+    asked = words.refuse(given, CONF, CONFIG_NAME)
+    refuse_moved(asked.hydra, single=not asked.several)
+    if asked.several:
+        job()
+        return
+    new = [name for name in BEFORE_WORK if not (asked.directory / name).exists()]
+    try:
+        with words.composing():  # until our part begins, whose errors pass as what they are
+            job()
+    except words.Ended as ended:
+        if isinstance(ended.error, ConfigError):
+            words.clear(ended.directory, asked.kept, new)
+        raise ended.error from ended.error.__cause__
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG_NAME)
+def job(composed: DictConfig) -> Outcome:
     """One job: check, run, record. A sweep collects the outcomes; a single run exits with its own."""
     masking.mask_logs()
-    job = HydraConfig.get()
-    directory = Path(job.runtime.output_dir)
+    hydra_job = HydraConfig.get()
+    directory = Path(hydra_job.runtime.output_dir)
+    if hydra_job.mode is not RunMode.RUN:
+        return _recorded(composed, hydra_job.overrides.task, directory, single=False)
+    with words.ending(directory):
+        outcome = _recorded(composed, hydra_job.overrides.task, directory, single=True)
+    raise SystemExit(exit_code([outcome]))
+
+
+def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *, single: bool) -> Outcome:
+    """Run a job and record it.
+
+    Raises:
+        ConfigError: it is wrong. Of a single run that is said of what its task found wrong as well, before its work.
+    """
     config = schema.parse(composed)
-    schema.refuse_ignored(config, job.overrides.task)
-    single = job.mode is RunMode.RUN
-    if single and config.sweep.stages:
-        raise ConfigError(f"hydra.mode=RUN: {config.sweep.name} has stages, which only a sweep runs: leave it out")
+    schema.refuse_ignored(config, overrides)
     if single:  # of a sweep, its other jobs may take a word that this one does not
-        schema.refuse_unused([(config, job.overrides.task)])
+        schema.refuse_unused([(config, overrides)])
     config = config.on_this_machine()
     look = Look() if single and config.task.name == "inference" else None
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
     if single:  # a sweep has said so of all its jobs
-        refuse_moved(job, single=True)
         refuse_used_by_run(directory, getattr(config.task, "resume", None))
     # A sweep without a parent run is not recorded while it goes on.
     recorded = single or config.sweep.id is not None
@@ -66,23 +102,28 @@ def run(composed: DictConfig) -> Outcome:
         config.task.resume = str(tracking.directory_of(store, "task.resume", resume))
     if look is not None:
         look.warn(config.device)
-    live = None
+    live, refused = None, False
     try:
         with worker.recorded_if_interrupted(resolved, directory):
             if store is not None:
                 with interrupts_postponed():  # nobody would end a record that was opened and is not known yet
                     live = _reached(lambda: tracking.Live(store, directory, resolved, config.sweep.id), single)
             result = worker.run_task(config, resolved, directory, live)
+            refused = single and Outcome.of(result, directory).refused
     finally:
+        if refused and live is not None:
+            live.discard()
         # An interrupted run has a result as well.
-        if store is not None and (directory / RESULT_FILE).is_file():
+        elif store is not None and (directory / RESULT_FILE).is_file():
             tracking.record(store, directory, config.sweep.id)
+    if refused:
+        assert result.failure is not None, "it was refused"
+        raise ConfigError(result.failure.message)
     outcome = Outcome.of(result, directory)
     if single:
         if result.failure is None:
             print(schema.masked(line(result)))
         print(schema.masked(outcome.summary(config.tracking)))
-        raise SystemExit(EXIT_REFUSED if outcome.refused else exit_code([outcome]))
     return outcome
 
 
@@ -117,7 +158,7 @@ def main() -> None:
             with _errors_handed_over():
                 run()
         except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
-            command.end("mlff-exp", schema.explain(error), EXIT_REFUSED)
+            command.end("mlff-exp", words.explain(error), EXIT_REFUSED)
 
 
 @contextmanager
@@ -131,9 +172,9 @@ def _errors_handed_over() -> Iterator[None]:
     sys.excepthook = masking.excepthook
     try:
         with redirect_stderr(None if sys.stderr is None else cast(TextIO, masking.MaskedStream(sys.stderr))):
-            words = _words()
-            masking.learn_overrides(words)
-            with patch("hydra._internal.hydra.ConfigLoaderImpl", guard.guarded(words)):
+            said = _said()
+            masking.learn_overrides(said)
+            with patch("hydra._internal.hydra.ConfigLoaderImpl", guard.guarded(said)):
                 yield
     finally:
         # What is started from this process later is to behave as if this had not been.
@@ -143,15 +184,9 @@ def _errors_handed_over() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = asked
 
 
-def _words() -> Sequence[str]:
-    """The overrides on the command line, or those on the one that the shell completes.
-
-    Raises:
-        ConfigError: a pickle is to be run.
-    """
-    given = get_args_parser().parse_args()
-    if given.experimental_rerun is not None:
-        raise ConfigError("--experimental-rerun reads a pickle, which can run any code: give the overrides instead")
+def _said() -> Sequence[str]:
+    """The overrides on the command line, or those on the one that the shell completes."""
+    given, _ = get_args_parser().parse_known_args()  # what is wrong with the flags is refused by `run`
     if given.shell_completion:
         return [word for word in os.environ.get("COMP_LINE", "").split() if "=" in word]
     return list(given.overrides)

@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import masking, naming
+from mlff_exp.checked import LIMITS, Limits, choose, did_you_mean, is_file, limited, plain, shown, within_limits
+from mlff_exp.checked import ConfigError as ConfigError
+from mlff_exp.checked import UnavailableError as UnavailableError
 from mlff_exp.masking import masked as masked
 from mlff_exp.recorded import NATIVE, UNUSED, what_runs
 
@@ -35,6 +37,15 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
 INTEGRATORS: tuple[Integrator, ...] = get_args(Integrator)
+
+# More than any machine takes, so that a slip of the finger is refused before it takes all of one.
+MAX_SYSTEMS = 1_048_576  # in a batch
+MAX_ATOMS = 16_777_216  # in a batch
+MAX_STEPS = 1_000_000_000
+MAX_RECORDS = 100_000_000  # of all trajectories of a run
+MANY = 10_000_000
+DAY_S = 86_400.0
+YEAR_S = 365 * DAY_S
 
 # Names in ASE's g2 collection.
 MOLECULES = {
@@ -53,56 +64,8 @@ UNSEEN = "unseen_"
 USUAL_GATE = "strict"  # as in conf/config.yaml
 
 
-DEVICE = r"auto|cpu|cuda(:\d+)?"
+DEVICE = r"auto|cpu|cuda(:[0-9]{1,4})?"
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-
-
-class ConfigError(ValueError):
-    """A configuration that is wrong; the message names the bad value and the legal ones."""
-
-
-class UnavailableError(ConfigError):
-    """A configuration that is right but cannot run on this machine."""
-
-
-def choose(key: str, value: str, legal: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of the legal ones.
-
-    Raises:
-        ConfigError: naming the key, the value, the legal values and the nearest of them.
-    """
-    if value not in legal:
-        near = get_close_matches(value, legal, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"{key}={value!r} is not one of: {', '.join(legal)}{hint}")
-
-
-def positive(key: str, value: float) -> None:
-    """Refuse zero, negative and non-finite numbers.
-
-    Raises:
-        ConfigError: naming the key and the value.
-    """
-    if not (value > 0 and math.isfinite(value)):
-        raise ConfigError(f"{key}={value} must be greater than 0")
-
-
-def plain(key: str, name: str) -> None:
-    """Refuse a name that is no good as a part of a file's name.
-
-    Raises:
-        ConfigError: it has other characters than letters, digits, '.', '_' and '-', or is nothing but dots.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", name):
-        raise ConfigError(f"{key}={name!r} must be made of letters, digits, '.', '_' and '-'")
-
-
-def is_file(path: str) -> bool:
-    """Whether there is a regular file at a path, which may begin with ``~``; False also where nobody may look."""
-    try:
-        return Path(path).expanduser().is_file()
-    except (OSError, RuntimeError, ValueError):  # a name too long, no such home, a zero byte
-        return False
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
@@ -121,15 +84,16 @@ class InferenceTask:
     """
 
     name: str = "inference"
-    min_time_s: float = 2.0
-    min_calls: int = 1000
+    min_time_s: float = limited(2.0, most=DAY_S)
+    min_calls: int = limited(1000, most=10_000_000)
     beside: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        positive("task.min_time_s", self.min_time_s)
-        positive("task.min_calls", self.min_calls)
+        within_limits(self, "task.")
         for engine in self.beside:
             choose("task.beside", engine, ENGINES)
+        if len(set(self.beside)) < len(self.beside):
+            raise ConfigError(f"task.beside={list(self.beside)} names an engine twice")
 
 
 @dataclass
@@ -151,30 +115,32 @@ class NveTask:
     """
 
     name: str = "nve"
-    duration_ps: float = 100.0
-    timestep_fs: float = 0.5
-    temperature_k: float = 300.0
-    record_every: int = 10
+    duration_ps: float = limited(100.0, most=1_000_000)
+    timestep_fs: float = limited(0.5, most=100)
+    temperature_k: float = limited(300.0, most=100_000)
+    record_every: int = limited(10, most=MAX_STEPS)
     systems: list[str] = field(default_factory=list)
-    replicas: int = 1
-    settle_ps: float = 1.0
-    probe_ps: float = 2.0
+    replicas: int = limited(1, most=MAX_SYSTEMS)
+    settle_ps: float = limited(1.0, most=1_000_000)
+    probe_ps: float = limited(2.0, most=1_000_000)
     integrator: str = "verlet"
     resume: str | None = None
     teacher_check: bool = False
 
     def __post_init__(self) -> None:
         choose("task.integrator", self.integrator, INTEGRATORS)
-        for key in (
-            "duration_ps",
-            "timestep_fs",
-            "temperature_k",
-            "record_every",
-            "replicas",
-            "settle_ps",
-            "probe_ps",
-        ):
-            positive(f"task.{key}", getattr(self, key))
+        within_limits(self, "task.")
+        for key in ("duration_ps", "settle_ps", "probe_ps"):
+            steps = getattr(self, key) * 1000 / self.timestep_fs  # infinite where the timestep is tiny
+            if steps > MAX_STEPS:
+                raise ConfigError(
+                    f"task.{key}={getattr(self, key)} at task.timestep_fs={self.timestep_fs} takes {steps:.3g} steps; "
+                    f"at most {MAX_STEPS:,} are possible"
+                )
+            if steps <= 0.5:
+                raise ConfigError(
+                    f"task.{key}={getattr(self, key)} is shorter than a step of task.timestep_fs={self.timestep_fs}"
+                )
         for name in self.systems:
             _choose_molecule("task.systems", name)
         if len(set(self.systems)) < len(self.systems):
@@ -185,11 +151,26 @@ class NveTask:
                 f"task.timestep_fs={self.timestep_fs} and task.record_every={self.record_every}: "
                 "lengthen it, or record more often"
             )
+        if self.n_records > MAX_RECORDS:
+            raise ConfigError(
+                f"task.record_every={self.record_every}: {self.n_trajectories:,} trajectories of {self.n_steps:,} "
+                f"steps leave {self.n_records:,} records; at most {MAX_RECORDS:,} are kept: record less often"
+            )
 
     @property
     def n_steps(self) -> int:
         """Steps of the recorded trajectory."""
         return round(self.duration_ps * 1000 / self.timestep_fs)
+
+    @property
+    def n_trajectories(self) -> int:
+        """Trajectories side by side."""
+        return self.replicas * max(1, len(self.systems))
+
+    @property
+    def n_records(self) -> int:
+        """Records of all trajectories."""
+        return self.n_trajectories * (self.n_steps // self.record_every + 1)
 
 
 @dataclass
@@ -217,56 +198,42 @@ class DistillTask:
 
     name: str = "distill"
     directory: str = "outputs/distill"
-    molecules: int | None = None
-    analogues: int | None = None
-    validation_molecules: int = 200
-    normal_modes: int = 16
-    rattled: int = 5
-    stretched: int = 4
-    md_share: float = 0.1
-    md_temperatures_k: list[float] = field(default_factory=lambda: [500.0, 1000.0, 1500.0])
-    md_frames: int = 7
-    md_stride: int = 20
-    dimers: int = 3000
-    water_clusters: int = 24
-    rounds: int = 2
-    explored_frames: int = 3
-    explored_stride: int = 40
-    explored_kept: int = 14_000
-    n_features: int = 128
-    n_interactions: int = 3
-    steps: int = 47_000
-    round_steps: int = 12_000
-    atoms_per_step: int = 1024
-    learning_rate: float = 1e-3
-    energy_weight: float = 10.0
-    ema_decay: float = 0.9995
-    data_fraction: float = 1.0
-    budget_s: float = 540.0
-    workers: int = 2
+    molecules: int | None = limited(None, most=MANY)
+    analogues: int | None = limited(None, least=0, most=MANY)
+    validation_molecules: int = limited(200, most=MANY)
+    normal_modes: int = limited(16, least=0, most=1000)
+    rattled: int = limited(5, least=0, most=1000)
+    stretched: int = limited(4, least=0, most=1000)
+    md_share: float = limited(0.1, least=0, most=1)
+    md_temperatures_k: list[float] = field(
+        default_factory=lambda: [500.0, 1000.0, 1500.0], metadata={LIMITS: Limits(100_000)}
+    )
+    md_frames: int = limited(7, most=10_000)
+    md_stride: int = limited(20, most=MANY)
+    dimers: int = limited(3000, least=0, most=MANY)
+    water_clusters: int = limited(24, least=0, most=MANY)
+    rounds: int = limited(2, least=0, most=100)
+    explored_frames: int = limited(3, most=10_000)
+    explored_stride: int = limited(40, most=MANY)
+    explored_kept: int = limited(14_000, most=MANY)
+    n_features: int = limited(128, most=4096)
+    n_interactions: int = limited(3, most=64)
+    steps: int = limited(47_000, most=MAX_STEPS)
+    round_steps: int = limited(12_000, most=MAX_STEPS)
+    atoms_per_step: int = limited(1024, most=MANY)
+    learning_rate: float = limited(1e-3, most=1)
+    energy_weight: float = limited(10.0, most=1_000_000)
+    ema_decay: float = limited(0.9995, least=0, most=1)
+    data_fraction: float = limited(1.0, most=1)
+    budget_s: float = limited(540.0, most=YEAR_S)
+    workers: int = limited(2, most=1024)
 
     def __post_init__(self) -> None:
-        for key in (
-            "validation_molecules", "explored_frames", "explored_stride", "explored_kept", "n_features",
-            "n_interactions", "steps", "round_steps", "atoms_per_step", "learning_rate", "energy_weight",
-            "data_fraction", "budget_s", "workers", "md_frames", "md_stride",
-        ):  # fmt: skip
-            positive(f"task.{key}", getattr(self, key))
-        for key in (
-            "analogues", "normal_modes", "rattled", "stretched", "md_share", "dimers", "water_clusters", "rounds",
-            "ema_decay",
-        ):  # fmt: skip
-            if (getattr(self, key) or 0) < 0:
-                raise ConfigError(f"task.{key}={getattr(self, key)} must not be negative")
-        if self.molecules is not None:
-            positive("task.molecules", self.molecules)
+        within_limits(self, "task.")
+        if not self.directory:
+            raise ConfigError("task.directory='' must name a directory")
         if not self.md_temperatures_k:
             raise ConfigError("task.md_temperatures_k=[] must hold a temperature")
-        for temperature_k in self.md_temperatures_k:
-            positive("task.md_temperatures_k", temperature_k)
-        for key in ("ema_decay", "data_fraction", "md_share"):
-            if getattr(self, key) > 1:
-                raise ConfigError(f"task.{key}={getattr(self, key)} must not be above 1")
 
 
 @dataclass
@@ -282,7 +249,7 @@ class AccuracyTask:
 
     def __post_init__(self) -> None:
         if self.dataset != "validation" and not is_file(self.dataset):
-            raise ConfigError(f"task.dataset={self.dataset!r} is neither a file nor validation")
+            raise ConfigError(f"task.dataset={shown(repr(self.dataset))} is neither a file nor validation")
 
 
 TASKS: dict[str, type] = {
@@ -307,7 +274,8 @@ class StudentModel:
     def __post_init__(self) -> None:
         if self.checkpoint not in shipped_checkpoints() and not is_file(self.checkpoint):
             raise ConfigError(
-                f"model.checkpoint={self.checkpoint!r} is neither a file nor one of: {', '.join(shipped_checkpoints())}"
+                f"model.checkpoint={shown(repr(self.checkpoint))} is neither a file nor one of: "
+                f"{', '.join(shipped_checkpoints())}"
             )
 
 
@@ -329,8 +297,9 @@ class AseModel:
 
 def _choose_molecule(key: str, name: str) -> None:
     number = name.removeprefix(UNSEEN)
-    if not (number != name and number.isdecimal() and int(number) < N_UNSEEN):
-        choose(key, name, (*MOLECULES, f"{UNSEEN}0 … {UNSEEN}{N_UNSEEN - 1}"))
+    # As it would be written: names stand in labels.
+    if number == name or number not in map(str, range(N_UNSEEN)):
+        choose(key, name, tuple(MOLECULES), f"{UNSEEN}0 … {UNSEEN}{N_UNSEEN - 1}")
 
 
 @dataclass
@@ -364,7 +333,7 @@ class FileSystem:
             self.name = re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.path).stem) or self.name
         plain("system.name", self.name)
         if not is_file(self.path):
-            raise ConfigError(f"system.path={self.path!r} is not a file")
+            raise ConfigError(f"system.path={shown(repr(self.path))} is not a file")
         _ = self.chosen
 
     @property
@@ -398,12 +367,12 @@ class WaterBox:
     """
 
     name: str = "water_box"
-    n_molecules: int = 64
+    n_molecules: int = limited(64, most=1_000_000)
 
     def __post_init__(self) -> None:
+        within_limits(self, "system.")
         plain("system.name", self.name)
-        edge = round(self.n_molecules ** (1 / 3)) if self.n_molecules > 0 else 0
-        if edge < 1 or edge**3 != self.n_molecules:
+        if round(self.n_molecules ** (1 / 3)) ** 3 != self.n_molecules:
             raise ConfigError(
                 f"system.n_molecules={self.n_molecules} is not the cube of a whole number: 8, 27, 64, 125"
             )
@@ -486,6 +455,14 @@ class Limit:
     max: float | None = None
 
 
+def _check_limit(key: str, limit: Limit) -> None:
+    for end, value in (("min", limit.min), ("max", limit.max)):
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{key}.{end}={value} must be a finite number, or null for no limit")
+    if limit.min is not None and limit.max is not None and limit.min > limit.max:
+        raise ConfigError(f"{key}: nothing lies between min={limit.min:g} and max={limit.max:g}")
+
+
 @dataclass
 class Gate:
     """What an NVE run must fulfil.
@@ -502,6 +479,8 @@ class Gate:
         if (self.name == "off") == bool(self.criteria):
             found = ", ".join(self.criteria) or "none"
             raise ConfigError(f"gate.name={self.name!r} with criteria: {found}; off has none, and says so by gate=off")
+        for metric, limit in self.criteria.items():
+            _check_limit(f"gate.criteria.{metric}", limit)
 
 
 @dataclass
@@ -520,6 +499,9 @@ class Tracking:
 
     def __post_init__(self) -> None:
         choose("tracking.name", self.name, TRACKING_NAMES)
+        for key in ("directory", "experiment"):
+            if not getattr(self, key).strip():
+                raise ConfigError(f"tracking.{key}={getattr(self, key)!r} must not be empty")
 
 
 @dataclass
@@ -558,7 +540,7 @@ class Sweep:
     stages: list[Stage] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     resume: str | None = None
-    budget_s: float | None = None
+    budget_s: float | None = limited(None, most=YEAR_S)
     compile_ahead: bool = False
     id: str | None = None
     gate_decision: str = "no_verdict"
@@ -566,8 +548,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         plain("sweep.name", self.name)
-        if self.budget_s is not None:
-            positive("sweep.budget_s", self.budget_s)
+        within_limits(self, "sweep.")
 
 
 @dataclass
@@ -589,10 +570,10 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     gate_required: bool = False
     trust: list[str] = field(default_factory=list)
-    batch_size: int = 1
+    batch_size: int = limited(1, most=MAX_SYSTEMS)
     device: str = "auto"
-    seed: int = 0
-    timeout_s: float = 3600.0
+    seed: int = limited(0, least=0, most=2**32 - 1)
+    timeout_s: float = limited(3600.0, most=YEAR_S)
     cold_compile: bool = False
 
     def __post_init__(self) -> None:
@@ -601,14 +582,28 @@ class Config:
             own = getattr(type(chosen), "name", None)
             if own is not None and chosen.name != own:
                 raise ConfigError(f"{group}.name={chosen.name!r} chooses nothing: say {group}=… instead")
-        positive("batch_size", self.batch_size)
-        positive("timeout_s", self.timeout_s)
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed} must not be negative")
+        within_limits(self)
         if not re.fullmatch(DEVICE, self.device):
-            raise ConfigError(f"device={self.device!r} is not one of: auto, cpu, cuda, cuda:<number>")
+            choose("device", self.device, ("auto", "cpu", "cuda"), "cuda:<number>")
+        self._refuse_what_cannot_fit()
         if isinstance(self.model, AseModel):
             self.engine, self.precision = NativeEngine(), NativePrecision()
+
+    def _refuse_what_cannot_fit(self) -> None:
+        """Refuse more atoms in a batch, or more time, than there can be."""
+        task = self.task
+        if isinstance(task, InferenceTask) and task.min_time_s >= self.timeout_s:
+            raise ConfigError(f"task.min_time_s={task.min_time_s:g} leaves no time before timeout_s={self.timeout_s:g}")
+        if isinstance(self.system, WaterBox) and isinstance(task, InferenceTask | NveTask):
+            key, n_boxes = "batch_size", self.batch_size
+            if isinstance(task, NveTask):
+                key, n_boxes = "task.replicas", 0 if task.systems else task.replicas
+            n_atoms = 3 * self.system.n_molecules * n_boxes
+            if n_atoms > MAX_ATOMS:
+                raise ConfigError(
+                    f"{key}={n_boxes} of system.n_molecules={self.system.n_molecules} are {n_atoms:,} atoms; "
+                    f"a batch holds at most {MAX_ATOMS:,}"
+                )
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -683,14 +678,13 @@ def _refuse_added(node: DictConfig, prefix: str = "") -> None:
     kind = OmegaConf.get_type(node)
     for key, value in ((str(key), value) for key, value in node.items_ex(resolve=False)):
         if is_dataclass(kind) and key not in (legal := [item.name for item in fields(kind)]):
-            raise ConfigError(f"{prefix}{key} is no key of ours: nothing would read it\n{_keys(key, legal)}")
+            raise ConfigError(f"{prefix}{key} is no key of ours: nothing would read it; {_keys(key, legal)}")
         if isinstance(value, DictConfig) and not value._is_none():
             _refuse_added(value, f"{prefix}{key}.")
 
 
 def _keys(wrong: str, legal: Sequence[str]) -> str:
-    near = get_close_matches(wrong, legal, n=1)
-    return f"legal keys: {', '.join(legal)}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"legal keys: {', '.join(legal)}{did_you_mean(wrong, legal)}"
 
 
 def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
@@ -702,10 +696,30 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
     if config.model.name == "ase" and getattr(config.task, "beside", []):
         raise ConfigError(f"task.beside={config.task.beside}: no engine runs model=ase, so none can be beside it")
     for override in overrides:
+        if config.tracking.name != "local" and re.match(r"\+*tracking\.directory=", override):
+            raise ConfigError(f"{override}: tracking={config.tracking.name} keeps no store in a directory")
+        if config.tracking.name == "offline" and re.match(r"\+*tracking\.experiment=", override):
+            raise ConfigError(f"{override}: tracking=offline is no experiment's: say mlff-exp-sync --experiment later")
         if getattr(config.task, "systems", []) and re.match(r"\+*system\b", override):
             raise ConfigError(f"{override}: task.systems={list(config.task.systems)} takes its place")
         if config.model.name == "ase" and re.match(r"\+*(engine|precision)\b", override):
             raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
+
+
+def _unused(config: Config, key: str, override: str) -> str | None:
+    """Why a word changes nothing in a run, if so."""
+    task = config.task
+    if instead := UNUSED[task.name].get(key):
+        return f"task={task.name} takes no {key}; {instead}"
+    if key == "gate" and task.name != "nve" and not config.gate_required:
+        return f"task={task.name} is judged by no gate; task=nve is"
+    if key == "device" and config.model.name == "ase" and not override.endswith(("=cpu", "=auto")):
+        return "model=ase runs where its calculator does; batches are handed to it on the CPU"
+    engines = {config.engine.name, *getattr(task, "beside", [])}
+    compiles = task.name == "distill" or (config.model.name != "ase" and engines != {"eager"})
+    if key == "cold_compile" and not override.endswith("=false") and not compiles:
+        return "nothing is compiled"
+    return None
 
 
 def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
@@ -721,13 +735,21 @@ def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
     for config, overrides in jobs:
         for override in overrides:
             key = re.split(r"[.=@]", override.lstrip("+"), maxsplit=1)[0]
-            if instead := UNUSED[config.task.name].get(key):
-                unused.setdefault(key, f"{override}: task={config.task.name} takes no {key}; {instead}")
+            if reason := _unused(config, key, override):
+                unused.setdefault(key, f"{override}: {reason}")
             else:
                 used.add(key)
     for key, reason in unused.items():
         if key not in used:
             raise ConfigError(reason)
+
+
+KINDS: dict[str, dict[str, type]] = {
+    "task": TASKS,
+    "model": {"student": StudentModel, "ase": AseModel},
+    "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
+    "engine": ENGINE_TYPES,
+}
 
 
 def register() -> None:
@@ -739,10 +761,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     schemas: dict[str, dict[str, type]] = {
-        "task": TASKS,
-        "model": {"student": StudentModel, "ase": AseModel},
-        "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
-        "engine": ENGINE_TYPES,
+        **KINDS,
         "precision": {"precision": PrecisionConfig},
         "gate": {"gate": Gate},
         "tracking": {"tracking": Tracking},
@@ -888,27 +907,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = str(value)
     return flat
-
-
-def explain(error: Exception) -> str:
-    """The messages of an error and of what caused it, without repeats, and the legal keys for a wrong one."""
-    lines: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        # Where Hydra looked is of no help to somebody who mistyped a name.
-        text = str(current).partition("Config search path:")[0]
-        told = [line for line in text.splitlines() if line.strip() and "append to your config use +" not in line]
-        if told and told[0].startswith("Ambiguous value for argument"):
-            told = [told[0], "to sweep over these values add -m; to give a list, write [a,b]"]
-        if isinstance(current, MissingMandatoryValue):
-            told = [f"{current.full_key} has no default: {current.full_key}=… has to be given"]
-        lines += [line for line in told if line not in lines]
-        if mistyped := re.search(r"Could not find '[^']*/([^'/]+)'", text):
-            options = [line.strip() for line in told if line.startswith("\t")]
-            lines += [f"did you mean {near!r}?" for near in get_close_matches(mistyped[1], options, n=1)]
-        if isinstance(current, ConfigKeyError | ConfigAttributeError) and is_dataclass(current.object_type):
-            lines.append(_keys(str(current.key), [item.name for item in fields(current.object_type)]))
-            if current.object_type is MoleculeSystem and current.key == "path":
-                lines.append("a structure of your own: system=file system.path=…")
-        current = current.__cause__
-    return "\n  ".join(lines)

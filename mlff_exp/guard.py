@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp import config as schema
 from mlff_exp.config import ConfigError, masked, plain
 from mlff_exp.trust import FEATURES, check, is_installed, judge_import_path, make_importable, top_level
+from mlff_exp.words import n_values
 
 TARGET = "model.calculator._target_"
 # Said by the sweeper to the jobs that it launches; anybody else who says one of them would forge a record.
@@ -305,6 +306,7 @@ def _values(override: Override) -> Iterator[tuple[str, str]]:
     """The keys that an override sets, each with its value as text; all values of one that is swept."""
     if override.is_delete() or override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
         return
+    n_values([override])  # before millions of them are made
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     for value in values:
         for parts, below in _leaves(Override._convert_value(value)):  # type: ignore[arg-type]

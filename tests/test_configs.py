@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import config as schema
-from mlff_exp import systems
+from mlff_exp import systems, words
 from mlff_exp.config import Config, ConfigError, UnavailableError, parse
 from tests.here import CONF
 
@@ -204,7 +204,7 @@ def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:
 def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> None:
     with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
         composed(override)
-    explained = schema.explain(caught.value)
+    explained = words.explain(caught.value)
     assert all(message in explained for message in messages), explained
     assert "Config search path" not in explained
     assert "append to your config" not in explained, "what is added is refused as well"

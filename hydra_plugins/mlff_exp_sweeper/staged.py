@@ -90,13 +90,15 @@ class StagedSweeper(Sweeper):
         from mlff_exp.load import Look
         from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
         from mlff_exp.shell import command, override
+        from mlff_exp.words import composing
 
         look = Look()
-        arguments = self._joined(arguments)
-        # Of what is swept over the first value: what every job needs may be among it.
-        (first, *_), *_ = BasicSweeper.split_arguments(self._parse(arguments), max_batch_size=None)
-        master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
-        jobs = self._plan(arguments, master.sweep.stages)
+        with composing():
+            arguments = self._joined(arguments)
+            # Of what is swept over the first value: what every job needs may be among it.
+            first = self._products(self._parse(arguments))[0]
+            master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
+            jobs = self._plan(arguments, master.sweep.stages)
         directory = Path(self.config.hydra.sweep.dir)
         if master.sweep.resume is None:  # refused before the store is opened, which takes seconds
             self._refuse_gates_that_cannot_run(jobs)
@@ -176,11 +178,12 @@ class StagedSweeper(Sweeper):
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
-        jobs, every = [], []
+        jobs: list[Job] = []
+        every: list[DictConfig] = []
         for stage in stages or [Stage(name="sweep")]:
             # What was given on the command line wins over what the stage says.
             own = [override for override in self._parse(stage.overrides) if override.get_key_element() not in keys]
-            for overrides in BasicSweeper.split_arguments(given + own, max_batch_size=None)[0]:
+            for overrides in self._products(given + own, len(jobs)):
                 composed = self.config_without_hydra(self.loader.load_sweep_config(self.config, overrides))
                 config = parse(composed)
                 refuse_ignored(config, overrides)
@@ -201,6 +204,18 @@ class StagedSweeper(Sweeper):
         for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
             composed.sweep.varied = told
         return [replace(job, resolved=resolved(composed)) for job, composed in zip(jobs, every, strict=True)]
+
+    @staticmethod
+    def _products(words: list[Any], planned: int = 0) -> list[list[str]]:
+        """The overrides of each job that words with several values come to.
+
+        Raises:
+            ConfigError: there are none, or more of them than can be, with those that are planned.
+        """
+        from mlff_exp.words import n_values
+
+        n_values(words, planned)
+        return BasicSweeper.split_arguments(words, max_batch_size=None)[0]
 
     @staticmethod
     def _gate_decision(master: Any, jobs: list[Job], store: Any) -> str:

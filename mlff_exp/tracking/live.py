@@ -58,3 +58,12 @@ class Live:
             if (trouble := first_line(error)) != self._trouble:
                 say(f"progress not in MLflow {'' if self._refused else 'yet'}: {trouble}".replace(" :", ":"))
             self._trouble = trouble
+
+    def discard(self) -> None:
+        """Take back a run that turned out to be none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._store.client.delete_run(self.run_id)
+        except (MlflowException, OSError) as error:
+            say(f"run {self.run_id} was refused, and can't be deleted from MLflow: {first_line(error)}")
