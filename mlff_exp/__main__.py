@@ -11,7 +11,6 @@ from typing import TextIO, TypeVar, cast
 from unittest.mock import patch
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -186,7 +185,7 @@ def _errors_handed_over() -> Iterator[None]:
 
 def _said() -> Sequence[str]:
     """The overrides on the command line, or those on the one that the shell completes."""
-    given, _ = get_args_parser().parse_known_args()  # what is wrong with the flags is refused by `run`
+    given, _ = words.parser().parse_known_args()  # what is wrong with the flags is refused by `run`
     if given.shell_completion:
         return [word for word in os.environ.get("COMP_LINE", "").split() if "=" in word]
     return list(given.overrides)

@@ -142,7 +142,11 @@ class Limits:
         Raises:
             ConfigError: naming the key, the value and the bound.
         """
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or (isinstance(value, float) and math.isnan(value))
+        ):
             raise ConfigError(f"{key}={shown(value)} must be a number")
         if self.least is not None:
             if value < self.least:

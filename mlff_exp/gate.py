@@ -9,6 +9,22 @@ from dataclasses import replace
 from mlff_exp.config import Gate
 from mlff_exp.result import Criterion, Verdict
 
+ENOUGH_PS = 10.0  # below, a drift can't be told from the slow breathing of the energy
+DECIDING_PS = 100.0
+
+
+def qualified(verdict: Verdict, duration_ps: float) -> Verdict:
+    """The verdict, a GO over a trajectory that is too short for one with that among its reasons.
+
+    Args:
+        verdict: on the trajectory.
+        duration_ps: of it.
+    """
+    if verdict.decision == "NO-GO" or duration_ps >= ENOUGH_PS:
+        return verdict
+    short = f"GO over {duration_ps:g} ps: too short to decide; {DECIDING_PS:g} ps decide"
+    return replace(verdict, reasons=(*verdict.reasons, short))
+
 
 def judge(metrics: Mapping[str, float], gate: Gate, faults: Sequence[str] = ()) -> Verdict:
     """Hold every limit of the gate against the metrics.
@@ -43,9 +59,15 @@ def together(verdicts: Mapping[str, Verdict]) -> Verdict:
         for name, verdict in verdicts.items()
         for criterion in verdict.criteria
     )
-    reasons = [f"{name}: {reason}" for name, verdict in verdicts.items() for reason in verdict.reasons]
+    missed = [
+        f"{name}: {reason}"
+        for name, verdict in verdicts.items()
+        if verdict.decision == "NO-GO"
+        for reason in verdict.reasons
+    ]
+    shared = dict.fromkeys(reason for verdict in verdicts.values() for reason in verdict.reasons)  # how short it was
     gate = next(iter(verdicts.values())).gate
-    return Verdict("NO-GO" if reasons else "GO", gate, criteria, tuple(reasons))
+    return Verdict("NO-GO" if missed else "GO", gate, criteria, tuple(missed or shared))
 
 
 # By how the names of the criteria begin.

@@ -25,10 +25,12 @@ from mlff_exp import acceptance, command
 from mlff_exp.acceptance import Judged
 from mlff_exp.directories import of_runs
 from mlff_exp.disk import write_whole
+from mlff_exp.gate import ENOUGH_PS
 from mlff_exp.naming import SEPARATOR, label, recorded_varied, short_names, told_apart
 from mlff_exp.outcome import EXIT_REFUSED
-from mlff_exp.result import NOT_WRITTEN, RESULT_FILE, ResultError, RunResult
+from mlff_exp.result import NOT_WRITTEN, RESULT_FILE, ResultError, RunResult, Verdict
 from mlff_exp.text import markdown_cell, markdown_table, number, one_line, times
+from mlff_exp.version import add_version
 
 COLUMNS = (
     "run",
@@ -218,6 +220,7 @@ class _Parser(argparse.ArgumentParser):
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
     found = _Parser(prog=program, description=description)
+    add_version(found)
     found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
     found.add_argument("--name", help="title of the report (default: the name of the sweep)")
     return found
@@ -344,7 +347,7 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     memory = metrics.get("peak_memory_mib")
     error = metrics.get("force_relative_rmse_vs_fp64_percent")
     teacher = metrics.get("force_mae_mev_per_ang")
-    verdict = "" if result.verdict is None else f"{result.verdict.decision} ({result.verdict.gate})"
+    verdict = "" if result.verdict is None else _verdict(result.verdict, result.config)
     cells = (
         name,
         result.status,
@@ -360,6 +363,13 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     return Row(cells, "" if result.verdict is None else "go" if result.verdict.decision == "GO" else "no-go")
 
 
+def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:
+    """The verdict, and how long its trajectory was where that is too short for a GO."""
+    duration_ps = config["task"]["duration_ps"]
+    short = f" over {duration_ps:g} ps, too short" if verdict.decision == "GO" and duration_ps < ENOUGH_PS else ""
+    return f"{verdict.decision}{short} ({verdict.gate})"
+
+
 def line(result: RunResult) -> str:
     """What a single run prints at its end: what the table would say, and why not to trust it or why it is a NO-GO."""
     (name, *cells), (_, *columns) = row(result).cells, COLUMNS
@@ -368,7 +378,11 @@ def line(result: RunResult) -> str:
     if not result.trusted:
         lines.append(f"not to be trusted (?): {result.tags['timing.trust']}")
     if result.verdict is not None:
-        lines += [f"{result.verdict.decision}: {reason}" for reason in result.verdict.reasons]
+        decision = result.verdict.decision
+        lines += [
+            reason if reason.startswith(f"{decision} over ") else f"{decision}: {reason}"
+            for reason in result.verdict.reasons
+        ]
         lines.append(_moved(result))
     if NOT_WRITTEN in result.tags:
         lines.append(f"not written: {result.tags[NOT_WRITTEN]}")

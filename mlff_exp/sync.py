@@ -18,6 +18,7 @@ from mlff_exp.config import ConfigError, Tracking, masked
 from mlff_exp.outcome import EXIT_FAILED, EXIT_REFUSED
 from mlff_exp.result import RESULT_FILE, ResultError
 from mlff_exp.tracking.address import DATABASE_FILE, expanded
+from mlff_exp.version import add_version
 
 # Where MLflow's database keeps absolute addresses of artifacts.
 ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
@@ -124,6 +125,7 @@ def sync_main() -> None:
         "lost, and those that another store has.",
         epilog="Ends with 0 if all are there, 1 if some could not be uploaded, 2 if the store can't be opened.",
     )
+    add_version(parser)
     parser.add_argument("directory", type=Path, help="a run's or sweep's directory, or any directory above them")
     parser.add_argument("--tracking", choices=("local", "server"), default="local", help="where to (default: local)")
     parser.add_argument("--mlruns", default="mlruns", help="directory of the local store (default: mlruns)")
@@ -163,6 +165,7 @@ def relocate_main() -> None:
         prog="mlff-exp-relocate",
         description="After mlruns/ was moved, to another machine perhaps: make its runs find their artifacts again.",
     )
+    add_version(parser)
     parser.add_argument(
         "mlruns", type=Path, nargs="?", default=Path("mlruns"), help="where it is now (default: mlruns)"
     )

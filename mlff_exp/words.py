@@ -31,6 +31,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from mlff_exp import config as schema
 from mlff_exp.checked import ConfigError, did_you_mean, shown
 from mlff_exp.disk import DISK_ERRORS
+from mlff_exp.version import add_version
 
 MAX_JOBS = 10_000
 # Set by the sweeper.
@@ -91,19 +92,31 @@ def composing() -> Iterator[None]:
         raise ConfigError(explain(error)) from error
 
 
+def parser() -> argparse.ArgumentParser:
+    """Hydra's, with our own ``--version``, and errors that are raised.
+
+    Raises:
+        ConfigError: where it is used on flags that are none.
+    """
+    found = argparse.ArgumentParser(
+        prog="mlff-exp", parents=[get_args_parser()], add_help=False, conflict_handler="resolve"
+    )
+    add_version(found)
+    found.error = _refuse  # type: ignore[method-assign]  # argparse's own ends the process
+    return found
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; mlff-exp --help says what there is")
+
+
 def flags(arguments: Sequence[str]) -> argparse.Namespace:
     """The flags and the overrides of a command line.
 
     Raises:
         ConfigError: an unknown flag, flags that exclude each other, or one that would change nothing.
     """
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; mlff-exp --help says what there is")
-
-    parser.error = refuse  # type: ignore[method-assign]  # argparse's own ends the process
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun reads a pickle, which can run any code: give the overrides instead")
     modes = {
@@ -116,11 +129,11 @@ def flags(arguments: Sequence[str]) -> argparse.Namespace:
     chosen = [name for name, asked in modes.items() if asked]
     if len(chosen) > 1:
         hint = ": to see the configuration, leave out -m" if chosen == ["-m", "--cfg"] else ""
-        refuse(f"{' and '.join(chosen)} exclude each other{hint}")
+        _refuse(f"{' and '.join(chosen)} exclude each other{hint}")
     if given.resolve and not (given.cfg or given.help):
-        refuse("--resolve changes nothing without --cfg")
+        _refuse("--resolve changes nothing without --cfg")
     if given.package is not None and not given.cfg:
-        refuse("--package changes nothing without --cfg")
+        _refuse("--package changes nothing without --cfg")
     return given
 
 
@@ -416,6 +429,8 @@ def explain(error: BaseException) -> str:
             options = [line.strip() for line in text.splitlines() if line.startswith("\t")]
             if hint := did_you_mean(mistyped[1], options):
                 lines[-1] += hint
+        if "Key 'experiment' not in 'Config'" in text:
+            lines.append("the file of an experiment begins with '# @package _global_'")
         if isinstance(current, ConfigKeyError | ConfigAttributeError) and is_dataclass(current.object_type):
             kind = current.object_type
             names = [item.name for item in fields(kind)]
@@ -447,8 +462,6 @@ def _of_another_kind(kind: Any, key: str) -> list[str]:
     """Where a key would be legal that is none of this kind of task, model, system or engine."""
     if kind is schema.MoleculeSystem and key == "path":
         return ["a structure of your own: system=file system.path=…"]
-    if kind is schema.Config and key == "experiment":
-        return ["the file of an experiment begins with '# @package _global_'"]
     for group, kinds in schema.KINDS.items():
         if kind in kinds.values():
             having = [name for name, other in kinds.items() if key in [item.name for item in fields(other)]]

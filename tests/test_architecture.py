@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # config → systems → AtomicBatch → model → engine → Prediction → task → RunResult → tracking → report. A line is a room,
 # whose modules do not know each other.
 ROOMS = [
-    "bars bonds checked disk drawing load masking sessions shell signals streams surroundings",
+    "bars bonds checked disk drawing load masking sessions shell signals streams surroundings version",
     "arrays naming recorded typed",
     "config result metrics identity",
     "trust words",

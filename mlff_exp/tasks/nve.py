@@ -30,7 +30,7 @@ from mlff_exp.config import Config, ConfigError, FileSystem, NveTask, Precision
 from mlff_exp.correctness import require_correct
 from mlff_exp.engine import Engine, make_engine
 from mlff_exp.environment import describe
-from mlff_exp.gate import judge, together
+from mlff_exp.gate import judge, qualified, together
 from mlff_exp.labelling import teacher_calculator
 from mlff_exp.md import Dynamics, StartError, Trajectory, prepare_start
 from mlff_exp.metrics import energy_conservation, mean_of_independent
@@ -155,7 +155,10 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
         if trajectory.blow_up is not None:
             faults[name].append(trajectory.blow_up)
-    verdicts = {name: judge(metrics, config.gate, faults[name]) for name, metrics in found.items()}
+    lasted_ps = float(judged.times_ps[-1])
+    verdicts = {
+        name: qualified(judge(metrics, config.gate, faults[name]), lasted_ps) for name, metrics in found.items()
+    }
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     result = RunResult(

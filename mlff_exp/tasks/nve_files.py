@@ -13,13 +13,12 @@ from ase.io import write
 
 from mlff_exp.config import Config
 from mlff_exp.electrons import bare
-from mlff_exp.gate import interval, what_to_do
+from mlff_exp.gate import ENOUGH_PS, interval, what_to_do
 from mlff_exp.md import Dynamics, FloatArray, Trajectory
 from mlff_exp.result import Verdict
 
 TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
-ENOUGH_PS = 10.0
 MAX_FRAMES = 500
 MAX_SERIES_POINTS = 2000
 HELD = {True: "yes", False: "NO", None: ""}  # what was not measured says so in place of its value
