@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import torch._inductor.config
 from ase import Atoms
 from ase.build import molecule
 
-from mlff_exp import checkpoint
+from mlff_exp import checkpoint, engine
 from mlff_exp.painn import Architecture, PaiNN
 
 REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
@@ -58,6 +59,13 @@ def few_autotuning_choices() -> Iterator[None]:
     """Two templates for each product instead of dozens: max-autotune takes a minute less and is the same code."""
     with torch._inductor.config.patch({"test_configs.max_mm_configs": 2}):
         yield
+
+
+@pytest.fixture
+def traced_but_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.compile` hands back what it is given, and counts as having compiled it: that takes seconds less."""
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    monkeypatch.setattr(engine, "graphs_compiled", itertools.count().__next__)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from ase.calculators.emt import EMT
 
 from mlff_exp import checkpoint
@@ -45,9 +44,9 @@ def test_against_its_own_labels_only_precision_is_left(own_labels: Dataset, tmp_
     assert undocumented(result) == set()
 
 
-def test_molecules_of_like_size_share_a_graph(student: PaiNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("traced_but_not_compiled")
+def test_molecules_of_like_size_share_a_graph(student: PaiNN, tmp_path: Path) -> None:
     """Graphs are traced and not compiled: what counts is how many there are."""
-    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     labelled_by(student, ("H2O", "CH4", "NH3", "C2H6")).save(tmp_path / "own.npz")
     words = [word if not word.startswith("engine=") else "engine=compile" for word in ACCURACY]
     words += [f"task.dataset={tmp_path}/own.npz", "precision=bf16_autocast", "model.checkpoint=student_small"]

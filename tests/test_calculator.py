@@ -99,9 +99,9 @@ def test_batch_of_different_molecules_equals_one_by_one() -> None:
 
 
 @pytest.mark.slow
-def test_mixed_molecules_reuse_few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("traced_but_not_compiled")
+def test_mixed_molecules_reuse_few_graphs() -> None:
     """Graphs are traced and not compiled: what counts is how many there are."""
-    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     rng = np.random.default_rng(0)
     elements, sizes = ["H", "C", "N", "O"], rng.integers(1, 33, size=200)
     walk = [Atoms(rng.choice(elements, n), rng.uniform(-4, 4, size=(n, 3))) for n in sizes]
@@ -183,8 +183,8 @@ def test_falls_back_to_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch, cap
     assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-4)
 
 
-def test_compiled_logs_warms_up_and_agrees(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda module, **_: module)  # compiled for real in tests/integration
+@pytest.mark.usefixtures("traced_but_not_compiled")  # compiled for real in tests/integration
+def test_compiled_logs_warms_up_and_agrees(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("a.logger.of.the.user")
     with caplog.at_level(logging.INFO, logger=logger.name):
         calculator = StudentForceFieldCalculator(

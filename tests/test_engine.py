@@ -16,6 +16,7 @@ from torch._dynamo.exc import Unsupported
 from torch._inductor.async_compile import AsyncCompile
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mlff_exp import engine as engines
 from mlff_exp import tracing
 from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import COMPILE_MODES, PRECISIONS, Precision
@@ -281,6 +282,7 @@ def test_missing_memory_is_said_whatever_dynamo_makes_of_it(
 
     monkeypatch.setattr(tracing, "traced", lambda *arguments: None)
     monkeypatch.setattr(torch, "compile", lambda *arguments, **more: compiled)
+    monkeypatch.setattr(engines, "graphs_compiled", itertools.count().__next__)
     engine = make_engine(random_model, "compile", "fp32", torch.device("cpu"))
     batch = collate([benzene], engine.cutoff)
     for _ in range(good_calls // 2):
