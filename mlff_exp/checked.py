@@ -98,6 +98,16 @@ def choose(key: str, value: str, legal: tuple[str, ...], *others: str) -> None:
         raise ConfigError(f"{key}={shown(repr(value))} is not one of: {listed}{did_you_mean(value, legal)}")
 
 
+def positive(key: str, value: float) -> None:
+    """Refuse zero, negative and non-finite numbers.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{key}={value} must be greater than 0")
+
+
 def plain(key: str, name: str) -> None:
     """Refuse a name that is no good as a part of a file's name.
 

@@ -19,9 +19,12 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp import masking, naming
-from mlff_exp.checked import LIMITS, Limits, choose, did_you_mean, is_file, limited, plain, shown, within_limits
+from mlff_exp.checked import LIMITS, Limits, did_you_mean, is_file, limited, shown, within_limits
 from mlff_exp.checked import ConfigError as ConfigError
 from mlff_exp.checked import UnavailableError as UnavailableError
+from mlff_exp.checked import choose as choose
+from mlff_exp.checked import plain as plain
+from mlff_exp.checked import positive as positive
 from mlff_exp.masking import masked as masked
 from mlff_exp.recorded import NATIVE, UNUSED, what_runs
 

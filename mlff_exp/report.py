@@ -365,7 +365,7 @@ def row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
 
 def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:
     """The verdict, and how long its trajectory was where that is too short for a GO."""
-    duration_ps = config["task"]["duration_ps"]
+    duration_ps = config["task"].get("duration_ps", ENOUGH_PS)
     short = f" over {duration_ps:g} ps, too short" if verdict.decision == "GO" and duration_ps < ENOUGH_PS else ""
     return f"{verdict.decision}{short} ({verdict.gate})"
 

@@ -325,8 +325,8 @@ def n_values(words: Iterable[Override], planned: int = 0) -> int:
 
 
 def _n_in_range(word: Override, sweep: RangeSweep) -> float:
-    numbers = (sweep.start, sweep.stop, sweep.step)
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+    numbers = [number for number in (sweep.start, sweep.stop, sweep.step) if number is not None]
+    if len(numbers) < 3 or any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
         raise ConfigError(f"{word.input_line}: a range needs finite numbers")
     start, stop, step = (float(number) if abs(number) < 1e300 else math.copysign(1e300, number) for number in numbers)
     if step == 0:

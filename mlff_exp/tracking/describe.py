@@ -172,7 +172,8 @@ def _tags(result: RunResult) -> dict[str, str]:
         tags["gate.decision"] = result.config["sweep"]["gate_decision"]
     if result.verdict is not None:
         tags["verdict"] = result.verdict.decision
-        tags["verdict.duration_ps"] = f"{result.config['task']['duration_ps']:g}"
+        if (duration_ps := result.config["task"].get("duration_ps")) is not None:
+            tags["verdict.duration_ps"] = f"{duration_ps:g}"
         tags["verdict.reasons"] = "; ".join(result.verdict.reasons)
     if result.failure is not None:
         tags["failure.kind"] = result.failure.kind
