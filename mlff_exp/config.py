@@ -593,10 +593,8 @@ class Config:
             self.engine, self.precision = NativeEngine(), NativePrecision()
 
     def _refuse_what_cannot_fit(self) -> None:
-        """Refuse more atoms in a batch, or more time, than there can be."""
+        """Refuse more atoms in a batch than there can be."""
         task = self.task
-        if isinstance(task, InferenceTask) and task.min_time_s >= self.timeout_s:
-            raise ConfigError(f"task.min_time_s={task.min_time_s:g} leaves no time before timeout_s={self.timeout_s:g}")
         if isinstance(self.system, WaterBox) and isinstance(task, InferenceTask | NveTask):
             key, n_boxes = "batch_size", self.batch_size
             if isinstance(task, NveTask):

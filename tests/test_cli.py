@@ -127,7 +127,7 @@ def test_a_directory_of_ones_own_adds_options_to_those_that_are_there(tmp_path: 
     ours = mlff_exp(tmp_path, "-cd", "mine", "experiment=mine", "batch_size=5", "--cfg", "job")
     assert ours.returncode == 0, ours.stderr
     config = yaml.safe_load(ours.stdout)
-    assert config["system"] == {"name": "file", "path": "mine.xyz", "index": -1}
+    assert config["system"] == {"name": "file", "path": "mine.xyz", "index": -1, "ignore_charge": False}
     assert (config["batch_size"], config["seed"], config["engine"]["name"]) == (5, 4, "compile")
     theirs = mlff_exp(tmp_path, "-cd", "mine", "experiment=mine", "system=water", "--cfg", "job")
     assert yaml.safe_load(theirs.stdout)["system"] == {"name": "water"}
@@ -202,7 +202,13 @@ def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
     first = run_here(tmp_path / "go", *NVE)
-    no_go = mlff_exp(tmp_path, *NVE, "gate.criteria.temperature_mean_k.max=10", "tracking=offline")
+    no_go = mlff_exp(
+        tmp_path,
+        *NVE,
+        "gate.criteria.temperature_mean_k.min=0",
+        "gate.criteria.temperature_mean_k.max=10",
+        "tracking=offline",
+    )
     assert no_go.returncode == 3
     assert "NO-GO: temperature_mean_k is " in no_go.stdout
     (second,) = results(tmp_path)
@@ -242,7 +248,11 @@ def test_stages_skip_what_cannot_run_stop_at_a_gate_and_are_uploaded_later(tmp_p
     experiment.parent.mkdir(parents=True)
     stages = [
         {"name": "arithmetic", "overrides": [*INFERENCE, "precision=tf32,fp32"]},
-        {"name": "stability", "gate": True, "overrides": [*NVE, "gate.criteria.temperature_mean_k.max=10"]},
+        {
+            "name": "stability",
+            "gate": True,
+            "overrides": [*NVE, "gate.criteria.temperature_mean_k.min=0", "gate.criteria.temperature_mean_k.max=10"],
+        },
         {"name": "never", "overrides": [*INFERENCE, "batch_size=64"]},
     ]
     sweep = {"sweep": {"name": "tiny", "stages": stages}, "hydra": {"mode": "MULTIRUN"}}
@@ -376,8 +386,10 @@ def test_a_sweep_goes_on_after_a_kill_a_timeout_and_out_of_memory(tmp_path: Path
     said = [line for line in finished.stderr.splitlines() if line.startswith(("FAILED", "KILLED"))]
     assert [line.split(": ")[2] for line in said] == kinds
     (directory,) = tmp_path.glob("outputs/*/*")
-    rows = [line for line in (directory / "report.md").read_text().splitlines() if line.startswith("| inference")]
-    statuses = [row.split(" | ")[1] for row in rows]
+    lines = (directory / "report.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| inference")]
+    column = next(line for line in lines if line.startswith("| run |")).split(" | ").index("status")
+    statuses = [row.split(" | ")[column] for row in rows]
     assert statuses == [result.status for result in ended]
     assert [kind in row for kind, row in zip(kinds, rows[1:4], strict=True)] == [True] * 3
 

@@ -159,5 +159,5 @@ def test_eager_needs_as_much_memory_as_itself_on_the_gpu(batch_size: int, tmp_pa
 def test_an_element_in_a_file_is_said_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "si.xyz").write_text("2\n\nSi 0 0 0\nSi 0 0 2.2\n")
     words = ["task=inference", "engine=eager", "device=cpu", "system=file", f"system.path={tmp_path}/si.xyz"]
-    with pytest.raises(ConfigError, match=r"system\.path=.*/si\.xyz: the model was not trained on Si"):
+    with pytest.raises(ConfigError, match=r"system\.path=.*/si\.xyz': the model was not trained on Si"):
         run_here(tmp_path / "run", *words)

@@ -230,7 +230,7 @@ def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatc
 def test_a_mean_below_the_minimum_is_a_fault_and_no_percentage() -> None:
     ones = np.ones((20, 2))
     trajectory = md.Trajectory(
-        np.arange(20), np.arange(20.0), -10 * ones, ones, ones, ones, ones, ones, np.ones((20, 2, 3, 3)), None
+        np.arange(20), np.arange(20.0), -10 * ones, ones, ones, ones, ones, ones, *[np.ones((20, 2, 3, 3))] * 2, None
     )
     assert len(nve._below_minimum(trajectory, slice(0, 2), -8.5)) == 2
     assert nve._below_minimum(trajectory, slice(0, 2), -9.5) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -93,7 +94,10 @@ def _refuse_address(uri: str) -> None:
 
 @contextmanager
 def _hurried() -> Iterator[None]:
-    """Few tries and short ones, unless the environment asks for still less."""
+    """Few tries and short ones, unless the environment asks for still less; what each of them met is not logged."""
+    retries = logging.getLogger("urllib3.connectionpool")
+    level = retries.level
+    retries.setLevel(logging.ERROR)
     before = {name: os.environ.get(name) for name in HURRIED}
     for name, limit in HURRIED.items():
         given = before[name] or ""
@@ -102,6 +106,7 @@ def _hurried() -> Iterator[None]:
     try:
         yield
     finally:
+        retries.setLevel(level)
         for name, was in before.items():
             if was is None:
                 os.environ.pop(name, None)
