@@ -16,12 +16,20 @@ from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from torch import Tensor
 
 from benchmarks.contenders import Contender, Running, Work
-from mlff_exp.correctness import FORCE_FLOOR_EV_PER_ANG, TOLERANCES
-from mlff_exp.engine import end_compilers, make_engine
-from mlff_exp.environment import Watch
-from mlff_exp.md import Dynamics
-from mlff_exp.result import Timing
-from mlff_exp.timing import Candidate, Ratio, controls, judge_controls, measure, ratio
+from mlff_exp.dynamics import Dynamics
+from mlff_exp.engines import end_compilers, make_engine
+from mlff_exp.measure import (
+    FORCE_FLOOR_EV_PER_ANG,
+    TOLERANCES,
+    Candidate,
+    DisturbanceMonitor,
+    Ratio,
+    controls,
+    judge_controls,
+    measure_side_by_side,
+    ratio_of,
+)
+from mlff_exp.results import Timing
 
 TEMPERATURE_K = 300.0
 # Of the way that the atoms have gone: a wrong mass or timestep is off by far more, a low precision by far less.
@@ -68,7 +76,7 @@ def start(batch_size: int, seed: int) -> list[Atoms]:
 
 
 def compare(
-    work: Work, contenders: Mapping[str, Contender], min_calls: int, min_time_s: float, watch: Watch
+    work: Work, contenders: Mapping[str, Contender], min_calls: int, min_time_s: float, watch: DisturbanceMonitor
 ) -> tuple[list[Row], list[str]]:
     """Check and time all contenders that can run here.
 
@@ -110,7 +118,7 @@ def compare(
     candidates = {name: Candidate(one.call, min_calls, min_time_s) for name, one in running.items()}
     ours = {"ours": candidates["ours"]}  # first: it is what the others are compared with
     end_compilers()
-    timing = measure(ours | candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
+    timing = measure_side_by_side(ours | candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
     for name, one in running.items():
         if not _on_cpu(one.positions()).isfinite().all():
             raise DifferentWorkError(f"{name}: positions became NaN or infinite, so its times mean nothing")
@@ -119,7 +127,7 @@ def compare(
             name,
             package=f"{package} {version(package)}" if package else "",
             timing=replace(timing[name], first_call_s=first_call_s[name]),
-            ratio=ratio(timing[name], timing["ours"]),
+            ratio=ratio_of(timing[name], timing["ours"]),
         )
     return [rows[name] for name in contenders], watch.faults() + judge_controls(timing, "ours").faults
 

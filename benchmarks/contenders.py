@@ -15,14 +15,13 @@ from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 from torch import Tensor
 
-from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.calculator import StudentForceFieldCalculator
-from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import CompileMode, EngineName, Precision
-from mlff_exp.engine import EagerEngine, Engine, ForceField, make_engine
-from mlff_exp.labelling import teacher_calculator
-from mlff_exp.md import Dynamics
-from mlff_exp.prediction import Prediction
+from mlff_exp.distill import teacher_calculator
+from mlff_exp.dynamics import Dynamics
+from mlff_exp.engines import EagerEngine, Engine, ForceField, Prediction, make_engine
+from mlff_exp.models import Checkpoint
+from mlff_exp.structures import AtomicBatch, collate
 
 # Random weights know no bonds: at the common timestep their atoms would leave one another's cutoff within a run, and
 # the work would shrink. What a step costs does not depend on its length.

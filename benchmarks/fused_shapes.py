@@ -23,16 +23,11 @@ from ase.build import molecule
 from tqdm import tqdm
 from triton.runtime.errors import TritonError
 
-from mlff_exp import checkpoint
-from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import FUSED_PRECISIONS, Precision
-from mlff_exp.correctness import require_correct
-from mlff_exp.engine import make_engine
-from mlff_exp.fused import FusedEngine, Molecules, Shape, Stages
-from mlff_exp.kernels import launched
-from mlff_exp.painn import PaiNN
-from mlff_exp.prediction import EngineError
-from mlff_exp.timing import Candidate, measure, median_ms, ratio
+from mlff_exp.engines import EngineError, FusedEngine, Molecules, Shape, Stages, make_engine
+from mlff_exp.measure import Candidate, measure_side_by_side, median_ms, profile_kernels, ratio_of, require_correct
+from mlff_exp.models import PaiNN, load_checkpoint
+from mlff_exp.structures import AtomicBatch, collate
 
 DISPLACEMENT_ANG = 0.05
 EVALUATIONS = 10  # in a graph
@@ -82,7 +77,7 @@ def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> 
 
 def engine_of(name: str, precision: Precision, shape: Shape | None = None) -> FusedEngine:
     """Of a checkpoint, on the GPU."""
-    model = checkpoint.load(name).model.to("cuda")
+    model = load_checkpoint(name).model.to("cuda")
     if not isinstance(model, PaiNN):
         raise SystemExit(f"fused_shapes: {name} is not of this project's architecture")
     return FusedEngine(model, precision, torch.device("cuda"), shape)
@@ -96,7 +91,7 @@ def ready(case: Case) -> tuple[FusedEngine, AtomicBatch]:
     """
     engine = engine_of(case.checkpoint, case.precision, case.shape)
     batch = benzenes(case.n_systems, engine.cutoff, engine.device, 0)
-    reference = make_engine(checkpoint.load(case.checkpoint).model.to("cuda"), "eager", "fp64", engine.device)
+    reference = make_engine(load_checkpoint(case.checkpoint).model.to("cuda"), "eager", "fp64", engine.device)
     require_correct(engine, reference, batch, case.precision)
     return engine, batch
 
@@ -157,12 +152,12 @@ def rows(cases: list[Case], min_calls: int) -> Iterator[str]:
         words_of(case.shape): Candidate(replay(engine, batch), min_calls, 0.2)
         for case, (engine, batch) in zip(cases, engines, strict=True)
     }
-    timing = measure(candidates, torch.device("cuda"))
+    timing = measure_side_by_side(candidates, torch.device("cuda"))
     first, *_ = timing.values()
     for case, (engine, batch) in zip(cases, engines, strict=True):
         own, words = timing[words_of(case.shape)], words_of(case.shape)
-        faster = ratio(first, own)
-        found = launched(functools.partial(engine, batch))
+        faster = ratio_of(first, own)
+        found = profile_kernels(functools.partial(engine, batch))
         kernels = "; ".join(f"{kernel.name} {kernel.total_us:.1f} µs/{kernel.launches}" for kernel in found)
         chosen = case.shape == chosen_shape(case.checkpoint, case.precision, case.n_systems)
         interval = "" if own is first else f"{faster.value:.2f}× [{faster.ci_low:.2f}, {faster.ci_high:.2f}]"

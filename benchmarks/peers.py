@@ -15,11 +15,11 @@ import torch
 from benchmarks.comparison import DifferentWorkError, compare, start
 from benchmarks.contenders import CONTENDERS, Work
 from benchmarks.tables import markdown, plot
-from mlff_exp import checkpoint, worker
-from mlff_exp.checkpoint import CheckpointError
 from mlff_exp.config import ENGINES, PRECISIONS, ConfigError, EngineName, positive
-from mlff_exp.environment import Watch, describe
-from mlff_exp.prediction import EngineError
+from mlff_exp.engines import EngineError
+from mlff_exp.measure import DisturbanceMonitor, describe_machine
+from mlff_exp.models import CheckpointError, load_checkpoint
+from mlff_exp.runs import use_device
 
 TIMESTEP_FS = 0.5
 
@@ -27,17 +27,17 @@ TIMESTEP_FS = 0.5
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of ``python -m benchmarks.peers``."""
     options = _parser().parse_args(arguments)
-    worker.use_device(options.device)
+    use_device(options.device)
     device = torch.device(options.device)
     engine: EngineName = options.engine or ("fused" if device.type == "cuda" else "compile")
     chosen = {name: one for name, one in CONTENDERS.items() if name in ("ours", *options.only)}
-    watch = Watch(device)
+    watch = DisturbanceMonitor(device)
     try:
         for key in ("batch_size", "steps_per_call", "min_calls", "min_time_s"):
             positive(key, getattr(options, key))
         work = Work(
             systems=start(options.batch_size, options.seed),
-            checkpoint=checkpoint.load(options.checkpoint),
+            checkpoint=load_checkpoint(options.checkpoint),
             device=device,
             precision=options.precision,
             engine=engine,
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "timestep_fs": TIMESTEP_FS,
         "steps_per_call": options.steps_per_call,
         "trust": "; ".join(faults) or "ok",
-        "environment": {**describe(device), **watch.summary()},
+        "environment": {**describe_machine(device), **watch.summary()},
     }
     options.output.mkdir(parents=True, exist_ok=True)
     raw = {**facts, "rows": [dataclasses.asdict(row) for row in rows]}

@@ -10,10 +10,8 @@ from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from benchmarks.comparison import Row
 from benchmarks.contenders import CONTENDERS
-from mlff_exp import report
-from mlff_exp.drawing import subplots
-from mlff_exp.text import markdown_table
-from mlff_exp.timing import median_interval_ms, median_ms
+from mlff_exp.measure import median_interval_ms, median_ms
+from mlff_exp.report import machine_facts, markdown_table, subplots
 
 COLUMNS = ("", "package", "weights", "ms per step", "times ours, with 95% interval", "first call / s", "note")
 
@@ -33,7 +31,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
         "",
         markdown_table(("", ""), [(key.replace("_", " "), str(value)) for key, value in done.items()]),
         "",
-        markdown_table(("where", ""), report.facts(facts["environment"])),
+        markdown_table(("where", ""), machine_facts(facts["environment"])),
     ]
     return "\n".join(lines) + "\n"
 

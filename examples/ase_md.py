@@ -15,7 +15,7 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_mom
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from mlff_exp import StudentForceFieldCalculator
+from mlff_exp.calculator import StudentForceFieldCalculator
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--steps", type=int, default=2000, help="of 0.5 fs each")

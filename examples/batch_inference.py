@@ -16,8 +16,8 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from mlff_exp import StudentForceFieldCalculator
-from mlff_exp.data import VALIDATION, Dataset
+from mlff_exp.calculator import StudentForceFieldCalculator
+from mlff_exp.structures import VALIDATION, Dataset
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("file", nargs="?", type=Path, help="anything that ASE reads")

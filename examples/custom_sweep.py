@@ -13,7 +13,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from mlff_exp.result import RunResult
+from mlff_exp.results import RunResult
 
 conf = Path(__file__).resolve().parent / "conf"
 directory = Path("outputs") / f"students_{datetime.now():%Y-%m-%d_%H-%M-%S}"

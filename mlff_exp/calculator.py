@@ -16,13 +16,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlff_exp import checkpoint, electrons
-from mlff_exp.batch import AtomicBatch, collate
 from mlff_exp.config import CompileMode, EngineName, Precision
-from mlff_exp.engine import ForceField, check_finite, make_engine
-from mlff_exp.prediction import Prediction
-from mlff_exp.stress import virial_stress
-from mlff_exp.structure_checks import check_apart
+from mlff_exp.engines import ForceField, Prediction, check_finite, make_engine, virial_stress
+from mlff_exp.models import load_checkpoint
+from mlff_exp.structures import AtomicBatch, check_apart, collate, refuse_unknown
 
 BATCH_PROPERTIES = ("energy", "free_energy", "forces")
 
@@ -73,7 +70,7 @@ class StudentForceFieldCalculator(Calculator):
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.logger = logging.getLogger(__name__) if logger is None else logger
         self.device = _device(device)
-        self.checkpoint = checkpoint.load(checkpoint_path)
+        self.checkpoint = load_checkpoint(checkpoint_path)
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype={dtype} is not one of: torch.float32, torch.float64 (FP16: use_fp16=True)")
         if precision is None:
@@ -187,12 +184,12 @@ class StudentForceFieldCalculator(Calculator):
             self._model.check_elements(atoms.symbols)
             if not self.ignore_charge:
                 try:
-                    electrons.refuse_unknown(atoms)
+                    refuse_unknown(atoms)
                 except ValueError as error:
                     raise ValueError(f"{error}; ignore_charge=True takes it for that") from error
         # Every new shape is a compilation, so a compiled engine gets few of them.
         bucketed = self._engine.name != "eager"
-        return collate(systems, self._model.architecture.cutoff, bucketed=bucketed, device=self.device)
+        return collate(systems, self._model.cutoff, bucketed=bucketed, device=self.device)
 
     def _evaluate(self, systems: Sequence[Atoms]) -> list[dict[str, Any]]:
         batch = self._batch(systems)

@@ -22,8 +22,9 @@ import torch._inductor.config
 from ase import Atoms
 from ase.build import molecule
 
-from mlff_exp import checkpoint, engine
-from mlff_exp.painn import Architecture, PaiNN
+from mlff_exp.engines import inductor
+from mlff_exp.models.checkpoint import load_checkpoint
+from mlff_exp.models.painn import Architecture, PaiNN
 
 REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
 
@@ -65,13 +66,13 @@ def few_autotuning_choices() -> Iterator[None]:
 def traced_but_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch.compile` hands back what it is given, and counts as having compiled it: that takes seconds less."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    monkeypatch.setattr(engine, "graphs_compiled", itertools.count().__next__)
+    monkeypatch.setattr(inductor, "graphs_compiled", itertools.count().__next__)
 
 
 @pytest.fixture(scope="session")
 def student() -> PaiNN:
     """The shipped weights, FP32."""
-    return checkpoint.load("student").model
+    return load_checkpoint("student").model
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +92,10 @@ def make_random_model(n_features: int = 16, n_interactions: int = 2) -> PaiNN:
 @pytest.fixture(scope="session")
 def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `tracking.connect` makes it, which takes MLflow a second."""
-    from mlff_exp import tracking
+    from mlff_exp.tracking.local import make_database
 
     database = tmp_path_factory.mktemp("fresh") / "mlflow.db"
-    tracking.make_database(database)
+    make_database(database)
     return database
 
 

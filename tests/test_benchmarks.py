@@ -13,8 +13,8 @@ import torch
 from benchmarks import peers
 from benchmarks.comparison import AbsentError, DifferentWorkError, compare, make_ready, require_same_work, start
 from benchmarks.contenders import CONTENDERS, Contender, Running, Work, ours
-from mlff_exp import checkpoint
-from mlff_exp.environment import Watch
+from mlff_exp.measure.machine import DisturbanceMonitor
+from mlff_exp.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import make_random_model
 
 CPU = torch.device("cpu")
@@ -23,13 +23,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    checkpoint.save(make_random_model(16, 1), path, teacher="none", training_data_sha256="none")
+    save_checkpoint(make_random_model(16, 1), path, teacher="none", training_data_sha256="none")
     return path
 
 
 @pytest.fixture
 def work(weights: Path) -> Work:
-    return Work(start(1, 0), checkpoint.load(weights), CPU, "fp32", "eager", 0.5, 2)
+    return Work(start(1, 0), load_checkpoint(weights), CPU, "fp32", "eager", 0.5, 2)
 
 
 @pytest.mark.slow
@@ -177,4 +177,4 @@ def test_what_cannot_be_done_is_refused(words: list[str], message: str, tmp_path
 
 
 def _compare(work: Work, contender: Contender) -> None:
-    compare(work, {"ours": CONTENDERS["ours"], "other": contender}, 1, 0.001, Watch(CPU))
+    compare(work, {"ours": CONTENDERS["ours"], "other": contender}, 1, 0.001, DisturbanceMonitor(CPU))

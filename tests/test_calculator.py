@@ -18,12 +18,12 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mlff_exp import StudentForceFieldCalculator
-from mlff_exp.batch import AtomicBatch
-from mlff_exp.checkpoint import CheckpointError
-from mlff_exp.engine import CompiledEngine
-from mlff_exp.prediction import EngineError, Prediction
-from mlff_exp.systems import water_box
+from mlff_exp.calculator import StudentForceFieldCalculator
+from mlff_exp.engines.compiled import CompiledEngine
+from mlff_exp.engines.prediction import EngineError, Prediction
+from mlff_exp.models.checkpoint import CheckpointError
+from mlff_exp.structures.batch import AtomicBatch
+from mlff_exp.structures.systems import water_box
 from tests.conftest import rattled
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from mlff_exp import config as schema
+from mlff_exp.config.config import parse_config
+from mlff_exp.config.hydra import register_schemas
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -40,14 +41,14 @@ def test_commands_compose(command: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for name in ("mine.safetensors", "mine.npz", "my.xyz"):
         Path(name).touch()
-    schema.register()
+    register_schemas()
     # Launchers are plug-ins that may not be installed; test_clusters.py is about them.
     words = [word for word in shlex.split(command)[1:] if "=" in word and not word.startswith("hydra")]
     # A sweep is as good as each of its values; the first and the last stand for them.
     for position in (0, -1):
         overrides = [f"{key}={COMMA.split(value)[position]}" for key, value in (word.split("=", 1) for word in words)]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            assert schema.parse(compose("config", overrides=overrides))
+            assert parse_config(compose("config", overrides=overrides))
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("mlff-exp")])
@@ -123,10 +124,10 @@ def test_files_of_ones_own_compose(
     Path("aspirin.xyz").touch()
     (tmp_path / group).mkdir()
     (tmp_path / group / f"{name}.yaml").write_text(text)
-    schema.register()
+    register_schemas()
     overrides = [f"hydra.searchpath=[file://{tmp_path}]", f"{group}={name}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        assert getattr(schema.parse(compose("config", overrides=overrides)), group)
+        assert getattr(parse_config(compose("config", overrides=overrides)), group)
 
 
 def test_every_page_can_be_reached_and_every_link_leads_somewhere() -> None:

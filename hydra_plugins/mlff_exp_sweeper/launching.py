@@ -37,7 +37,7 @@ def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> lis
 
 
 def _came_to(job: Any) -> Any:
-    from mlff_exp.disk import DISK_ERRORS
+    from mlff_exp.common import DISK_ERRORS
 
     try:
         # Hydra would print the overrides of what raised, passwords and all.

@@ -51,7 +51,7 @@ class Job:
 
 def _varied(job: Job) -> str:
     """The override that tells a job by which keys it differs from the others."""
-    from mlff_exp.naming import recorded_varied
+    from mlff_exp.results import recorded_varied
 
     quoted = ["'" + key.replace("\\", "\\\\").replace("'", "\\'") + "'" for key in recorded_varied(job.resolved)]
     return f"sweep.varied=[{','.join(quoted)}]"
@@ -66,11 +66,11 @@ class StagedSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
-        from mlff_exp.directories import place, refuse_moved
+        from mlff_exp.runs import place_directories, refuse_moved
 
         refuse_moved(config.hydra, single=False)
         with read_write(config), open_dict(config):  # the launcher and its jobs make this directory
-            config.hydra.sweep.dir = str(place("hydra.sweep.dir", config.hydra.sweep.dir))
+            config.hydra.sweep.dir = str(place_directories("hydra.sweep.dir", config.hydra.sweep.dir))
         self.loader = hydra_context.config_loader
         self.config: DictConfig = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -84,20 +84,26 @@ class StagedSweeper(Sweeper):
             ConfigError: a job that is wrong, before any has run.
         """
         # Imported here: Hydra imports every plugin at start.
-        from mlff_exp import report, tracking
-        from mlff_exp.config import ConfigError, masked, parse
-        from mlff_exp.directories import claim, refuse_used_by_sweep
-        from mlff_exp.load import Look
-        from mlff_exp.outcome import EXIT_INCOMPLETE, exit_code, where
-        from mlff_exp.shell import command, override
-        from mlff_exp.words import composing
+        from mlff_exp.cli import composing_errors
+        from mlff_exp.common import hydra_override, mask_secrets, shell_command
+        from mlff_exp.config import ConfigError, parse_config
+        from mlff_exp.measure import Look
+        from mlff_exp.report import write_report
+        from mlff_exp.runs import EXIT_INCOMPLETE, claim_directory, exit_code, refuse_used_by_sweep, where_to_look
+        from mlff_exp.tracking import (
+            SWEEP_FILE,
+            directory_of,
+            open_store,
+            set_run_tag,
+            sweep_run,
+        )
 
         look = Look()
-        with composing():
+        with composing_errors():
             arguments = self._joined(arguments)
             # Of what is swept over the first value: what every job needs may be among it.
             first = self._products(self._parse(arguments))[0]
-            master = parse(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
+            master = parse_config(self.config_without_hydra(self.loader.load_sweep_config(self.config, first)))
             jobs = self._plan(arguments, master.sweep.stages)
         directory = Path(self.config.hydra.sweep.dir)
         if master.sweep.resume is None:  # refused before the store is opened, which takes seconds
@@ -105,34 +111,34 @@ class StagedSweeper(Sweeper):
             refuse_used_by_sweep(directory)
         elif any("hydra.sweep.dir" in word for word in self.config.hydra.overrides.hydra):
             raise ConfigError(f"sweep.resume={master.sweep.resume} says which directory: leave out hydra.sweep.dir")
-        store = tracking.connect(master.tracking)
+        store = open_store(master.tracking)
         if master.sweep.resume is not None:
-            directory = tracking.directory_of(store, "sweep.resume", master.sweep.resume)
-            if not (directory / tracking.SWEEP_FILE).is_file():
-                raise ConfigError(f"sweep.resume={directory}: no sweep began there: it has no {tracking.SWEEP_FILE}")
+            directory = directory_of(store, "sweep.resume", master.sweep.resume)
+            if not (directory / SWEEP_FILE).is_file():
+                raise ConfigError(f"sweep.resume={directory}: no sweep began there: it has no {SWEEP_FILE}")
             with read_write(self.config), open_dict(self.config):  # the launcher makes this directory
                 self.config.hydra.sweep.dir = str(directory)
         gate_decision = self._gate_decision(master, jobs, store)
         done = self._done(jobs, directory)
         directory.mkdir(parents=True, exist_ok=True)
         if master.sweep.resume is None:
-            claim(directory)
-        OmegaConf.save(masked(OmegaConf.to_container(self.config)), directory / tracking.SWEEP_FILE)
+            claim_directory(directory)
+        OmegaConf.save(mask_secrets(OmegaConf.to_container(self.config)), directory / SWEEP_FILE)
 
         timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
         if timed and isinstance(self.launcher, BasicLauncher):
             look.warn(timed[0].config.device)
-        with tracking.sweep(store, master.sweep.name, directory) as sweep_id:
+        with sweep_run(store, master.sweep.name, directory) as sweep_id:
             try:
                 outcomes, left = self._run(jobs, done, directory, sweep_id, store, master.sweep, gate_decision)
             except KeyboardInterrupt:
-                print(f"to go on: {command(override('sweep.resume', directory))}", file=sys.stderr)
+                print(f"to go on: {shell_command(hydra_override('sweep.resume', directory))}", file=sys.stderr)
                 raise
-            written = report.write(directory, master.sweep.name, range(len(jobs)))
+            written = write_report(directory, master.sweep.name, range(len(jobs)))
             if store is not None and sweep_id is not None:
-                tracking.set_tag(store, sweep_id, "timing.trust", written.trust)
+                set_run_tag(store, sweep_id, "timing.trust", written.trust)
         print(f"report: {written.page}")
-        print(where(master.tracking))
+        print(where_to_look(master.tracking))
         # The verdict of an optional row is only a row; that of a gate is the experiment's.
         code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.failed)
         for outcome, _ in outcomes:
@@ -140,7 +146,7 @@ class StagedSweeper(Sweeper):
                 reason = str(outcome.failure_message).partition("\n")[0]
                 print(f"{outcome.status}: {outcome.label}: {outcome.failure_kind}: {reason}", file=sys.stderr)
         if left:
-            print(f"{left} runs are left; to go on: {command(override('sweep.resume', directory))}")
+            print(f"{left} runs are left; to go on: {shell_command(hydra_override('sweep.resume', directory))}")
         sys.exit(code if code or not left else EXIT_INCOMPLETE)
 
     def _joined(self, arguments: list[str]) -> list[str]:
@@ -173,8 +179,8 @@ class StagedSweeper(Sweeper):
         return ours
 
     def _plan(self, arguments: list[str], stages: list[Any]) -> list[Job]:
-        from mlff_exp.config import Stage, UnavailableError, asked, parse, refuse_ignored, refuse_unused, resolved
-        from mlff_exp.naming import varied
+        from mlff_exp.config import Stage, UnavailableError, asked, parse_config, refuse_ignored, refuse_unused
+        from mlff_exp.results import resolve_config, varied
 
         given = self._parse([f"{key}={value}" for key, value in self.params.items()] + arguments)
         keys = {override.get_key_element() for override in given}
@@ -185,7 +191,7 @@ class StagedSweeper(Sweeper):
             own = [override for override in self._parse(stage.overrides) if override.get_key_element() not in keys]
             for overrides in self._products(given + own, len(jobs)):
                 composed = self.config_without_hydra(self.loader.load_sweep_config(self.config, overrides))
-                config = parse(composed)
+                config = parse_config(composed)
                 refuse_ignored(config, overrides)
                 unavailable = None
                 # A cluster's nodes are not this machine: there each job finds out for itself.
@@ -203,7 +209,7 @@ class StagedSweeper(Sweeper):
         # What tells the jobs apart is known once all of them are.
         for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
             composed.sweep.varied = told
-        return [replace(job, resolved=resolved(composed)) for job, composed in zip(jobs, every, strict=True)]
+        return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
 
     @staticmethod
     def _products(words: list[Any], planned: int = 0) -> list[list[str]]:
@@ -212,7 +218,7 @@ class StagedSweeper(Sweeper):
         Raises:
             ConfigError: there are none, or more of them than can be, with those that are planned.
         """
-        from mlff_exp.words import n_values
+        from mlff_exp.cli import n_values
 
         n_values(words, planned)
         return BasicSweeper.split_arguments(words, max_batch_size=None)[0]
@@ -226,14 +232,17 @@ class StagedSweeper(Sweeper):
         """
         if not master.gate_required or master.gate.name == "off" or master.model.name == "ase" or jobs[0].gate:
             return "no_verdict"
-        from mlff_exp import checkpoint, tracking  # with PyTorch, for which a sweep need not wait
         from mlff_exp.config import ConfigError
+        from mlff_exp.models import CheckpointError, load_checkpoint
+        from mlff_exp.tracking import (
+            found_go,
+        )
 
         try:
-            weights = checkpoint.load(master.model.checkpoint).weights_sha256
-        except checkpoint.CheckpointError as error:
+            weights = load_checkpoint(master.model.checkpoint).weights_sha256
+        except CheckpointError as error:
             raise ConfigError(f"model.checkpoint: {error}") from error
-        if tracking.found_go(store, weights, master.gate, Path("outputs")):
+        if found_go(store, weights, master.gate, Path("outputs")):
             return "GO"
         raise ConfigError(
             f"{master.sweep.name} wants a GO of gate={master.gate.name} for {master.model.checkpoint} "
@@ -248,8 +257,8 @@ class StagedSweeper(Sweeper):
             ConfigError: what was done is not what is to be done.
             UnavailableError: a gate is to be done and can't run here.
         """
-        from mlff_exp.config import ConfigError, changed
-        from mlff_exp.result import RESULT_FILE, RunResult
+        from mlff_exp.config import ConfigError, changed_keys
+        from mlff_exp.results import RESULT_FILE, RunResult
 
         done, failed = set(), []
         for number, job in enumerate(jobs):
@@ -262,7 +271,7 @@ class StagedSweeper(Sweeper):
             if result is None or not (finished or (still_unavailable and not job.gate)):
                 failed.append(run_directory)
                 continue
-            if different := changed(result.config, job.resolved):
+            if different := changed_keys(result.config, job.resolved):
                 raise ConfigError(f"sweep.resume={directory}: run {number} was another one: {'; '.join(different[:5])}")
             done.add(number)
         self._refuse_gates_that_cannot_run(job for number, job in enumerate(jobs) if number not in done)
@@ -300,19 +309,19 @@ class StagedSweeper(Sweeper):
     ) -> tuple[list[tuple[Any, bool]], int]:
         """Outcomes of the jobs, each with whether it is a gate, and how many jobs were left undone."""
         from hydra_plugins.mlff_exp_sweeper.launching import launch
-        from mlff_exp import ahead, bars
-        from mlff_exp.guard import GuardedLoader
-        from mlff_exp.naming import label
-        from mlff_exp.shell import override
+        from mlff_exp.cli import GuardedLoader
+        from mlff_exp.common import hydra_override, progress_bar
+        from mlff_exp.results import label
+        from mlff_exp.runs import fill_cache
 
         # One at a time where jobs would run in turn anyway, so that the bar moves; a cluster gets a whole stage.
         local = isinstance(self.launcher, BasicLauncher)
         started, budget_s = time.monotonic(), settings.budget_s
         if settings.compile_ahead and local:
             todo = {number: job for number, job in enumerate(jobs) if number not in done and job.unavailable is None}
-            ahead.fill_cache({f"run {n}, {' '.join(job.overrides)}": job.config for n, job in todo.items()}, budget_s)
+            fill_cache({f"run {n}, {' '.join(job.overrides)}": job.config for n, job in todo.items()}, budget_s)
         outcomes: list[tuple[Any, bool]] = []
-        with bars.bar(total=len(jobs), desc="runs", unit="run") as bar:
+        with progress_bar(total=len(jobs), desc="runs", unit="run") as bar:
             index = 0
             while index < len(jobs):
                 first, end = jobs[index], index + 1
@@ -327,7 +336,7 @@ class StagedSweeper(Sweeper):
                         end += 1
                     bar.set_postfix_str(label(first.resolved))
                     own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={gate_decision}"]
-                    own.append(override("hydra.sweep.dir", directory))
+                    own.append(hydra_override("hydra.sweep.dir", directory))
                     if isinstance(self.loader, GuardedLoader):  # which refuses these words from anybody else
                         self.loader.vouch(sweep_id, gate_decision, own[-1])
                     launched = [[*job.overrides, *own, _varied(job)] for job in jobs[index:end]]
@@ -351,16 +360,16 @@ class StagedSweeper(Sweeper):
 
     @staticmethod
     def _recorded(run_directory: Path, sweep_id: str | None, store: Any) -> Any:
-        from mlff_exp import tracking
-        from mlff_exp.outcome import Outcome
-        from mlff_exp.result import RunResult
+        from mlff_exp.results import RunResult
+        from mlff_exp.runs import Outcome
+        from mlff_exp.tracking import record_run
 
         if store is not None:
-            tracking.record(store, run_directory, sweep_id)  # only if it was killed before that
+            record_run(store, run_directory, sweep_id)  # only if it was killed before that
         return Outcome.of(RunResult.load(run_directory), run_directory)
 
     def _skip(self, job: Job, number: int, directory: Path, sweep_id: str | None, store: Any) -> Any:
-        from mlff_exp.result import Failure, RunResult
+        from mlff_exp.results import Failure, RunResult
 
         failure = Failure("unavailable", job.unavailable or "")
         result = RunResult(config=job.resolved, status="SKIPPED", failure=failure)
@@ -370,35 +379,39 @@ class StagedSweeper(Sweeper):
         self, job: Job, number: int, error: Exception, directory: Path, sweep_id: str | None, store: Any
     ) -> Any:
         """The outcome of a job that returned none: it was refused where it was to run, raised, or was lost."""
-        from mlff_exp.config import UnavailableError, masked
-        from mlff_exp.result import RESULT_FILE, Failure, RunResult
-        from mlff_exp.worker import TRACEBACK_FILE
+        from mlff_exp.common import mask_secrets
+        from mlff_exp.config import UnavailableError
+        from mlff_exp.results import RESULT_FILE, Failure, RunResult
+        from mlff_exp.runs import TRACEBACK_FILE
 
         run_directory = directory / str(number)
         if (run_directory / RESULT_FILE).is_file():  # lost after its end
             return self._recorded(run_directory, sweep_id, store)
         run_directory.mkdir(parents=True, exist_ok=True)
         (run_directory / TRACEBACK_FILE).write_text(
-            masked("".join(traceback.format_exception(error))), encoding="utf-8"
+            mask_secrets("".join(traceback.format_exception(error))), encoding="utf-8"
         )
         unavailable = isinstance(error, UnavailableError)
         result = RunResult(
             config=job.resolved,
             # A gate must not be passed by: without a verdict it has failed.
             status="SKIPPED" if unavailable and not job.gate else "FAILED",
-            failure=Failure("unavailable" if unavailable else type(error).__name__, masked(str(error))),
+            failure=Failure("unavailable" if unavailable else type(error).__name__, mask_secrets(str(error))),
             artifacts=(TRACEBACK_FILE,),
         )
         return self._record(job, result, run_directory, sweep_id, store)
 
     def _record(self, job: Job, result: Any, run_directory: Path, sweep_id: str | None, store: Any) -> Any:
         """Leave what a run would have left."""
-        from mlff_exp import tracking
-        from mlff_exp.outcome import Outcome
+        from mlff_exp.runs import Outcome
+        from mlff_exp.tracking import (
+            CONFIG_FILE,
+            record_run,
+        )
 
         run_directory.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(job.resolved), run_directory / tracking.CONFIG_FILE)
+        OmegaConf.save(OmegaConf.create(job.resolved), run_directory / CONFIG_FILE)
         result.save(run_directory)
         if store is not None:
-            tracking.record(store, run_directory, sweep_id)
+            record_run(store, run_directory, sweep_id)
         return Outcome.of(result, run_directory)

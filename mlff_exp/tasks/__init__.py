@@ -1,1 +1,5 @@
-"""The units of work: a configuration in, a `RunResult` out, files in the run's directory."""
+"""The tasks: a configuration in, a result out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

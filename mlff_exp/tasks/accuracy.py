@@ -13,18 +13,22 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from mlff_exp import data, packing
-from mlff_exp.batch import AtomicBatch
 from mlff_exp.config import Config, ConfigError
-from mlff_exp.data import Dataset, DatasetError, reference_energies
-from mlff_exp.engine import Engine, make_engine
-from mlff_exp.environment import describe
-from mlff_exp.metrics import accuracy_vs_fp64, accuracy_vs_teacher
-from mlff_exp.plots import plot_accuracy
-from mlff_exp.result import RunResult
-from mlff_exp.showing import Keep, keep_nothing, with_files
-from mlff_exp.tasks import setup
-from mlff_exp.tasks.setup import Subject
+from mlff_exp.engines import Engine, make_engine
+from mlff_exp.measure import accuracy_vs_fp64, accuracy_vs_teacher, describe_machine
+from mlff_exp.report import plot_accuracy
+from mlff_exp.results import RunResult
+from mlff_exp.structures import (
+    VALIDATION,
+    AtomicBatch,
+    Dataset,
+    DatasetError,
+    evaluate,
+    pack_batches,
+    reference_energies,
+)
+from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
+from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 Array = npt.NDArray[np.float64]
 
@@ -38,7 +42,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 
     Files for people follow when ``keep`` has the numbers.
     """
-    subject = setup.subject(config)
+    subject = prepare_model(config)
     engine, checkpoint = subject.engine, subject.checkpoint
     dataset = _dataset(config, subject)
     energy, forces = _evaluate(engine, dataset, config)
@@ -70,7 +74,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     result = RunResult(
         config={},
         metrics={"structures": float(len(dataset)), "graph_count": float(engine.compiled_graphs), **flat},
-        environment=describe(subject.device),
+        environment=describe_machine(subject.device),
         tags={**subject.tags, "dataset.sha256": dataset.sha256},
     )
     keep(result)
@@ -78,21 +82,21 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     return with_files(result, directory, {TABLE_FILE: partial(_write, table), "accuracy.png": plot})
 
 
-def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
+def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
     """All that the engine is given."""
     for _, batch in _packed(config, subject.engine, _dataset(config, subject)):
         yield batch
 
 
 def _packed(config: Config, engine: Engine, dataset: Dataset) -> Iterator[tuple[npt.NDArray[np.int64], AtomicBatch]]:
-    return packing.batches(
+    return pack_batches(
         dataset, engine.cutoff, torch.device(config.device), slot_step=SLOT_STEP, n_systems=config.batch_size
     )
 
 
-def _dataset(config: Config, subject: Subject) -> Dataset:
+def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
     name, known = config.task.dataset, None if subject.checkpoint is None else subject.checkpoint.model.elements
-    path = data.VALIDATION if name == "validation" else Path(name).expanduser()
+    path = VALIDATION if name == "validation" else Path(name).expanduser()
     try:
         dataset = Dataset.load(path)
     except DatasetError as error:
@@ -117,7 +121,7 @@ def _evaluate(engine: Engine, dataset: Dataset, config: Config) -> tuple[Array, 
         prediction = engine(batch)
         return prediction.energy, prediction.forces
 
-    energies, forces = packing.evaluate(function, dataset, _packed(config, engine, dataset))
+    energies, forces = evaluate(function, dataset, _packed(config, engine, dataset))
     bad = ~np.isfinite(energies) | (np.add.reduceat(~np.isfinite(forces).all(axis=1), dataset.starts) > 0)
     if bad.any():
         first = int(bad.argmax())

@@ -17,17 +17,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlff_exp import bars, checkpoint, exploration, labelling, molecules, training
+from mlff_exp.common import progress_bar
 from mlff_exp.config import Config, ConfigError, DistillTask
-from mlff_exp.data import ORIGINS, Dataset, DatasetError, reference_energies
-from mlff_exp.environment import describe
-from mlff_exp.exploration import Explored
-from mlff_exp.painn import Architecture, PaiNN
-from mlff_exp.plots import plot_training
-from mlff_exp.result import Progress, RunResult
-from mlff_exp.sampling import Sampling
-from mlff_exp.showing import Keep, keep_nothing, with_files
-from mlff_exp.training import Schedule, Training
+from mlff_exp.distill import (
+    TEACHER,
+    Explored,
+    Sampling,
+    Schedule,
+    Training,
+    continue_from,
+    explore,
+    force_field_errors,
+    label_frames,
+    molecule_library,
+    plan_given_jobs,
+    plan_jobs,
+    predict,
+    share,
+    worst,
+)
+from mlff_exp.measure import describe_machine
+from mlff_exp.models import Architecture, PaiNN, load_checkpoint, save_checkpoint
+from mlff_exp.report import plot_training
+from mlff_exp.results import Progress, RunResult
+from mlff_exp.structures import ORIGINS, Dataset, DatasetError, reference_energies
+from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 CHECKPOINT_FILE = "student.safetensors"
 SMALL_ATOMS = 14  # a molecule that pairs are made of has at most this many
@@ -56,7 +70,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     while True:
         dataset = Dataset.load(_dataset_file(work, number))
         if task.data_fraction < 1:
-            dataset = dataset.select(np.array([molecules.share(name) < task.data_fraction for name in dataset.names]))
+            dataset = dataset.select(np.array([share(name) < task.data_fraction for name in dataset.names]))
         trained, complete = _train(config, dataset, validation_set, number, until - time.monotonic(), directory)
         if not complete or number == task.rounds:
             break
@@ -64,7 +78,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         _made(_dataset_file(work, number), partial(_explore, config, trained, dataset, number))
 
     path = directory / CHECKPOINT_FILE
-    checkpoint.save(trained.averaged, path, teacher=labelling.TEACHER, training_data_sha256=dataset.sha256)
+    save_checkpoint(trained.averaged, path, teacher=TEACHER, training_data_sha256=dataset.sha256)
     result = RunResult(
         config={},
         metrics={
@@ -72,13 +86,13 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             "training_steps": float(trained.step),
             "training_loss": trained.losses[-1][1],
             "training_s": trained.seconds,
-            **training.errors(trained.averaged, validation_set, device),
+            **force_field_errors(trained.averaged, validation_set, device),
         },
         series={"loss": trained.losses},
-        environment=describe(device),
+        environment=describe_machine(device),
         artifacts=(CHECKPOINT_FILE,),
         tags={
-            "checkpoint.sha256": checkpoint.load(path).weights_sha256,
+            "checkpoint.sha256": load_checkpoint(path).weights_sha256,
             "dataset.sha256": dataset.sha256,
             "training.complete": str(complete and number == task.rounds).lower(),
             "training.round": str(number),
@@ -113,23 +127,23 @@ def _recipe(task: DistillTask, seed: int) -> Sampling:
 
 
 def _label_training(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, Counter[str]]:
-    library, recipe = molecules.library(), _recipe(task, seed)
+    library, recipe = molecule_library(), _recipe(task, seed)
     chosen, analogues = library["training"][: task.molecules], library["analogues"][: task.analogues]
     small = [molecule.smiles for molecule in chosen if molecule.n_atoms <= SMALL_ATOMS]
-    jobs = labelling.plan([one.smiles for one in chosen], [one.smiles for one in analogues], small, recipe)
-    return labelling.run(jobs, recipe, work / "training", task.workers)
+    jobs = plan_jobs([one.smiles for one in chosen], [one.smiles for one in analogues], small, recipe)
+    return label_frames(jobs, recipe, work / "training", task.workers)
 
 
 def _label_validation(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, Counter[str]]:
     """From relaxed to 1,000 K, as molecular dynamics would meet them."""
-    listed = sorted(molecules.library()["validation"], key=lambda molecule: molecules.share(molecule.key))
+    listed = sorted(molecule_library()["validation"], key=lambda molecule: share(molecule.key))
     chosen = [molecule.smiles for molecule in listed[: task.validation_molecules]]
     recipe = Sampling(
         normal_modes=0, rattled=0, stretched=0, dimers=0, water_clusters=0, seed=seed + 1,
         md_share=1.0, md_temperatures_k=(300.0, 650.0, 1000.0), md_frames=2, md_stride=100,
     )  # fmt: skip
-    jobs = labelling.plan(chosen, [], [], recipe)
-    return labelling.run(jobs, recipe, work / "validation", task.workers)
+    jobs = plan_jobs(chosen, [], [], recipe)
+    return label_frames(jobs, recipe, work / "validation", task.workers)
 
 
 def _train(
@@ -152,15 +166,15 @@ def _train(
     if unknown:
         raise DatasetError(f"the validation set holds elements that are not trained on: Z = {', '.join(unknown)}")
     if previous.is_file():
-        training.continue_from(model, previous)
+        continue_from(model, previous)
     trained = Training(model, dataset, schedule, seed=config.seed, device=device)
     every = max(1, len(validation_set) // WATCHED_STRUCTURES)
     watched = validation_set.select(np.arange(len(validation_set)) % every == 0)
     progress = Progress(directory)
-    with bars.bar(total=schedule.steps, desc=f"training, round {number}", unit="step") as bar:
+    with progress_bar(total=schedule.steps, desc=f"training, round {number}", unit="step") as bar:
 
         def report(current: Training) -> None:
-            errors = training.errors(current.averaged, watched, device)
+            errors = force_field_errors(current.averaged, watched, device)
             bar.update(current.step - bar.n)
             loss, error = current.losses[-1][1], errors["force_mae_mev_per_ang"]
             bar.set_postfix_str(f"loss {loss:.4f}, force MAE {error:.1f} meV/Å")
@@ -177,16 +191,16 @@ def _explore(config: Config, trained: Training, dataset: Dataset, number: int) -
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     frames_file = work / f"round-{number}-frames.npz"
     if not frames_file.is_file():
-        exploration.explore(
+        explore(
             trained.averaged, dataset, n_frames=task.explored_frames, stride=task.explored_stride,
             seed=config.seed + number, device=device,
         ).save(frames_file)  # fmt: skip
     explored = Explored.load(frames_file)
-    jobs = labelling.plan_given(explored.names, explored.atoms, explored.exploded.tolist())
-    labels, left_out = labelling.run(jobs, Sampling(), work / f"round-{number}", task.workers)
-    _, forces = training.predict(trained.averaged, labels, device)
+    jobs = plan_given_jobs(explored.names, explored.atoms, explored.exploded.tolist())
+    labels, left_out = label_frames(jobs, Sampling(), work / f"round-{number}", task.workers)
+    _, forces = predict(trained.averaged, labels, device)
     squared = np.square(forces - labels.forces).sum(axis=1)
     error = np.sqrt(np.add.reduceat(squared, labels.starts) / labels.counts)
     exploded = labels.origin == ORIGINS.index("student_exploded")
-    kept = exploration.worst(exploded, error, task.explored_kept)
+    kept = worst(exploded, error, task.explored_kept)
     return Dataset.joined([dataset, labels.select(kept)]), left_out

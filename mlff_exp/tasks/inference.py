@@ -14,34 +14,33 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mlff_exp.batch import AtomicBatch, collate
-from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import ENGINES, CompileEngine, CompileMode, Config, Precision
-from mlff_exp.correctness import require_correct
-from mlff_exp.engine import Engine, check_finite, end_compilers, graph_breaks, graphs_compiled, make_engine
-from mlff_exp.environment import Watch, describe
-from mlff_exp.kernels import launched
-from mlff_exp.kernels import write as write_kernels
-from mlff_exp.metrics import accuracy_vs_fp64
-from mlff_exp.plots import plot_latency
-from mlff_exp.prediction import Prediction
-from mlff_exp.result import RunResult, Timing
-from mlff_exp.showing import Keep, keep_nothing, with_files
-from mlff_exp.tasks import setup
-from mlff_exp.tasks.setup import Subject
-from mlff_exp.timing import (
+from mlff_exp.engines import Engine, Prediction, check_finite, end_compilers, graph_breaks, graphs_compiled, make_engine
+from mlff_exp.measure import (
     Candidate,
+    DisturbanceMonitor,
     Ratio,
+    accuracy_vs_fp64,
     controls,
+    describe_machine,
     judge_controls,
     mad_ms,
-    measure,
+    measure_side_by_side,
     median_interval_ms,
     median_ms,
     p95_ms,
-    ratio,
+    profile_kernels,
+    ratio_of,
+    require_correct,
     wall_median_ms,
+    write_kernels,
 )
+from mlff_exp.models import Checkpoint
+from mlff_exp.report import plot_latency
+from mlff_exp.results import RunResult, Timing
+from mlff_exp.structures import AtomicBatch, collate
+from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, prepare_model
+from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 N_GEOMETRIES = 8
 DISPLACEMENT_ANG = 0.05
@@ -60,7 +59,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     Files for people follow when ``keep`` has the numbers.
     """
     before, pools_before = _allocated(torch.device(config.device)), _graph_pools_mib(config.device)
-    subject = setup.subject(config)
+    subject = prepare_model(config)
     on_gpu, memory = subject.device.type == "cuda", {}
     (batch,) = batches(config, subject)
     engine = _Workload(subject.engine, batch, config.seed)
@@ -81,7 +80,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         *_, baseline = config.precisions
         same = subject.engine
         if baseline != config.precision.name:
-            same = setup.at_precision(config, subject.checkpoint, baseline)
+            same = at_precision(config, subject.checkpoint, baseline)
         workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
         workloads["eager_fp32_single"] = _eager(subject.checkpoint, _batch(config, subject, 1), config)
         beside_mode = cast(CompileMode, CompileEngine.mode)
@@ -103,10 +102,10 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     }
     candidates |= controls(Candidate(engine.call, *tenth))
     end_compilers()
-    watch = Watch(subject.device)
+    watch = DisturbanceMonitor(subject.device)
     compiled = graphs_compiled()
     with all_evaluated(list(workloads.values())):
-        timing = measure(candidates, subject.device, between=watch.sample)
+        timing = measure_side_by_side(candidates, subject.device, between=watch.sample)
     again = graphs_compiled() - compiled
     timing |= {name: timing[measured] for name, measured in repeats.items()}
     timing |= {name: replace(timing[name], first_call_s=one.first_call_s) for name, one in workloads.items()}
@@ -132,14 +131,14 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     }
     if on_gpu:
         metrics["latency_wall_median_ms"] = wall_median_ms(timing["engine"])
-        found = launched(engine.call)
+        found = profile_kernels(engine.call)
         metrics["kernel_launches"] = float(sum(kernel.launches for kernel in found))
         files["kernels.csv"] = partial(write_kernels, found)
     result = RunResult(
         config={},
         metrics=metrics,
         timing=timing,
-        environment={**describe(subject.device), **watch.summary()},
+        environment={**describe_machine(subject.device), **watch.summary()},
         tags={
             **subject.tags,
             "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
@@ -171,13 +170,13 @@ def _repeats(config: Config) -> dict[str, str]:
     return same
 
 
-def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
+def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
     """What is timed; all that the engine is given has its shape."""
     yield _batch(config, subject, config.batch_size)
 
 
-def _batch(config: Config, subject: Subject, n_systems: int) -> AtomicBatch:
-    structures = list(setup.described_systems(config, subject).values())
+def _batch(config: Config, subject: ModelUnderTest, n_systems: int) -> AtomicBatch:
+    structures = list(described_systems(config, subject).values())
     filled = [structures[index % len(structures)] for index in range(n_systems)]
     return collate(filled, subject.engine.cutoff, device=subject.device)
 
@@ -293,7 +292,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
             continue
         # Per structure: a single eager call does one, this engine does a batch.
         structures = config.batch_size if baseline == "eager_fp32_single" else 1
-        metrics |= _with_interval(metric, ratio(timing[baseline], engine), structures)
+        metrics |= _with_interval(metric, ratio_of(timing[baseline], engine), structures)
     is_baseline = (config.engine.name, config.precision.name) == ("eager", "fp32")
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1 and not is_baseline:
         # By the ratio of neighbours, as the speedup itself; the first calls are calls as well.

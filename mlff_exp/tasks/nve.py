@@ -14,32 +14,33 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from mlff_exp import bars, identity, snapshot
-from mlff_exp.ase_engine import AseEngine
-from mlff_exp.ase_md import ase_steps
-from mlff_exp.batch import AtomicBatch
-from mlff_exp.bonds import changed_bonds
-from mlff_exp.checks import (
+from mlff_exp.common import progress_bar
+from mlff_exp.config import Config, ConfigError, FileSystem, NveTask, Precision
+from mlff_exp.distill import teacher_calculator
+from mlff_exp.dynamics import (
+    Dynamics,
+    StartError,
+    Trajectory,
+    ase_steps,
+    changed_bonds,
+    find_minimum,
     finite_difference_error,
     fluctuation_ratio_dt,
+    load_state,
     potential_along,
+    prepare_start,
+    save_state,
     teacher_drift,
     time_reversal_error,
 )
-from mlff_exp.config import Config, ConfigError, FileSystem, NveTask, Precision
-from mlff_exp.correctness import require_correct
-from mlff_exp.engine import Engine, make_engine
-from mlff_exp.environment import describe
-from mlff_exp.gate import judge, qualified, together
-from mlff_exp.labelling import teacher_calculator
-from mlff_exp.md import Dynamics, StartError, Trajectory, prepare_start
-from mlff_exp.metrics import energy_conservation, mean_of_independent
-from mlff_exp.plots import plot_nve
-from mlff_exp.relaxation import find_minimum
-from mlff_exp.result import STATE_FILE, RunResult, Verdict
-from mlff_exp.showing import Keep, keep_nothing, with_files
-from mlff_exp.tasks import nve_files, setup
-from mlff_exp.tasks.setup import Subject
+from mlff_exp.engines import AseEngine, Engine, make_engine
+from mlff_exp.measure import describe_machine, energy_conservation, mean_of_independent, require_correct
+from mlff_exp.report import plot_nve
+from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate, qualified
+from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
+from mlff_exp.tasks.nve_files import REPORT_FILE, TRAJECTORY_FILE, frame_files, series, write_report, write_trajectory
+from mlff_exp.tasks.setup import ModelUnderTest, load_systems, prepare_model
+from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 MIN_FITTED = 10  # records; of fewer there is no trend
 MAX_NAMED = 5  # bonds in a message
@@ -54,7 +55,7 @@ ENGINE_METRICS = (DRIFT, "energy_fluctuation_mev_per_atom")
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
     """Relax, prepare the start, integrate, judge; files for people follow when ``keep`` has the verdict."""
-    task, subject = config.task, setup.subject(config)
+    task, subject = config.task, prepare_model(config)
     engine, checkpoint = subject.engine, subject.checkpoint
     reference = _reference(subject)
     # Before anything else, because it may not be installed.
@@ -68,7 +69,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
     same = {
         **{key: getattr(task, key) for key in SAME_WHEN_RESUMED},
-        "systems": {name: identity.of_structure(atoms) for name, atoms in given.items()},
+        "systems": {name: structure_identity(atoms) for name, atoms in given.items()},
         "engine": engine.name,
         "precision": engine.precision,
         "seed": config.seed,
@@ -76,7 +77,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     }
     since = None
     if task.resume is not None:
-        since, start = snapshot.load(Path(task.resume), same, subject.device)
+        since, start = load_state(Path(task.resume), same, subject.device)
         state = since.state
         if state.step > task.n_steps:
             reached_ps = state.step * task.timestep_fs / 1000
@@ -86,7 +87,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     else:
         settle, probe = (round(1000 * ps / task.timestep_fs) for ps in (task.settle_ps, task.probe_ps))
         total = settle + probe
-        with bars.bar(total=total, desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
+        with progress_bar(total=total, desc="preparing the start", unit="step", leave=False, mininterval=0.5) as bar:
 
             def done(steps: int) -> None:
                 if bar.n + steps > bar.total:  # the mean was off, and is probed once more
@@ -97,26 +98,31 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                 state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
             except StartError as error:
                 # A force field that can't be started is no broken run, but the clearest of verdicts.
-                verdicts = {name: judge({}, config.gate, [*faults[name], str(error)]) for name in minima}
+                verdicts = {name: judge_gate({}, config.gate, [*faults[name], str(error)]) for name in minima}
                 result = RunResult(
-                    config={}, environment=describe(subject.device), verdict=_one(verdicts, task), tags=subject.tags
+                    config={},
+                    environment=describe_machine(subject.device),
+                    verdict=_one(verdicts, task),
+                    tags=subject.tags,
                 )
                 keep(result)
                 nothing: dict[str, dict[str, float]] = {name: {} for name in minima}
-                report = partial(nve_files.write_report, None, verdicts, nothing, {}, config)
-                return with_files(result, directory, {nve_files.REPORT_FILE: report})
+                report = partial(write_report, None, verdicts, nothing, {}, config)
+                return with_files(result, directory, {REPORT_FILE: report})
         state.step = 0
         start = state.copy()
 
     started, first_step = time.perf_counter(), state.step
-    with bars.bar(total=task.n_steps, initial=first_step, desc="NVE", unit="step", leave=False, mininterval=0.5) as bar:
+    with progress_bar(
+        total=task.n_steps, initial=first_step, desc="NVE", unit="step", leave=False, mininterval=0.5
+    ) as bar:
         trajectory = dynamics.run(
             state,
             task.n_steps,
             task.record_every,
             bar.update,
             since=since,
-            keep=lambda current: snapshot.save(directory, current, start, same),
+            keep=lambda current: save_state(directory, current, start, same),
             keep_every_s=KEEP_EVERY_S,
         )
     seconds = time.perf_counter() - started
@@ -157,15 +163,15 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             faults[name].append(trajectory.blow_up)
     lasted_ps = float(judged.times_ps[-1])
     verdicts = {
-        name: qualified(judge(metrics, config.gate, faults[name]), lasted_ps) for name, metrics in found.items()
+        name: qualified(judge_gate(metrics, config.gate, faults[name]), lasted_ps) for name, metrics in found.items()
     }
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     result = RunResult(
         config={},
         metrics=speed | (flat if task.systems or len(found) > 1 else found[config.system.name]),
-        series=nve_files.series(judged, engine_potential),
-        environment=describe(subject.device),
+        series=series(judged, engine_potential),
+        environment=describe_machine(subject.device),
         verdict=_one(verdicts, task),
         tags=subject.tags,
     )
@@ -174,51 +180,51 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         result,
         directory,
         {
-            nve_files.REPORT_FILE: partial(nve_files.write_report, judged, verdicts, found, speed, config),
-            nve_files.TRAJECTORY_FILE: partial(nve_files.write_trajectory, judged, engine_potential),
+            REPORT_FILE: partial(write_report, judged, verdicts, found, speed, config),
+            TRAJECTORY_FILE: partial(write_trajectory, judged, engine_potential),
             "quick_md_validation.png": partial(plot_nve, judged, dynamics.names, task.temperature_k),
-            **nve_files.frame_files(dynamics, judged, task.replicas),
+            **frame_files(dynamics, judged, task.replicas),
         },
     )
-    if nve_files.TRAJECTORY_FILE in result.artifacts:  # else it can be made once more from the last state
+    if TRAJECTORY_FILE in result.artifacts:  # else it can be made once more from the last state
         (directory / STATE_FILE).unlink(missing_ok=True)
     return result
 
 
 def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
     """The verdict on the only system, or on several together."""
-    return together(verdicts) if task.systems or len(verdicts) > 1 else next(iter(verdicts.values()))
+    return combine_verdicts(verdicts) if task.systems or len(verdicts) > 1 else next(iter(verdicts.values()))
 
 
-def batches(config: Config, subject: Subject) -> Iterator[AtomicBatch]:
+def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
     """What moves; ASE's integrator evaluates each system by itself besides, and a list that grows has a new shape."""
     _, minima, _ = _minima(config, subject, _reference(subject))
     yield _dynamics(config, subject.engine, minima).batch
 
 
-def _reference(subject: Subject) -> Engine:
+def _reference(subject: ModelUnderTest) -> Engine:
     """Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference."""
     if subject.checkpoint is None:
         return subject.engine
     return make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
 
 
-def _force_field(config: Config, subject: Subject) -> str:
+def _force_field(config: Config, subject: ModelUnderTest) -> str:
     """What a resumed run must have in common with the one before: the weights, or all that makes a calculator."""
     if subject.checkpoint is not None:
         return subject.checkpoint.weights_sha256
-    return identity.of_calculator(config.model.calculator)
+    return calculator_identity(config.model.calculator)
 
 
 def _minima(
-    config: Config, subject: Subject, reference: Engine
+    config: Config, subject: ModelUnderTest, reference: Engine
 ) -> tuple[dict[str, Atoms], dict[str, tuple[Atoms, float]], dict[str, list[str]]]:
     """Systems as they are given, at their minima with the energy, eV, and what is wrong with each; by name.
 
     Raises:
         ConfigError: a single atom, or a file with a structure that relaxing makes another molecule of.
     """
-    given = setup.systems_side_by_side(config, subject)
+    given = load_systems(config, subject)
     minima, faults = {}, {}
     for name, atoms in given.items():
         where = f"system.name={name}"

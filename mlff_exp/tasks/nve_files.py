@@ -12,10 +12,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from mlff_exp.config import Config
-from mlff_exp.electrons import bare
-from mlff_exp.gate import ENOUGH_PS, interval, what_to_do
-from mlff_exp.md import Dynamics, FloatArray, Trajectory
-from mlff_exp.result import Verdict
+from mlff_exp.dynamics import Dynamics, FloatArray, Trajectory
+from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits
+from mlff_exp.structures import without_electrons
 
 TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
@@ -82,7 +81,7 @@ def write_frames(start: Atoms, trajectory: Trajectory, index: int, path: Path) -
         trajectory.potential[thin, index],
         strict=True,
     ):
-        frame = bare(start)
+        frame = without_electrons(start)
         frame.positions = positions
         frame.set_velocities(velocities)
         frame.calc = SinglePointCalculator(frame, energy=float(energy))
@@ -133,7 +132,7 @@ def write_report(
         lines += ["", name, f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
         for criterion in verdict.criteria:
             value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
-            allowed = interval(criterion.min, criterion.max)
+            allowed = format_limits(criterion.min, criterion.max)
             lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{HELD[criterion.held]}")
         judged = {criterion.metric for criterion in verdict.criteria}
         others = {metric: value for metric, value in found[name].items() if metric not in judged}
@@ -142,5 +141,5 @@ def write_report(
         lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
         lines += [f"  {reason}" for reason in verdict.reasons]
         if verdict.decision == "NO-GO":
-            lines += ["What to do:", *(f"  {each}" for each in what_to_do(verdict, frames=trajectory is not None))]
+            lines += ["What to do:", *(f"  {each}" for each in advice_for(verdict, frames=trajectory is not None))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -13,9 +13,6 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from hydra.errors import InstantiationException
 
-from mlff_exp import checkpoint, electrons, systems, trust
-from mlff_exp.ase_engine import AseEngine
-from mlff_exp.checkpoint import Checkpoint
 from mlff_exp.config import (
     AseModel,
     CompileMode,
@@ -25,14 +22,17 @@ from mlff_exp.config import (
     MoleculeSystem,
     Precision,
     System,
+    judge_import_path,
+    make_importable,
+    top_level,
 )
-from mlff_exp.engine import Engine, make_engine
-from mlff_exp.neighbors import uses_all_pairs
-from mlff_exp.structure_checks import check_neighbors
+from mlff_exp.engines import AseEngine, Engine, make_engine
+from mlff_exp.models import Checkpoint, CheckpointError, load_checkpoint
+from mlff_exp.structures import build_systems, check_neighbors, refuse_unknown, uses_all_pairs
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelUnderTest:
     """What a task measures.
 
     Attributes:
@@ -53,7 +53,7 @@ class Subject:
         return {"engine.ran": self.engine.name, **weights}
 
 
-def subject(config: Config) -> Subject:
+def prepare_model(config: Config) -> ModelUnderTest:
     """The force field of a configuration, made ready.
 
     Raises:
@@ -64,14 +64,14 @@ def subject(config: Config) -> Subject:
         _refuse_other_targets(config.model.calculator, config.trust)
         try:
             calculator = hydra.utils.instantiate(config.model.calculator, _recursive_=False)
-            return Subject(AseEngine(calculator), None, device)
+            return ModelUnderTest(AseEngine(calculator), None, device)
         except (InstantiationException, ValueError) as error:
             raise ConfigError(f"model.calculator: {error}") from error
     try:
-        loaded = checkpoint.load(config.model.checkpoint)
-    except checkpoint.CheckpointError as error:
+        loaded = load_checkpoint(config.model.checkpoint)
+    except CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
-    return Subject(at_precision(config, loaded, config.precision.name), loaded, device)
+    return ModelUnderTest(at_precision(config, loaded, config.precision.name), loaded, device)
 
 
 def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str]) -> None:
@@ -81,10 +81,10 @@ def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str])
         ConfigError: another target, or a target among the arguments.
     """
     target = calculator["_target_"]
-    trust.judge_import_path(target, allowed)  # importing it would run its code
+    judge_import_path(target, allowed)  # importing it would run its code
     if any(_is_special(key) for key in _keys({k: v for k, v in calculator.items() if k not in ("_target_", "_args_")})):
         raise ConfigError(f"model.calculator: an argument of {target} has a _target_ of its own, which is not followed")
-    trust.make_importable(allowed, Path.cwd())
+    make_importable(allowed, Path.cwd())
     try:
         found = hydra.utils.get_object(target)
     except (ImportError, InstantiationException, ValueError) as error:
@@ -94,8 +94,8 @@ def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str])
         raise ConfigError(
             f"model.calculator._target_={target} is neither an ASE calculator nor a function annotated to return one"
         )
-    if trust.top_level(target) not in allowed:  # one module can lead to what another holds
-        trust.judge_import_path(f"{found.__module__}.{found.__qualname__}", allowed)
+    if top_level(target) not in allowed:  # one module can lead to what another holds
+        judge_import_path(f"{found.__module__}.{found.__qualname__}", allowed)
 
 
 def _is_special(key: str) -> bool:
@@ -119,7 +119,7 @@ def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:
     return make_engine(loaded.model, config.engine.name, cast(Precision, precision), torch.device(config.device), mode)
 
 
-def described_systems(config: Config, subject: Subject) -> dict[str, Atoms]:
+def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
     """The systems of a configuration by name: one, or several frames of a file.
 
     Raises:
@@ -128,7 +128,7 @@ def described_systems(config: Config, subject: Subject) -> dict[str, Atoms]:
     return _built(config.system, subject)
 
 
-def systems_side_by_side(config: Config, subject: Subject) -> dict[str, Atoms]:
+def load_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
     """The systems of an NVE run by name: those of the task, or else those of the configuration.
 
     Raises:
@@ -139,8 +139,8 @@ def systems_side_by_side(config: Config, subject: Subject) -> dict[str, Atoms]:
     return {name: atoms for one in config.task.systems for name, atoms in _built(MoleculeSystem(one), subject).items()}
 
 
-def _built(described: System, subject: Subject) -> dict[str, Atoms]:
-    found = systems.build(described)
+def _built(described: System, subject: ModelUnderTest) -> dict[str, Atoms]:
+    found = build_systems(described)
     where = f"path={described.path!r}" if isinstance(described, FileSystem) else f"name={described.name}"
     for name, atoms in found.items():
         at = f"system.{where}: " + (f"{name}: " if len(found) > 1 else "")
@@ -153,7 +153,7 @@ def _built(described: System, subject: Subject) -> dict[str, Atoms]:
             raise ConfigError(f"{at}{error}") from error
         if subject.checkpoint is not None:
             try:
-                electrons.refuse_unknown(atoms)
+                refuse_unknown(atoms)
             except ValueError as error:
                 raise ConfigError(f"{at}{error}; system.ignore_charge=true takes it for that") from error
     return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlff_exp.common import shell_command
 from mlff_exp.config import Tracking
-from mlff_exp.shell import command
 
 DATABASE_FILE = "mlflow.db"
 
@@ -41,4 +41,4 @@ def url_of(directory: str) -> str:
 
 def ui_command(directory: Path) -> str:
     """Return the command that opens the MLflow UI on the store in a directory, to be pasted into a shell."""
-    return command("mlflow", "ui", "--backend-store-uri", url_of(str(directory)))
+    return shell_command("mlflow", "ui", "--backend-store-uri", url_of(str(directory)))

@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.config import flatten
-from mlff_exp.result import PROGRESS_FILE, RESULT_FILE, Progress, Record, ResultError, RunResult, label, system_name
-from mlff_exp.tracking import limits
-from mlff_exp.tracking.faults import say
+from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, Progress, Record, ResultError, RunResult, label, system_name
+from mlff_exp.tracking.faults import say_on_stderr
 from mlff_exp.tracking.files import own_file
 from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG
+from mlff_exp.tracking.limits import (
+    INT64,
+    MAX_DATASET_NAME,
+    MAX_PARAM,
+    MAX_RUN_NAME,
+    MAX_SOURCE,
+    MAX_TAG,
+    cut,
+    model_name,
+    valid_key,
+)
 
 # Tags that a result does not decide on.
 OWN_TAGS = (DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG, *FAILURE_TAGS, "sweep")
@@ -103,7 +113,7 @@ def _described(result: RunResult, directory: Path, ended: int) -> Description:
     return Description(
         name=run_name(result.config),
         status="KILLED" if result.status == "SKIPPED" else result.status,
-        tags={limits.key(name): limits.cut(str(value), limits.MAX_TAG) for name, value in tags.items()},
+        tags={valid_key(name): cut(str(value), MAX_TAG) for name, value in tags.items()},
         params=params(result.config),
         metrics=[point(Record(0, result.metrics, ended)), *map(point, series)],
         source=source,
@@ -114,24 +124,24 @@ def _described(result: RunResult, directory: Path, ended: int) -> Description:
 
 def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run in MLflow."""
-    return limits.cut(label(config), limits.MAX_RUN_NAME)
+    return cut(label(config), MAX_RUN_NAME)
 
 
 def params(config: Mapping[str, Any]) -> dict[str, str]:
     """Return a configuration as MLflow's parameters; a value that is too long is cut."""
-    return {limits.key(str(name)): value[: limits.MAX_PARAM] for name, value in flatten(config).items()}
+    return {valid_key(str(name)): value[:MAX_PARAM] for name, value in flatten(config).items()}
 
 
 def point(record: Record) -> Record:
     """Return metrics of one step under names that MLflow takes; a message says what its database has no room for."""
     metrics = {}
     for name, value in record.metrics.items():
-        if record.step not in limits.INT64 or record.time_ms not in limits.INT64 or record.time_ms < 0:
-            say(f"not in MLflow: {name} at step {record.step}: beyond 64 bits")
+        if record.step not in INT64 or record.time_ms not in INT64 or record.time_ms < 0:
+            say_on_stderr(f"not in MLflow: {name} at step {record.step}: beyond 64 bits")
         elif not math.isfinite(value):
-            say(f"not in MLflow: {name} at step {record.step} is {value}")
+            say_on_stderr(f"not in MLflow: {name} at step {record.step} is {value}")
         else:
-            metrics[limits.key(name)] = float(value)
+            metrics[valid_key(name)] = float(value)
     return Record(int(record.step), metrics, int(record.time_ms))
 
 
@@ -148,17 +158,15 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
         source = {"systems": systems} if systems else config["system"]
     text = json.dumps(source, sort_keys=True)
     digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
-    described = Source(
-        limits.cut(str(name) or "_", limits.MAX_DATASET_NAME), digest, text[: limits.MAX_SOURCE], config["task"]["name"]
-    )
+    described = Source(cut(str(name) or "_", MAX_DATASET_NAME), digest, text[:MAX_SOURCE], config["task"]["name"])
     if sha256 is None:
         return described, None
     verdict = {}
     if result.verdict is not None:
         where = f"verdict.{result.verdict.gate}.{name.replace(', ', '+')}.{config['precision']['name']}"
-        verdict = {limits.key(where): result.verdict.decision}
-    model = limits.model_name(f"{limits.cut(Path(config['model']['checkpoint']).stem, 200)}-{sha256[:12]}")
-    return described, Weights(limits.cut(sha256, limits.MAX_TAG), model, verdict)
+        verdict = {valid_key(where): result.verdict.decision}
+    model = model_name(f"{cut(Path(config['model']['checkpoint']).stem, 200)}-{sha256[:12]}")
+    return described, Weights(cut(sha256, MAX_TAG), model, verdict)
 
 
 def _tags(result: RunResult) -> dict[str, str]:

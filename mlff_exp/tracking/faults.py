@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlff_exp import disk
-from mlff_exp.config import ConfigError, masked
+from mlff_exp.common import DISK_ERRORS, mask_secrets
+from mlff_exp.config import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
+
 # What SQLite says when it can't write: no room, in the database or beside it.
-DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+SQLITE_DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 # Codes of MLflow with which it would refuse the same request again.
 PERMANENT = {
     "ALREADY_EXISTS", "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "NOT_FOUND", "PERMISSION_DENIED",
@@ -25,10 +26,10 @@ PERMANENT = {
 LINE = 300
 
 
-def say(*lines: str) -> None:
+def say_on_stderr(*lines: str) -> None:
     """Print messages, without the password that the address of a server may hold."""
     for line in lines:
-        print(f"mlff-exp: {masked(line)}", file=sys.stderr)
+        print(f"mlff-exp: {mask_secrets(line)}", file=sys.stderr)
 
 
 def first_line(error: Exception) -> str:
@@ -58,7 +59,7 @@ def disk_fault(error: BaseException | None) -> sqlite3.Error | None:
     from sqlalchemy.exc import DBAPIError
 
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in DISK_ERRORS:
+    if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in SQLITE_DISK_ERRORS:
         return cause
     return None
 
@@ -77,7 +78,7 @@ def disk_errors() -> Iterator[None]:
     except RequestException as error:
         raise MlflowException(str(error)) from error
     except OSError as error:
-        if error.errno in disk.DISK_ERRORS:
+        if error.errno in DISK_ERRORS:
             raise
         raise MlflowException(str(error)) from error
     except MlflowException as error:

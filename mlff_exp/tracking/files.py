@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from mlff_exp.result import ResultError
+from mlff_exp.results import ResultError
 
 # MLflow puts names into addresses as they are.
 NOT_IN_ADDRESSES = frozenset("/\\#?%\0\n\r")

@@ -17,7 +17,7 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 9]}_{_hash(text)}"
 
 
-def key(text: str) -> str:
+def valid_key(text: str) -> str:
     """Return a name for a parameter, a metric or a tag; one that has to be changed ends with a hash of the original."""
     allowed = re.sub(r"[^/\w.\- :]", "_", text)
     # MLflow takes names for paths, and refuses those that could be written shorter or lead out of a directory.

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.result import Progress
+from mlff_exp.results import Progress
 from mlff_exp.tracking.describe import point, run_name
-from mlff_exp.tracking.faults import answering, disk_errors, first_line, is_permanent, say
+from mlff_exp.tracking.faults import answering, disk_errors, first_line, is_permanent, say_on_stderr
 from mlff_exp.tracking.life import HEARTBEAT_EVERY_S, HEARTBEAT_TAG
 from mlff_exp.tracking.markers import write_opened
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.upload import log_points, open_run
 
 
-class Live:
+class LiveRun:
     """A run that is going on: in MLflow from its start, with a heartbeat, and with its progress as it comes.
 
     Raises:
@@ -56,7 +56,7 @@ class Live:
         except (MlflowException, OSError) as error:
             self._refused = isinstance(error, MlflowException) and is_permanent(error)
             if (trouble := first_line(error)) != self._trouble:
-                say(f"progress not in MLflow {'' if self._refused else 'yet'}: {trouble}".replace(" :", ":"))
+                say_on_stderr(f"progress not in MLflow {'' if self._refused else 'yet'}: {trouble}".replace(" :", ":"))
             self._trouble = trouble
 
     def discard(self) -> None:
@@ -66,4 +66,4 @@ class Live:
         try:
             self._store.client.delete_run(self.run_id)
         except (MlflowException, OSError) as error:
-            say(f"run {self.run_id} was refused, and can't be deleted from MLflow: {first_line(error)}")
+            say_on_stderr(f"run {self.run_id} was refused, and can't be deleted from MLflow: {first_line(error)}")

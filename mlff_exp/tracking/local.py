@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from mlff_exp.common import DISK_ERRORS, free_space, shell_command
 from mlff_exp.config import ConfigError, Tracking
-from mlff_exp.disk import DISK_ERRORS, room
-from mlff_exp.shell import command
 from mlff_exp.tracking.address import DATABASE_FILE, database_url, store_directory
-from mlff_exp.tracking.faults import first_line, say
+from mlff_exp.tracking.faults import first_line, say_on_stderr
 from mlff_exp.tracking.store import Store, find_experiment, running_runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
 
 BUSY_S = 8.0
 # Making a fresh database takes seconds, and on a busy machine many.
@@ -38,7 +38,7 @@ ADVICE = {
 }
 
 
-def opened(tracking: Tracking) -> tuple[Store, list[Run]]:
+def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     """Open the store in ``tracking.directory``, making it on first use, and return the runs that are RUNNING in it.
 
     Raises:
@@ -97,7 +97,7 @@ def _locked(directory: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=BUSY_S)
     except Timeout:
-        say(f"waiting for another process that opens the store in {directory}")
+        say_on_stderr(f"waiting for another process that opens the store in {directory}")
         try:
             lock.acquire(timeout=MAKING_S)
         except Timeout:
@@ -144,7 +144,7 @@ def _refuse_other_version(database: Path, found: list[str]) -> None:
             return
         known = {revision.revision for revision in script.walk_revisions()}
     if set(found) <= known:
-        upgrade = command("mlflow", "db", "upgrade", database_url(database))
+        upgrade = shell_command("mlflow", "db", "upgrade", database_url(database))
         raise ConfigError(
             f"tracking=local: {database} was made by an older MLflow (schema {', '.join(found)}): make a copy of "
             f"it, then {upgrade}"
@@ -164,10 +164,10 @@ def _reason(error: BaseException, directory: Path) -> str:
         if isinstance(cause, sqlite3.Error):
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                return f"{first_line(cause)}; {room(directory)}"
+                return f"{first_line(cause)}; {free_space(directory)}"
             return f"{first_line(cause)}: {ADVICE[code]}" if code in ADVICE else first_line(cause)
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
-            return f"{text}; {room(Path.cwd())}"
+            return f"{text}; {free_space(Path.cwd())}"
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"{text}: {READ_ONLY}"
         cause = cause.__cause__

@@ -7,11 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mlff_exp.config import ConfigError, Gate, NveTask
-from mlff_exp.result import (
-    RESULT_FILE,
-    ResultError,
-    RunResult,
-)
+from mlff_exp.results import RESULT_FILE, ResultError, RunResult
 from mlff_exp.tracking.address import expanded
 from mlff_exp.tracking.describe import params as as_params
 from mlff_exp.tracking.faults import answering, first_line

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from mlff_exp.disk import write_whole
-from mlff_exp.result import ResultError
+from mlff_exp.common import atomic_write
+from mlff_exp.results import ResultError
 from mlff_exp.tracking.files import own_file
 from mlff_exp.tracking.life import DIRECTORY_TAG, KEY_TAG
 from mlff_exp.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
 
 # Ids of complete MLflow runs, a line for each store, so that a directory is uploaded to each store once.
 UPLOADED_FILE = "mlflow_run_id"
@@ -75,7 +76,7 @@ def read_opened(directory: Path) -> Opened | None:
 
 def write_opened(directory: Path, opened: Opened) -> None:
     """Write down which MLflow run was opened for a directory."""
-    write_whole(directory / OPENED_FILE, json.dumps(asdict(opened)))
+    atomic_write(directory / OPENED_FILE, json.dumps(asdict(opened)))
 
 
 def uploaded_ids(directory: Path) -> list[str]:
@@ -90,7 +91,7 @@ def uploaded_ids(directory: Path) -> list[str]:
 
 def note_uploaded(directory: Path, run_id: str) -> None:
     """Write down that a directory is complete in one more store."""
-    write_whole(directory / UPLOADED_FILE, "\n".join([*uploaded_ids(directory), run_id]))
+    atomic_write(directory / UPLOADED_FILE, "\n".join([*uploaded_ids(directory), run_id]))
 
 
 def find(store: Store, run_id: str) -> Run | None:

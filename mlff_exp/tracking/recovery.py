@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlff_exp.config import Tracking
-from mlff_exp.result import RESULT_FILE, ResultError
-from mlff_exp.tracking import limits, local, server
-from mlff_exp.tracking.faults import first_line, is_permanent, say
+from mlff_exp.results import RESULT_FILE, ResultError
+from mlff_exp.tracking.faults import first_line, is_permanent, say_on_stderr
 from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, STATUS_TAG, is_alive
+from mlff_exp.tracking.limits import MAX_TAG, cut
+from mlff_exp.tracking.local import open_local_store
 from mlff_exp.tracking.markers import belongs, read_opened
+from mlff_exp.tracking.server import open_server_store
 from mlff_exp.tracking.store import Store
-from mlff_exp.tracking.sweeps import end_late
+from mlff_exp.tracking.sweeps import end_sweep_late
 from mlff_exp.tracking.upload import log_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def connect(tracking: Tracking) -> Store | None:
+def open_store(tracking: Tracking) -> Store | None:
     """Open the store, making it on first use; None for ``tracking=offline``, which imports no MLflow.
 
     Runs in it that ended without a word are closed.
@@ -32,7 +34,7 @@ def connect(tracking: Tracking) -> Store | None:
         return None
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    store, running = server.opened(tracking) if tracking.name == "server" else local.opened(tracking)
+    store, running = open_server_store(tracking) if tracking.name == "server" else open_local_store(tracking)
     close_dead_runs(store, running)
     return store
 
@@ -57,7 +59,7 @@ def close_dead_runs(store: Store, running: list[Run]) -> None:
         try:
             _close(store, run)
         except MlflowException as error:
-            say(f"run {run.info.run_id} stays RUNNING in MLflow: {first_line(error)}")
+            say_on_stderr(f"run {run.info.run_id} stays RUNNING in MLflow: {first_line(error)}")
             if not is_permanent(error):  # the store is busy or lost; the next start goes on
                 return
 
@@ -69,20 +71,20 @@ def _close(store: Store, run: Run) -> None:
     try:
         opened = read_opened(directory)
         if opened is not None and opened.run_id == run.info.run_id and belongs(run, directory):
-            if end_late(store, directory):
+            if end_sweep_late(store, directory):
                 return
             if (directory / RESULT_FILE).is_file():
                 log_run(store, directory)
                 return
     except (ResultError, PermissionError, ValueError) as error:
         why = f"the end of run {run.info.run_id} can't be uploaded: {first_line(error)}"
-        say(why)
+        say_on_stderr(why)
     except MlflowException as error:
         if not is_permanent(error):
             raise
         why = f"MLflow refuses the end of run {run.info.run_id}: {first_line(error)}"
-        say(why)
-    values = dict(zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", "killed", limits.cut(why, limits.MAX_TAG)), strict=True))
+        say_on_stderr(why)
+    values = dict(zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", "killed", cut(why, MAX_TAG)), strict=True))
     for name, value in values.items():
         store.client.set_tag(run.info.run_id, name, value)
     store.client.set_terminated(run.info.run_id, status="KILLED")

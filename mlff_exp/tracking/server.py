@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.exceptions import MlflowException
 
+
 T = TypeVar("T")
 WHERE = "the server at MLFLOW_TRACKING_URI"
 # Of the opening as a whole, whatever the server or a name server does.
@@ -38,7 +39,7 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
-def opened(tracking: Tracking) -> tuple[Store, list[Run]]:
+def open_server_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     """Open the store at MLFLOW_TRACKING_URI, and return the runs that are RUNNING in it.
 
     Raises:

@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlff_exp.common import shell_command
 from mlff_exp.config import ConfigError
-from mlff_exp.shell import command
 from mlff_exp.tracking.limits import MAX_EXPERIMENT_NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
 
 # A view of the runs in the UI, at …/#/experiments/<id>/runs?viewStateShareKey=headline.
 VIEW = "headline"
@@ -46,10 +47,10 @@ def find_experiment(client: MlflowClient, name: str, artifact_location: str | No
         raise ConfigError(f"tracking.experiment={name[:40]!r} must have 1 to {MAX_EXPERIMENT_NAME} characters")
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
-        restore = command("mlflow", "experiments", "restore", "--experiment-id", experiment.experiment_id)
+        restore = shell_command("mlflow", "experiments", "restore", "--experiment-id", experiment.experiment_id)
         raise ConfigError(
             f"tracking.experiment={name} is deleted in this store: choose another name, or restore it with "
-            f"MLFLOW_TRACKING_URI={command(client.tracking_uri)} {restore}"
+            f"MLFLOW_TRACKING_URI={shell_command(client.tracking_uri)} {restore}"
         )
     if experiment is not None:
         if not experiment.experiment_id:
@@ -68,7 +69,7 @@ def find_experiment(client: MlflowClient, name: str, artifact_location: str | No
     return find_experiment(client, name, artifact_location)
 
 
-def answers(store: Store) -> bool:
+def store_answers(store: Store) -> bool:
     """Whether a store answers a simple question, so that what it did not take is no fault of its own."""
     from mlflow.exceptions import MlflowException
 

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlff_exp.result import ResultError
-from mlff_exp.shell import command
-from mlff_exp.signals import interrupts_postponed
-from mlff_exp.tracking import limits
-from mlff_exp.tracking.faults import answering, disk_errors, first_line, say
+from mlff_exp.common import interrupts_postponed, shell_command
+from mlff_exp.results import ResultError
+from mlff_exp.tracking.faults import answering, disk_errors, first_line, say_on_stderr
 from mlff_exp.tracking.files import own_file
 from mlff_exp.tracking.life import FAILURE_TAGS, STATUS_TAG, heart, signs_of_life
+from mlff_exp.tracking.limits import MAX_RUN_NAME, MAX_TAG, cut
 from mlff_exp.tracking.markers import (
     Opened,
     belongs,
@@ -31,11 +30,12 @@ from mlff_exp.tracking.upload import forget, log_file, open_run
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+
 SWEEP_FILE = "multirun.yaml"  # of a whole sweep: what was asked for
 
 
 @contextmanager
-def sweep(store: Store | None, name: str, directory: Path) -> Iterator[str | None]:
+def sweep_run(store: Store | None, name: str, directory: Path) -> Iterator[str | None]:
     """The parent run of a multirun; its jobs are children. Reports in ``directory`` become its artifacts.
 
     A directory that already has a parent run in this store goes on with it.
@@ -81,7 +81,7 @@ def open_sweep(store: Store, name: str, directory: Path) -> str:
 
 
 @contextmanager
-def for_upload(store: Store, directory: Path) -> Iterator[str]:
+def sweep_for_upload(store: Store, directory: Path) -> Iterator[str]:
     """The parent run for late children of a sweep: made if the sweep never was in this store, and ended afterwards.
 
     One that is there is left as it is, but for an end that its store was not told.
@@ -95,11 +95,11 @@ def for_upload(store: Store, directory: Path) -> Iterator[str]:
         else:
             run_id = str(run.info.run_id)
     yield run_id
-    end_late(store, directory)
+    end_sweep_late(store, directory)
 
 
 @disk_errors()
-def end_late(store: Store, directory: Path) -> bool:
+def end_sweep_late(store: Store, directory: Path) -> bool:
     """Tell the store how a sweep ended, if it was lost by then; returns whether it was."""
     opened = read_opened(directory)
     if opened is None or not opened.ended:
@@ -113,7 +113,7 @@ def end_late(store: Store, directory: Path) -> bool:
 
 
 def _make(store: Store, name: str, directory: Path) -> str:
-    opened = open_run(store, limits.cut(name, limits.MAX_RUN_NAME), directory, tags={"sweep": name[: limits.MAX_TAG]})
+    opened = open_run(store, cut(name, MAX_RUN_NAME), directory, tags={"sweep": name[:MAX_TAG]})
     note_uploaded(directory, opened.run_id)
     return opened.run_id
 
@@ -133,9 +133,9 @@ def _close(store: Store, run_id: str, directory: Path, status: str) -> None:
             _end(store, run_id, directory, status)
     except MlflowException as error:
         _note_end(directory, run_id, status)
-        say(
+        say_on_stderr(
             f"not in MLflow yet: the end of this sweep: {first_line(error)}",
-            f"later: {command('mlff-exp-sync', directory)}",
+            f"later: {shell_command('mlff-exp-sync', directory)}",
         )
 
 
@@ -148,7 +148,7 @@ def _end(store: Store, run_id: str, directory: Path, status: str) -> None:
         table = None  # said above
     if table is not None:
         text = table.read_text(encoding="utf-8", errors="replace")
-        store.client.set_tag(run_id, "mlflow.note.content", limits.cut(text, limits.MAX_TAG))
+        store.client.set_tag(run_id, "mlflow.note.content", cut(text, MAX_TAG))
     store.client.set_terminated(run_id, status=status)
     _note_end(directory, run_id, "")
 

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mlff_exp.result import RESULT_FILE, Record, ResultError
-from mlff_exp.shell import command
-from mlff_exp.signals import interrupts_postponed
-from mlff_exp.tracking import limits
+from mlff_exp.common import interrupts_postponed, shell_command
+from mlff_exp.results import RESULT_FILE, Record, ResultError
 from mlff_exp.tracking.describe import Description, Source, Weights, describe, progress
-from mlff_exp.tracking.faults import disk_errors, first_line, is_permanent, say
+from mlff_exp.tracking.faults import disk_errors, first_line, is_permanent, say_on_stderr
 from mlff_exp.tracking.files import own_file
 from mlff_exp.tracking.life import FAILURE_TAGS, KEY_TAG, signs_of_life
+from mlff_exp.tracking.limits import MAX_TAG, cut, valid_key
 from mlff_exp.tracking.markers import (
     OPENED_FILE,
     Opened,
@@ -32,6 +31,7 @@ from mlff_exp.tracking.store import Store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
 
 T = TypeVar("T")
 CONFIG_FILE = "config.yaml"
@@ -125,13 +125,13 @@ def log_file(client: MlflowClient, run_id: str, directory: Path, name: object) -
     try:
         path = own_file(directory, name)
     except ResultError as error:
-        say(f"not in MLflow: {error}")
+        say_on_stderr(f"not in MLflow: {error}")
         return
     if path is not None:
         client.log_artifact(run_id, str(path))
 
 
-def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
+def record_run(store: Store, directory: Path, parent_id: str | None = None) -> None:
     """`log_run` for a result that must not be lost with its server: it stays on disk, and a message says what to do.
 
     Raises:
@@ -143,12 +143,12 @@ def record(store: Store, directory: Path, parent_id: str | None = None) -> None:
         log_run(store, directory, parent_id)
     except MlflowException as error:
         how = "MLflow refuses this run" if is_permanent(error) else "not in MLflow yet"
-        say(f"{how}: {first_line(error)}", f"later: {command('mlff-exp-sync', directory)}")
+        say_on_stderr(f"{how}: {first_line(error)}", f"later: {shell_command('mlff-exp-sync', directory)}")
     except ResultError as error:
-        say(f"not in MLflow: {error}")
+        say_on_stderr(f"not in MLflow: {error}")
 
 
-def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
+def set_run_tag(store: Store, run_id: str, name: str, value: str) -> None:
     """Put a word on a run; a store that can't be reached just now is told of in a message.
 
     Raises:
@@ -158,9 +158,9 @@ def set_tag(store: Store, run_id: str, name: str, value: str) -> None:
 
     try:
         with disk_errors():
-            store.client.set_tag(run_id, limits.key(name), limits.cut(value, limits.MAX_TAG))
+            store.client.set_tag(run_id, valid_key(name), cut(value, MAX_TAG))
     except MlflowException as error:
-        say(f"not in MLflow: {name}={value}: {first_line(error)}")
+        say_on_stderr(f"not in MLflow: {name}={value}: {first_line(error)}")
 
 
 def _log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
@@ -170,7 +170,9 @@ def _log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> No
     there = run.data.params
     for name, value in params.items():
         if there.get(name, value) != value:
-            say(f"run {run.info.run_id}: {name} stays {there[name]!r} in MLflow, which changes no parameter: {value!r}")
+            say_on_stderr(
+                f"run {run.info.run_id}: {name} stays {there[name]!r} in MLflow, which changes no parameter: {value!r}"
+            )
     new = [Param(name, value) for name, value in params.items() if name not in there]
     for some in _batches(new, PARAMS_PER_CALL):
         client.log_batch(run.info.run_id, params=some)

@@ -24,7 +24,7 @@ from ase.mep import NEB
 from ase.optimize import BFGS, FIRE, LBFGS
 from ase.vibrations import Vibrations
 
-from mlff_exp import StudentForceFieldCalculator
+from mlff_exp.calculator import StudentForceFieldCalculator
 from tests.conftest import rattled
 
 VARIANTS = {

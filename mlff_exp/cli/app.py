@@ -1,0 +1,217 @@
+"""The command ``mlff-exp``: configuration → task in a fresh process → result on disk → MLflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import TextIO, TypeVar, cast
+from unittest.mock import patch
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mlff_exp.cli.boundary import command_boundary, end_command
+from mlff_exp.cli.guard import guarded
+from mlff_exp.cli.words import (
+    Ended,
+    clear_message,
+    composing_errors,
+    ending,
+    explain_error,
+    flags,
+    is_job,
+    parser,
+    refuse_command_line,
+    refuse_package,
+)
+from mlff_exp.common import MaskedStream, excepthook, interrupts_postponed, learn_overrides, mask_logs, mask_secrets
+from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused, register_schemas
+from mlff_exp.measure import Look
+from mlff_exp.report import describe_result
+from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, ResultError, save_resolved
+from mlff_exp.runs import (
+    EXIT_REFUSED,
+    TRACEBACK_FILE,
+    Outcome,
+    exit_code,
+    recorded_if_interrupted,
+    refuse_moved,
+    refuse_tilde,
+    refuse_used_by_run,
+    run_task,
+)
+from mlff_exp.tracking import CONFIG_FILE, OPENED_FILE, LiveRun, directory_of, open_store, record_run
+
+T = TypeVar("T")
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent.parent / "conf"
+
+CONFIG_NAME = "config"
+# What a run writes before it is known that it can do its work.
+BEFORE_WORK = (RESULT_FILE, PROGRESS_FILE, TRACEBACK_FILE, CONFIG_FILE, OPENED_FILE, "run.log")
+
+register_schemas()
+
+
+def run() -> None:
+    """Refuse what is wrong with the words, then let Hydra run what they ask for; of a refused run nothing is left."""
+    given = flags(sys.argv[1:])
+    if not is_job(given):
+        refuse_package(given, CONF, CONFIG_NAME)
+        with composing_errors():
+            job()
+        return
+    asked = refuse_command_line(given, CONF, CONFIG_NAME)
+    refuse_moved(asked.hydra, single=not asked.several)
+    if asked.several:
+        job()
+        return
+    new = [name for name in BEFORE_WORK if not (asked.directory / name).exists()]
+    try:
+        with composing_errors():  # until our part begins, whose errors pass as what they are
+            job()
+    except Ended as ended:
+        if isinstance(ended.error, ConfigError):
+            clear_message(ended.directory, asked.kept, new)
+        raise ended.error from ended.error.__cause__
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG_NAME)
+def job(composed: DictConfig) -> Outcome:
+    """One job: check, run, record. A sweep collects the outcomes; a single run exits with its own."""
+    mask_logs()
+    hydra_job = HydraConfig.get()
+    directory = Path(hydra_job.runtime.output_dir)
+    if hydra_job.mode is not RunMode.RUN:
+        return _recorded(composed, hydra_job.overrides.task, directory, single=False)
+    with ending(directory):
+        outcome = _recorded(composed, hydra_job.overrides.task, directory, single=True)
+    raise SystemExit(exit_code([outcome]))
+
+
+def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *, single: bool) -> Outcome:
+    """Run a job and record it.
+
+    Raises:
+        ConfigError: it is wrong. Of a single run that is said of what its task found wrong as well, before its work.
+    """
+    config = parse_config(composed)
+    refuse_ignored(config, overrides)
+    if single:  # of a sweep, its other jobs may take a word that this one does not
+        refuse_unused([(config, overrides)])
+    config = config.on_this_machine()
+    look = Look() if single and config.task.name == "inference" else None
+    # Should this run leave nothing, that result would be taken for its own.
+    if (directory / RESULT_FILE).is_file():
+        raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
+    if single:  # a sweep has said so of all its jobs
+        refuse_used_by_run(directory, getattr(config.task, "resume", None))
+    # A sweep without a parent run is not recorded while it goes on.
+    recorded = single or config.sweep.id is not None
+    store = _reached(lambda: open_store(config.tracking), single) if recorded else None
+
+    resolved = save_resolved(composed, directory)
+    resume = getattr(config.task, "resume", None)
+    if resume is not None:
+        config.task.resume = str(directory_of(store, "task.resume", resume))
+    if look is not None:
+        look.warn(config.device)
+    live, refused = None, False
+    try:
+        with recorded_if_interrupted(resolved, directory):
+            if store is not None:
+                with interrupts_postponed():  # nobody would end a record that was opened and is not known yet
+                    live = _reached(lambda: LiveRun(store, directory, resolved, config.sweep.id), single)
+            result = run_task(config, resolved, directory, live)
+            refused = single and Outcome.of(result, directory).refused
+    finally:
+        if refused and live is not None:
+            live.discard()
+        # An interrupted run has a result as well.
+        elif store is not None and (directory / RESULT_FILE).is_file():
+            record_run(store, directory, config.sweep.id)
+    if refused:
+        assert result.failure is not None, "it was refused"
+        raise ConfigError(result.failure.message)
+    outcome = Outcome.of(result, directory)
+    if single:
+        if result.failure is None:
+            print(mask_secrets(describe_result(result)))
+        print(mask_secrets(outcome.summary(config.tracking)))
+    return outcome
+
+
+def _reached(ask: Callable[[], T], single: bool) -> T | None:
+    """What a store answers.
+
+    Raises:
+        ConfigError: it does not, which ends a single run before any work; one of a sweep goes on without.
+    """
+    try:
+        return ask()
+    except ConfigError as error:
+        if single:
+            raise
+        print(f"mlff-exp: not in MLflow yet: {mask_secrets(str(error))}", file=sys.stderr)
+        print("mlff-exp: later: mlff-exp-sync", file=sys.stderr)
+        return None
+
+
+def main() -> None:
+    """Entry point; a refused configuration, or a result that cannot be read, ends with exit code 2.
+
+    The traceback of either is printed only where HYDRA_FULL_ERROR=1 asks for it.
+    """
+    with command_boundary("mlff-exp"):
+        try:
+            refuse_tilde(sys.argv[1:])
+            if "${" in str(Path.cwd()):
+                raise ConfigError(
+                    f"{Path.cwd()}: Hydra takes the ${{ in this directory's name for a reference: rename it"
+                )
+            with _errors_handed_over():
+                run()
+        except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
+            end_command("mlff-exp", explain_error(error), EXIT_REFUSED)
+
+
+@contextmanager
+def _errors_handed_over() -> Iterator[None]:
+    """Let Hydra raise errors, which it would print with tracebacks of its own and end with exit code 1.
+
+    Nothing that is printed meanwhile holds a secret, and Hydra composes nothing that the command line does not allow.
+    """
+    asked = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.excepthook = excepthook
+    try:
+        with redirect_stderr(None if sys.stderr is None else cast(TextIO, MaskedStream(sys.stderr))):
+            said = _said()
+            learn_overrides(said)
+            with patch("hydra._internal.hydra.ConfigLoaderImpl", guarded(said)):
+                yield
+    finally:
+        # What is started from this process later is to behave as if this had not been.
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def _said() -> Sequence[str]:
+    """The overrides on the command line, or those on the one that the shell completes."""
+    given, _ = parser().parse_known_args()  # what is wrong with the flags is refused by `run`
+    if given.shell_completion:
+        return [word for word in os.environ.get("COMP_LINE", "").split() if "=" in word]
+    return list(given.overrides)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What all commands of this package do about their terminal, signals, disks and surroundings."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from mlff_exp.cli.surroundings import settle_surroundings
+from mlff_exp.common import (
+    DISK_ERRORS,
+    HungUp,
+    Terminated,
+    free_space,
+    mask_secrets,
+    printable_streams,
+    raise_on_signals,
+)
+from mlff_exp.runs import EXIT_FAILED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED
+
+# What the system says of a place where nothing can be written, or nothing can be read.
+NO_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+
+
+@contextlib.contextmanager
+def command_boundary(program: str) -> Iterator[None]:
+    """Turn what may end a command besides its own errors into one line and an exit code.
+
+    A full disk ends with 1, a directory that can't be used with 2, SIGHUP with 129, an interrupt with 130, SIGTERM
+    with 143. The traceback of an error is printed only where HYDRA_FULL_ERROR=1 asks for it.
+
+    Args:
+        program: its name, with which the line begins.
+    """
+    with printable_streams(), raise_on_signals(for_good=True):
+        try:
+            try:
+                said = settle_surroundings()
+            except FileNotFoundError as error:
+                end_command(program, str(error), EXIT_REFUSED)
+            for change in said:
+                print(f"{program}: {change}", file=sys.stderr)
+            _refuse_undecodable(program)
+            yield
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                path = Path(error.filename or Path.cwd())
+                where = f"{path}; {free_space(path if path.is_dir() else path.parent)}"
+                end_command(program, f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED)
+            if error.errno not in NO_PLACE or error.filename is None:
+                raise
+            end_command(program, f"{error.strerror}: {os.fsdecode(error.filename)}", EXIT_REFUSED)
+        except KeyboardInterrupt as interrupt:
+            code, how = EXIT_INTERRUPTED, "interrupted"
+            if isinstance(interrupt, Terminated):
+                code, how = EXIT_TERMINATED, "terminated"
+            elif isinstance(interrupt, HungUp):
+                code, how = EXIT_HUNG_UP, "hung up"
+            # Below a progress bar.
+            print(f"\n{program}: {how}; what had finished is recorded", file=sys.stderr)
+            sys.exit(code)
+
+
+def end_command(program: str, message: str, code: int) -> NoReturn:
+    """Exit with a message, below the traceback of the current exception if that was asked for."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        print(mask_secrets(traceback.format_exc()), file=sys.stderr)
+    print(f"{program}: {mask_secrets(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _refuse_undecodable(program: str) -> None:
+    """Results are UTF-8, which has no place for a name that is not."""
+    for name, text in [*(("argument", word) for word in sys.argv[1:]), ("current directory", str(Path.cwd()))]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            message = f"the {name} {ascii(os.fsencode(text))[1:]} is not UTF-8: rename it, or use a UTF-8 locale"
+            end_command(program, message, EXIT_REFUSED)

@@ -1,0 +1,346 @@
+"""Judges each configuration that Hydra composes, before Hydra makes anything of it.
+
+Hydra imports and calls what a configuration names: callbacks, logging handlers, launchers, arguments of them. What the
+command line says itself is taken at its word; what comes from a file must be plain, or allowed by ``trust=[…]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from mlff_exp.cli.words import n_values
+from mlff_exp.common import mask_secrets
+from mlff_exp.config import (
+    FEATURES,
+    ConfigError,
+    check_trust,
+    is_installed,
+    judge_import_path,
+    make_importable,
+    plain,
+    register_schemas,
+    top_level,
+)
+
+TARGET = "model.calculator._target_"
+# Said by the sweeper to the jobs that it launches; anybody else who says one of them would forge a record.
+VOUCHED: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
+
+Parts = tuple[str, ...]
+_WORD = re.compile(r"[\w.:,=@+%/ -]*")
+_NUMBER = (int, float, bool, type(None))
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+_HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
+_LOG_FILES = (
+    "${hydra.runtime.output_dir}/run.log",
+    "${hydra.runtime.output_dir}/${hydra.job.name}.log",
+)
+_LOG_WORDS = ("level", "format", "datefmt", "formatter", "mode", "encoding", "version", "propagate", "delay")
+_LAUNCHERS = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+)
+_RESOURCES = (
+    "account", "comment", "constraint", "exclude", "gres", "mem_per_cpu", "mem_per_gpu", "name", "partition", "qos",
+)  # fmt: skip
+_LAUNCHER_OWN = {"submitit_folder": "${hydra.sweep.dir}/.submitit/%j", "name": "${hydra.job.name}"}
+_SWEEPERS = (
+    "hydra_plugins.mlff_exp_sweeper.staged.StagedSweeper",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+)
+_IN_DIRECTORIES = re.compile(r"\$\{(?:now:[^${}]*|sweep\.name|hydra\.job\.(?:num|id|name))\}")
+
+
+def _is_plain_log(parts: Parts, value: Any) -> bool:
+    last = parts[-1] if parts else ""
+    if not all(re.fullmatch(r"[\w.]+", part) for part in parts):
+        return False
+    match last:
+        case "class":
+            return value in _HANDLERS
+        case "stream":
+            return value in _STREAMS
+        case "filename":
+            return value in _LOG_FILES
+    if isinstance(value, _NUMBER):
+        return True
+    in_list = len(parts) > 1 and parts[-2] in ("handlers", "loggers") and last.isdecimal()
+    return (last in _LOG_WORDS or in_list) and "${" not in value and "://" not in value
+
+
+def _is_plain_launcher(parts: Parts, value: Any) -> bool:
+    if parts == ("_target_",):
+        return value in _LAUNCHERS
+    if not parts or not all(re.fullmatch(r"[A-Za-z]\w*", part) for part in parts):
+        return False
+    if isinstance(value, _NUMBER) or value == _LAUNCHER_OWN.get(".".join(parts)):
+        return True
+    return len(parts) == 1 and parts[0] in _RESOURCES and _WORD.fullmatch(value) is not None
+
+
+def _is_plain_sweeper(parts: Parts, value: Any) -> bool:
+    if parts == ("_target_",):
+        return value in _SWEEPERS
+    if not parts or any(part.startswith("_") for part in parts):
+        return False
+    # Each parameter is an override, and judged where its job is composed.
+    return isinstance(value, _NUMBER) or (len(parts) == 2 and parts[0] == "params")
+
+
+def _is_plain_directory(_: Parts, value: Any) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, _NUMBER)
+    path = _IN_DIRECTORIES.sub("x", value)
+    return "$" not in path and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _is_plain_name(_: Parts, value: Any) -> bool:
+    return value == "???" or re.fullmatch(r"[\w-][\w.-]*", str(value)) is not None
+
+
+def _is_nothing(_: Parts, value: Any) -> bool:
+    return value is None
+
+
+# By the key of Hydra's configuration: the feature that trust names, and what is plain below the key.
+RULES = {
+    "hydra.callbacks": ("hydra.callbacks", _is_nothing),
+    "hydra.job.env_copy": ("hydra.job.env_copy", _is_nothing),
+    "hydra.job.env_set": ("hydra.job.env_set", _is_nothing),
+    "hydra.job.name": ("hydra.job.name", _is_plain_name),
+    "hydra.job_logging": ("hydra.job_logging", _is_plain_log),
+    "hydra.hydra_logging": ("hydra.hydra_logging", _is_plain_log),
+    "hydra.launcher": ("hydra.launcher", _is_plain_launcher),
+    "hydra.sweeper": ("hydra.sweeper", _is_plain_sweeper),
+    "hydra.run.dir": ("hydra.run.dir", _is_plain_directory),
+    "hydra.sweep.dir": ("hydra.sweep.dir", _is_plain_directory),
+    "hydra.sweep.subdir": ("hydra.sweep.dir", _is_plain_directory),
+}
+
+
+class GuardedLoader(ConfigLoaderImpl):
+    """Hydra's loader of configurations, which refuses what a file may not say; it travels with launched jobs.
+
+    Args:
+        config_search_path: as Hydra's.
+        words: overrides as they stand on the command line.
+
+    Raises:
+        ConfigError: ``trust`` is no list of packages and features.
+    """
+
+    def __init__(self, config_search_path: Any, words: Sequence[str] = ()) -> None:
+        super().__init__(config_search_path)
+        self._directory = Path.cwd()
+        self._said = set[tuple[str, str]]()
+        self._trust: list[str] = []
+        self._vouched = dict(VOUCHED)
+        for override in _parsed(words):
+            if override.key_or_group == "trust" and not override.is_delete():
+                self._trust += _trusted(override)
+            self._said |= set(_values(override))
+        check_trust(self._trust)
+
+    def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
+        """What the sweeper alone knows, and the jobs that it launches from now on may say.
+
+        Args:
+            sweep_id: of the parent run.
+            gate_decision: on the weights.
+            where: the override with the directory of the sweep.
+        """
+        self._vouched = {"id": sweep_id, "gate_decision": gate_decision}
+        for override in _parsed([where]):
+            self._said |= set(_values(override))
+
+    def load_configuration(self, config_name: str | None, overrides: list[str], *rest: Any, **by: Any) -> DictConfig:
+        """Compose as Hydra does, and judge the outcome.
+
+        Raises:
+            ConfigError: a file says what only the command line may, or nobody.
+        """
+        register_schemas()  # a launched job has not done so
+        try:
+            composed = super().load_configuration(config_name, overrides, *rest, **by)
+        except KeyError as error:
+            raise ConfigError(f"hydra.job.env_copy: the environment has no {error}") from error
+        with read_write(composed), open_dict(composed):
+            self._judge(composed, overrides)
+            composed.hydra.job.override_dirname = mask_secrets(composed.hydra.job.override_dirname).replace(
+                "***", "hidden"
+            )
+        return composed
+
+    def _judge(self, composed: DictConfig, overrides: Sequence[str]) -> None:
+        hydra = OmegaConf.to_container(composed.hydra, resolve=False)
+        assert isinstance(hydra, dict)
+        said = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
+        if sorted(said) != sorted(overrides):
+            raise ConfigError("hydra.overrides is Hydra's record of the command line: no file can set it")
+        if hydra["output_subdir"] is not None:
+            raise ConfigError(
+                f"hydra.output_subdir={hydra['output_subdir']}: Hydra's own files would hold passwords as they were "
+                "given; config.yaml in the run's directory says all that they would"
+            )
+        if "sweep" not in composed:  # not based on our schema, which is refused by whoever parses it
+            return
+        self._judge_trust(composed)
+        self._judge_hydra({"hydra": hydra})
+        self._judge_sweep(composed)
+        named = self._judge_calculator(composed)
+        composed.trust = [*self._trust, *(top for top in named if top not in self._trust)]
+        make_importable(composed.trust, self._directory)
+
+    def _judge_trust(self, composed: DictConfig) -> None:
+        found = OmegaConf.to_container(composed, resolve=False)["trust"]  # type: ignore[call-overload, index]
+        if found != self._trust:
+            raise ConfigError(f"trust={found}: the command line alone can say whom to trust, no file and no stage")
+
+    def _judge_hydra(self, values: Mapping[str, Any]) -> None:
+        copied = _at(values, "hydra.job.env_copy") or []
+        for key, (feature, is_plain) in RULES.items():
+            if feature in self._trust:
+                continue
+            for parts, value in _leaves(_at(values, key)):
+                name = ".".join((key, *parts))
+                if is_plain(parts, value) or (name, str(value)) in self._said:
+                    continue
+                if key == "hydra.job.env_set" and ".".join(parts) in copied:
+                    continue
+                shown = "" if key == "hydra.job.env_set" else f"={value}"
+                raise ConfigError(
+                    f"{name}{shown} comes from a file, and {FEATURES[feature]}: to allow it say trust=[{feature}] on "
+                    "the command line"
+                )
+
+    def _judge_sweep(self, composed: DictConfig) -> None:
+        sweep = composed.sweep
+        for key, value in VOUCHED.items():
+            # The raw value, so that no interpolation passes for the default.
+            said = OmegaConf.to_container(sweep, resolve=False).get(key)  # type: ignore[union-attr]
+            if said not in (value, self._vouched[key]):
+                raise ConfigError(f"sweep.{key} is what a sweep says of its own runs: nobody can set it")
+        try:
+            name = sweep.name
+        except OmegaConfBaseException:  # told when the configuration is parsed
+            return
+        if isinstance(name, str):  # it becomes a directory before that
+            plain("sweep.name", name)
+
+    def _judge_calculator(self, composed: DictConfig) -> list[str]:
+        """The installed packages that the command line names for a calculator."""
+        model = OmegaConf.to_container(composed, resolve=False).get("model")  # type: ignore[union-attr]
+        asked = _at({"model": model}, TARGET)
+        try:
+            target = OmegaConf.select(composed, TARGET)
+        except OmegaConfBaseException:  # told when the configuration is parsed
+            return []
+        if target is None or target == "???":
+            return []
+        top = top_level(str(target))
+        # An interpolation that was typed names nothing: what it leads to may stand in a file.
+        typed = "${" not in str(asked) and (TARGET, str(asked)) in self._said
+        named = [top] if typed and top not in self._trust and is_installed(top) else []
+        if not _is_allowed(target, self._trust):
+            # The arguments say what it does: those of a file are not what the command line named.
+            for parts, value in _leaves(_at({"model": model}, "model.calculator")):
+                key = ".".join(("model.calculator", *parts))
+                if named and (key, str(value)) not in self._said:
+                    raise ConfigError(
+                        f"{key}={value} comes from a file, and is an argument of {target}: say it on the command line, "
+                        f"or trust=[{top}]"
+                    )
+        judge_import_path(target, [*self._trust, *named])
+        return named
+
+    def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
+        """Before Hydra looks there: for ``pkg://`` it imports a module."""
+        loaded = repo.load_config(config_path=config_name) if config_name is not None else None
+        in_file = None if loaded is None else OmegaConf.select(loaded.config, "hydra.searchpath")
+        places = [value for parts, value in _leaves(in_file)]
+        for override in parsed_overrides:
+            if override.key_or_group == "hydra.searchpath" and not override.is_delete():
+                places += [value for key, value in _values(override) if (key, value) not in self._said]
+        for place in map(str, places):
+            if "://" in place and not place.startswith("file://") and "hydra.searchpath" not in self._trust:
+                raise ConfigError(
+                    f"hydra.searchpath=[{place}] comes from a file, and {FEATURES['hydra.searchpath']}: "
+                    "to allow it say trust=[hydra.searchpath] on the command line"
+                )
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+
+def guarded(words: Sequence[str]) -> Any:
+    """What Hydra is to make in place of its loader, for these words on the command line."""
+    return partial(GuardedLoader, words=tuple(words))
+
+
+def _is_allowed(target: object, trust: Collection[str]) -> bool:
+    try:
+        judge_import_path(target, trust)
+    except ConfigError:
+        return False
+    return True
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    parser, parsed = OverridesParser.create(), []
+    for word in words:
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException:  # Hydra says so itself when it composes
+            continue
+    return parsed
+
+
+def _trusted(override: Override) -> list[str]:
+    value = override.value()
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ConfigError(f"{override.input_line} must be a list of names: trust=[package,hydra.callbacks]")
+    return [str(word) for word in value]
+
+
+def _values(override: Override) -> Iterator[tuple[str, str]]:
+    """The keys that an override sets, each with its value as text; all values of one that is swept."""
+    if override.is_delete() or override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
+        return
+    n_values([override])  # before millions of them are made
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for value in values:
+        for parts, below in _leaves(Override._convert_value(value)):  # type: ignore[arg-type]
+            yield ".".join((override.key_or_group, *parts)), str(below)
+
+
+def _leaves(value: Any, parts: Parts = ()) -> Iterator[tuple[Parts, Any]]:
+    """What stands in nested mappings and lists, by its place."""
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=False)
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _leaves(below, (*parts, str(key)))
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            yield from _leaves(below, (*parts, str(number)))
+    else:
+        yield parts, value
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, Mapping):
+            return None if part != key else values
+        values = values.get(part)
+    return values

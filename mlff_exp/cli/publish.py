@@ -1,0 +1,34 @@
+"""The command ``mlff-exp-publish``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlff_exp.cli.boundary import command_boundary
+from mlff_exp.cli.report import parsed_sweep, sweep_parser
+from mlff_exp.report import publish, read_sweep
+from mlff_exp.results import ResultError
+
+
+@command_boundary("mlff-exp-publish")
+def publish_main() -> None:
+    """Command line of ``mlff-exp-publish``."""
+    program = sweep_parser(
+        "mlff-exp-publish",
+        "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv, environment.json, and "
+        "of timings headline.md (a line for each engine and precision) and kernels.csv.",
+    )
+    program.add_argument("target", type=Path, help="where to; made if it is not there")
+    program.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
+    arguments = parsed_sweep(program)
+    try:
+        found = read_sweep(arguments.directory)
+    except ResultError as error:
+        program.error(str(error))
+    dirty = [number for number, result in found.items() if result.environment.get("git_diff")]
+    if dirty and not arguments.allow_dirty:
+        program.error(
+            f"{arguments.directory}: {len(dirty)} of {len(found)} runs were made from a tree with uncommitted changes, "
+            f"the first of them {dirty[0]}, and nobody can repeat them: run it again from a commit, or --allow-dirty"
+        )
+    print(f"published: {publish(arguments.directory, found, arguments.name, arguments.target)}")

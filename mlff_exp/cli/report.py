@@ -1,0 +1,65 @@
+"""The command ``mlff-exp-report``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from mlff_exp.cli.boundary import command_boundary
+from mlff_exp.common import add_version
+from mlff_exp.report import one_line, write_report
+from mlff_exp.results import RESULT_FILE, ResultError, run_directories
+from mlff_exp.runs import EXIT_REFUSED
+
+
+@command_boundary("mlff-exp-report")
+def report_main() -> None:
+    """Command line of ``mlff-exp-report``."""
+    description = "Make the report of a sweep's directory anew: report.html and report.md."
+    words = sweep_parser("mlff-exp-report", description)
+    arguments = parsed_sweep(words)
+    try:
+        written = write_report(arguments.directory, arguments.name)
+    except ResultError as error:
+        words.error(str(error))
+    print(f"report: {written.page}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the words of a command, and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_REFUSED, f"{self.prog}: {one_line(message)}\n")
+
+
+def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
+    found = _Parser(prog=program, description=description)
+    add_version(found)
+    found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
+    found.add_argument("--name", help="title of the report (default: the name of the sweep)")
+    return found
+
+
+def parsed_sweep(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The words of the command line; ends the process with 2 if the directory holds no runs."""
+    arguments = parser.parse_args()
+    directory = arguments.directory
+    try:
+        if not directory.is_dir():
+            parser.error(f"{directory} is no directory")
+        if not run_directories(directory):
+            if (directory / RESULT_FILE).is_file():
+                parser.error(
+                    f"{directory} is a single run, and a report is of a sweep: its numbers are in {RESULT_FILE}"
+                )
+            below = sorted({path.parent.parent for path in directory.rglob(f"0/{RESULT_FILE}")})
+            hint = f"; below it are sweeps: {', '.join(map(str, below[:3]))}" if below else ""
+            parser.error(f"{directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}{hint}")
+    except (OSError, ValueError) as error:
+        parser.error(f"{directory}: {error}")
+    # A sweep's directory is named by its time and its name.
+    arguments.name = arguments.name or re.sub(r"^\d\d-\d\d-\d\d-\d{6}_", "", directory.resolve().name)
+    return arguments

@@ -1,0 +1,83 @@
+"""What a shell, a notebook or a container has set that would break a run, or change what it measures."""
+
+from __future__ import annotations
+
+import multiprocessing.util
+import os
+import pwd
+import sys
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+
+# With these set, a run would not do what its configuration says; so it runs without, and a line says so.
+CHANGING = {
+    "TORCHDYNAMO_DISABLE": "would turn compiled engines into eager ones",
+    "TORCH_COMPILE_DISABLE": "would turn compiled engines into eager ones",
+    "TORCHDYNAMO_SUPPRESS_ERRORS": "would turn compiled engines into eager ones",
+    "NVIDIA_TF32_OVERRIDE": "would change the precision",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "would change the precision",
+    "CUDA_LAUNCH_BLOCKING": "would make every kernel wait",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING": "would make every allocation wait",
+}
+# Of a notebook: figures are drawn to files, and a backend that is not installed would break the import.
+DROPPED = ("MPLBACKEND",)
+# An address of a socket is at most 107 bytes long, and multiprocessing adds some 30 to the temporary directory.
+MAX_TEMPORARY = 70
+
+
+def settle_surroundings() -> list[str]:
+    """Take what would break them from this process and from those it starts; returns a line for each change of note.
+
+    Raises:
+        OSError: there is no directory for temporary files, or the current one was deleted; the message says what to do.
+    """
+    _directories()
+    said = []
+    for name, effect in CHANGING.items():
+        if os.environ.pop(name, "0") not in ("", "0"):
+            said.append(f"{name} is not passed on to runs: it {effect}")
+    for name in DROPPED:
+        os.environ.pop(name, None)
+    os.environ["PYTHONUTF8"] = "1"  # of the processes that are started: other packages read and write as well
+    matplotlib = find_spec("matplotlib")
+    assert matplotlib is not None
+    assert matplotlib.origin is not None
+    # A style of one's own may need LaTeX, or letters that are not installed.
+    os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
+    if any(option.startswith("error") for option in sys.warnoptions):
+        # Other packages' warnings are no errors of a run.
+        sys.warnoptions[:] = [option for option in sys.warnoptions if not option.startswith("error")]
+        warnings.simplefilter("default")
+        os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")) and not _has_name():
+        os.environ["USER"] = f"uid{os.getuid()}"  # compilers ask for a name to call their cache by
+    return said
+
+
+def _has_name() -> bool:
+    """Whether the system knows who this is; in a container it may not."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
+def _directories() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current directory was deleted: change to one that exists") from None
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:
+        raise FileNotFoundError("no temporary files can be written: set TMPDIR to a directory where they can") from None
+    if len(os.fsencode(temporary)) > MAX_TEMPORARY:
+        # multiprocessing makes its directory once, and this is when.
+        with patch.object(tempfile, "tempdir", None), patch.dict(os.environ):
+            for name in ("TMPDIR", "TEMP", "TMP"):
+                os.environ.pop(name, None)
+            multiprocessing.util.get_temp_dir()

@@ -1,0 +1,5 @@
+"""What every package may use: atomic files, secrets, signals, progress, printed commands, registries."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

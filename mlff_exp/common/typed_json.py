@@ -1,0 +1,113 @@
+"""JSON into dataclasses, by their annotations: a file that somebody else wrote, or cut, is refused and not believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+MAX_BYTES = 256 * 2**20  # of a file, or of what is read of it at once
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it is no file, too large, not JSON, or holds NaN or infinity.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
+        return parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"it can't be read: {error.strerror}") from error
+
+
+def parse_json(text: str) -> Any:
+    """A text of JSON as plain values.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or holds NaN or infinity.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def typed_value(kind: Any, value: Any, where: str = "") -> Any:
+    """A plain value as an annotation says: dataclasses are made, numbers are finite.
+
+    Args:
+        kind: str, int, float, bool, Any, None, a Literal, a dataclass, or a Mapping, Sequence, tuple or union of these.
+        value: as JSON has it.
+        where: its name, for messages.
+
+    Raises:
+        ValueError: naming the value and what it should be.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _made(kind, value, where)
+    if origin is Literal:
+        return value if value in inner else _wrong(where, value, f"one of {', '.join(map(str, inner))}")
+    if origin in (Union, types.UnionType):
+        (only,) = (one for one in inner if one is not type(None))
+        return None if value is None else typed_value(only, value, where)
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            _wrong(where, value, "a mapping")
+        return {key: typed_value(inner[1], below, f"{where}.{key}") for key, below in value.items()}
+    if origin in (Sequence, tuple):
+        return _sequence(kind, value, where)
+    if isinstance(value, bool) and kind is not bool:
+        _wrong(where, value, kind.__name__)
+    if kind is float and isinstance(value, int | float):
+        return value if math.isfinite(value) else _wrong(where, value, "finite")
+    return value if isinstance(value, kind) else _wrong(where, value, kind.__name__)
+
+
+def _sequence(kind: Any, value: Any, where: str) -> Any:
+    inner, is_tuple = get_args(kind), get_origin(kind) is tuple
+    if not isinstance(value, list):
+        _wrong(where, value, "a list")
+    if is_tuple and inner[-1] is not Ellipsis:  # a pair stays what JSON has for it
+        if len(value) != len(inner):
+            _wrong(where, value, f"{len(inner)} values")
+        return [typed_value(one, item, where) for one, item in zip(inner, value, strict=True)]
+    items = [typed_value(inner[0], item, where) for item in value]
+    return tuple(items) if is_tuple else items
+
+
+def _made(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        _wrong(where or "it", value, "a mapping")
+    fields, hints = dataclasses.fields(kind), get_type_hints(kind)
+    if unknown := sorted(set(value) - {item.name for item in fields}):
+        raise ValueError(f"{where + ': ' if where else ''}unknown keys: {', '.join(unknown)[:200]}")
+    missing = [
+        item.name
+        for item in fields
+        if item.name not in value and item.default is item.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{where + ': ' if where else ''}missing keys: {', '.join(missing)}")
+    prefix = f"{where}." if where else ""
+    return kind(**{name: typed_value(hints[name], below, f"{prefix}{name}") for name, below in value.items()})
+
+
+def _wrong(where: str, value: Any, expected: str) -> NoReturn:
+    text = repr(value)
+    raise ValueError(f"{where}={text if len(text) < 80 else text[:80] + ' …'} is not {expected}")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}, which is no number")

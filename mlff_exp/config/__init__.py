@@ -1,0 +1,5 @@
+"""The configuration as dataclasses: its words, its checks and its errors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,378 @@
+"""The configuration as dataclasses; every bad value is refused here, before any work.
+
+Nothing in this module imports torch, so that a typo is reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING as MISSING_DEFAULT
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlff_exp.common import learn_secrets, mask_secrets, reading_secrets, remember_secret
+from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_limits
+from mlff_exp.config.device import is_cuda, n_gpus
+from mlff_exp.config.engines import ENGINE_TYPES, PrecisionConfig
+from mlff_exp.config.errors import ConfigError, UnavailableError
+from mlff_exp.config.gate import USUAL_GATE, Gate
+from mlff_exp.config.models import AseModel, StudentModel, shipped_checkpoints
+from mlff_exp.config.recorded import NATIVE, UNUSED, what_runs
+from mlff_exp.config.systems import MOLECULES, FileSystem, MoleculeSystem, WaterBox
+from mlff_exp.config.tasks import TASKS, InferenceTask, NveTask
+from mlff_exp.config.words import (
+    COMPILE_MODES,
+    DEVICE,
+    ENGINES,
+    FUSED_PRECISIONS,
+    INTEGRATORS,
+    MAX_ATOMS,
+    MAX_SYSTEMS,
+    PRECISIONS,
+    TRACKING_NAMES,
+    YEAR_S,
+)
+
+
+@dataclass
+class NativeEngine:
+    """That of an ASE calculator, which runs as it is; it is not to be chosen."""
+
+    name: str = NATIVE
+
+
+@dataclass
+class NativePrecision(PrecisionConfig):
+    """That of an ASE calculator, whatever it is; it is not to be chosen."""
+
+    name: str = NATIVE
+
+    def __post_init__(self) -> None:
+        """There is no choice to check."""
+
+
+@dataclass
+class Tracking:
+    """Where results go besides the run's own directory.
+
+    Attributes:
+        name: local (SQLite), server (MLFLOW_TRACKING_URI) or offline (nowhere, until `mlff-exp-sync`).
+        directory: of the embedded store.
+        experiment: name in MLflow.
+    """
+
+    name: str = "local"
+    directory: str = "mlruns"
+    experiment: str = "mlff_exp"
+
+    def __post_init__(self) -> None:
+        choose("tracking.name", self.name, TRACKING_NAMES)
+        for key in ("directory", "experiment"):
+            if not getattr(self, key).strip():
+                raise ConfigError(f"tracking.{key}={getattr(self, key)!r} must not be empty")
+
+
+@dataclass
+class Stage:
+    """One product of overrides within an experiment.
+
+    Attributes:
+        name: shown in progress and report.
+        overrides: as on the command line; values separated by commas are swept.
+        gate: stop the experiment here if a verdict is NO-GO.
+    """
+
+    name: str = MISSING
+    overrides: list[str] = field(default_factory=list)
+    gate: bool = False
+
+
+@dataclass
+class Sweep:
+    """The multirun that a run belongs to.
+
+    Attributes:
+        name: of the experiment file, or "sweep".
+        stages: of an experiment; empty for a plain multirun.
+        parameters: numbers that the stages of an experiment refer to, so that all of it can be made smaller or larger.
+        resume: directory or MLflow run id of a sweep that did not finish; only what is missing runs.
+        budget_s: start no more runs after so many seconds; the rest is left to `resume`.
+        compile_ahead: before the first run, fill Inductor's cache on all cores; see `ahead`.
+        id: of the parent run; set by the sweeper.
+        gate_decision: whether the weights have passed the gate; set by the sweeper where that is asked.
+        varied: the keys that tell the jobs apart where their labels do not; set by the sweeper. A run records their
+            values, or, by itself, what is not as usual.
+    """
+
+    name: str = "sweep"
+    stages: list[Stage] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    resume: str | None = None
+    budget_s: float | None = limited(None, most=YEAR_S)
+    compile_ahead: bool = False
+    id: str | None = None
+    gate_decision: str = "no_verdict"
+    varied: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        plain("sweep.name", self.name)
+        within_limits(self, "sweep.")
+
+
+@dataclass
+class Config:
+    """Everything that determines a run. The groups hold the dataclass of the option that was chosen.
+
+    Attributes:
+        trust: packages and features of Hydra that a configuration may use; the command line alone can set it. The
+            command adds the packages that were named there. See `trust`.
+    """
+
+    task: Any = MISSING
+    model: Any = MISSING
+    system: Any = MISSING
+    engine: Any = MISSING
+    precision: PrecisionConfig = MISSING
+    gate: Gate = field(default_factory=Gate)
+    tracking: Tracking = field(default_factory=Tracking)
+    sweep: Sweep = field(default_factory=Sweep)
+    gate_required: bool = False
+    trust: list[str] = field(default_factory=list)
+    batch_size: int = limited(1, most=MAX_SYSTEMS)
+    device: str = "auto"
+    seed: int = limited(0, least=0, most=2**32 - 1)
+    timeout_s: float = limited(3600.0, most=YEAR_S)
+    cold_compile: bool = False
+
+    def __post_init__(self) -> None:
+        for group in ("task", "model", "engine"):
+            chosen: Any = getattr(self, group)
+            own = getattr(type(chosen), "name", None)
+            if own is not None and chosen.name != own:
+                raise ConfigError(f"{group}.name={chosen.name!r} chooses nothing: say {group}=… instead")
+        within_limits(self)
+        if not re.fullmatch(DEVICE, self.device):
+            choose("device", self.device, ("auto", "cpu", "cuda"), "cuda:<number>")
+        self._refuse_what_cannot_fit()
+        if isinstance(self.model, AseModel):
+            self.engine, self.precision = NativeEngine(), NativePrecision()
+
+    def _refuse_what_cannot_fit(self) -> None:
+        """Refuse more atoms in a batch than there can be."""
+        task = self.task
+        if isinstance(self.system, WaterBox) and isinstance(task, InferenceTask | NveTask):
+            key, n_boxes = "batch_size", self.batch_size
+            if isinstance(task, NveTask):
+                key, n_boxes = "task.replicas", 0 if task.systems else task.replicas
+            n_atoms = 3 * self.system.n_molecules * n_boxes
+            if n_atoms > MAX_ATOMS:
+                raise ConfigError(
+                    f"{key}={n_boxes} of system.n_molecules={self.system.n_molecules} are {n_atoms:,} atoms; "
+                    f"a batch holds at most {MAX_ATOMS:,}"
+                )
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What the engine runs at: its own precision, and for a baseline beside what is timed FP32."""
+        own = self.precision.name
+        return (own, "fp32") if self.task.name == "inference" and own != "fp32" else (own,)
+
+    def on_this_machine(self) -> Config:
+        """Resolve ``device=auto`` and check that the combination can run here.
+
+        Raises:
+            UnavailableError: it cannot; the message says what is missing.
+        """
+        if self.model.name == "ase":
+            # Where the calculator runs is its own affair; batches are handed to it on the CPU.
+            self.device = "cpu"
+            return self
+        if self.device == "auto":
+            self.device = "cuda" if is_cuda("auto") else "cpu"
+        elif self.device != "cpu" and not is_cuda("auto"):
+            raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
+        _, _, ordinal = self.device.partition(":")
+        if ordinal and int(ordinal) >= (gpus := n_gpus()):
+            raise UnavailableError(f"device={self.device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
+        if self.device == "cpu" and self.precision.name == "tf32":
+            usable = ", ".join(name for name in PRECISIONS if name != "tf32")
+            raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
+        beside = [("task.beside", name) for name in getattr(self.task, "beside", [])]
+        for key, engine in [("engine", self.engine.name), *beside]:
+            if self.device == "cpu" and engine in ("cuda_graph", "fused"):
+                raise UnavailableError(f"{key}={engine} needs a CUDA GPU; on device=cpu use one of: eager, compile")
+            if engine == "fused" and self.precision.name not in FUSED_PRECISIONS:
+                raise UnavailableError(
+                    f"{key}=fused has no precision={self.precision.name}; use one of: {', '.join(FUSED_PRECISIONS)}"
+                )
+        return self
+
+
+def parse_config(config: DictConfig) -> Config:
+    """The composed configuration as dataclasses, every value checked.
+
+    Raises:
+        ConfigError: a wrong value; the message names it and the legal ones.
+    """
+    # Before any value is refused: the message would repeat what must not be said.
+    recorded = _recorded(config)
+    learn_secrets(recorded)
+    _refuse_names_from_outside(recorded)
+    parsed = OmegaConf.to_object(config)
+    if not isinstance(parsed, Config):
+        raise ConfigError(
+            "the configuration is not based on mlff_exp's schema: start config.yaml with '- /schema/config'"
+        )
+    _refuse_added(config)
+    return parsed
+
+
+def _refuse_names_from_outside(recorded: Mapping[str, Any]) -> None:
+    """Refuse names of files, directories and tags that an environment variable gives: they would show its value."""
+    for group in ("sweep", "gate", "system"):
+        values = recorded.get(group)
+        name = values.get("name") if isinstance(values, Mapping) else None
+        if isinstance(name, str) and "${oc.env:" in name:
+            raise ConfigError(
+                f"{group}.name={name} would show the value of an environment variable in names of files and in MLflow: "
+                "say the name itself"
+            )
+
+
+def _refuse_added(node: DictConfig, prefix: str = "") -> None:
+    """Refuse keys that no dataclass has: Hydra adds them for the asking (``+engin=eager``), and nothing reads them."""
+    kind = OmegaConf.get_type(node)
+    for key, value in ((str(key), value) for key, value in node.items_ex(resolve=False)):
+        if is_dataclass(kind) and key not in (legal := [item.name for item in fields(kind)]):
+            raise ConfigError(f"{prefix}{key} is no key of ours: nothing would read it; {_keys(key, legal)}")
+        if isinstance(value, DictConfig) and not value._is_none():
+            _refuse_added(value, f"{prefix}{key}.")
+
+
+def _keys(wrong: str, legal: Sequence[str]) -> str:
+    return f"legal keys: {', '.join(legal)}{did_you_mean(wrong, legal)}"
+
+
+def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
+    """Refuse words that would change nothing.
+
+    Raises:
+        ConfigError: an engine or a precision for an ASE calculator, or a system beside those of the task.
+    """
+    if config.model.name == "ase" and getattr(config.task, "beside", []):
+        raise ConfigError(f"task.beside={config.task.beside}: no engine runs model=ase, so none can be beside it")
+    for override in overrides:
+        if config.tracking.name != "local" and re.match(r"\+*tracking\.directory=", override):
+            raise ConfigError(f"{override}: tracking={config.tracking.name} keeps no store in a directory")
+        if config.tracking.name == "offline" and re.match(r"\+*tracking\.experiment=", override):
+            raise ConfigError(f"{override}: tracking=offline is no experiment's: say mlff-exp-sync --experiment later")
+        if getattr(config.task, "systems", []) and re.match(r"\+*system\b", override):
+            raise ConfigError(f"{override}: task.systems={list(config.task.systems)} takes its place")
+        if config.model.name == "ase" and re.match(r"\+*(engine|precision)\b", override):
+            raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
+
+
+def _unused(config: Config, key: str, override: str) -> str | None:
+    """Why a word changes nothing in a run, if so."""
+    task = config.task
+    if instead := UNUSED[task.name].get(key):
+        return f"task={task.name} takes no {key}; {instead}"
+    if key == "gate" and task.name != "nve" and not config.gate_required:
+        return f"task={task.name} is judged by no gate; task=nve is"
+    if key == "device" and config.model.name == "ase" and not override.endswith(("=cpu", "=auto")):
+        return "model=ase runs where its calculator does; batches are handed to it on the CPU"
+    engines = {config.engine.name, *getattr(task, "beside", [])}
+    compiles = task.name == "distill" or (config.model.name != "ase" and engines != {"eager"})
+    if key == "cold_compile" and not override.endswith("=false") and not compiles:
+        return "nothing is compiled"
+    return None
+
+
+def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
+    """Refuse words that would change nothing in any job that they are said to.
+
+    Others of the jobs may take them: a system given to an experiment is for all of its tasks but ``accuracy``.
+
+    Raises:
+        ConfigError: naming the word, the task and what to say instead.
+    """
+    unused: dict[str, str] = {}
+    used = set()
+    for config, overrides in jobs:
+        for override in overrides:
+            key = re.split(r"[.=@]", override.lstrip("+"), maxsplit=1)[0]
+            if reason := _unused(config, key, override):
+                unused.setdefault(key, f"{override}: {reason}")
+            else:
+                used.add(key)
+    for key, reason in unused.items():
+        if key not in used:
+            raise ConfigError(reason)
+
+
+KINDS: dict[str, dict[str, type]] = {
+    "task": TASKS,
+    "model": {"student": StudentModel, "ase": AseModel},
+    "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
+    "engine": ENGINE_TYPES,
+}
+
+
+def asked(composed: DictConfig) -> dict[str, Any]:
+    """The configuration of one run as plain values, with what is not used as well."""
+    given: dict[str, Any] = mask_secrets(_recorded(composed))
+    return given | what_runs(given)
+
+
+def usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run has where nothing else is said, in the form of its plain values."""
+    groups = {"task": TASKS.get(values["task"]["name"], InferenceTask), "model": StudentModel, "system": FileSystem}
+    usual: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}
+    return _defaults(Config) | usual | {"gate": {"name": USUAL_GATE}}
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    found = {}
+    for item in fields(kind):
+        if item.default_factory is not MISSING_DEFAULT:
+            made = item.default_factory()
+            found[item.name] = {} if is_dataclass(made) else made
+        elif item.default is not MISSING_DEFAULT:
+            found[item.name] = item.default
+    return found
+
+
+def _recorded(node: DictConfig | ListConfig) -> Any:
+    """A configuration as plain values; the texts that hold values of environment variables as what was asked for."""
+    if isinstance(node, ListConfig):
+        return [_recorded_item(node, index) for index in range(len(node))]
+    return {str(key): _recorded_item(node, key) for key in node}
+
+
+def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
+    if OmegaConf.is_missing(parent, key):
+        return "???"
+    with reading_secrets() as names:
+        try:
+            value = parent[key]
+        except OmegaConfBaseException:  # whoever needs the value is told
+            return None
+    if OmegaConf.is_config(value):
+        return _recorded(value)
+    if not names or not isinstance(value, str) or _is_word(value):
+        return value
+    remember_secret([value, *(os.environ[name] for name in names)])
+    raw: Any = OmegaConf.to_container(parent, resolve=False)
+    text: str = raw[key]
+    return text if "oc.env:" in text else " ".join(f"${{oc.env:{name}}}" for name in sorted(names))
+
+
+def _is_word(value: str) -> bool:
+    """Whether a text is a word that configurations are made of, which is nobody's secret."""
+    words = (*PRECISIONS, *ENGINES, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *TASKS)
+    return value in (*words, *shipped_checkpoints(), "ase") or re.fullmatch(DEVICE, value) is not None

@@ -1,0 +1,11 @@
+"""What is raised for a configuration that is wrong, or that cannot run on this machine."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A configuration that is wrong; the message names the bad value and the legal ones."""
+
+
+class UnavailableError(ConfigError):
+    """A configuration that is right but cannot run on this machine."""

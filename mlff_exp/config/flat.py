@@ -1,0 +1,29 @@
+"""Nested configurations as dotted names, and what differs between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the recorded configurations of a run, except where it is recorded: ``key: old → new``."""
+    kept = [
+        {key: values[key] for key in values if key not in ("sweep", "tracking", "timeout_s", "trust")}
+        for values in (before, now)
+    ]
+    flat = [flatten(values) for values in kept]
+    keys = sorted(flat[0].keys() | flat[1].keys())
+    return [f"{key}: {flat[0].get(key)} → {flat[1].get(key)}" for key in keys if flat[0].get(key) != flat[1].get(key)]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted names; values as text."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = str(value)
+    return flat

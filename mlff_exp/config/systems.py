@@ -1,0 +1,118 @@
+"""Options of systems."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from mlff_exp.config.checks import choose, is_file, limited, plain, shown, within_limits
+from mlff_exp.config.errors import ConfigError
+
+# Names in ASE's g2 collection.
+MOLECULES = {
+    "benzene": "C6H6",
+    "ethanol": "CH3CH2OH",
+    "water": "H2O",
+    "carbon_dioxide": "CO2",
+    "ammonia": "NH3",
+    "methane": "CH4",
+    "acetamide": "CH3CONH2",
+    "pyridine": "C5H5N",
+}
+# Relaxed molecules of the shipped validation set, which no student was trained on: unseen_0, unseen_1, …
+N_UNSEEN = 200
+UNSEEN = "unseen_"
+
+
+def choose_molecule(key: str, name: str) -> None:
+    """Refuse a name that is no molecule of ours.
+
+    Raises:
+        ConfigError: names the legal ones.
+    """
+    number = name.removeprefix(UNSEEN)
+    # As it would be written: names stand in labels.
+    if number == name or number not in map(str, range(N_UNSEEN)):
+        choose(key, name, tuple(MOLECULES), f"{UNSEEN}0 … {UNSEEN}{N_UNSEEN - 1}")
+
+
+@dataclass
+class MoleculeSystem:
+    """A molecule by name, a common one or one of the validation set."""
+
+    name: str = MISSING
+
+    def __post_init__(self) -> None:
+        choose_molecule("system.name", self.name)
+
+
+@dataclass
+class FileSystem:
+    """Anything that ASE reads; constraints in it are left out, so that all atoms move.
+
+    Attributes:
+        name: in labels and in names of files; "file" for that of the file itself.
+        path: of the file.
+        index: of the frame in it, from 0 or from the end by -1; "all", or a slice as "0:10:2", for several systems.
+        ignore_charge: leave out charge, spin and magnetic moments, and evaluate the neutral singlet.
+    """
+
+    name: str = "file"
+    path: str = MISSING
+    index: int | str = -1
+    ignore_charge: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name == "file":
+            self.name = re.sub(r"[^A-Za-z0-9_-]", "_", Path(self.path).stem) or self.name
+        plain("system.name", self.name)
+        if not is_file(self.path):
+            raise ConfigError(f"system.path={shown(repr(self.path))} is not a file")
+        _ = self.chosen
+
+    @property
+    def chosen(self) -> int | slice:
+        """The frame, or those of several.
+
+        Raises:
+            ConfigError: neither a number, a slice nor "all".
+        """
+        text = str(self.index)
+        if text == "all":
+            return slice(None)
+        parts = text.split(":")
+        try:
+            numbers = [int(part) if part.strip() else None for part in parts]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and numbers[0] is not None:
+            return numbers[0]
+        if len(numbers) not in (2, 3) or numbers[2:] == [0]:
+            raise ConfigError(f"system.index={text!r} is neither a frame's number, a slice as 0:10:2, nor all")
+        return slice(*numbers)
+
+
+@dataclass
+class WaterBox:
+    """A periodic cube of water at 1 g/cm³.
+
+    Attributes:
+        n_molecules: a cube of a whole number: 8, 27, 64, 125, …
+    """
+
+    name: str = "water_box"
+    n_molecules: int = limited(64, most=1_000_000)
+
+    def __post_init__(self) -> None:
+        within_limits(self, "system.")
+        plain("system.name", self.name)
+        if round(self.n_molecules ** (1 / 3)) ** 3 != self.n_molecules:
+            raise ConfigError(
+                f"system.n_molecules={self.n_molecules} is not the cube of a whole number: 8, 27, 64, 125"
+            )
+
+
+System = MoleculeSystem | FileSystem | WaterBox

@@ -1,0 +1,197 @@
+"""Options of tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mlff_exp.config.checks import LIMITS, Limits, choose, is_file, limited, shown, within_limits
+from mlff_exp.config.errors import ConfigError
+from mlff_exp.config.systems import choose_molecule
+from mlff_exp.config.words import DAY_S, ENGINES, INTEGRATORS, MANY, MAX_RECORDS, MAX_STEPS, MAX_SYSTEMS, YEAR_S
+
+
+@dataclass
+class InferenceTask:
+    """Time one engine on one shape of batch, its baselines beside it.
+
+    Attributes:
+        min_time_s: measure for at least this long.
+        min_calls: and at least this many calls; baselines get a tenth.
+        beside: other engines to time beside it at the same precision, as speedup_vs_<engine>.
+    """
+
+    name: str = "inference"
+    min_time_s: float = limited(2.0, most=DAY_S)
+    min_calls: int = limited(1000, most=10_000_000)
+    beside: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        within_limits(self, "task.")
+        for engine in self.beside:
+            choose("task.beside", engine, ENGINES)
+        if len(set(self.beside)) < len(self.beside):
+            raise ConfigError(f"task.beside={list(self.beside)} names an engine twice")
+
+
+@dataclass
+class NveTask:
+    """Molecular dynamics at constant energy, judged by a gate.
+
+    Attributes:
+        duration_ps: of the recorded trajectory.
+        timestep_fs: of velocity Verlet.
+        temperature_k: the start is prepared at.
+        record_every: steps between records.
+        systems: names of molecules that move side by side, each judged; those of ``system`` if empty.
+        replicas: trajectories of each system with different seeds; all of them are one batch.
+        settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
+        probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
+        integrator: verlet, our own, or ase, which is slower and the same.
+        resume: directory or MLflow run id of a run that did not finish; goes on from its last state.
+        teacher_check: evaluate the teacher along the trajectory and report the trend of its energy.
+    """
+
+    name: str = "nve"
+    duration_ps: float = limited(100.0, most=1_000_000)
+    timestep_fs: float = limited(0.5, most=100)
+    temperature_k: float = limited(300.0, most=100_000)
+    record_every: int = limited(10, most=MAX_STEPS)
+    systems: list[str] = field(default_factory=list)
+    replicas: int = limited(1, most=MAX_SYSTEMS)
+    settle_ps: float = limited(1.0, most=1_000_000)
+    probe_ps: float = limited(2.0, most=1_000_000)
+    integrator: str = "verlet"
+    resume: str | None = None
+    teacher_check: bool = False
+
+    def __post_init__(self) -> None:
+        choose("task.integrator", self.integrator, INTEGRATORS)
+        within_limits(self, "task.")
+        for key in ("duration_ps", "settle_ps", "probe_ps"):
+            steps = getattr(self, key) * 1000 / self.timestep_fs  # infinite where the timestep is tiny
+            if steps > MAX_STEPS:
+                raise ConfigError(
+                    f"task.{key}={getattr(self, key)} at task.timestep_fs={self.timestep_fs} takes {steps:.3g} steps; "
+                    f"at most {MAX_STEPS:,} are possible"
+                )
+            if steps <= 0.5:
+                raise ConfigError(
+                    f"task.{key}={getattr(self, key)} is shorter than a step of task.timestep_fs={self.timestep_fs}"
+                )
+        for name in self.systems:
+            choose_molecule("task.systems", name)
+        if len(set(self.systems)) < len(self.systems):
+            raise ConfigError(f"task.systems={list(self.systems)} names a molecule twice: use task.replicas")
+        if self.n_steps < 10 * self.record_every:
+            raise ConfigError(
+                f"task.duration_ps={self.duration_ps} holds fewer than ten records at "
+                f"task.timestep_fs={self.timestep_fs} and task.record_every={self.record_every}: "
+                "lengthen it, or record more often"
+            )
+        if self.n_records > MAX_RECORDS:
+            raise ConfigError(
+                f"task.record_every={self.record_every}: {self.n_trajectories:,} trajectories of {self.n_steps:,} "
+                f"steps leave {self.n_records:,} records; at most {MAX_RECORDS:,} are kept: record less often"
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the recorded trajectory."""
+        return round(self.duration_ps * 1000 / self.timestep_fs)
+
+    @property
+    def n_trajectories(self) -> int:
+        """Trajectories side by side."""
+        return self.replicas * max(1, len(self.systems))
+
+    @property
+    def n_records(self) -> int:
+        """Records of all trajectories."""
+        return self.n_trajectories * (self.n_steps // self.record_every + 1)
+
+
+@dataclass
+class DistillTask:
+    """Sample molecules, label them with the teacher and train a student; goes on where an earlier run stopped.
+
+    Attributes:
+        directory: where labels and states of training are kept between runs.
+        molecules: how many to train on; all of the list if null.
+        analogues: how many of their analogues besides; all if null.
+        validation_molecules: how many of those with unseen scaffolds measure the errors.
+        normal_modes, rattled, stretched, md_share, md_temperatures_k, md_frames, md_stride, dimers, water_clusters:
+            see `sampling.Sampling`.
+        rounds: of active learning: the student's hot dynamics, relabelled.
+        explored_frames, explored_stride: frames of each trajectory, and steps of 1 fs between them.
+        explored_kept: frames that a round adds: those where dynamics broke, then those that the student was worst at.
+        n_features, n_interactions: of the student.
+        steps: of the last training.
+        round_steps: of those before a round of active learning.
+        atoms_per_step, learning_rate, energy_weight, ema_decay: see `training.Schedule`.
+        data_fraction: of the molecules that are trained on, for a learning curve.
+        budget_s: stop training after this long; run again to go on.
+        workers: processes that label.
+    """
+
+    name: str = "distill"
+    directory: str = "outputs/distill"
+    molecules: int | None = limited(None, most=MANY)
+    analogues: int | None = limited(None, least=0, most=MANY)
+    validation_molecules: int = limited(200, most=MANY)
+    normal_modes: int = limited(16, least=0, most=1000)
+    rattled: int = limited(5, least=0, most=1000)
+    stretched: int = limited(4, least=0, most=1000)
+    md_share: float = limited(0.1, least=0, most=1)
+    md_temperatures_k: list[float] = field(
+        default_factory=lambda: [500.0, 1000.0, 1500.0], metadata={LIMITS: Limits(100_000)}
+    )
+    md_frames: int = limited(7, most=10_000)
+    md_stride: int = limited(20, most=MANY)
+    dimers: int = limited(3000, least=0, most=MANY)
+    water_clusters: int = limited(24, least=0, most=MANY)
+    rounds: int = limited(2, least=0, most=100)
+    explored_frames: int = limited(3, most=10_000)
+    explored_stride: int = limited(40, most=MANY)
+    explored_kept: int = limited(14_000, most=MANY)
+    n_features: int = limited(128, most=4096)
+    n_interactions: int = limited(3, most=64)
+    steps: int = limited(47_000, most=MAX_STEPS)
+    round_steps: int = limited(12_000, most=MAX_STEPS)
+    atoms_per_step: int = limited(1024, most=MANY)
+    learning_rate: float = limited(1e-3, most=1)
+    energy_weight: float = limited(10.0, most=1_000_000)
+    ema_decay: float = limited(0.9995, least=0, most=1)
+    data_fraction: float = limited(1.0, most=1)
+    budget_s: float = limited(540.0, most=YEAR_S)
+    workers: int = limited(2, most=1024)
+
+    def __post_init__(self) -> None:
+        within_limits(self, "task.")
+        if not self.directory:
+            raise ConfigError("task.directory='' must name a directory")
+        if not self.md_temperatures_k:
+            raise ConfigError("task.md_temperatures_k=[] must hold a temperature")
+
+
+@dataclass
+class AccuracyTask:
+    """Errors of an engine and precision over a labelled set.
+
+    Attributes:
+        dataset: "validation", the set inside the package, or the path of another.
+    """
+
+    name: str = "accuracy"
+    dataset: str = "validation"
+
+    def __post_init__(self) -> None:
+        if self.dataset != "validation" and not is_file(self.dataset):
+            raise ConfigError(f"task.dataset={shown(repr(self.dataset))} is neither a file nor validation")
+
+
+TASKS: dict[str, type] = {
+    "inference": InferenceTask,
+    "accuracy": AccuracyTask,
+    "nve": NveTask,
+    "distill": DistillTask,
+}

@@ -1,0 +1,125 @@
+"""What a configuration may import, and how the command line allows more: ``trust=[…]``.
+
+Importing a module runs its code, so an import path is judged by its words alone, before anything is imported.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterable
+from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+from mlff_exp.config.errors import ConfigError
+
+# Calculators that calculate, and neither start a program nor load a library that is named to them.
+PLAIN_ASE = ("acn", "eam", "emt", "lj", "morse", "tersoff", "tip3p", "tip4p")
+PLAIN = ("mlff_exp", "tblite", *(f"ase.calculators.{module}" for module in PLAIN_ASE))
+# Parts of Hydra's configuration that import, start programs or write anywhere, and what each could do.
+FEATURES = {
+    "hydra.callbacks": "callbacks run code of their own",
+    "hydra.job.env_set": "an environment variable can make programs load other code",
+    "hydra.job.env_copy": "it hands the values of environment variables on",
+    "hydra.job_logging": "a logging configuration can import modules, call functions and write any file",
+    "hydra.hydra_logging": "a logging configuration can import modules, call functions and write any file",
+    "hydra.launcher": "a launcher can run commands and send jobs to other machines",
+    "hydra.sweeper": "a sweeper can be made of other objects",
+    "hydra.searchpath": "pkg:// imports a module",
+    "hydra.run.dir": "it leaves the current directory",
+    "hydra.sweep.dir": "it leaves the current directory",
+    "hydra.job.name": "it becomes a part of names of files",
+}
+_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
+
+
+def check_trust(trust: Iterable[str]) -> None:
+    """Refuse words that ``trust`` can't hold.
+
+    Raises:
+        ConfigError: a word that is neither a package nor a feature of Hydra, or a module of Python itself.
+    """
+    for word in trust:
+        if word in sys.stdlib_module_names:
+            raise ConfigError(f"trust=[{word}]: {word} is a module of Python itself, which holds no force field")
+        if word not in FEATURES and not re.fullmatch(r"[^\W\d]\w*", word):
+            raise ConfigError(
+                f"trust=[{word}] is neither the top-level name of a package nor one of: {', '.join(FEATURES)}"
+            )
+
+
+def top_level(path: str) -> str:
+    """The package of an import path: ``mypkg`` of ``mypkg.module.Class`` and of ``mypkg.module:function``."""
+    return re.split("[.:]", path, maxsplit=1)[0]
+
+
+def judge_import_path(path: object, trust: Collection[str], key: str = "model.calculator._target_") -> None:
+    """Refuse an import path that a configuration may not name; imports nothing.
+
+    Args:
+        path: ``package.module.Class``, or ``package.module:function``.
+        trust: top-level packages that the command line allows.
+        key: under which it stands.
+
+    Raises:
+        ConfigError: naming the path, and what would allow it.
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise ConfigError(f"{key}={path!r} is no import path such as package.module.Class")
+    top = top_level(path)
+    if top in sys.stdlib_module_names:
+        raise ConfigError(
+            f"{key}={path} is neither an ASE calculator nor a function annotated to return one: "
+            f"{top} is a module of Python itself"
+        )
+    if top in trust or any(path.startswith((f"{plain}.", f"{plain}:")) for plain in PLAIN):
+        return
+    beside = f"; {top} is in the current directory, which is searched for trusted modules" if is_beside(top) else ""
+    raise ConfigError(
+        f"{key}={path}: importing {top} runs its code. To allow it say trust=[{top}] on the command line{beside}. "
+        f"A file may name mlff_exp, tblite and ase.calculators.<one of {', '.join(PLAIN_ASE)}>, the command line any "
+        "installed package"
+    )
+
+
+def is_installed(top: str) -> bool:
+    """Whether a package belongs to an installed distribution, and nothing in the current directory hides it."""
+    if top in sys.stdlib_module_names or is_beside(top):
+        return False
+    try:
+        return top in packages_distributions() or bool(distribution(top))
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+def is_beside(top: str) -> bool:
+    """Whether a module is in the current directory, and would be imported from there or from nowhere."""
+    here = Path.cwd().resolve()
+    spec = _found(top)
+    if spec is None:
+        return _lies_in(here, top)
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
+    return any(
+        Path(place).resolve() in (here / f"{top}.py", here / top, here / top / "__init__.py") for place in places
+    )
+
+
+def make_importable(trust: Iterable[str], directory: Path) -> None:
+    """Search a directory for those trusted modules that are nowhere else; last, so that it hides no other module."""
+    needed = any(_found(word) is None and _lies_in(directory, word) for word in trust if word not in FEATURES)
+    if needed and str(directory) not in sys.path:
+        sys.path.append(str(directory))
+
+
+def _lies_in(directory: Path, top: str) -> bool:
+    return (directory / f"{top}.py").is_file() or (directory / top).is_dir()
+
+
+def _found(top: str) -> ModuleSpec | None:
+    """Where Python would import a top-level module from; it is not imported."""
+    try:
+        return find_spec(top)
+    except (ImportError, ValueError):  # ValueError: a module such as __main__ that has no specification
+        return None

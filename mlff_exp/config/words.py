@@ -1,0 +1,30 @@
+"""The words of the configuration, and the bounds that several of its parts share."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
+EngineName = Literal["eager", "compile", "cuda_graph", "fused"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+TrackingName = Literal["local", "server", "offline"]
+Integrator = Literal["verlet", "ase"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+FUSED_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16_autocast")  # of the kernels written by hand
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
+TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
+INTEGRATORS: tuple[Integrator, ...] = get_args(Integrator)
+
+# More than any machine takes, so that a slip of the finger is refused before it takes all of one.
+MAX_SYSTEMS = 1_048_576  # in a batch
+MAX_ATOMS = 16_777_216  # in a batch
+MAX_STEPS = 1_000_000_000
+MAX_RECORDS = 100_000_000  # of all trajectories of a run
+MANY = 10_000_000
+DAY_S = 86_400.0
+YEAR_S = 365 * DAY_S
+
+
+DEVICE = r"auto|cpu|cuda(:[0-9]{1,4})?"

@@ -1,0 +1,16 @@
+from .exploration import Explored as Explored
+from .exploration import explore as explore
+from .exploration import worst as worst
+from .labelling import TEACHER as TEACHER
+from .labelling import label_frames as label_frames
+from .labelling import plan_given_jobs as plan_given_jobs
+from .labelling import plan_jobs as plan_jobs
+from .labelling import teacher_calculator as teacher_calculator
+from .molecules import molecule_library as molecule_library
+from .molecules import share as share
+from .sampling import Sampling as Sampling
+from .training import Schedule as Schedule
+from .training import Training as Training
+from .training import continue_from as continue_from
+from .training import force_field_errors as force_field_errors
+from .training import predict as predict

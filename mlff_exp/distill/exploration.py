@@ -1,0 +1,211 @@
+"""Where a student goes when it is let run hot: the structures that it has to learn next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ase import Atoms, units
+from ase.data import atomic_masses, covalent_radii
+from torch import Tensor
+
+from mlff_exp.common import ProgressBar, progress_bar
+from mlff_exp.dynamics import BOND_TOLERANCE, BROKEN_BOND_ANG
+from mlff_exp.engines import energy_and_forces
+from mlff_exp.models import PaiNN
+from mlff_exp.structures import (
+    ORIGINS,
+    Bucket,
+    Dataset,
+    DatasetError,
+    Expected,
+    make_buckets,
+    read_arrays,
+    save_arrays,
+    slots_per_batch,
+)
+
+TIMESTEP_FS = 1.0
+FRICTION_PER_FS = 0.02
+TEMPERATURES_K = (300.0, 1500.0)
+COLLISION_ANG = 0.55
+# n frames with N atoms.
+ARRAYS = {
+    "names": Expected("str", ("n",)),
+    "counts": Expected("int64", ("n",)),
+    "numbers": Expected("int64", ("N",)),
+    "positions": Expected("float64", ("N", 3)),
+    "exploded": Expected("bool", ("n",)),
+}
+
+
+@dataclass(frozen=True)
+class Explored:
+    """Frames of the student's dynamics, without labels.
+
+    Attributes:
+        names: [n_frames] SMILES.
+        atoms: [n_frames].
+        exploded: [n_frames] whether the trajectory broke at this frame or at the next.
+    """
+
+    names: list[str]
+    atoms: list[Atoms]
+    exploded: npt.NDArray[np.bool_]
+
+    def save(self, path: Path) -> None:
+        """Write a compressed npz without pickles, whole or not at all."""
+        save_arrays(
+            path,
+            names=np.array(self.names),
+            counts=np.array([len(one) for one in self.atoms]),
+            numbers=np.concatenate([one.numbers for one in self.atoms]),
+            positions=np.concatenate([one.positions for one in self.atoms]),
+            exploded=self.exploded,
+        )
+
+    @staticmethod
+    def load(path: Path) -> Explored:
+        """Read what `save` wrote.
+
+        Raises:
+            DatasetError: the file is missing, broken or something else.
+        """
+        try:
+            arrays = read_arrays(path, ARRAYS)
+            counts, numbers = arrays["counts"], arrays["numbers"]
+            if counts.min(initial=1) < 1 or int(counts.sum()) != len(numbers):
+                raise ValueError(f"counts do not add up to its {len(numbers)} atoms")
+            if numbers.min(initial=1) < 1 or numbers.max(initial=1) > 118:
+                raise ValueError("numbers holds one that no element has")
+        except ValueError as error:
+            raise DatasetError(f"{path} holds no explored frames, remove it and run again: {error}") from error
+        ends = np.cumsum(counts)[:-1]
+        parts = zip(np.split(numbers, ends), np.split(arrays["positions"], ends), strict=True)
+        return Explored(arrays["names"].tolist(), [Atoms(*part) for part in parts], arrays["exploded"])
+
+
+def explore(
+    student: PaiNN, dataset: Dataset, *, n_frames: int, stride: int, seed: int, device: torch.device
+) -> Explored:
+    """Langevin dynamics of every relaxed structure of a dataset, each at a temperature of its own.
+
+    A trajectory that breaks is over: it leaves the frame before and, unless atoms collided, the broken one.
+
+    Args:
+        student: whose forces move the atoms.
+        dataset: its relaxed structures are where trajectories begin.
+        n_frames: kept of each trajectory.
+        stride: steps of 1 fs between them.
+        seed: of velocities, temperatures and noise.
+        device: where it runs.
+    """
+    model = student.to(device).requires_grad_(False)
+    starts = dataset.select(dataset.origin == ORIGINS.index("relaxed"))
+    names, atoms, exploded = [], [], []
+    parts = [
+        (bucket, index)
+        for bucket in make_buckets(starts, model.cutoff, device)
+        for index in torch.arange(len(bucket), device=device).split(max(1, slots_per_batch(device) // bucket.n_slots))
+    ]
+    generator = torch.Generator(device).manual_seed(seed)
+    with progress_bar(total=len(parts) * n_frames, desc="exploring", unit="frame") as bar:
+        for bucket, index in parts:
+            numbers, positions, broken = _trajectories(model, bucket, index, n_frames, stride, generator, bar)
+            # From the first broken frame on there is nothing but that frame and the one before it.
+            never = n_frames + 1
+            first = np.where(broken.any(axis=0), broken.argmax(axis=0), never)
+            for system, member in enumerate(bucket.members[index.cpu().numpy()]):
+                real = numbers[system] > 0
+                for frame in range(min(first[system] + 1, n_frames)):
+                    names.append(str(starts.names[member]))
+                    atoms.append(Atoms(numbers[system][real], positions[frame, system][real]))
+                    exploded.append(frame >= first[system] - 1)
+    finite = [bool(np.isfinite(one.positions).all() and np.abs(one.positions).max() < 30) for one in atoms]
+    return Explored(
+        [name for name, ok in zip(names, finite, strict=True) if ok],
+        [one for one, ok in zip(atoms, finite, strict=True) if ok],
+        np.array(exploded, dtype=bool)[finite],
+    )
+
+
+def worst(exploded: npt.NDArray[np.bool_], error: npt.NDArray[np.float64], n_kept: int) -> npt.NDArray[np.bool_]:
+    """Which of the frames to keep, all three arrays [n_frames]: those where it broke first, then by their error."""
+    kept = np.zeros(len(error), dtype=bool)
+    kept[np.lexsort((error, exploded))[::-1][:n_kept]] = True
+    return kept
+
+
+def _trajectories(
+    model: PaiNN,
+    bucket: Bucket,
+    index: Tensor,
+    n_frames: int,
+    stride: int,
+    generator: torch.Generator,
+    bar: ProgressBar,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Atomic numbers [n_systems, n_slots], positions [n_frames, n_systems, n_slots, 3], broken [n_frames, n_systems].
+
+    BAOAB splitting: Leimkuhler & Matthews, doi:10.1093/amrx/abs010.
+    """
+    batch = bucket.take(index).batch
+    shape = (batch.n_systems, batch.n_slots)
+    numbers = batch.atomic_numbers.cpu().numpy()
+    is_atom = batch.is_atom.unsqueeze(-1)
+    mass = torch.from_numpy(np.where(numbers > 0, atomic_masses[numbers], 1.0)).to(index.device).unsqueeze(-1)
+    low, high = TEMPERATURES_K
+    temperature = low + (high - low) * torch.rand(
+        batch.n_systems, generator=generator, device=index.device, dtype=torch.float64
+    )
+    spread = (units.kB * temperature.repeat_interleave(batch.n_slots).unsqueeze(-1) / mass).sqrt() * is_atom
+    dt = TIMESTEP_FS * units.fs
+    keep = float(np.exp(-FRICTION_PER_FS * TIMESTEP_FS))
+    stir = float(np.sqrt(1 - keep**2))
+
+    def noise() -> Tensor:
+        shape = (mass.shape[0], 3)
+        kicks: Tensor = spread * torch.randn(shape, generator=generator, device=index.device, dtype=torch.float64)
+        return kicks
+
+    positions, velocities = batch.positions, noise()
+    forces = energy_and_forces(model, batch, "fp32")[1]
+    bonds = _Bonds(numbers.reshape(shape), positions.reshape(*shape, 3))
+    frames, broken = [], []
+    for _ in range(n_frames):
+        for _ in range(stride):
+            velocities = velocities + 0.5 * dt * forces / mass
+            positions = positions + 0.5 * dt * velocities
+            velocities = keep * velocities + stir * noise()
+            positions = positions + 0.5 * dt * velocities
+            forces = energy_and_forces(model, batch.with_positions(positions), "fp32")[1]
+            velocities = velocities + 0.5 * dt * forces / mass
+        frame = positions.reshape(*shape, 3)
+        frames.append(frame.cpu().numpy())
+        broken.append(bonds.broken(frame).cpu().numpy())
+        bar.update()
+    return numbers.reshape(shape), np.stack(frames), np.stack(broken)
+
+
+class _Bonds:
+    """The bonds that systems begin with, and whether they still hold."""
+
+    def __init__(self, numbers: npt.NDArray[np.int64], positions: Tensor) -> None:
+        radii = torch.from_numpy(np.where(numbers > 0, covalent_radii[numbers], np.nan)).to(positions.device)
+        self._start = torch.cdist(positions, positions)
+        contact = radii.unsqueeze(1) + radii.unsqueeze(2)
+        distinct = ~torch.eye(numbers.shape[1], dtype=torch.bool, device=positions.device)
+        self._pair = contact.isfinite() & distinct
+        self._bond = self._pair & (self._start < BOND_TOLERANCE * contact)
+
+    def broken(self, positions: Tensor) -> Tensor:
+        """[n_systems] a bond has changed too much, atoms collided, or there are no numbers any more."""
+        distance = torch.cdist(positions, positions)
+        changed = (distance - self._start).abs()
+        whole = ~self._bond | (changed <= BROKEN_BOND_ANG)
+        apart = ~self._pair | (distance > COLLISION_ANG)
+        broken: Tensor = ~(whole & apart).flatten(1).all(dim=1)
+        return broken

@@ -1,0 +1,228 @@
+"""Fit a student to labelled structures, on one device, in as many sittings as it takes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mlff_exp.common import atomic_file
+from mlff_exp.engines import matmul_arithmetic, side_stream
+from mlff_exp.measure import accuracy_vs_teacher
+from mlff_exp.models import PaiNN
+from mlff_exp.structures import AtomicBatch, Dataset, Labelled, evaluate, make_buckets, pack_batches
+
+Array = npt.NDArray[np.float64]
+
+MAX_GRADIENT_NORM = 10.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a student is trained.
+
+    Attributes:
+        steps: gradient steps.
+        atoms_per_step: structures of about one size are batched up to this many atoms.
+        learning_rate: its peak; linear warm-up over a fiftieth of ``steps``, then a cosine to zero.
+        energy_weight: of the energy error per atom (eV) against the force error (eV/Å).
+        ema_decay: of the moving average of the weights, which is what is kept.
+        save_every_s: seconds between states on disk, and between reports.
+    """
+
+    steps: int
+    atoms_per_step: int
+    learning_rate: float
+    energy_weight: float
+    ema_decay: float
+    save_every_s: float = 30.0
+
+
+class Training:
+    """A training that can be interrupted: it goes on from the last state on disk with the same numbers.
+
+    Args:
+        model: to begin with; changed in place.
+        dataset: to fit.
+        schedule: see there.
+        seed: of the order of the structures.
+        device: on CUDA each shape of batch is captured in a CUDA graph: the many small kernels of a second derivative
+            take longer to launch than to run.
+    """
+
+    def __init__(self, model: PaiNN, dataset: Dataset, schedule: Schedule, *, seed: int, device: torch.device) -> None:
+        self.schedule, self.seed, self.device = schedule, seed, device
+        self.model = model.to(device).train().requires_grad_(True)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False)
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[tuple[int, float]] = []
+        self._parameters = list(self.model.parameters())
+        self._learning_rate = torch.tensor(0.0, device=device)
+        self._ema_weight = torch.tensor(0.0, device=device)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=self._learning_rate, weight_decay=1e-6, fused=True, capturable=device.type == "cuda"
+        )
+        self._buckets = make_buckets(dataset, model.cutoff, device)
+        self._n_systems = [max(1, schedule.atoms_per_step // bucket.n_slots) for bucket in self._buckets]
+        self._loss = torch.zeros((), device=device, dtype=torch.float64)
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._seen = [0] * len(self._buckets)
+
+    def run(self, state: Path, budget_s: float, report: Callable[[Training], None]) -> bool:
+        """Train until it is done or the time is up; ``report`` is called whenever a state was written.
+
+        Returns:
+            Whether the training is complete.
+
+        Raises:
+            FloatingPointError: the loss became NaN or infinite.
+        """
+        if state.is_file():
+            self._load(state)
+        began = saved = time.monotonic()
+        since, self._loss = self.step, self._loss.zero_()
+        done = self.step >= self.schedule.steps
+        for bucket, index in () if done else self._plan():
+            self._one_step(bucket, index)
+            now = time.monotonic()
+            done = self.step == self.schedule.steps
+            if done or now - saved > self.schedule.save_every_s or now - began > budget_s:
+                mean = float(self._loss) / (self.step - since)
+                if not math.isfinite(mean):
+                    raise FloatingPointError(f"the loss is {mean} after step {self.step}: lower the learning rate")
+                self.seconds += time.monotonic() - saved
+                self.losses.append((self.step, mean))
+                self._save(state)
+                report(self)
+                since, saved = self.step, time.monotonic()
+                self._loss.zero_()
+            if done or now - began > budget_s:
+                break
+        return done
+
+    def _plan(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Batches from the current step on: every structure in every epoch, the order drawn from seed and epoch."""
+        per_epoch = sum(-(-len(bucket) // n) for bucket, n in zip(self._buckets, self._n_systems, strict=True))
+        epoch, position = divmod(self.step, per_epoch)
+        while True:
+            rng = np.random.default_rng([self.seed, epoch])
+            plan: list[tuple[int, npt.NDArray[np.int64]]] = []
+            for number, (bucket, n) in enumerate(zip(self._buckets, self._n_systems, strict=True)):
+                order = rng.permutation(len(bucket))
+                # The last batch is filled up, so that every batch of a bucket has one shape.
+                order = np.concatenate([order, rng.integers(len(bucket), size=-len(order) % n)])
+                plan += [(number, chosen) for chosen in order.reshape(-1, n)]
+            rng.shuffle(plan)
+            yield from plan[position:]
+            epoch, position = epoch + 1, 0
+
+    def _one_step(self, number: int, chosen: npt.NDArray[np.int64]) -> None:
+        self._learning_rate.fill_(learning_rate(self.step, self.schedule))
+        self._ema_weight.fill_(1 - min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step)))
+        index = torch.from_numpy(chosen).to(self.device)
+        self._seen[number] += 1
+        if self.device.type != "cuda":
+            self._update(number, index)
+        elif self._seen[number] <= 2:
+            with side_stream(self.device):
+                self._update(number, index)
+        else:
+            if number not in self._graphs:
+                graph, static = torch.cuda.CUDAGraph(), index.clone()
+                with torch.cuda.graph(graph):
+                    self._update(number, static)
+                self._graphs[number] = (graph, static)
+            graph, static = self._graphs[number]
+            static.copy_(index)
+            graph.replay()
+        self.step += 1
+
+    def _update(self, number: int, index: Tensor) -> None:
+        with matmul_arithmetic("tf32" if self.device.type == "cuda" else "fp32"):
+            loss = _loss(self.model, self._buckets[number].take(index), self.schedule.energy_weight)
+            gradients = torch.autograd.grad(loss, self._parameters)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        scale = (MAX_GRADIENT_NORM / (norm + 1e-6)).clamp(max=1.0)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient * scale
+        self._optimizer.step()
+        self._loss += loss.detach()
+        with torch.no_grad():
+            for mean, current in zip(self.averaged.parameters(), self._parameters, strict=True):
+                mean.lerp_(current, self._ema_weight)
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "losses": self.losses,
+            "seconds": self.seconds,
+        }
+        with atomic_file(path) as partial:
+            torch.save(state, partial)
+
+    def _load(self, path: Path) -> None:
+        state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        # The optimizer must keep reading the tensor that the schedule writes.
+        self._optimizer.param_groups[0]["lr"] = self._learning_rate
+        self.step, self.losses, self.seconds = state["step"], list(state["losses"]), state["seconds"]
+
+
+def continue_from(model: PaiNN, state: Path) -> None:
+    """Give a model the averaged weights of a training on disk, in place."""
+    model.load_state_dict(torch.load(state, map_location="cpu", weights_only=True)["averaged"])
+
+
+def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array, Array]:
+    """Energies [n_structures] eV and forces [sum of counts, 3] eV/Å, in the precision of the weights."""
+
+    def forces(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+        energy, force = _predict(model, batch, training=False)
+        return energy.detach(), force.detach()
+
+    return evaluate(forces, dataset, pack_batches(dataset, model.cutoff, device))
+
+
+def force_field_errors(model: PaiNN, dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """Of a student against its teacher over a whole set, by the names of the metrics."""
+    return accuracy_vs_teacher(*predict(model, dataset, device), dataset.energies, dataset.forces, dataset.counts)
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """At a step: linear warm-up, then half a cosine."""
+    warmup_steps = max(1, schedule.steps // 50)
+    if step < warmup_steps:
+        return schedule.learning_rate * (step + 1) / warmup_steps
+    fraction = (step - warmup_steps) / max(1, schedule.steps - warmup_steps)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
+
+
+def _predict(model: PaiNN, batch: AtomicBatch, *, training: bool) -> tuple[Tensor, Tensor]:
+    positions = batch.positions.clone().requires_grad_(True)
+    energy = model(batch.with_positions(positions))
+    (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=training)
+    return energy, -gradient
+
+
+def _loss(model: PaiNN, labelled: Labelled, energy_weight: float) -> Tensor:
+    energies, forces = _predict(model, labelled.batch, training=True)
+    real = labelled.batch.is_atom
+    counts = labelled.batch.per_system(real).sum(dim=1)
+    energy_error = (energies - labelled.energies) / counts
+    # Norms instead of squares: a few distorted structures would otherwise dominate. Padding adds a constant.
+    force_error = ((forces - labelled.forces).square().sum(dim=-1) + 1e-8).sqrt()
+    return force_error.sum() / counts.sum() + energy_weight * energy_error.abs().mean()

@@ -1,0 +1,17 @@
+from .ase_verlet import ase_steps as ase_steps
+from .bonds import BOND_TOLERANCE as BOND_TOLERANCE
+from .bonds import changed_bonds as changed_bonds
+from .checks import finite_difference_error as finite_difference_error
+from .checks import fluctuation_ratio_dt as fluctuation_ratio_dt
+from .checks import potential_along as potential_along
+from .checks import teacher_drift as teacher_drift
+from .checks import time_reversal_error as time_reversal_error
+from .recording import Trajectory as Trajectory
+from .relaxation import find_minimum as find_minimum
+from .restart import load_state as load_state
+from .restart import save_state as save_state
+from .start import StartError as StartError
+from .start import prepare_start as prepare_start
+from .state import FloatArray as FloatArray
+from .verlet import BROKEN_BOND_ANG as BROKEN_BOND_ANG
+from .verlet import Dynamics as Dynamics

@@ -1,0 +1,93 @@
+"""A run of molecular dynamics on disk, whole or not at all, so that it can go on after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlff_exp.common import atomic_file, parse_json, typed_value
+from mlff_exp.config import ConfigError
+from mlff_exp.dynamics.state import MDState, Snapshot
+from mlff_exp.results import STATE_FILE
+from mlff_exp.structures import Expected, read_arrays
+
+STATE_COLUMNS = ("positions", "velocities", "forces", "energy")
+# Of n systems with s slots each, together a; r records. What columns hold is said in `md.Trajectory`.
+COLUMNS = [
+    *[Expected("float64", ("r", "n"))] * 4,
+    Expected("float64", ("r", "n"), is_finite=False),  # a momentum of atoms that do not move has no direction
+    *[Expected("float64", ("r", "n", "s", 3))] * 2,
+]
+ARRAYS = {
+    **{
+        f"{which}_{name}": Expected("float64", ("n",) if name == "energy" else ("a", 3))
+        for which in ("now", "start")
+        for name in STATE_COLUMNS
+    },
+    **{f"column_{index}": column for index, column in enumerate(COLUMNS)},
+    "steps": Expected("int64", ("r",)),
+    "identity": Expected("str", ()),
+}
+
+
+def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Mapping[str, Any]) -> None:
+    """Write the snapshot, the state that the run began with, and what the run is.
+
+    Args:
+        directory: of the run.
+        snapshot: to go on from.
+        start: of the whole run.
+        identity: plain values that have to be the same when it goes on.
+    """
+    arrays = {f"now_{name}": getattr(snapshot.state, name).cpu().numpy() for name in STATE_COLUMNS}
+    arrays |= {f"start_{name}": getattr(start, name).cpu().numpy() for name in STATE_COLUMNS}
+    arrays |= {f"column_{index}": column.numpy() for index, column in enumerate(snapshot.columns)}
+    with atomic_file(directory / STATE_FILE) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            **arrays,
+            steps=np.array(snapshot.steps),
+            identity=np.array(json.dumps(identity, sort_keys=True)),
+        )
+
+
+def load_state(directory: Path, identity: Mapping[str, Any], device: torch.device) -> tuple[Snapshot, MDState]:
+    """What `save` wrote: the snapshot and the start.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or it is of a run with another identity; says in what they differ.
+    """
+    path = directory / STATE_FILE
+    if not path.is_file():
+        raise ConfigError(f"task.resume={directory}: there is no {STATE_FILE}; only an unfinished NVE run leaves one")
+    try:
+        arrays = read_arrays(path, ARRAYS)
+        found = typed_value(Mapping[str, Any], parse_json(str(arrays["identity"])), "identity")
+        steps = arrays["steps"].tolist()
+        if not steps or steps[0] < 0 or (np.diff(steps) <= 0).any():
+            raise ValueError("steps do not go up from 0 or more")
+        n_systems, n_slots = arrays["column_5"].shape[1:3]
+        if n_systems * n_slots != len(arrays["now_positions"]):
+            raise ValueError(f"now_positions has not {n_systems * n_slots} atoms, as column_5 has")
+    except ValueError as error:
+        raise ConfigError(f"task.resume={directory}: {STATE_FILE} is damaged: {error}") from error
+    now, start = (
+        MDState(**{name: torch.from_numpy(arrays[f"{which}_{name}"]).to(device) for name in STATE_COLUMNS}, step=step)
+        for which, step in (("now", steps[-1]), ("start", steps[0]))
+    )
+    columns = tuple(torch.from_numpy(arrays[f"column_{index}"]) for index in range(len(COLUMNS)))
+    wanted = json.loads(json.dumps(identity))
+    other = [
+        f"{key} was {found.get(key)} and is {wanted.get(key)}"
+        for key in sorted({*found, *wanted})
+        if found.get(key) != wanted.get(key)
+    ]
+    if other:
+        raise ConfigError(f"task.resume={directory} is another run: {'; '.join(other)}")
+    return Snapshot(now, steps, columns), start

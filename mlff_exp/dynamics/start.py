@@ -1,0 +1,110 @@
+"""The start of a trajectory: a minimum brought to a temperature without drift or rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from ase import units
+from torch import Tensor
+
+from mlff_exp.dynamics.recording import Trajectory
+from mlff_exp.dynamics.state import MDState
+from mlff_exp.dynamics.verlet import Dynamics
+
+TEMPERATURE_TOLERANCE = 1 / 30  # of the temperature: 10 K at 300 K
+MAX_CORRECTIONS = 8
+RECORD_START_EVERY = 2  # steps; often enough to find a frame close to the temperature
+
+
+class StartError(RuntimeError):
+    """The systems blew up before there was a trajectory to judge."""
+
+
+def prepare_start(
+    dynamics: Dynamics,
+    temperature_k: float,
+    settle_ps: float,
+    probe_ps: float,
+    rng: np.random.Generator,
+    progress: Callable[[int], object] | None = None,
+) -> MDState:
+    """Bring relaxed systems to a mean temperature, so that NVE judges the force field and not the start.
+
+    A relaxed molecule given velocities at T ends near T/2, because half of the kinetic energy becomes potential
+    energy. So: velocities at 2T, NVE for ``settle_ps``; from the second half the frame nearest to T, where
+    velocities are drawn anew and scaled to exactly T; NVE for ``probe_ps``; if its mean temperature is off, scale
+    the momenta by √(1 + ΔE/K) with ΔE = (T − T_mean) k dof, and probe again.
+
+    Raises:
+        StartError: the systems blew up.
+        RuntimeError: the mean temperature could not be reached.
+    """
+    batch = dynamics.batch
+    velocities = _draw_velocities(dynamics, batch.positions, 2 * temperature_k, rng)
+    state = dynamics.state(batch.positions, velocities)
+    settled = dynamics.run(state, steps_of(settle_ps, dynamics), RECORD_START_EVERY, progress)
+    refuse_blow_up(settled)
+    half = len(settled.steps) // 2
+    nearest = half + np.abs(settled.temperature[half:] - temperature_k).argmin(axis=0)
+    chosen = settled.positions[nearest, np.arange(batch.n_systems)]
+    positions = torch.from_numpy(chosen).to(batch.positions.device).flatten(0, 1)
+    state = dynamics.state(positions, _draw_velocities(dynamics, positions, temperature_k, rng))
+
+    tolerance_k = TEMPERATURE_TOLERANCE * temperature_k
+    for _ in range(MAX_CORRECTIONS):
+        probe = dynamics.run(state, steps_of(probe_ps, dynamics), RECORD_START_EVERY, progress)
+        refuse_blow_up(probe)
+        missing_k = temperature_k - probe.temperature.mean(axis=0)
+        off = np.abs(missing_k) > tolerance_k
+        if not off.any():
+            return state
+        kinetic = dynamics.kinetic_energy(state.velocities).cpu().numpy()
+        added = np.where(off, missing_k * units.kB * dynamics.dof, 0.0)
+        # A frame may hold less kinetic energy than has to leave: then take half now and the rest in the next round.
+        factor = np.sqrt(np.maximum(1 + added / kinetic, 0.5))
+        scale = torch.from_numpy(factor).to(positions.device)
+        state.velocities = state.velocities * scale.repeat_interleave(batch.n_slots).unsqueeze(-1)
+    raise RuntimeError(
+        f"the start did not reach a mean of {temperature_k} ± {tolerance_k:.0f} K in {MAX_CORRECTIONS} probes "
+        f"of {probe_ps} ps (off by {np.abs(missing_k).max():.0f} K): lengthen task.probe_ps"
+    )
+
+
+def steps_of(duration_ps: float, dynamics: Dynamics) -> int:
+    """How many steps a time takes."""
+    return round(duration_ps * 1000 / dynamics.timestep_fs)
+
+
+def refuse_blow_up(trajectory: Trajectory) -> None:
+    """Refuse a trajectory that blew up.
+
+    Raises:
+        StartError: says what happened.
+    """
+    if trajectory.blow_up is not None:
+        raise StartError(f"blew up while the start was prepared: {trajectory.blow_up}")
+
+
+def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float, rng: np.random.Generator) -> Tensor:
+    """Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T."""
+    batch = dynamics.batch
+    velocities = np.zeros((batch.n_systems, batch.n_slots, 3))
+    for index, (atoms, padded) in enumerate(
+        zip(dynamics.systems, batch.per_system(positions).cpu().numpy(), strict=True)
+    ):
+        masses, current = atoms.get_masses()[:, None], padded[: len(atoms)]
+        drawn = rng.normal(size=current.shape) * np.sqrt(units.kB * temperature_k / masses)
+        drawn -= (masses * drawn).sum(axis=0) / masses.sum()
+        if not atoms.pbc.any():
+            arms = current - (masses * current).sum(axis=0) / masses.sum()
+            angular = np.cross(arms, masses * drawn).sum(axis=0)
+            inertia = (masses[:, :, None] * (np.sum(arms**2, axis=1)[:, None, None] * np.eye(3))).sum(axis=0)
+            inertia -= np.einsum("a,ai,aj->ij", masses[:, 0], arms, arms)
+            # The pseudo-inverse, because a linear molecule has no inertia about its axis.
+            drawn -= np.cross(np.linalg.pinv(inertia, rcond=1e-6) @ angular, arms)
+        kinetic = 0.5 * float((masses * drawn**2).sum())
+        wanted = 0.5 * units.kB * temperature_k * dynamics.dof[index]
+        velocities[index, : len(atoms)] = drawn * np.sqrt(wanted / kinetic)
+    return torch.from_numpy(velocities.reshape(-1, 3)).to(positions.device)

@@ -1,0 +1,94 @@
+"""Between ASE and engines: any calculator as an engine, so that teachers and peers are measured as they are, and any
+engine as a calculator, for ASE's optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from mlff_exp.engines.prediction import Prediction
+from mlff_exp.engines.protocol import Engine
+from mlff_exp.structures import AtomicBatch, collate
+
+
+class AseEngine:
+    """Loops over the systems of a batch; knows nothing of compiling or of precision.
+
+    Args:
+        calculator: an ASE calculator with energy and forces.
+
+    Raises:
+        ValueError: a calculator that gives no energy or no forces, naming it.
+    """
+
+    precision = "native"
+    cutoff = 5.0  # Å, of the neighbour lists in batches; the calculator makes its own and never looks at them
+    device = torch.device("cpu")
+    uses_cuda_graphs = False
+    capturable = None
+    compiled_graphs = 0
+    compile_s = 0.0
+
+    def __init__(self, calculator: Any) -> None:
+        missing = {"energy", "forces"} - set(calculator.implemented_properties)
+        if missing:
+            raise ValueError(f"{type(calculator).__name__} does not give {', '.join(sorted(missing))}")
+        self.calculator, self.evaluations = calculator, 0
+        self.name = f"ase/{type(calculator).__name__}"
+        calculate = calculator.calculate
+
+        def counted(*arguments: Any, **keywords: Any) -> None:
+            """Below ASE's cache: one that knows the answer does not calculate."""
+            calculate(*arguments, **keywords)
+            self.evaluations += 1
+
+        calculator.calculate = counted
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Nothing is ever compiled here."""
+        return True
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces, one system after the other, with charges, moments, tags and ``info`` of the sources."""
+        energies = np.zeros(batch.n_systems)
+        forces = np.zeros((batch.n_systems, batch.n_slots, 3))
+        numbers = batch.per_system(batch.atomic_numbers).cpu().numpy()
+        positions = batch.per_system(batch.positions).detach().cpu().numpy()
+        cells, pbc, sources = batch.cell.cpu().numpy(), batch.pbc.cpu().numpy(), batch.sources
+        for system in range(batch.n_systems):
+            real = numbers[system] > 0
+            if sources is not None and system < len(sources):  # bucketed batches have empty systems at their end
+                atoms = sources[system].copy()
+                atoms.positions = positions[system][real]
+            else:
+                atoms = Atoms(numbers[system][real], positions[system][real], cell=cells[system], pbc=pbc[system])
+            atoms.calc = self.calculator
+            forces[system][real] = atoms.get_forces()
+            energies[system] = atoms.get_potential_energy()
+        return Prediction(torch.from_numpy(energies), torch.from_numpy(forces.reshape(-1, 3)))
+
+
+class EngineCalculator(Calculator):
+    """An engine under ASE's optimisers. Users get `calculator.StudentForceFieldCalculator`, which checks more."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """ASE's entry point."""
+        super().calculate(atoms, list(properties), list(system_changes))
+        prediction = self._engine(collate([self.atoms], self._engine.cutoff, device=self._engine.device))
+        self.results = {"energy": prediction.energy.item(), "forces": prediction.forces.cpu().numpy()}

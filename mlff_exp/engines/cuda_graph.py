@@ -1,0 +1,103 @@
+"""Engines whose kernels are captured in a CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import is_not
+
+import torch
+from torch import Tensor
+
+from mlff_exp.engines.prediction import Prediction
+from mlff_exp.engines.protocol import Engine
+from mlff_exp.structures import AtomicBatch
+
+
+class CudaGraphEngine:
+    """What only launches kernels, captured in a CUDA graph of our own: a call copies its inputs in and replays.
+
+    What it returns is overwritten by the next call of the same shape, so it is cloned.
+    """
+
+    uses_cuda_graphs = True
+
+    def __init__(self, name: str, compiled: Engine) -> None:
+        self.name, self._compiled = name, compiled
+        self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
+        self._capture_s, self.evaluations = 0.0, 0
+        self._captures: dict[tuple[int, int, int, bool], _Capture] = {}
+
+    @property
+    def capturable(self) -> Engine:
+        """What is captured: it launches kernels and waits for nothing."""
+        return self._compiled
+
+    @property
+    def compiled_graphs(self) -> int:
+        """One for each shape of batch so far."""
+        return self._compiled.compiled_graphs
+
+    @property
+    def compile_s(self) -> float:
+        """Compiling and capturing."""
+        return self._compiled.compile_s + self._capture_s
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Whether the shape is compiled and captured."""
+        return batch.shape_key in self._captures
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces; the first call of a shape compiles and captures."""
+        capture = self._captures.get(batch.shape_key)
+        if capture is None:
+            capture = self._captures[batch.shape_key] = self._capture(batch)
+        capture.copy_in(batch)
+        capture.graph.replay()
+        self.evaluations += batch.n_systems
+        return Prediction(capture.output.energy.clone(), capture.output.forces.clone())
+
+    def _capture(self, batch: AtomicBatch) -> _Capture:
+        inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()))
+        self._compiled(inputs)
+        started = time.perf_counter()
+        with side_stream(self.device):
+            for _ in range(3):
+                self._compiled(inputs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._compiled(inputs)
+        self._capture_s += time.perf_counter() - started
+        return _Capture(graph, inputs, output)
+
+
+@dataclass
+class _Capture:
+    graph: torch.cuda.CUDAGraph
+    inputs: AtomicBatch
+    output: Prediction
+    copied: tuple[Tensor, ...] = ()
+    versions: list[int | None] = field(default_factory=list)
+
+    def copy_in(self, batch: AtomicBatch) -> None:
+        """Positions, and the rest where it is not as at the last call: each copy costs as much as a kernel or two."""
+        given = batch.tensors()
+        # Tensors made in inference mode don't count their changes.
+        versions = [None if tensor.is_inference() else tensor._version for tensor in given[1:]]
+        self.inputs.positions.copy_(given[0])
+        if None in versions or versions != self.versions or any(map(is_not, given[1:], self.copied)):
+            for static, tensor in zip(self.inputs.tensors()[1:], given[1:], strict=True):
+                static.copy_(tensor)
+            self.copied, self.versions = given[1:], versions
+
+
+@contextlib.contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """A stream for the calls before a capture, at which libraries initialise themselves."""
+    current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        yield
+    current.wait_stream(side)

@@ -1,0 +1,1 @@
+"""The one door to Triton: PaiNN's energy and forces in kernels written by hand, and the engine that launches them."""

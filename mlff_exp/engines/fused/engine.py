@@ -1,0 +1,486 @@
+"""The fused engine: PaiNN's energy and forces in Triton kernels written by hand (`fused_kernels.py`, docs/fused.md)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mlff_exp.config import Precision
+from mlff_exp.engines.fused.kernels import (
+    ATOMS,
+    COMMON_PLANES,
+    FORCES,
+    GATE,
+    GATE_BACK,
+    GATES_BACK,
+    GEOMETRY,
+    HIDDEN_OF_GATES,
+    HIDDEN_OF_PHI,
+    KEPT_PLANES,
+    LAYER_PLANES,
+    LOW_PLANES,
+    MESSAGE,
+    MESSAGE_BACK,
+    MIX,
+    MOLECULE_PLANES,
+    PHI_BACK,
+    PHI_OF_HIDDEN,
+    READOUT,
+    SCALARS_BACK,
+    SHARED_V,
+    VECTORS_BACK,
+    molecule_kernel,
+    stage_kernel,
+)
+from mlff_exp.engines.prediction import EngineError, Prediction
+from mlff_exp.models import Message, PaiNN, Update
+from mlff_exp.structures import ALL_PAIRS_MAX_ATOMS, AtomicBatch
+
+
+def _parts(stage: int, last: bool, first: bool) -> int:
+    """How many programs share a slice of a stage; of the first and last layer some are not needed."""
+    if stage == VECTORS_BACK.value:
+        return 3
+    both = stage == GATE_BACK.value or (stage == GATE.value and not last) or (stage == MESSAGE_BACK.value and not first)
+    return 2 if both else 1
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A batch laid over the chip stage by stage, each a launch.
+
+    Attributes:
+        slots: rows of one molecule; a power of two.
+        molecules: that share a program.
+        columns: features of one program.
+        warps: of one program.
+        split: whether each warp sums a part of a product.
+        pair_columns: features of one program of messages.
+        pair_warps: of one program of messages; each takes one partner at a time.
+        early: whether a kernel starts before the one ahead of it has ended, where the GPU can (Hopper).
+    """
+
+    slots: int
+    molecules: int
+    columns: int
+    warps: int
+    split: bool
+    pair_columns: int
+    pair_warps: int
+    early: bool
+
+    @property
+    def joins(self) -> bool:
+        """Whether programs of messages compute what they alone need: they have the features of others."""
+        return self.columns == self.pair_columns and self.molecules == 1
+
+
+def _stages(n_layers: int, joins: bool) -> list[tuple[int, int]]:
+    """(stage, layer) in the order of an evaluation."""
+    found = [(GEOMETRY.value, 0)]
+    for layer in range(n_layers):
+        if layer > 0:
+            found.append((HIDDEN_OF_PHI.value, layer))
+        if layer > 0 and not joins:
+            found.append((PHI_OF_HIDDEN.value, layer))
+        found += [(stage.value, layer) for stage in (MESSAGE, MIX, HIDDEN_OF_GATES, GATE)]
+    found.append((READOUT.value, 0))
+    for layer in reversed(range(n_layers)):
+        found += [(GATES_BACK.value, layer), (GATE_BACK.value, layer)]
+        if not joins:
+            found.append((VECTORS_BACK.value, layer))
+        found.append((MESSAGE_BACK.value, layer))
+        if layer > 0:
+            found += [(PHI_BACK.value, layer), (SCALARS_BACK.value, layer)]
+    return [*found, (FORCES.value, 0)]
+
+
+@dataclass(frozen=True)
+class Molecules:
+    """A program for each molecule of up to 16 atoms, in one launch.
+
+    Attributes:
+        programs: at most; each takes one molecule after the other, in scratch of its own.
+        warps: of a program.
+        chunk: rows of weights that a product reads at once; 0 for all, asked for early, which FP16 alone has room for.
+        registers: of a thread at most; with 128 two programs of eight warps share a multiprocessor.
+    """
+
+    programs: int
+    warps: int
+    chunk: int
+    registers: int
+
+
+Shape = Stages | Molecules
+
+
+def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precision, device: torch.device) -> Shape:
+    """What suits a batch.
+
+    Wide for few molecules, each layer spread over the chip; a program for each while there is a multiprocessor for it;
+    for many, as many share a program as fill its tiles. The numbers follow what was timed on an H100 (docs/fused.md).
+
+    Raises:
+        EngineError: more slots than the kernels hold.
+    """
+    if n_slots > ALL_PAIRS_MAX_ATOMS:
+        raise EngineError(
+            f"engine 'fused' takes molecules of up to {ALL_PAIRS_MAX_ATOMS} atoms; the largest of this batch has "
+            f"{n_slots}: use engine 'cuda_graph'"
+        )
+    slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
+    if n_systems <= FEW_MOLECULES:
+        early, split = n_systems <= FOR_EARLY, slots <= 32 and not half
+        joins = slots <= (32 if half else 16) and (half or early or _has_room(device, JOINED_BYTES))
+        if not joins:
+            return Stages(slots, 1, 16, 4, split, 8, 4, early)
+        columns = (16 if early else 32) if half else (8 if early else 16)
+        return Stages(slots, 1, columns, 4, split, columns, 4, early)
+    fits = slots == ATOMS.value and n_features <= 128 and _has_room(device, WHOLE_MOLECULE_BYTES)
+    if half and fits and n_systems <= _multiprocessors(device):
+        return Molecules(n_systems, warps=8, chunk=0, registers=255)
+    columns = 32 if half else 16
+    # Of another width than the products where one molecule fills a program: not joined there either.
+    return Stages(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False)
+
+
+FEW_MOLECULES = 32
+MAX_PROGRAMS = 65_535  # along one axis of a launch, by CUDA's limit
+FOR_EARLY = 4  # molecules whose kernels leave multiprocessors free for the next one
+# Of shared memory, which not every GPU has as much of, by the compiler's count.
+JOINED_BYTES = 107_776  # joined programs of 16 features in FP32; others that are chosen take less than 99 kB
+WHOLE_MOLECULE_BYTES = 167_936  # a program of 128 features with all of a product's weights
+
+
+def _multiprocessors(device: torch.device) -> int:
+    """How many programs of much shared memory run at once on a GPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
+
+
+def _has_room(device: torch.device, shared_memory: int) -> bool:
+    """Whether a program may have so much; in the interpreter it may."""
+    if device.type != "cuda":
+        return True
+    return bool(torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= shared_memory)  # type: ignore[attr-defined]
+
+
+PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
+    # Three products of TF32 halves are as exact as one of FP32, and tensor cores do them.
+    "fp32": (torch.float32, tl.float32, "tf32x3"),
+    "tf32": (torch.float32, tl.float32, "tf32"),
+    "fp16_autocast": (torch.float16, tl.float16, "tf32"),
+}
+
+
+class FusedEngine:
+    """Energy and forces in a few dozen kernels, without autograd; `CudaGraphEngine` captures it.
+
+    Args:
+        model: frozen, on the device.
+        precision: of its products.
+        device: where batches are.
+        shape: for every batch, instead of what suits it.
+
+    Raises:
+        EngineError: a precision that it does not have.
+    """
+
+    name = "fused"
+    uses_cuda_graphs = False
+    capturable = None
+
+    def __init__(self, model: PaiNN, precision: Precision, device: torch.device, shape: Shape | None = None) -> None:
+        if precision not in PRODUCTS:
+            raise EngineError(f"engine 'fused' has no precision {precision!r}: use one of {', '.join(PRODUCTS)}")
+        self.precision, self.device, self.cutoff = precision, device, model.architecture.cutoff
+        self.compile_s, self.evaluations = 0.0, 0
+        self._shape = shape
+        self._weights = _Weights.of(model, PRODUCTS[precision][0], device)
+        self._plans: dict[tuple[int, int], _Plan] = {}
+
+    @property
+    def compiled_graphs(self) -> int:
+        """One for each shape of batch so far."""
+        return len(self._plans)
+
+    def has_graph(self, batch: AtomicBatch) -> bool:
+        """Whether this shape has run."""
+        return (batch.n_systems, batch.n_slots) in self._plans
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces.
+
+        Raises:
+            EngineError: periodic systems, or more atoms or molecules than it or its shape takes.
+        """
+        self.evaluations += batch.n_systems
+        known = self._plans.get((batch.n_systems, batch.n_slots))
+        if known is not None:
+            return known(batch)
+        started = time.perf_counter()
+        prediction = self._plan(batch)(batch)
+        self.compile_s += time.perf_counter() - started
+        return prediction
+
+    def can_move(self, batch: AtomicBatch) -> bool:
+        """Whether `move` does whole steps of such a batch: where each program computes molecules of its own."""
+        return batch.shifts is None and isinstance(self.shape_of(batch), Molecules)
+
+    def move(
+        self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
+    ) -> None:
+        """Steps of velocity Verlet in one launch.
+
+        Args:
+            batch: that it can move; its positions are changed.
+            velocities: [n_atoms, 3] FP64, changed.
+            last: prediction at the positions, changed to that at the new ones.
+            masses: [n_atoms, 1] FP64.
+            timestep: one number, FP64; its unit, and that of velocities, are those of forces, masses and positions.
+            n_steps: at least one.
+        """
+        plan = self._plan(batch)
+        assert isinstance(plan, _MoleculesPlan), "it can move them"
+        first, started = not plan.has_moved, time.perf_counter()
+        plan.move(batch, velocities, last, masses, timestep, n_steps)
+        if first:
+            self.compile_s += time.perf_counter() - started
+        self.evaluations += n_steps * batch.n_systems
+
+    def shape_of(self, batch: AtomicBatch) -> Shape:
+        """How a batch is laid over the chip."""
+        return self._shape or shape_for(
+            batch.n_systems, batch.n_slots, self._weights.features, self.precision, self.device
+        )
+
+    def _plan(self, batch: AtomicBatch) -> _Plan:
+        if batch.shifts is not None:
+            raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
+        key = batch.n_systems, batch.n_slots
+        if key not in self._plans:
+            shape = self.shape_of(batch)
+            slots = shape.slots if isinstance(shape, Stages) else ATOMS.value
+            if slots < batch.n_slots:
+                raise EngineError(f"engine 'fused': a shape of {slots} slots can't hold {batch.n_slots} atoms")
+            if isinstance(shape, Stages):
+                self._plans[key] = _StagesPlan(self._weights, self.precision, shape, batch)
+            else:
+                self._plans[key] = _MoleculesPlan(self._weights, self.precision, shape, batch)
+        return self._plans[key]
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights as the kernels read them: operands of products as [in, out], features padded to a power of two.
+
+    Attributes:
+        tensors: ``weights``, ``offsets`` and the tables by atomic number.
+    """
+
+    features: int
+    half: int
+    n_rbf: int
+    rbf: int
+    n_layers: int
+    cutoff: float
+    tensors: tuple[Tensor, ...]
+    out_bias: float
+
+    @staticmethod
+    def of(model: PaiNN, low: torch.dtype, device: torch.device) -> _Weights:
+        n, n_rbf = model.architecture.n_features, model.architecture.n_rbf
+        features, rbf = max(32, triton.next_power_of_2(n)), max(16, triton.next_power_of_2(n_rbf + 1))
+        half = max(16, triton.next_power_of_2(n // 2))
+
+        def padded(values: Tensor, *sizes: int) -> Tensor:
+            """Zeros at the end of the last axes."""
+            missing = [size - there for size, there in zip(sizes, values.shape[-len(sizes) :], strict=True)]
+            pad = [number for count in reversed(missing) for number in (0, count)]
+            return functional.pad(values.detach().float(), pad).to(device).contiguous()
+
+        operands, vectors = [], []
+        for module, other in zip(model.messages, model.updates, strict=True):
+            message, update = cast(Message, module), cast(Update, other)
+            first, second = _linear(message.scalar_net, 0), _linear(message.scalar_net, 2)
+            hidden, gates = _linear(update.scalar_net, 0), _linear(update.scalar_net, 2)
+            filters = torch.cat([message.filter_net.weight, message.filter_net.bias.unsqueeze(-1)], dim=-1)
+            for parts in (
+                first.weight.view(1, n, n),
+                second.weight.view(3, n, n),
+                update.mix.weight.view(2, n, n),
+                hidden.weight.view(n, 2, n).transpose(0, 1),
+                gates.weight.view(3, n, n),
+            ):  # [parts, out, in]: forward as [in, out], backward as they are
+                operands += [padded(parts.transpose(1, 2), features, features), padded(parts, features, features)]
+            operands.append(padded(filters.view(3, n, n_rbf + 1).transpose(1, 2), rbf, features))
+            vectors += [
+                padded(bias.view(-1, n), features) for bias in (first.bias, second.bias, hidden.bias, gates.bias)
+            ]
+        with torch.no_grad():
+            phi0 = cast(Message, model.messages[0]).scalar_net(model.embedding.weight).view(-1, 3, n)
+        into, out = _linear(model.readout, 0), _linear(model.readout, 2)
+        operands += [padded(into.weight.t(), features, half), padded(into.weight, half, features)]
+        vectors += [padded(into.bias, half), padded(out.weight.view(-1), half)]
+        element = model.element_index  # of each atomic number: kernels need not look it up
+        return _Weights(
+            features=features,
+            half=half,
+            n_rbf=n_rbf,
+            rbf=rbf,
+            n_layers=model.architecture.n_interactions,
+            cutoff=model.architecture.cutoff,
+            tensors=(
+                torch.cat([values.flatten() for values in operands]).to(low),
+                torch.cat([values.flatten() for values in vectors]),
+                model.covalent_radius[element].float().to(device),
+                model.nuclear_charge[element].float().to(device),
+                padded(model.embedding.weight[element], features),
+                padded(phi0[element], features),
+                model.reference_energies[element].to(device),
+            ),
+            out_bias=float(out.bias.detach()),
+        )
+
+
+def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
+    return cast(nn.Linear, layers[index])
+
+
+class _Plan(Protocol):
+    """Buffers and launches for one shape of batch."""
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        """Energy and forces."""
+
+
+def _outputs(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
+    """Energy and forces, yet to be written."""
+    device = batch.positions.device
+    energy = torch.empty(batch.n_systems, dtype=torch.float64, device=device)
+    return energy, torch.empty(len(batch.positions), 3, dtype=torch.float64, device=device)
+
+
+class _MoleculesPlan:
+    """One launch."""
+
+    def __init__(self, weights: _Weights, precision: Precision, shape: Molecules, batch: AtomicBatch) -> None:
+        low, product, arithmetic = PRODUCTS[precision]
+        layers, features, slots = weights.n_layers, weights.features, ATOMS.value
+        self._weights = weights
+        self._programs = programs = min(shape.programs, batch.n_systems)
+        warps = min(shape.warps, features // 8)  # that columns of a product are shared among
+
+        def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(programs, *sizes, device=batch.positions.device, dtype=dtype)
+
+        self._buffers = (
+            zeros(layers, MOLECULE_PLANES.value, slots, features, dtype=low),  # kept
+            zeros(SHARED_V.value + 3 * layers, slots, features),  # shared
+            zeros(slots, dtype=torch.int32),  # element
+            zeros(slots, 4, slots),  # unit
+            zeros(slots, slots),  # push
+            zeros(slots, dtype=torch.float64),  # repelled
+            zeros(slots, slots, weights.rbf, dtype=low),  # basis
+            zeros(slots, slots, weights.rbf, dtype=low),  # slope
+            zeros(warps, slots, slots, 4),  # partial
+        )
+        self._options: dict[str, Any] = {
+            "LAYERS": layers, "F": features, "HALF": weights.half, "RBF": weights.rbf, "N_RBF": weights.n_rbf,
+            "WARPS": warps, "CHUNK": min(shape.chunk, weights.half), "LOW": product, "IP": arithmetic,
+            "num_warps": shape.warps, "maxnreg": shape.registers,
+        }  # fmt: skip
+        self._nobody = torch.empty(1, device=batch.positions.device, dtype=torch.float64)
+        self.has_moved = False
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        outputs = _outputs(batch)
+        self._launch(batch, *outputs, self._nobody, self._nobody, self._nobody, 1, moves=False)
+        return Prediction(*outputs)
+
+    def move(
+        self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
+    ) -> None:
+        """See `FusedEngine.move`."""
+        self._launch(batch, last.energy, last.forces, velocities, masses, timestep, n_steps, moves=True)
+        self.has_moved = True
+
+    def _launch(self, batch: AtomicBatch, *arguments: Tensor | int, moves: bool) -> None:
+        molecule_kernel[(self._programs,)](
+            batch.positions, batch.atomic_numbers, *self._weights.tensors, *self._buffers, *arguments,
+            batch.n_systems, batch.n_slots, self._weights.cutoff, self._weights.out_bias,
+            MOVES=moves, **self._options,
+        )  # fmt: skip
+
+
+class _StagesPlan:
+    """A launch for each stage of each layer."""
+
+    def __init__(self, weights: _Weights, precision: Precision, shape: Stages, batch: AtomicBatch) -> None:
+        self._weights, self._shape = weights, shape
+        low, product, arithmetic = PRODUCTS[precision]
+        layers = weights.n_layers
+        self._n_systems, self._n_slots = batch.n_systems, batch.n_slots
+        device, features, slots = batch.positions.device, weights.features, shape.slots
+        self._groups = -(-batch.n_systems // shape.molecules)
+        rows = shape.molecules * slots
+        self._rows = self._groups * rows
+        if self._rows // 16 > MAX_PROGRAMS:
+            raise EngineError(
+                f"engine 'fused' takes up to {MAX_PROGRAMS * 16 // slots:,} molecules of this size at once, and this "
+                f"batch has {batch.n_systems:,}: split it"
+            )
+        slices = features // shape.pair_columns
+
+        def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(*sizes, device=device, dtype=dtype)
+
+        self._buffers = (
+            zeros(COMMON_PLANES.value + layers * LAYER_PLANES.value, self._rows, features),  # work
+            zeros(LOW_PLANES.value + layers * KEPT_PLANES.value, self._rows, features, dtype=low),  # low
+            zeros(self._rows, dtype=torch.int32),  # element
+            zeros(self._rows, 4, slots),  # unit
+            zeros(self._rows, slots),  # push
+            zeros(self._rows, dtype=torch.float64),  # repelled
+            zeros(self._rows, slots, weights.rbf, dtype=low),  # basis
+            zeros(self._rows, slots, weights.rbf, dtype=low),  # slope
+            zeros(self._rows),  # atomic
+            zeros(slices, self._rows, slots, 4),  # partial
+        )
+        # Each part of a sum is at least what a tensor core takes at once.
+        split = min(shape.warps, features // 16) if shape.split else 1
+        self._options: dict[str, Any] = {
+            "LAYERS": layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,
+            "RBF": weights.rbf, "N_RBF": weights.n_rbf, "NF": shape.columns, "SPLIT": split,
+            "PAIR_NF": shape.pair_columns, "PARTNERS": shape.pair_warps,
+            "JOINS": shape.joins, "LOW": product, "IP": arithmetic,
+        }  # fmt: skip
+        self._order = _stages(layers, shape.joins)
+        early = shape.early and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+        self._early = {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        weights, shape, outputs = self._weights, self._shape, _outputs(batch)
+        arguments = (
+            batch.positions, batch.atomic_numbers, *weights.tensors, *self._buffers, *outputs,
+            self._n_systems, self._n_slots, self._rows * weights.features, weights.cutoff, weights.out_bias,
+        )  # fmt: skip
+        n_layers, slices = weights.n_layers, weights.features // shape.columns
+        for stage, layer in self._order:
+            parts = _parts(stage, layer == n_layers - 1, layer == 0)
+            grid, warps = (slices, self._groups, parts), shape.warps
+            if stage in (MESSAGE.value, MESSAGE_BACK.value):
+                grid, warps = (weights.features // shape.pair_columns, self._rows // 16, parts), shape.pair_warps
+            elif stage == GEOMETRY.value:
+                grid = (shape.slots, self._rows // shape.slots, 1)
+            elif stage == FORCES.value:
+                grid, warps = (self._n_slots, self._n_systems, 1), 2
+            stage_kernel[grid](*arguments, STAGE=stage, LAYER=layer, num_warps=warps, **self._options, **self._early)
+        return Prediction(*outputs)

@@ -1,0 +1,5 @@
+"""Measurement: timing side by side, statistics, the machine, the profiler, correctness, physics of a trajectory."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,310 @@
+"""Measure calls side by side, and what can be said of the samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mlff_exp.common import progress_bar
+from mlff_exp.results import Timing
+
+MIN_ROUNDS, MAX_ROUNDS = 20, 50
+PLANTED = 0.05
+NEGLIGIBLE = 0.01  # a difference of one percent is not worth a word, however sure
+MAX_WARMUP_CALLS = 200
+WARMUP_WINDOW, WARMUP_TOLERANCE = 5, 0.1
+LEAD_IN_CALLS, LEAD_IN_S = 5, 0.005
+CONFIDENCE = 0.95
+CONTROL_CONFIDENCE = 0.999
+RESAMPLES = 20_000  # so many that the ends of an interval of 99.9% are more than the extremes of what was drawn
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to time.
+
+    Attributes:
+        call: does the work once, never twice the same in turn.
+        min_calls: samples to take at least.
+        min_time_s: time to measure for at least.
+        planted: time to lose before each call, as a fraction of what a call of the first candidate takes.
+    """
+
+    call: Callable[[], object]
+    min_calls: int
+    min_time_s: float
+    planted: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two times, with its bootstrap confidence interval."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the stop-watch says of two things whose ratio is known.
+
+    Attributes:
+        same: of a thing and itself.
+        slower: of a thing that loses `PLANTED` of its time, and itself.
+    """
+
+    same: Ratio
+    slower: Ratio
+
+    @property
+    def faults(self) -> list[str]:
+        """Which of the two were misjudged."""
+        found = []
+        if not self.same.ci_low <= 1 <= self.same.ci_high and abs(self.same.value - 1) > NEGLIGIBLE:
+            found.append(f"the same engine timed twice differs by {_percent(self.same)}")
+        if self.slower.ci_low <= 1 or abs(self.slower.value - 1 - PLANTED) > PLANTED / 2:
+            found.append(f"an engine {PLANTED:.0%} slower was measured as {_percent(self.slower)}")
+        return found
+
+
+def _percent(ratio: Ratio) -> str:
+    low, value, high = (100 * (number - 1) for number in (ratio.ci_low, ratio.value, ratio.ci_high))
+    return f"{value:+.1f}% [{low:+.1f}, {high:+.1f}]"
+
+
+def controls(candidate: Candidate) -> dict[str, Candidate]:
+    """Controls of a candidate, to be measured beside it."""
+    return {"control_same": candidate, "control_slower": replace(candidate, planted=PLANTED)}
+
+
+def judge_controls(timing: Mapping[str, Timing], of: str) -> Controls:
+    """What came out of `controls`. Their intervals are wider than others, because every run has two to get wrong."""
+    same, slower = (
+        ratio_of(timing[name], timing[of], CONTROL_CONFIDENCE) for name in ("control_same", "control_slower")
+    )
+    return Controls(same, slower)
+
+
+def measure_side_by_side(
+    candidates: Mapping[str, Candidate],
+    device: torch.device,
+    description: str = "timing",
+    between: Callable[[], object] | None = None,
+) -> dict[str, Timing]:
+    """Time several candidates side by side: a short block of the first, one of another, of the first again, and so on.
+
+    A machine's speed wanders, by ten percent and more on a shared one, and hardly changes within some milliseconds. So
+    each block has one of the first candidate on either side, and what the machine does to all leaves their ratio.
+
+    Every call is timed alone, from an idle device to its end: by the wall clock, and on CUDA by device events, which
+    are what counts there. The first call and the warm-up, which lasts until the times are stable, are kept apart.
+
+    Args:
+        candidates: by name; the first is what the others are compared with.
+        device: where they run.
+        description: for the progress bar.
+        between: called after each round of blocks, to look at the machine.
+
+    Returns:
+        Raw samples by candidate.
+    """
+    clock: _WallClock | _DeviceClock = _DeviceClock() if device.type == "cuda" else _WallClock()
+    subject, *others = candidates
+    turns = [name for other in others for name in (subject, other)] or [subject]
+    first, warmup, wanted = {}, {}, {}
+    for name, candidate in candidates.items():
+        started = time.perf_counter()
+        candidate.call()
+        clock.synchronize()
+        first[name] = time.perf_counter() - started
+        warmup[name] = _warm_up(candidate.call, clock)
+        typical_s = float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000
+        wanted[name] = max(candidate.min_calls, int(np.ceil(candidate.min_time_s / max(typical_s, 1e-9))))
+    rounds = min(max(MIN_ROUNDS, min(wanted.values())), MAX_ROUNDS)
+    per_block = {name: -(-wanted[name] // (rounds * turns.count(name))) for name in candidates}
+
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+    done = 0
+    with progress_bar(total=rounds, desc=description, unit="round", leave=False) as bar:
+        # More rounds where the warm-up was slower than what came after it, up to twice as many.
+        while done < rounds or (
+            done < 2 * rounds and not all(_enough(candidates[name], samples[name]) for name in turns)
+        ):
+            for name in turns:
+                candidate = candidates[name]
+                planted_ms = candidate.planted and candidate.planted * _typical_ms(samples[subject])
+                _lead_in(candidate.call, clock)
+                samples[name] += [clock.time_ms(candidate.call, planted_ms) for _ in range(per_block[name])]
+            if between is not None:
+                between()
+            done += 1
+            bar.update()
+    timings = {}
+    for name, pairs in samples.items():
+        values, wall = zip(*pairs, strict=True)
+        own = tuple(turn for turn in range(done * len(turns)) if turns[turn % len(turns)] == name)
+        timings[name] = Timing(values, tuple(warmup[name]), first[name], (per_block[name],) * len(own), wall, own)
+    return timings
+
+
+def median_ms(timing: Timing) -> float:
+    """Median of the samples, ms."""
+    return float(np.median(timing.values_ms))
+
+
+def p95_ms(timing: Timing) -> float:
+    """95th percentile, ms."""
+    return float(np.percentile(timing.values_ms, 95))
+
+
+def mad_ms(timing: Timing) -> float:
+    """Median absolute deviation from the median, ms."""
+    values = np.asarray(timing.values_ms)
+    return float(np.median(np.abs(values - np.median(values))))
+
+
+def median_interval_ms(timing: Timing) -> tuple[float, float]:
+    """Bootstrap interval of the median, ms, over parts of the measurement: what is near in time is alike."""
+    n_parts = min(MAX_ROUNDS, len(timing.blocks))
+    values = np.asarray(timing.values_ms)
+    parts = values[: len(values) // n_parts * n_parts].reshape(n_parts, -1)
+
+    def median(chosen: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.float64]:
+        """Of all samples of the chosen parts."""
+        return np.asarray(np.median(parts[chosen].reshape(*chosen.shape[:-1], -1), axis=-1))
+
+    # Each draw looks at all samples: fewer of them, and some at a time.
+    return _bootstrap(np.arange(n_parts), CONFIDENCE, median, 1000, batch=max(1, 2_000_000 // len(values)))
+
+
+def wall_median_ms(timing: Timing) -> float:
+    """Median of what the host waited for a call, ms."""
+    return float(np.median(timing.wall_ms))
+
+
+def ratio_of(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Ratio:
+    """How many times longer ``numerator`` takes than ``denominator``: the median of ratios of neighbouring blocks.
+
+    Each block of the one with fewer is set against those of the other on either side of it. The interval resamples
+    these ratios. A ratio of two medians would keep what the machine did to one of them alone.
+    """
+    above, below = _block_medians(numerator), _block_medians(denominator)
+    apart = np.abs(np.subtract.outer(_turns(numerator), _turns(denominator)))
+    ratios = above / _beside(below, apart) if len(above) <= len(below) else _beside(above, apart.T) / below
+    low, high = _bootstrap(ratios, confidence)
+    return Ratio(float(np.median(ratios)), low, high)
+
+
+def _beside(medians: npt.NDArray[np.float64], apart: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Mean of the nearest medians; ``apart`` has a row for each place to look from, and a column for each median."""
+    nearest = apart == apart.min(axis=1, keepdims=True)
+    return np.asarray((nearest @ medians) / nearest.sum(axis=1))
+
+
+def _bootstrap(
+    values: npt.NDArray[Any],
+    confidence: float,
+    statistic: Callable[..., npt.NDArray[np.float64]] = np.median,
+    n_resamples: int = RESAMPLES,
+    batch: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic (Efron 1981), ``batch`` resamples at a time.
+
+    As SciPy's, whose module of statistics takes longer to import than most of what is timed here.
+    """
+    rng, resampled = np.random.default_rng(0), []
+    for done in range(0, n_resamples, batch):
+        drawn = rng.integers(0, len(values), (min(batch, n_resamples - done), len(values)))
+        resampled.append(statistic(values[drawn], axis=-1))
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(np.concatenate(resampled), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _blocks(timing: Timing) -> list[npt.NDArray[np.float64]]:
+    return np.split(np.asarray(timing.values_ms), np.cumsum(timing.blocks)[:-1])
+
+
+def _block_medians(timing: Timing) -> npt.NDArray[np.float64]:
+    return np.array([np.median(block) for block in _blocks(timing)])
+
+
+def _turns(timing: Timing) -> npt.NDArray[np.int64]:
+    return np.array(timing.turns or range(len(timing.blocks)))
+
+
+def _warm_up(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> list[float]:
+    """Call until the medians of the last two windows agree."""
+    times: list[float] = []
+    while len(times) < MAX_WARMUP_CALLS:
+        times.append(clock.time_ms(call)[0])
+        if len(times) >= 2 * WARMUP_WINDOW:
+            now = np.median(times[-WARMUP_WINDOW:])
+            before = np.median(times[-2 * WARMUP_WINDOW : -WARMUP_WINDOW])
+            if abs(now - before) <= WARMUP_TOLERANCE * before:
+                break
+    return times
+
+
+def _typical_ms(samples: list[tuple[float, float]]) -> float:
+    return float(np.median([value for value, _ in samples]))
+
+
+def _enough(candidate: Candidate, samples: list[tuple[float, float]]) -> bool:
+    return len(samples) >= candidate.min_calls and sum(ms for ms, _ in samples) >= 1000 * candidate.min_time_s
+
+
+def _lead_in(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> None:
+    """Call untimed: whoever had the machine before has filled its caches with data and code of their own."""
+    end = time.perf_counter() + LEAD_IN_S
+    for _ in range(LEAD_IN_CALLS):
+        call()
+        clock.synchronize()
+        if time.perf_counter() > end:
+            break
+
+
+def _spin(ms: float) -> None:
+    """Lose time on the host, and not asleep: a sleeping thread wakes up late."""
+    end = time.perf_counter_ns() + 1e6 * ms
+    while time.perf_counter_ns() < end:
+        pass
+
+
+class _WallClock:
+    def synchronize(self) -> None:
+        pass
+
+    def time_ms(self, call: Callable[[], object], planted_ms: float = 0.0) -> tuple[float, float]:
+        started = time.perf_counter_ns()
+        _spin(planted_ms)
+        call()
+        elapsed = (time.perf_counter_ns() - started) / 1e6
+        return elapsed, elapsed
+
+
+class _DeviceClock:
+    def __init__(self) -> None:
+        self.start = torch.cuda.Event(enable_timing=True)
+        self.end = torch.cuda.Event(enable_timing=True)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+    def time_ms(self, call: Callable[[], object], planted_ms: float = 0.0) -> tuple[float, float]:
+        started = time.perf_counter_ns()
+        self.start.record()
+        # The device waits, and has all of the call to do afterwards: later on, host or device would hide a part.
+        _spin(planted_ms)
+        call()
+        self.end.record()
+        self.end.synchronize()
+        wall = (time.perf_counter_ns() - started) / 1e6
+        return float(self.start.elapsed_time(self.end)), wall

@@ -1,0 +1,146 @@
+"""Force fields that are written as a function of a graph: atomic numbers and edges with vectors.
+
+Whoever writes one gives energies per atom. This module does the rest: it makes the vectors in FP64 from the neighbour
+matrix, settles what padding and the skin of a list do, adds energies of isolated atoms in FP64 and sums per system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, Self, runtime_checkable
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from mlff_exp.models.painn import check_elements, pair_vectors
+from mlff_exp.structures import AtomicBatch
+
+Edges = Sequence[tuple[Tensor, Tensor]]
+ANY_ELEMENT = 1  # atomic number of padding where a model takes any element
+
+
+@runtime_checkable
+class GraphForceField(Protocol):
+    """What somebody writes to bring a network of their own: a `torch.nn.Module` with two attributes and a forward.
+
+    Attributes:
+        cutoffs: Å, one list of edges for each: ``(5.0,)`` or ``(4.5, 12.0)``.
+        elements: known atomic numbers, each with the energy of the isolated atom in eV, which is added outside of the
+            network in FP64; None for a model that takes any element and whose energies need nothing added.
+    """
+
+    cutoffs: tuple[float, ...]
+    elements: Mapping[int, float] | None
+
+    def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Edges) -> Tensor:
+        """Energies of the atoms.
+
+        Args:
+            numbers: [n_rows] atomic numbers. Padding rows have a number that the model knows.
+            system: [n_rows] index of the system that an atom belongs to. Padding rows have a system of their own.
+            n_systems: how many systems there are, with that of the padding.
+            edges: for each cutoff (index, vectors): index [2, n_edges] receiver and sender, vectors [n_edges, 3] from
+                receiver to sender, Å, in the type of the model's weights. An edge that is padding, or longer than the
+                cutoff, has the vector (cutoff, 0, 0) and no gradient.
+
+        Returns:
+            [n_rows] eV.
+        """
+
+
+class GraphModel(nn.Module):
+    """A `GraphForceField` as the `ForceField` that engines see.
+
+    Args:
+        network: a `torch.nn.Module` that is a `GraphForceField`.
+
+    Raises:
+        TypeError: ``network`` is no such module, naming what is missing.
+        ValueError: its cutoffs or its elements are no such numbers.
+    """
+
+    reference_energies: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        missing = [name for name in ("cutoffs", "elements", "forward") if not hasattr(network, name)]
+        if not isinstance(network, nn.Module) or missing:
+            lacking = f" without {', '.join(missing)}" if missing else ""
+            raise TypeError(
+                f"{type(network).__name__} is no GraphForceField: it has to be a torch.nn.Module with cutoffs, "
+                f"elements and forward, and this is a {type(network).__name__}{lacking}"
+            )
+        self.network = network
+        cutoffs: Sequence[float] = getattr(network, "cutoffs")  # noqa: B009 (mypy takes attributes of a Module for tensors)
+        self.cutoffs = tuple(float(cutoff) for cutoff in cutoffs)
+        if not self.cutoffs or not all(0 < cutoff < float("inf") for cutoff in self.cutoffs):
+            raise ValueError(f"cutoffs={self.cutoffs} must be one or more lengths in Å greater than 0")
+        known: Mapping[int, float] | None = getattr(network, "elements")  # noqa: B009
+        if known is not None and (not known or not all(number in range(1, len(chemical_symbols)) for number in known)):
+            raise ValueError(f"elements={known} must be atomic numbers, each with its energy in eV, or None")
+        self.elements = None if known is None else tuple(chemical_symbols[number] for number in known)
+        self._padding_number = ANY_ELEMENT if known is None else next(iter(known))
+        energies = torch.zeros(len(chemical_symbols), dtype=torch.float64)
+        for number, energy in (known or {}).items():
+            energies[number] = energy
+        if not energies.isfinite().all():
+            raise ValueError(f"elements={known}: an energy of an isolated atom is NaN or infinite")
+        self.register_buffer("reference_energies", energies, persistent=False)
+
+    @property
+    def cutoff(self) -> float:
+        """The largest cutoff, Å."""
+        return max(self.cutoffs)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights; FP64 for a network without any."""
+        return next((weight.dtype for weight in self.network.parameters()), torch.float64)
+
+    def cast(self, dtype: torch.dtype) -> Self:
+        """Cast weights and floating-point buffers of the network in place; reference energies stay FP64."""
+        self.network.to(dtype)
+        return self
+
+    def check_elements(self, symbols: Iterable[str]) -> None:
+        """Refuse elements that the network does not know.
+
+        Raises:
+            ValueError: names them and the known ones.
+        """
+        if self.elements is not None:
+            check_elements(symbols, self.elements)
+
+    def forward(self, batch: AtomicBatch) -> Tensor:
+        """Energy of each system, [n_systems] eV, FP64."""
+        numbers = torch.where(batch.is_atom, batch.atomic_numbers, self._padding_number)
+        systems = torch.arange(batch.n_systems, device=numbers.device).repeat_interleave(batch.n_slots)
+        systems = torch.where(batch.is_atom, systems, batch.n_systems)
+        edges = [edges_within(batch, cutoff, self.dtype) for cutoff in self.cutoffs]
+        atomic = self.network(numbers, systems, batch.n_systems + 1, edges)
+        if atomic.shape != numbers.shape:
+            raise ValueError(
+                f"{type(self.network).__name__} returned energies of shape {tuple(atomic.shape)}; "
+                f"expected one for each of {len(numbers)} rows"
+            )
+        total = torch.where(batch.is_atom, atomic.double() + self.reference_energies[numbers], 0.0)
+        return batch.per_system(total).sum(dim=-1)
+
+
+def edges_within(batch: AtomicBatch, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The neighbour matrix as a list of edges.
+
+    Args:
+        batch: its list holds at least all pairs within the cutoff.
+        cutoff: Å.
+        dtype: of the vectors.
+
+    Returns:
+        index [2, n_rows · max_neighbors] of receivers and senders, sorted by receiver, and the vectors
+        [n_rows · max_neighbors, 3] Å between them, by the rule of `pair_vectors`.
+    """
+    receivers = torch.arange(batch.neighbors.shape[0], device=batch.neighbors.device)
+    receivers = receivers.repeat_interleave(batch.neighbors.shape[1])
+    index = torch.stack([receivers, batch.neighbors.flatten()])
+    return index, pair_vectors(batch, cutoff).flatten(0, 1).to(dtype)

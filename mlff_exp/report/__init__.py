@@ -1,0 +1,5 @@
+"""From finished runs to tables and figures, for a terminal, as HTML and as Markdown."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,147 @@
+"""A report as it is kept in a repository: text, small figures and tables, no machine's paths."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlff_exp.report.figures import figures
+from mlff_exp.report.report import markdown, named, report_content
+from mlff_exp.report.targets import force_field, least_accurate, stability
+from mlff_exp.report.text import format_ratio, markdown_table
+from mlff_exp.results import (
+    SEPARATOR,
+    RunResult,
+    force_field_words,
+    label,
+    label_parts,
+    recorded_varied,
+    run_key,
+    system_name,
+    varied_words,
+)
+
+DPI = 80
+# What the columns of the table say of a run, before its metrics.
+DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
+RUN_KEY = ("task", "model", "system", "engine", "mode", "precision", "batch_size", "device")  # and what was swept
+HEADLINE = [
+    "engine · precision", "a call (batch)", "against eager FP32", "structures/s (best batch)",
+    "per structure, against single eager", "force error against FP64", "NVE",
+]  # fmt: skip
+MAX_KERNELS = 10  # of a run
+# Of no use to anybody else, or of one run alone.
+OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
+
+
+def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: Path) -> Path:
+    """Write ``README.md`` and what stands beside it into a directory; returns the first.
+
+    Args:
+        directory: of the sweep.
+        found: what `read` found in it.
+        name: title of the report.
+        target: made if it is not there.
+    """
+    results = list(found.values())
+    target.mkdir(parents=True, exist_ok=True)
+    images = {}
+    for title, figure in figures(results).items():
+        images[title] = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + ".png"
+        figure.savefig(target / images[title], dpi=DPI)
+    _write_table(results, target / "runs.csv")
+    _write_kernels(directory, found, target / "kernels.csv")
+    if any("speedup_vs_single_eager" in result.metrics for result in results):
+        (target / "headline.md").write_text(headline(results), encoding="utf-8")
+    (target / "environment.json").write_text(json.dumps(_public(results), indent=1) + "\n", encoding="utf-8")
+    page = target / "README.md"
+    page.write_text(markdown(name, report_content(results), images), encoding="utf-8")
+    return page
+
+
+def headline(results: Sequence[RunResult]) -> str:
+    """A Markdown table with a line for each system, engine and precision: its first batch, and its best."""
+    results = [result for result in named(results) if "model" in result.config]
+    timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
+    systems = {system_name(result.config) for result in timed}
+    lines = []
+
+    def line_of(result: RunResult) -> tuple[Any, ...]:
+        return label_parts(result.config)["system"], force_field(result), *varied_words(result.config)
+
+    for one in dict.fromkeys(map(line_of, timed)):
+        mine, how = [r for r in timed if line_of(r) == one], one[1]
+        first = min(mine, key=lambda result: result.config["batch_size"])
+        best = max(mine, key=lambda result: result.metrics["throughput_systems_per_s"])
+        evaluated = [r for r in results if r.config["task"]["name"] == "accuracy" and force_field(r) == how]
+        error = least_accurate("force_relative_rmse_vs_fp64_percent", [*mine, *evaluated])
+        assert error is not None, "measured with every timing"
+        lines.append(
+            [
+                SEPARATOR.join(
+                    [
+                        *[one[0]] * (len(systems) > 1),
+                        *filter(None, force_field_words(first.config).values()),
+                        *varied_words(first.config),
+                    ]
+                ),
+                _doubted(first, f"{first.metrics['latency_median_ms']:.3g} ms ({first.config['batch_size']})"),
+                _doubted(first, format_ratio(first, "speedup_vs_baseline")),
+                _doubted(best, f"{best.metrics['throughput_systems_per_s']:,.0f} ({best.config['batch_size']:,})"),
+                _doubted(best, format_ratio(best, "speedup_vs_single_eager")),
+                f"{error.metrics['force_relative_rmse_vs_fp64_percent']:.2g}%",
+                stability(first, results) or "",
+            ]
+        )
+    return markdown_table(HEADLINE, lines) + "\n"
+
+
+def _doubted(result: RunResult, text: str) -> str:
+    return text if result.trusted else f"{text} (?)"
+
+
+def _public(results: Sequence[RunResult]) -> dict[str, Any]:
+    """Where the first run was made, and what was not committed then or for another."""
+    first = next((result.environment for result in results if result.environment), {})
+    kept = {key: value for key, value in first.items() if key not in OMITTED}
+    diffs = dict.fromkeys(diff for result in results if (diff := result.environment.get("git_diff")))
+    kept["uncommitted_changes"] = bool(diffs)
+    if diffs:
+        kept["git_diff_sha256"] = [hashlib.sha256(diff.encode()).hexdigest() for diff in diffs]
+    return kept
+
+
+def _write_table(results: Sequence[RunResult], path: Path) -> None:
+    """One line a run, one column a metric that any of them has."""
+    metrics = sorted({metric for result in results for metric in result.metrics})
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        keys = dict.fromkeys(key for result in results for key in recorded_varied(result.config))
+        writer.writerow([*DESCRIBED, *RUN_KEY, *keys, *metrics])
+        for result in results:
+            verdict = "" if result.verdict is None else result.verdict.decision
+            tags = [result.tags.get(tag, "") for tag in DESCRIBED[3:]]
+            numbers = [f"{result.metrics[metric]:.6g}" if metric in result.metrics else "" for metric in metrics]
+            what, varied = run_key(result.config), recorded_varied(result.config)
+            fields = [*(what[key] for key in RUN_KEY), *(varied.get(key, "") for key in keys)]
+            writer.writerow([label(result.config), result.status, verdict, *tags, *fields, *numbers])
+
+
+def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:
+    """The costliest kernels of one call of each run, where they were looked at; no file if nowhere."""
+    sources = {directory / str(number) / "kernels.csv": label(result.config) for number, result in results.items()}
+    sources = {source: name for source, name in sources.items() if source.is_file()}
+    if not sources:
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("run", "total_us", "launches", "kernel"))
+        for source, name in sources.items():
+            with source.open(encoding="utf-8", newline="") as kernels:
+                _, *lines = csv.reader(kernels)
+            writer.writerows([name, *line] for line in lines[:MAX_KERNELS])

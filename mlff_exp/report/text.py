@@ -1,0 +1,45 @@
+"""Numbers, intervals and tables as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mlff_exp.results import RunResult
+
+
+def format_number(value: float) -> str:
+    """Three digits, but whole from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def format_ratio(result: RunResult, metric: str, digits: int | None = None) -> str:
+    """A ratio with its interval, ``40.0× [38.0, 42.0]``; nothing if it was not measured.
+
+    Args:
+        digits: after the point; fewer for larger numbers if None.
+    """
+    if metric not in result.metrics:
+        return ""
+    value, low, high = (result.metrics[f"{metric}{end}"] for end in ("", "_ci_low", "_ci_high"))
+    if digits is None:
+        digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}× [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, colours of a terminal, and whatever else is not seen."""
+    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def markdown_cell(text: str) -> str:
+    """A text in Markdown: in one line, and nothing in it is taken for HTML, a link or the end of a cell."""
+    text = one_line(text).replace("|", "∣").replace("](", "]\\(")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    lines = [f"| {' | '.join(map(markdown_cell, cells))} |" for cells in (columns, ["---"] * len(columns), *rows)]
+    return "\n".join(lines)

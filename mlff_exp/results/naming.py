@@ -1,0 +1,265 @@
+"""What a run is called: the words of its label, and which keys of a configuration tell runs apart.
+
+A label is made here and never taken apart again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SEPARATOR = " · "  # of the words of a label
+MAX_VALUE, MAX_LABEL = 60, 240  # characters; MLflow keeps 250 of a run's name
+MAX_SYSTEMS = 4  # that a label names one by one
+NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?\.?(inf|nan)", re.IGNORECASE)
+# Keys of groups whose option has a name, which tells what else is in the group.
+NAMED = ("gate", "tracking")
+# Of a run by itself: where it is recorded, how long it may take, and how long it measures.
+NOT_NAMED = re.compile(
+    r"(sweep|tracking|gate\.criteria)\..*|trust(\..*)?|timeout_s|gate_required"
+    r"|task\.(resume|min_calls|min_time_s|directory|workers|budget_s)"
+)
+# What the last word of a label tells, by task.
+SIZES = {
+    "inference": ("batch_size",),
+    "nve": ("task.replicas",),
+    "distill": ("task.n_features", "task.n_interactions"),
+}
+# What a word tells in part.
+ABRIDGED = re.compile(r"model\.(checkpoint|calculator\..*)|system\.(path|index|n_molecules)")
+KNOWN_CALCULATORS = ("ase.calculators.", "mlff_exp.")  # their last word says which
+
+
+def label(config: Mapping[str, Any]) -> str:
+    """Readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16 · seed=1``.
+
+    Behind the words that every run has stand the keys in ``sweep.varied``, by which it differs from others.
+    """
+    text = SEPARATOR.join(label_words(config))
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 11]} …~{_digest(text)}"
+
+
+def label_words(config: Mapping[str, Any]) -> list[str]:
+    """The words of a label."""
+    return [*(word for word in label_parts(config).values() if word), *varied_words(config)]
+
+
+def varied_words(config: Mapping[str, Any], groups: Sequence[str] = ()) -> list[str]:
+    """``key=value`` of what is recorded as telling this run apart; of some groups of the configuration, or of all."""
+    varied = recorded_varied(config)
+    names = short_names(varied)
+    return [
+        f"{names[key]}={value}"
+        for key, value in varied.items()
+        if value and (not groups or key.partition(".")[0] in groups)
+    ]
+
+
+def recorded_varied(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """``sweep.varied``: what tells a run apart, as text by key; empty text where the run has no such key."""
+    varied = config.get("sweep", {}).get("varied")
+    return varied if isinstance(varied, Mapping) else {}
+
+
+def label_parts(config: Mapping[str, Any]) -> dict[str, str]:
+    """What every run of a task is called by, by the group that a word tells of; empty where the usual goes unsaid."""
+    task = config["task"]["name"]
+    if task == "distill":
+        return {"task": task, "size": f"{config['task']['n_features']}/{config['task']['n_interactions']}"}
+    found = {"task": _word(str(task))}
+    if task != "accuracy":
+        found["system"] = _system_word(config)
+    found |= force_field_words(config)
+    if task == "inference":
+        found["size"] = f"B{config['batch_size']}"
+    elif task == "nve":
+        found["size"] = f"×{config['task']['replicas']}"
+    return found
+
+
+def force_field_words(config: Mapping[str, Any]) -> dict[str, str]:
+    """Model, engine and precision; an ASE calculator runs as it is and has neither of the latter."""
+    model, engine = config["model"], config["engine"]
+    if model["name"] == "ase":
+        return {"model": "ase/" + _word(model["calculator"]["_target_"].rpartition(".")[2])}
+    checkpoint = model["checkpoint"]
+    return {
+        "model": "" if checkpoint == "student" else _word(Path(checkpoint).name),
+        "engine": _word(f"{engine['name']}/{engine['mode']}" if "mode" in engine else str(engine["name"])),
+        "precision": _word(str(config["precision"]["name"])),
+    }
+
+
+def system_name(config: Mapping[str, Any]) -> str:
+    """Of a configuration; a file goes by its own name."""
+    system = config["system"]
+    return Path(system["path"]).stem if system["name"] == "file" else str(system["name"])
+
+
+def varied(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """For each job of a sweep the keys that tell those of its task apart and that no word of their labels tells.
+
+    With them recorded as ``sweep.varied``, no two jobs that differ have the same label.
+
+    Args:
+        configs: plain values, one mapping for each job.
+    """
+    by_task = {}
+    for task in dict.fromkeys(config["task"]["name"] for config in configs):
+        by_task[task] = _varied([config for config in configs if config["task"]["name"] == task])
+    return [by_task[config["task"]["name"]] for config in configs]
+
+
+def _varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    flat, told = [_flat(job) for job in jobs], [label_parts(job) for job in jobs]
+    keys = list(dict.fromkeys(key for values in flat for key in values if not key.startswith("sweep.")))
+    chosen: list[str] = []
+    # The name of a gate before its limits, so that it can tell them.
+    for key in sorted(keys, key=lambda key: key not in [f"{group}.name" for group in NAMED]):
+        group = key.partition(".")[0]
+        leaders = [other for other in chosen if group in NAMED and other.startswith(f"{group}.")]
+        known = [
+            (_told(key, word), *(values.get(other, "") for other in leaders))
+            for word, values in zip(told, flat, strict=True)
+        ]
+        if not _determined(known, [values.get(key, "") for values in flat]):
+            chosen.append(key)
+    return sorted(chosen, key=keys.index)
+
+
+def told_apart(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same configurations, with ``sweep.varied`` where none is recorded: those of earlier versions have none."""
+    found = []
+    for config, keys in zip(configs, varied(configs), strict=True):
+        sweep = config.get("sweep", {})
+        known = isinstance(sweep.get("varied"), Mapping)
+        found.append({**config} if known else {**config, "sweep": {**sweep, "varied": values_of(config, keys)}})
+    return found
+
+
+def run_key(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a run is, field by field; empty where its task has none."""
+    task, known = config["task"]["name"], label_parts(config)
+    groups = {group: str(config.get(group, {}).get("name", "")) for group in ("engine", "precision")}
+    checkpoint = str(config.get("model", {}).get("checkpoint", ""))
+    return {
+        "task": str(task),
+        "model": known.get("model") or checkpoint,
+        "system": known.get("system", ""),
+        "engine": groups["engine"],
+        "mode": str(config.get("engine", {}).get("mode", "")),
+        "precision": groups["precision"],
+        "batch_size": str(config["batch_size"]) if task == "inference" else "",
+        "device": str(config.get("device", "")),
+    }
+
+
+def unusual(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The keys of a run by itself that are not as usual and that the words of its label do not tell.
+
+    Args:
+        config: plain values.
+        defaults: in the same form; a key that it lacks has none.
+    """
+    told, usual = label_parts(config), _flat(defaults)
+    found = []
+    for key, value in _flat(config).items():
+        if NOT_NAMED.fullmatch(key) or value in (usual.get(key, "null"), ""):
+            continue
+        if key.startswith("gate.") and config["task"]["name"] != "nve":
+            continue
+        if key == "model.calculator._target_" and value.startswith(KNOWN_CALCULATORS):
+            continue
+        word = None if ABRIDGED.match(key) else _told(key, told)
+        if word is None and not key.startswith(("engine.", "precision.")) and value not in told.get(_group(key), ""):
+            found.append(key)
+    return found
+
+
+def values_of(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
+    """What a configuration has under these keys, as text; empty where it has none."""
+    flat = _flat(config)
+    return {key: flat.get(key, "") for key in keys}
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """The last part of each key; the whole key where that would be ambiguous."""
+    keys = list(keys)
+    short = {key: _last(key) for key in keys}
+    last = list(short.values())
+    return {key: shown(name if last.count(name) == 1 else key) for key, name in short.items()}
+
+
+def shown(value: Any) -> str:
+    """A value in a line of text; different values look different, and a long one ends with a digest of the whole."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        text = f"[{','.join(shown(item) for item in value)}]"
+    elif isinstance(value, str):
+        # In quotes what would be taken for something else.
+        other = not value or value.lower() in ("true", "false", "null") or NUMBER.fullmatch(value)
+        text = json.dumps(value, ensure_ascii=not value.isprintable()) if other else _word(value)
+    else:
+        text = str(value)
+    return _abridged(text)
+
+
+def _word(text: str) -> str:
+    """A string in a line of text, in quotes if it would hide where it ends."""
+    if not text.isprintable() or re.search(r'["\\·]|^\s|\s$|^…', text):
+        text = json.dumps(text, ensure_ascii=not text.isprintable())
+    return _abridged(text)
+
+
+def _abridged(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else f"…{text[-(MAX_VALUE - 10) :]}~{_digest(text)}"
+
+
+def _system_word(config: Mapping[str, Any]) -> str:
+    systems = config["task"].get("systems") or [system_name(config)]
+    names = [_word(str(name)) for name in systems]
+    if len(names) <= MAX_SYSTEMS:
+        return ", ".join(names)
+    return f"{', '.join(names[: MAX_SYSTEMS - 1])}, … ({len(names)} systems)~{_digest(', '.join(names))}"
+
+
+def _told(key: str, found: Mapping[str, str]) -> str | None:
+    """The word of a label that tells of a key, or None if none does."""
+    if key in SIZES.get(found["task"], ()):
+        return found["size"]
+    return None if _group(key) == "task" and key != "task.name" else found.get(_group(key))
+
+
+def _group(key: str) -> str:
+    return "system" if key == "task.systems" else key.partition(".")[0]
+
+
+def _determined(known: Sequence[Hashable], values: Sequence[str]) -> bool:
+    """Whether the same is known only of the same value."""
+    return len(set(zip(known, values, strict=True))) == len(set(known))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = shown(value)
+    return flat
+
+
+def _last(key: str) -> str:
+    parts = key.split(".")
+    while len(parts) > 1 and parts[-1] in ("name", "_target_"):
+        parts.pop()
+    return parts[-1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -1,0 +1,131 @@
+"""What a run leaves behind: `RunResult`, written as ``result.json`` in the run's directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mlff_exp.common import atomic_write, read_json, typed_value
+from mlff_exp.config import what_runs
+from mlff_exp.results.checks import refuse_non_finite
+from mlff_exp.results.verdict import Verdict
+
+RESULT_FILE = "result.json"
+STATE_FILE = "state.npz"  # of a run that has not finished and can go on
+NOT_WRITTEN = "files.not_written"  # tag: which files for people are missing, and why
+
+
+Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
+
+
+class ResultError(ValueError):
+    """A file that is not a result, or not one of this version; the message names it."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Raw samples of one thing that was timed; statistics are derived from them (`timing.py`).
+
+    Attributes:
+        values_ms: one per call, after the warm-up, in the order of measurement.
+        warmup_ms: one per call of the warm-up.
+        first_call_s: the very first call, compiling and capturing included.
+        blocks: how many consecutive values belong to each block of the alternation.
+        turns: when each block was measured: its number among the blocks of all that were measured beside each other.
+        wall_ms: what the host waited for each call; the same as ``values_ms`` where that is the clock.
+    """
+
+    values_ms: tuple[float, ...]
+    warmup_ms: tuple[float, ...]
+    first_call_s: float
+    blocks: tuple[int, ...]
+    wall_ms: tuple[float, ...] = ()
+    turns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run did not finish.
+
+    Attributes:
+        kind: exception's class name, or ``timeout``, ``killed``, ``interrupted``, ``terminated``, ``crash``,
+            ``out_of_memory``, ``unavailable``.
+        message: for people.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Everything a task measured.
+
+    Attributes:
+        config: the resolved configuration.
+        status: FINISHED whatever the verdict; FAILED, KILLED and SKIPPED have a ``failure``.
+        metrics: finite numbers by the names of the metric table; one that does not apply is absent.
+        series: (step, value) pairs by name.
+        timing: raw samples by what was timed.
+        environment: where it ran.
+        artifacts: files in the run's directory.
+        verdict: of a gate, or None.
+        tags: words worth filtering by.
+        failure: or None.
+        duration_s: of the run's process, or None if it had none.
+    """
+
+    config: Mapping[str, Any]
+    status: Status = "FINISHED"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    timing: Mapping[str, Timing] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Sequence[str] = ()
+    verdict: Verdict | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    failure: Failure | None = None
+    duration_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in get_args(Status):
+            raise ValueError(f"status {self.status!r} is not one of {', '.join(get_args(Status))}")
+        if (self.status == "FINISHED") != (self.failure is None):
+            raise ValueError(f"a {self.status} run must {'not ' * (self.status == 'FINISHED')}have a failure")
+        for name in self.artifacts:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"artifact {name!r} is not in the run's directory")
+        refuse_non_finite(self.metrics)
+        for name, points in self.series.items():
+            for step, value in points:
+                refuse_non_finite({name: value}, f" at step {step}")
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing is known to have disturbed its timing."""
+        return self.tags.get("timing.trust", "ok") == "ok"
+
+    def save(self, directory: Path) -> Path:
+        """Write ``result.json``, whole or not at all."""
+        path = directory / RESULT_FILE
+        atomic_write(path, json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=False, indent=1))
+        return path
+
+    @staticmethod
+    def load(directory: Path) -> RunResult:
+        """Read what `save` wrote.
+
+        Raises:
+            ResultError: the file is damaged or of another version, naming it.
+        """
+        path = directory / RESULT_FILE
+        try:
+            result: RunResult = typed_value(RunResult, read_json(path))
+            # What was recorded before of words that nothing took notice of.
+            return dataclasses.replace(result, config=what_runs(result.config)) if "task" in result.config else result
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultError(f"{path} is not a result of this version: {error}") from error

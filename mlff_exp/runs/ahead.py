@@ -1,0 +1,204 @@
+"""Before the first run of a sweep: processes that fill Inductor's cache with the graphs that its runs will ask for.
+
+A run compiles on one core for much longer than it measures; one that finds its graphs in the cache begins in seconds.
+Nothing in the parent imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from mlff_exp.common import interrupts_postponed, load_object, progress_bar, write_below_bars
+from mlff_exp.config import ENGINE_TYPES, CompileEngine, Config, PrecisionConfig
+from mlff_exp.runs.sessions import begin_session, signal_session
+from mlff_exp.runs.worker import NotStartedError, failure_kind, fork_server, how_it_ended, start_process, use_device
+from mlff_exp.tasks import TASKS
+
+MAX_PROCESSES = 16
+COMPILE_THREADS = 2  # of each process
+
+
+class TimedChoiceError(RuntimeError):
+    """Inductor wanted to choose by timing."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    name: str
+    process: ForkServerProcess
+    reason: Connection
+
+    def failure(self) -> str:
+        """Why it did not compile all, once it has ended; empty if it did."""
+        try:
+            return str(self.reason.recv())
+        except EOFError:
+            return how_it_ended(self.process)
+
+
+def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> None:
+    """Compile what the jobs will ask for, on all cores; no process is left afterwards.
+
+    What fails here is a line on stderr: its run will fail by itself, or compile.
+
+    Args:
+        jobs: by the name under which failures are reported; each can run on this machine.
+        budget_s: stop after so many seconds, or after the shortest of the jobs' ``timeout_s``.
+
+    Raises:
+        KeyboardInterrupt: after the processes were stopped.
+    """
+    waiting = [
+        (name, config, share)
+        for name, config in to_compile(jobs).items()
+        for share in range(TASKS[config.task.name].shares)
+    ]
+    if not waiting:
+        return
+    timeout_s = min(config.timeout_s for _, config, _ in waiting)
+    deadline = time.monotonic() + min(timeout_s, math.inf if budget_s is None else budget_s)
+    running: dict[int, _Started] = {}
+    try:
+        with progress_bar(total=len(waiting), desc="compiling ahead", unit="job") as bar:
+            while waiting or running:
+                while waiting and len(running) < min(os.cpu_count() or 1, MAX_PROCESSES):
+                    with interrupts_postponed():
+                        started = _start(*waiting.pop(0))
+                        running[started.process.sentinel] = started
+                ended = wait(list(running), max(deadline - time.monotonic(), 0.0))
+                if not ended:
+                    _say(f"compiling ahead was stopped, its time was up: {len(waiting) + len(running)} jobs are left")
+                    return
+                for one in [running.pop(sentinel) for sentinel in list(running) if sentinel in ended]:
+                    _stop([one])
+                    if failure := one.failure():
+                        _say(f"not compiled ahead: {one.name}: {failure}")
+                    bar.update()
+    except NotStartedError as error:
+        _say(f"not compiled ahead: {error}")
+    finally:
+        _stop(list(running.values()))
+
+
+def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
+    """Engines to compile at one precision each, by name; what several jobs will ask for is there once.
+
+    A graph that is captured is one that ``engine=compile engine.mode=default`` compiles as well. Left out are
+    max-autotune, which chooses by timing, while these processes disturb each other, and what is to compile by itself.
+    """
+    found: dict[str, tuple[str, Config]] = {}
+    for name, config in jobs.items():
+        if config.model.name == "ase" or TASKS[config.task.name].batches is None or config.cold_compile:
+            continue
+        engines = [config.engine, *(ENGINE_TYPES[beside]() for beside in getattr(config.task, "beside", []))]
+        for asked in engines:
+            mode = getattr(asked, "mode", "default")
+            if asked.name == "eager" or mode == "max-autotune":
+                continue
+            engine = asked if asked.name == "fused" else CompileEngine(mode=mode)
+            # What is beside runs at the precision of the run alone.
+            for precision in config.precisions if asked is config.engine else [config.precision.name]:
+                one = replace(config, engine=engine, precision=PrecisionConfig(precision))
+                label = "fused" if asked.name == "fused" else f"compile/{mode}"
+                found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
+    # Another mode's kernels are the same: it begins when they are there, and has only the code around them to make.
+    return dict(sorted(found.values(), key=lambda item: getattr(item[1].engine, "mode", "default") != "default"))
+
+
+def _graphs(config: Config) -> str:
+    """The same for two jobs whose engines compile the same."""
+    shaping = [getattr(config.task, name) for name in TASKS[config.task.name].shaping]
+    what = (config.model, config.device, config.engine, config.precision, config.system, config.batch_size)
+    return repr((*what, config.task.name, *shaping))
+
+
+def _start(name: str, config: Config, share: int) -> _Started:
+    context = fork_server(compiles=True)
+    reason, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(config, share, writer))
+    start_process(process)
+    writer.close()
+    return _Started(name, process, reason)
+
+
+def _stop(started: list[_Started]) -> None:
+    """End processes and whatever they have left running; Inductor's cache holds whole entries only."""
+    for one in started:
+        signal_session(one.process, signal.SIGKILL)
+    for one in started:
+        one.process.join()
+
+
+def _say(line: str) -> None:
+    write_below_bars(f"mlff-exp: {line}")
+
+
+def _child(config: Config, share: int, reason: Connection) -> None:
+    begin_session()
+    failure = ""
+    try:
+        use_device(config.device)
+        _first_calls(config, share)
+    # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
+    except Exception as error:
+        failure = said_of(error)
+    reason.send(failure)
+
+
+def said_of(error: Exception) -> str:
+    """One line; what was refused here on purpose is no error of the compiler's."""
+    inner = getattr(error, "inner_exception", error)  # what a backend raises comes out in an error of Dynamo's
+    if isinstance(inner, TimedChoiceError):
+        return str(inner)
+    return ": ".join([failure_kind(error), " ".join(str(error).split("\n")[:2]).strip()])
+
+
+def _first_calls(config: Config, share: int) -> None:
+    import torch._inductor.config as inductor
+
+    from mlff_exp.tasks import prepare_model
+
+    task = TASKS[config.task.name]
+    batches = load_object(str(task.batches))
+    subject = prepare_model(config)
+    # As many threads for the arithmetic as a run has: graphs for a CPU depend on it.
+    threads = min(COMPILE_THREADS, inductor.compile_threads or 1)
+    with nothing_timed_kept(), inductor.patch({"compile_threads": threads}):
+        shapes = {batch.shape_key: batch for batch in batches(config, subject)}
+        for batch in list(shapes.values())[share :: task.shares]:
+            subject.engine(batch)
+
+
+@contextlib.contextmanager
+def nothing_timed_kept() -> Iterator[None]:
+    """Leave nothing in Inductor's cache that was chosen by timing: other processes are using the device.
+
+    Kernels are tuned at their first call, after the graph was kept, and only the best configuration must not be.
+    Not by Inductor's ``autotune_local_cache``: kept graphs would remember that, and be tuned again in every process.
+    Whether a product is padded is part of the graph: such a graph is left to its run.
+
+    Raises:
+        TimedChoiceError: where Inductor would decide about padding; from inside its own error.
+    """
+    from unittest.mock import patch
+
+    from torch._inductor.fx_passes import pad_mm
+    from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+    def save(self: AutotuneCache, *choice: Any, **more: Any) -> None:  # pickled by its name, so it has the same
+        pass
+
+    def refuse(*arguments: Any, **keywords: Any) -> float:
+        raise TimedChoiceError("Inductor times whether to pad a product, which the run is left to do by itself")
+
+    with patch.object(AutotuneCache, "save", save), patch.object(pad_mm, "get_do_bench", lambda: refuse):
+        yield

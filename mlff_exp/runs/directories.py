@@ -1,0 +1,135 @@
+"""Directories of runs and sweeps: one for each, which no other has left anything in, and what Hydra is told of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mlff_exp.config import ConfigError
+from mlff_exp.results import NUMBER, PROGRESS_FILE, RESULT_FILE, STATE_FILE
+from mlff_exp.tracking import CONFIG_FILE, SWEEP_FILE
+
+REPORT_FILE = "report.html"
+# Words of Hydra that would move what is looked for elsewhere, and what to say instead.
+OF_HYDRA = {
+    "hydra.job.num": "the sweep numbers its jobs",
+    "hydra.job.id": "the sweep numbers its jobs",
+    "hydra.runtime.": "Hydra finds it out",
+    "hydra.overrides.": "Hydra finds it out",
+}
+OF_OTHERS = {
+    True: ("hydra.sweep.", "the directory of a single run is hydra.run.dir"),
+    False: ("hydra.run.", "the directory of a sweep is hydra.sweep.dir"),
+}
+
+
+def refuse_moved(node: Any, *, single: bool) -> None:
+    """Refuse settings of Hydra that would put files where nobody looks for them.
+
+    Args:
+        node: ``hydra`` in the composed configuration.
+        single: of a single run; of a sweep otherwise.
+
+    Raises:
+        ConfigError: naming the setting and what to say instead.
+    """
+    hydra: Any = OmegaConf.to_container(node)
+    if hydra["job"].get("chdir") not in (None, False):
+        raise ConfigError("hydra.job.chdir=true: every run would have a store of its own; leave it false")
+    if hydra.get("output_subdir") is not None:
+        raise ConfigError(
+            f"hydra.output_subdir={hydra['output_subdir']}: {CONFIG_FILE} in the run's directory says all that Hydra's "
+            "own files would, without passwords; leave it null"
+        )
+    if not single and str(hydra["sweep"].get("subdir")) != "${hydra.job.num}":
+        raise ConfigError(
+            f"hydra.sweep.subdir={hydra['sweep'].get('subdir')}: a run's directory is its number in the sweep's; "
+            "leave it ${hydra.job.num}"
+        )
+    other, instead = OF_OTHERS[single]
+    for word in hydra["overrides"]["hydra"]:
+        key = re.split("[=@]", word.lstrip("+~"), maxsplit=1)[0]
+        for refused, reason in {**OF_HYDRA, other: instead}.items():
+            if key == refused or (refused.endswith(".") and key.startswith(refused)):
+                raise ConfigError(f"{word}: {reason}")
+
+
+def place_directories(key: str, given: Any) -> Path:
+    """A directory that was asked for as an absolute path, with ``~`` as the home directory.
+
+    Raises:
+        ConfigError: it is empty, or something else than a directory is there.
+    """
+    if not isinstance(given, str) or not given.strip():
+        raise ConfigError(f"{key}={given!r} must name a directory")
+    try:
+        path = Path(given).expanduser().resolve()
+        blocked = next((one for one in (path, *path.parents) if one.exists() and not one.is_dir()), None)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{key}={given!r} can't be used: {error}") from error
+    if blocked is not None:
+        raise ConfigError(f"{key}={given}: {blocked} is no directory")
+    return path
+
+
+def refuse_tilde(words: Iterable[str]) -> None:
+    """Refuse a run's directory below ``~``, of which Hydra would make a directory with that name.
+
+    Raises:
+        ConfigError: naming the word.
+    """
+    for word in words:
+        if re.match(r"""\+*hydra\.run\.dir=['"]?~""", word):
+            raise ConfigError(f"{word}: '~' is not the home directory here; write it out")
+
+
+def refuse_used_by_sweep(directory: Path) -> None:
+    """Refuse a directory for a new sweep in which another one has left something.
+
+    Raises:
+        ConfigError: naming the file, and how to go on with that sweep.
+    """
+    left = [
+        path for path in (directory / SWEEP_FILE, directory / REPORT_FILE, directory / RESULT_FILE) if path.exists()
+    ]
+    left += sorted(path for path in directory.glob(f"*/{RESULT_FILE}") if NUMBER.fullmatch(path.parent.name))
+    if left:
+        raise ConfigError(
+            f"hydra.sweep.dir={directory} holds {left[0].relative_to(directory)} of another sweep: choose a new "
+            f"directory, or go on with that sweep by sweep.resume={directory}"
+        )
+
+
+def claim_directory(directory: Path) -> None:
+    """Begin a sweep in a directory, which no other has begun in the meantime.
+
+    Raises:
+        ConfigError: another one has.
+    """
+    try:
+        (directory / SWEEP_FILE).touch(exist_ok=False)
+    except FileExistsError:
+        refuse_used_by_sweep(directory)
+
+
+def refuse_used_by_run(directory: Path, resume: str | None = None) -> None:
+    """Refuse a directory for a single run in which another one has left something.
+
+    Args:
+        directory: of the run.
+        resume: what it goes on from; a run may go on in its own directory.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    if (directory.parent / SWEEP_FILE).is_file() and NUMBER.fullmatch(directory.name):
+        raise ConfigError(f"hydra.run.dir={directory} is a run of a sweep, whose report would show it: choose another")
+    if resume is not None and Path(resume).expanduser().resolve() == directory.resolve():
+        return
+    for name in (CONFIG_FILE, PROGRESS_FILE, STATE_FILE):
+        if (directory / name).exists():
+            raise ConfigError(f"{directory / name} is of another run: choose a directory without one")

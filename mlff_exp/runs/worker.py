@@ -1,0 +1,234 @@
+"""One task in a fresh process: a timeout, a crash and running out of memory become recorded failures."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from mlff_exp.common import CALLED, interrupts_postponed, learn_secrets, load_object, mask_secrets, printable_streams
+from mlff_exp.config import NATIVE, Config
+from mlff_exp.results import RESULT_FILE, Failure, RunResult
+from mlff_exp.runs.sessions import begin_session, signal_session, start_server
+from mlff_exp.tasks import TASKS
+
+TRACEBACK_FILE = "traceback.txt"
+GRACE_S = 5.0
+WATCH_EVERY_S = 5.0
+# Imported once and inherited by every worker; importing them takes longer than many runs.
+PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
+PRELOAD_TO_COMPILE = ["mlff_exp.engines.tracing", "torch._inductor.compile_fx"]
+
+
+class NotStartedError(RuntimeError):
+    """No process could be started."""
+
+
+def run_task(
+    config: Config, resolved: Mapping[str, Any], directory: Path, watch: Callable[[], None] | None = None
+) -> RunResult:
+    """Run a task in a process of its own and return what it left in ``directory``.
+
+    Nothing that one run compiles, allocates or sets reaches the next, except the compile cache on disk.
+    Whatever happens to the process, there is a ``result.json`` afterwards.
+
+    Args:
+        config: checked.
+        resolved: the same as plain values, to be recorded.
+        directory: exists.
+        watch: called every few seconds while the process runs.
+
+    Raises:
+        KeyboardInterrupt: after the process was stopped and the run recorded as killed.
+    """
+    started = time.monotonic()
+    with recorded_if_interrupted(resolved, directory):
+        # Made here, because a process that is killed cleans nothing up.
+        cold = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if config.cold_compile else None
+        with cold or contextlib.nullcontext() as cold_cache:
+            process = _process(config, resolved, directory, cold_cache)
+            try:
+                in_time = _ended_in_time(process, config.timeout_s, watch)
+            except NotStartedError as error:
+                return _left(directory, resolved, started, "FAILED", Failure("crash", str(error)))
+    if not in_time:
+        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
+        return _left(directory, resolved, started, "KILLED", failure)
+    killed = (process.exitcode or 0) < 0
+    failure = Failure("killed" if killed else "crash", how_it_ended(process))
+    return _left(directory, resolved, started, "KILLED" if killed else "FAILED", failure)
+
+
+@contextlib.contextmanager
+def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Iterator[None]:
+    """Leave a result that says so where an interrupt, SIGTERM or SIGHUP ends the block before there is a result.
+
+    Args:
+        resolved: the configuration as plain values.
+        directory: of the run; exists.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        kind, by = CALLED[type(interrupt)]
+        _left(directory, resolved, started, "KILLED", Failure(kind, f"{kind.replace('_', ' ')} {by}"))
+        raise
+
+
+def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], None] | None) -> bool:
+    """Start a process and wait for its end; afterwards nothing of it is left, whatever ends this."""
+    try:
+        with interrupts_postponed():
+            start_process(process)
+        deadline = time.monotonic() + timeout_s
+        while process.is_alive() and (left := deadline - time.monotonic()) > 0:
+            process.join(min(left, WATCH_EVERY_S))
+            if watch is not None:
+                watch()
+        return not process.is_alive()
+    finally:
+        _stop(process)
+
+
+def start_process(process: BaseProcess) -> None:
+    """Start a process of `context`.
+
+    Raises:
+        NotStartedError: what it is forked from has ended, and said why on stderr: an import failed, perhaps.
+    """
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:
+        raise NotStartedError(
+            "the process that runs are started from has ended; its own message is on stderr, further up"
+        ) from error
+
+
+def how_it_ended(process: BaseProcess) -> str:
+    """What is to be said of a process that left nothing behind."""
+    code = process.exitcode or 0
+    if code >= 0:
+        return f"the process ended with code {code}"
+    name = signal.Signals(-code).name
+    hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+    return f"the process was ended by {name}{hint}"
+
+
+def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> BaseProcess:
+    of = fork_server(compiles=config.engine.name not in ("eager", NATIVE))
+    return of.Process(target=_child, args=(config, resolved, directory, cold_cache))
+
+
+def fork_server(*, compiles: bool) -> ForkServerContext:
+    """For processes that find everything imported; which, is settled by the first that is started.
+
+    Importing must not initialise a GPU, which would not survive the fork. Importing the compiler asks whether there is
+    one, and PyTorch then asks the driver's management library instead.
+
+    Args:
+        compiles: import the compiler as well; a sweep that begins without imports it later, once a run.
+    """
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD + (PRELOAD_TO_COMPILE if compiles else []))
+    start_server()
+    return context
+
+
+def _child(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
+    with printable_streams():
+        _run(config, resolved, directory, cold_cache)
+
+
+def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> None:
+    started = time.monotonic()
+    begin_session()
+    learn_secrets([resolved, asdict(config)])
+    if cold_cache is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
+        # Of kernels that do not come from Inductor.
+        os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
+    kept = False
+
+    def keep(result: RunResult) -> None:
+        nonlocal kept
+        replace(result, config=resolved, duration_s=time.monotonic() - started).save(directory)
+        kept = True
+
+    try:
+        keep(_task(config, directory, keep))
+    # Not swallowed: it becomes the recorded result of this run, with its traceback.
+    except Exception as error:
+        if kept:  # the numbers are safe, and what went wrong after them is no reason to record something else
+            sys.exit(
+                mask_secrets(
+                    f"mlff-exp: the result is safe, but not all that belongs to it: {failure_kind(error)}: {error}"
+                )
+            )
+        try:
+            (directory / TRACEBACK_FILE).write_text(mask_secrets(traceback.format_exc()), encoding="utf-8")
+            _record(directory, resolved, started, "FAILED", Failure(failure_kind(error), mask_secrets(str(error))))
+        except OSError as unwritable:
+            sys.exit(mask_secrets(f"mlff-exp: {failure_kind(error)}: {error}; it can't be recorded: {unwritable}"))
+
+
+def use_device(device: str) -> None:
+    """Make a GPU the current one: events, streams and graphs belong to that, wherever their tensors are."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.set_device(torch.device(device).index or 0)
+
+
+def _task(config: Config, directory: Path, keep: Callable[[RunResult], object]) -> RunResult:
+    """Run the task; it gives ``keep`` what it found before it writes anything that is only for people."""
+    use_device(config.device)
+    # Imported here: the parent needs neither torch nor the tasks.
+    run: Callable[..., RunResult] = load_object(TASKS[config.task.name].run)
+    return run(config, directory, keep)
+
+
+def failure_kind(error: Exception) -> str:
+    """What an error is called in a record."""
+    from mlff_exp.engines import is_out_of_memory
+
+    return "out_of_memory" if is_out_of_memory(error) else type(error).__name__
+
+
+def _left(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:
+    """The result that the process left; or, recorded now, how it came to leave none."""
+    if (directory / RESULT_FILE).is_file():  # however its process ended then
+        return RunResult.load(directory)
+    return _record(directory, resolved, started, status, failure)
+
+
+def _record(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:
+    artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
+    result = RunResult(
+        config=resolved, status=status, failure=failure, artifacts=artifacts, duration_s=time.monotonic() - started
+    )
+    result.save(directory)
+    return result
+
+
+def _stop(process: BaseProcess) -> None:
+    """End a process and all that it started, which may still be there when it has ended itself."""
+    if process.pid is None:
+        return
+    if process.is_alive():
+        signal_session(process, signal.SIGTERM)
+        process.join(GRACE_S)
+    signal_session(process, signal.SIGKILL)
+    process.join(GRACE_S)

@@ -1,0 +1,221 @@
+"""The one container that every model and engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mlff_exp.structures.checks import check_neighbors, check_structure
+from mlff_exp.structures.neighbors import NeighborMatrix, all_pairs, neighbor_list, uses_all_pairs
+
+# Slots are added up to a multiple of the first number if all atoms of a system are each other's neighbours, of the
+# second if there is a list: few shapes, and with them few compiled graphs, for little padding.
+SLOT_STEP, LIST_SLOT_STEP = 4, 64
+
+
+@dataclass(frozen=True)
+class AtomicBatch:
+    """Several systems, padded to the same number of atom slots each.
+
+    ``n_atoms = n_systems * n_slots`` counts slots; a padding slot has atomic number 0, no neighbours,
+    and contributes exactly nothing. Because systems are contiguous and equally long, a sum over the
+    atoms of a system is a sum over a dense axis: no scatter, no atomics, the same bits every time.
+
+    Positions are FP64 whatever the precision of the model: differences of positions are taken in
+    FP64 and forces are accumulated in FP64, so a force on one atom is exactly balanced by the others.
+
+    Attributes:
+        positions: [n_atoms, 3] Å, FP64.
+        atomic_numbers: [n_atoms], int64; 0 is padding.
+        cell: [n_systems, 3, 3] Å, FP64; rows are the cell vectors, as in ASE. Zero where not periodic.
+        pbc: [n_systems, 3], bool.
+        neighbors: [n_atoms, max_neighbors], int64; index of the neighbour's slot (see `neighbors.py`).
+        reverse: [n_atoms, max_neighbors], int64; flat index of the same pair seen from the neighbour.
+        mask: [n_atoms, max_neighbors], bool; False where there is no neighbour.
+        shifts: [n_atoms, max_neighbors, 3], FP64 whole numbers of cell vectors added to the neighbour's
+            position, or None if no system is periodic.
+        sources: the structures that it was made of, for what asks more of them than the tensors say, as ASE's
+            calculators do of charges; their positions are not looked at. None if it was made of tensors.
+    """
+
+    positions: Tensor
+    atomic_numbers: Tensor
+    cell: Tensor
+    pbc: Tensor
+    neighbors: Tensor
+    reverse: Tensor
+    mask: Tensor
+    shifts: Tensor | None = None
+    sources: tuple[Atoms, ...] | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    @property
+    def n_systems(self) -> int:
+        """Number of systems."""
+        return self.cell.shape[0]
+
+    @property
+    def n_slots(self) -> int:
+        """Atom slots per system, padding included."""
+        return self.positions.shape[0] // self.n_systems
+
+    @property
+    def is_atom(self) -> Tensor:
+        """[n_atoms], bool; False for padding."""
+        return self.atomic_numbers > 0
+
+    @property
+    def n_real_atoms(self) -> int:
+        """Atoms that are not padding."""
+        return int(self.is_atom.sum())
+
+    @property
+    def shape_key(self) -> tuple[int, int, int, bool]:
+        """What a compiled graph is specialised on."""
+        return (
+            self.n_systems,
+            self.n_slots,
+            self.neighbors.shape[1],
+            self.shifts is not None,
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors in the order of the fields, without an absent ``shifts``."""
+        # By name, because every call of an engine asks: looking up the fields takes longer than copying positions.
+        always = (
+            self.positions, self.atomic_numbers, self.cell, self.pbc, self.neighbors, self.reverse, self.mask
+        )  # fmt: skip
+        return always if self.shifts is None else (*always, self.shifts)
+
+    def to(self, device: torch.device | str) -> AtomicBatch:
+        """The same batch on another device."""
+        moved = AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
+        return replace(moved, sources=self.sources)
+
+    def with_positions(self, positions: Tensor) -> AtomicBatch:
+        """The same batch and neighbours at other positions [n_atoms, 3] Å."""
+        return replace(self, positions=positions)
+
+    def per_system(self, values: Tensor) -> Tensor:
+        """View [n_atoms, ...] as [n_systems, n_slots, ...]."""
+        return values.reshape(self.n_systems, self.n_slots, *values.shape[1:])
+
+
+def collate(
+    systems: Sequence[Atoms],
+    cutoff: float,
+    *,
+    skin: float = 0.0,
+    n_slots: int | None = None,
+    bucketed: bool = False,
+    device: torch.device | str = "cpu",
+) -> AtomicBatch:
+    """Pad and join systems into one batch.
+
+    Args:
+        systems: at least one, none of them empty.
+        cutoff: of the model, Å.
+        skin: added to the cutoff of systems that need a list, Å; the list stays complete until an atom
+            has moved by half of it.
+        n_slots: atom slots per system; the size of the largest system if not given.
+        bucketed: pad slots, neighbours and, with systems without atoms, the batch itself up to one of few shapes.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: no systems, a structure that `structure_checks` refuses, or a system larger than ``n_slots``.
+    """
+    if not systems:
+        raise ValueError("a batch needs at least one system")
+    for atoms in systems:
+        check_structure(atoms)
+        if not uses_all_pairs(atoms):
+            check_neighbors(atoms, cutoff + skin)
+    largest, n_systems = max(len(atoms) for atoms in systems), len(systems)
+    n_slots = largest if n_slots is None else n_slots
+    if largest > n_slots:
+        raise ValueError(f"a system of {largest} atoms does not fit into {n_slots} slots")
+
+    no_list = all(uses_all_pairs(atoms) for atoms in systems)
+    if bucketed:
+        n_slots = _up(n_slots, SLOT_STEP if no_list else LIST_SLOT_STEP)
+        n_systems = 1 << (n_systems - 1).bit_length()
+
+    positions = np.zeros((n_systems, n_slots, 3))
+    numbers = np.zeros((n_systems, n_slots), dtype=np.int64)
+    cell, pbc = np.zeros((n_systems, 3, 3)), np.zeros((n_systems, 3), dtype=bool)
+    for index, atoms in enumerate(systems):
+        positions[index, : len(atoms)] = atoms.positions
+        numbers[index, : len(atoms)] = atoms.numbers
+        cell[index], pbc[index] = np.asarray(atoms.cell) * atoms.pbc[:, None], atoms.pbc
+
+    # Molecules are laid out where they come from, lists where the arithmetic is.
+    where = torch.device("cpu" if no_list else device)
+    at, element, cells, periodic = (torch.from_numpy(array).to(where) for array in (positions, numbers, cell, pbc))
+    listed = [not uses_all_pairs(atoms) for atoms in systems] + [False] * (n_systems - len(systems))
+    width = n_slots - 1 if bucketed and no_list else 0
+    neighbors = _neighbors(at, element, cells, periodic, listed, cutoff + skin, width)
+    return AtomicBatch(
+        positions=at.flatten(0, 1),
+        atomic_numbers=element.flatten(),
+        cell=cells,
+        pbc=periodic,
+        neighbors=neighbors.neighbors,
+        reverse=neighbors.reverse,
+        mask=neighbors.mask,
+        shifts=neighbors.shifts if pbc.any() else None,
+        sources=tuple(systems),
+    ).to(device)
+
+
+def relisted(batch: AtomicBatch, listed: Sequence[bool], radius: float) -> AtomicBatch:
+    """The same batch with neighbours found anew at its positions, on its device.
+
+    Its shape stays, unless an atom has more neighbours than there were columns: then there are more columns.
+
+    Args:
+        batch: as `collate` made it, at new positions.
+        listed: [n_systems] of which systems the neighbours are a list and not all their atoms.
+        radius: cutoff and skin together, Å.
+    """
+    found = _neighbors(
+        batch.per_system(batch.positions),
+        batch.per_system(batch.atomic_numbers),
+        batch.cell,
+        batch.pbc,
+        listed,
+        radius,
+        batch.neighbors.shape[1],
+    )
+    shifts = None if batch.shifts is None else found.shifts
+    return replace(batch, neighbors=found.neighbors, reverse=found.reverse, mask=found.mask, shifts=shifts)
+
+
+def _neighbors(
+    positions: Tensor,
+    numbers: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    listed: Sequence[bool],
+    radius: float,
+    min_columns: int,
+) -> NeighborMatrix:
+    """Neighbours of systems of equally many slots, padded and joined; arguments as `AtomicBatch` per system."""
+    n_slots = numbers.shape[1]
+    matrices = []
+    for system, n_atoms in enumerate((numbers > 0).sum(dim=1).tolist()):
+        if listed[system]:
+            matrices.append(neighbor_list(positions[system, :n_atoms], cell[system], pbc[system], radius))
+        elif n_atoms > 0:
+            matrices.append(all_pairs(n_atoms).to(positions.device))
+        else:
+            matrices.append(NeighborMatrix.empty(n_slots, 1, positions.device))
+    max_neighbors = max(min_columns, *(matrix.max_neighbors for matrix in matrices))
+    return NeighborMatrix.joined([matrix.padded(n_slots, max_neighbors) for matrix in matrices])
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step

@@ -1,0 +1,230 @@
+"""Structures from files: the frames asked for as plain `ase.Atoms`, or one line that says why not.
+
+ASE's readers raise whatever comes to pass in them; here every failure becomes one error that names file and format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats, open_with_compression
+
+from mlff_exp.structures.checks import check_apart, check_period, check_structure
+from mlff_exp.structures.deadline import DeadlineError, deadline
+from mlff_exp.structures.electrons import CHARGE_KEYS, set_initial, take_results
+
+# Readers that find a frame by its number in the whole file, so that not all of it is to be kept.
+BY_NUMBER = ("extxyz", "traj")
+REFUSED_FORMATS = {
+    "bundletrajectory": "a bundle may hold pickles, which can run anything",
+    "db": "ASE opens a database for writing",
+    "gpw": "GPAW would have to run",
+    "mysql": "it is a server and no file",
+    "postgresql": "it is a server and no file",
+}
+MASS_ARRAYS = ("mass", "masses")
+OCCUPANCY = ("occupancy", "occupancies")
+HEAVY_HYDROGEN = ("D", "T")
+# The charge field of an atom's line in a molfile, which a line "M  CHG" overrules.
+MOL_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
+LONGEST_REASON = 300
+READ_S, READ_S_PER_MIB = 10.0, 5.0
+
+
+class StructureError(ValueError):
+    """A file that gives no structure; the message says why, the caller which file."""
+
+
+def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
+    """The frames of a file by their number from 0 on, each fit for a force field, without calculator and constraints.
+
+    Of velocities and labels in the file nothing is kept but in ``info`` and arrays of other names; a column ``mass``
+    becomes the masses.
+
+    Args:
+        path: of a regular file; ``@`` in it has no meaning.
+        index: of one frame, from the end if negative, or a slice.
+
+    Raises:
+        StructureError: no format is found, it is refused, ASE fails, a frame is missing or unfit.
+    """
+    name = str(path.absolute())
+    kind = _format(path, name)
+    found = _chosen(name, kind, index)
+    for number, atoms in found.items():
+        try:
+            _settle(atoms, name, kind)
+        except ValueError as error:
+            raise StructureError(f"frame {number}: {error}" if len(found) > 1 else str(error)) from error
+    return found
+
+
+def _format(path: Path, name: str) -> str:
+    if not path.is_file():
+        raise StructureError("it is not a regular file")
+    try:
+        kind = str(filetype(name))
+    except Exception as error:
+        raise StructureError(f"ASE finds no format for it: {_reason(error)}") from error
+    if kind in REFUSED_FORMATS:
+        raise StructureError(f"the format {kind!r} is not read: {REFUSED_FORMATS[kind]}")
+    if kind not in ioformats or not ioformats[kind].can_read:
+        raise StructureError(f"ASE reads no format {kind!r}")
+    return kind
+
+
+def _chosen(name: str, kind: str, index: int | slice) -> dict[int, Atoms]:
+    if isinstance(index, int) and kind in BY_NUMBER:
+        found = _read(name, kind, slice(index, index + 1 or None))
+        if len(found) == 1:
+            return {index: found[0]}
+    frames = _read(name, kind, slice(None))
+    if isinstance(index, int):
+        if not -len(frames) <= index < len(frames):
+            raise StructureError(f"there is no frame {index}: the file has {len(frames)}, from 0 or from the end by -1")
+        return {index: frames[index]}
+    numbers = range(len(frames))[index]
+    if not numbers:
+        raise StructureError(f"system.index selects none of its {len(frames)} frames")
+    return {number: frames[number] for number in numbers}
+
+
+def _read(name: str, kind: str, wanted: slice) -> list[Atoms]:
+    if kind in ("xyz", "extxyz"):
+        _refuse_promises(name)
+    seconds = READ_S + READ_S_PER_MIB * Path(name).stat().st_size / 2**20
+    try:
+        # Some of ASE's readers never find the end of a file that is not theirs.
+        with deadline(seconds):
+            found = ase.io.read(name, index=wanted, format=kind, do_not_split_by_at_sign=True)
+    except DeadlineError:
+        raise StructureError(f"ASE did not finish reading it as {kind} within {seconds:.0f} s") from None
+    except Exception as error:
+        raise StructureError(f"ASE can't read it as {kind}: {_reason(error)}") from error
+    if not all(isinstance(atoms, Atoms) for atoms in found):
+        raise StructureError(f"ASE reads no atoms from it as {kind}")
+    return list(found)
+
+
+def _refuse_promises(name: str) -> None:
+    """Refuse more atoms than a file has room for: ASE would look for each of them beyond its end."""
+    if name.endswith((".gz", ".bz2", ".xz")):
+        return
+    with Path(name).open("rb") as file:
+        first = file.readline(30).strip()
+    # A line of an atom has a symbol, three numbers and what is between them.
+    if first.isdigit() and 8 * int(first) > Path(name).stat().st_size:
+        raise StructureError(f"it says that it has {int(first)} atoms, and is too short for them")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError) and error.args and error.args[0] in HEAVY_HYDROGEN:
+        return f"{error.args[0]} is no element to ASE; write H, and its mass in a column 'mass'"
+    text = " ".join(str(error).split())[:LONGEST_REASON]
+    if isinstance(error, UnknownFileTypeError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _settle(atoms: Atoms, name: str, kind: str) -> None:
+    """Take from a frame what matters to a force field, in place.
+
+    Raises:
+        ValueError: it is unfit.
+    """
+    if len(atoms) and not (atoms.numbers > 0).all():
+        nameless = np.flatnonzero(atoms.numbers <= 0)[:10].tolist()
+        raise ValueError(f"atoms {nameless} are of no element ('X', a ghost or a dummy atom)")
+    results = {} if atoms.calc is None else dict(atoms.calc.results)
+    atoms.calc = None
+    take_results(atoms, results)
+    # A fixed atom would hide its force from whoever asks ASE, but move nevertheless.
+    atoms.set_constraint()
+    atoms.arrays.pop("momenta", None)
+    if kind == "proteindatabank" and np.array_equal(atoms.cell.cellpar(), [1, 1, 1, 90, 90, 90]):
+        # What the format prescribes where there is no crystal.
+        atoms.set_cell(None)
+        atoms.pbc = False
+    _refuse_occupancy(atoms)
+    _set_masses(atoms)
+    if kind in ("mol", "sdf", "proteindatabank"):
+        _add_charge(atoms, name, kind)
+    check_structure(atoms)
+    check_period(atoms)
+    check_apart(atoms)
+    set_initial(atoms)
+
+
+def _refuse_occupancy(atoms: Atoms) -> None:
+    said: list[float] = []
+    for key in OCCUPANCY:
+        if key in atoms.arrays:
+            said += np.asarray(atoms.arrays[key]).ravel().tolist()
+        if isinstance(by_site := atoms.info.get(key), dict):
+            said += [value for site in by_site.values() if isinstance(site, dict) for value in site.values()]
+    # Zeros throughout, or no numbers, are what programs write that know nothing of occupancy.
+    known = [value for value in said if isinstance(value, int | float) and np.isfinite(value)]
+    partly = [value for value in known if value != 1]
+    if partly and any(known):
+        raise ValueError(
+            f"{len(partly)} of its sites are occupied only in part (occupancy {partly[0]:g}), and a structure has "
+            "whole atoms: choose one of the alternatives"
+        )
+
+
+def _set_masses(atoms: Atoms) -> None:
+    given = {key: np.asarray(atoms.arrays[key]) for key in MASS_ARRAYS if key in atoms.arrays}
+    for key, masses in given.items():
+        if masses.dtype.kind not in "iuf" or masses.shape != (len(atoms),):
+            raise ValueError(f"its column {key!r} is not one number for each atom")
+        bad = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+        if len(bad):
+            raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u, which is not greater than 0")
+    if len(given) == 2 and not np.array_equal(given["mass"], given["masses"]):
+        raise ValueError("its columns 'mass' and 'masses' differ")
+    if "mass" in given:
+        atoms.set_masses(atoms.arrays.pop("mass").astype(np.float64))
+
+
+def _add_charge(atoms: Atoms, name: str, kind: str) -> None:
+    """Put into ``info`` the charge that ASE's reader leaves in the file.
+
+    Raises:
+        ValueError: isotopes or radicals of a molfile, which ASE leaves out as well.
+    """
+    charges = _pdb_charges(name) if kind == "proteindatabank" else _mol_charges(name)
+    if (total := sum(charges)) and not set(CHARGE_KEYS) & set(atoms.info):
+        atoms.info["charge"] = total
+
+
+def _mol_charges(name: str) -> Iterator[int]:
+    with open_with_compression(name) as file:
+        lines = file.read().partition("$$$$")[0].splitlines()
+    by_property: list[int] = []
+    n_atoms = int(lines[3][:3]) if len(lines) > 3 and lines[3][:3].strip().isdigit() else 0
+    fields = [line[36:39].strip() for line in lines[4 : 4 + n_atoms]]
+    by_field = [MOL_CHARGES.get(int(field), 0) for field in fields if field.isdigit()]
+    for line in lines:
+        words = line.split()
+        if words[:2] == ["M", "CHG"]:
+            by_property += [int(word) for word in words[4::2]]
+        elif words[:2] in (["M", "ISO"], ["M", "RAD"]):
+            raise ValueError(
+                f"a line 'M  {words[1]}' tells of isotopes or radicals, which ASE leaves out: convert it to extxyz, "
+                "with a column 'mass' or with spin=… for the multiplicity"
+            )
+    return iter(by_property or by_field)
+
+
+def _pdb_charges(name: str) -> Iterator[int]:
+    """Columns 79 and 80 of the first model: 1+, 2-."""
+    with open_with_compression(name) as file:
+        text = file.read()
+    for line in re.split(r"(?m)^ENDMDL", text, maxsplit=1)[0].splitlines():
+        if line.startswith(("ATOM", "HETATM")) and (found := re.fullmatch(r"(\d)([+-])", line[78:80])):
+            yield int(found[1]) * (1 if found[2] == "+" else -1)

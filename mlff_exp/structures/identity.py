@@ -1,0 +1,61 @@
+"""What makes two runs one: short hashes of a structure and of an ASE calculator's configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+DIGITS = 16
+
+
+def structure_identity(atoms: Atoms) -> str:
+    """Formula and a hash of all that a force field or dynamics may depend on.
+
+    Elements, positions, cell, periodic directions, masses, initial charges and magnetic moments, and what else the
+    structure was given as a number or a word, such as its charge and spin.
+    """
+    found = hashlib.sha256()
+    for values in (
+        atoms.numbers.astype(np.int64),
+        atoms.positions.astype(np.float64),
+        np.asarray(atoms.cell, dtype=np.float64),
+        atoms.pbc,
+        atoms.get_masses().astype(np.float64),
+        atoms.get_initial_charges().astype(np.float64),
+        atoms.get_initial_magnetic_moments().astype(np.float64),
+    ):
+        found.update(str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    plain = (bool, int, float, str, np.bool_, np.integer, np.floating)
+    info = {str(key): str(value) for key, value in atoms.info.items() if isinstance(value, plain)}
+    found.update(json.dumps(info, sort_keys=True).encode())
+    return f"{atoms.get_chemical_formula()} {found.hexdigest()[:DIGITS]}"
+
+
+def calculator_identity(calculator: Mapping[str, Any]) -> str:
+    """Target and a hash of all arguments; a file that one of them names counts with what is in it."""
+    found = hashlib.sha256(json.dumps(calculator, sort_keys=True, default=str).encode())
+    for text in _texts(calculator):
+        try:
+            path = Path(text).expanduser()
+            if path.is_file():
+                found.update(path.read_bytes())
+        except (OSError, ValueError, RuntimeError):  # a text that can't be a path
+            continue
+    return f"{calculator['_target_']} {found.hexdigest()[:DIGITS]}"
+
+
+def _texts(value: Any) -> list[str]:
+    """All words among values within values, in order of their keys."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for key in sorted(value, key=str) for text in _texts(value[key])]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in _texts(part)]
+    return []

@@ -1,0 +1,70 @@
+"""From the configuration of a system to `ase.Atoms`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+
+from mlff_exp.config import MOLECULES, UNSEEN, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
+from mlff_exp.structures.datasets import ORIGINS, VALIDATION, Dataset
+from mlff_exp.structures.electrons import strip_electrons
+from mlff_exp.structures.files import StructureError, read_frames
+
+WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
+
+
+def build_systems(system: System) -> dict[str, Atoms]:
+    """The structures that a configuration describes by name, without calculators and constraints.
+
+    There is one, of the system's name, unless ``system.index`` selects several frames of a file: those are named by
+    their number in it as well.
+
+    Raises:
+        ConfigError: a file that gives no structure, or one that no force field can evaluate.
+    """
+    match system:
+        case MoleculeSystem():
+            if system.name.startswith(UNSEEN):
+                return {system.name: unseen_molecule(int(system.name.removeprefix(UNSEEN)))}
+            return {system.name: molecule(MOLECULES[system.name])}
+        case WaterBox():
+            return {system.name: water_box(system.n_molecules)}
+        case FileSystem():
+            return _read(system)
+
+
+def unseen_molecule(number: int) -> Atoms:
+    """A molecule of the validation set, as the teacher relaxed it."""
+    dataset = Dataset.load(VALIDATION)
+    relaxed = np.flatnonzero(dataset.origin == ORIGINS.index("relaxed"))
+    return dataset.atoms(int(relaxed[number]))
+
+
+def water_box(n_molecules: int) -> Atoms:
+    """Randomly turned water molecules on a cubic lattice, periodic, 1 g/cm³; the same box every time."""
+    edge = round(n_molecules ** (1 / 3))
+    rng = np.random.default_rng(0)
+    box = Atoms(cell=[edge * WATER_SPACING_ANG] * 3, pbc=True)
+    for site in np.ndindex(edge, edge, edge):
+        water = molecule("H2O")
+        water.euler_rotate(*rng.uniform(0, 360, size=3), center="COM")
+        water.positions += (np.array(site) + 0.5) * WATER_SPACING_ANG - water.get_center_of_mass()
+        box += water
+    return box
+
+
+def _read(system: FileSystem) -> dict[str, Atoms]:
+    chosen = system.chosen
+    try:
+        frames = read_frames(Path(system.path).expanduser(), chosen)
+    except StructureError as error:
+        raise ConfigError(f"system.path={system.path!r}: {error}") from error
+    if system.ignore_charge:
+        for atoms in frames.values():
+            strip_electrons(atoms)
+    if isinstance(chosen, int):
+        return dict(zip([system.name], frames.values(), strict=True))
+    return {f"{system.name}_{number}": atoms for number, atoms in frames.items()}

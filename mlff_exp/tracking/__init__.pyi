@@ -1,0 +1,16 @@
+from .address import store_directory as store_directory
+from .address import ui_command as ui_command
+from .faults import first_line as first_line
+from .live import LiveRun as LiveRun
+from .lookup import directory_of as directory_of
+from .lookup import found_go as found_go
+from .markers import OPENED_FILE as OPENED_FILE
+from .recovery import open_store as open_store
+from .relocate import relocate as relocate
+from .sweeps import SWEEP_FILE as SWEEP_FILE
+from .sweeps import sweep_run as sweep_run
+from .sync import StoreLostError as StoreLostError
+from .sync import sync_runs as sync_runs
+from .upload import CONFIG_FILE as CONFIG_FILE
+from .upload import record_run as record_run
+from .upload import set_run_tag as set_run_tag

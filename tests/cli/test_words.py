@@ -1,0 +1,291 @@
+"""Bad words on the command line: exit code 2, one line that names them, nothing left behind."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mlff_exp.cli.app import main
+from mlff_exp.cli.publish import publish_main
+from mlff_exp.cli.relocate import relocate_main
+from mlff_exp.cli.report import report_main
+from mlff_exp.cli.sync import sync_main
+from mlff_exp.cli.words import MAX_JOBS, n_values
+from mlff_exp.config.checks import LIMITS, is_file, nearest
+from mlff_exp.config.config import Config, Sweep, Tracking
+from mlff_exp.config.errors import ConfigError
+from mlff_exp.config.gate import Gate, Limit
+from mlff_exp.config.systems import WaterBox
+from mlff_exp.config.tasks import TASKS, InferenceTask, NveTask
+from mlff_exp.config.words import ENGINES, PRECISIONS
+from mlff_exp.report.report import _verdict
+from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
+from mlff_exp.results.result import Failure, RunResult
+from mlff_exp.runs import worker
+from mlff_exp.runs.worker import TRACEBACK_FILE
+from mlff_exp.tracking.recovery import open_store
+from tests.helpers.here import configured
+
+LONG = "9" * 5000
+BAD = {
+    "--nonsense": "unrecognized arguments: --nonsense",
+    "--resolve": "--resolve changes nothing without --cfg",
+    "--package task": "--package changes nothing without --cfg",
+    "--package nope --cfg job": "--package nope is no part of the configuration",
+    "--cfg nope": "invalid choice: 'nope'",
+    "--cfg job bach_size=1": "did you mean 'batch_size'?",
+    "--config-name nope": "Cannot find primary config 'nope'",
+    "-m --cfg job": "-m and --cfg exclude each other: to see the configuration, leave out -m",
+    "--multirun --run": "--run and -m exclude each other",
+    "-cd": "expected one argument",
+    "foo": "it is no key=value",
+    "=3": "there is no key before =",
+    "system='water": "a quote ' is not closed",
+    "seed=[1": "a bracket is not closed",
+    "batch_size==3": "extraneous input '='",
+    "model.checkpoint=~nouser/x": "needs quotes",
+    f"batch_size={LONG}": "Exceeds the limit",
+    "task=null": "task=null: task is one of: accuracy, distill, inference, nve",
+    "task=": "task is one of",
+    "task=1": "task is one of",
+    "task=[nve,inference]": "task is one of",
+    "task@foo=nve": "task has one place",
+    "~task": "task can't be left out",
+    "~batch_size": "batch_size can't be left out",
+    "+experiment=quickstart": "say experiment=…, without a plus",
+    "batch_size=": "Value '' of type 'str' could not be converted to Integer",
+    "batch_size=1.5": "could not be converted to Integer",
+    "batch_size=true": "could not be converted to Integer",
+    "batch_size=null": "field 'batch_size' is not Optional",
+    "timeout_s=true": "could not be converted to Float",
+    "timeout_s=nan": "timeout_s=nan must be a number",
+    "seed=${nokey}": "Interpolation key 'nokey' not found",
+    "seed=${seed}": "Recursive interpolation",
+    "precision=fp16": "did you mean 'fp16_autocast'?",
+    "engine=cudagraph": "did you mean 'cuda_graph'?",
+    "model=painn": "did you mean 'student'?",
+    "task=md": "did you mean 'nve'?",
+    "device=gpu": "did you mean 'cuda'?",
+    "device=cuda:<number>": "can't be read",
+    "experiment=quickstart task.duration_ps=5": "task.duration_ps belongs to task=nve; an experiment takes",
+    "hydra.mode=RUN experiment=quickstart": "quickstart has stages, which only a sweep runs",
+    "sweep.budget_s=5": "sweep.budget_s=5 changes nothing in a single run: for a sweep add -m",
+    "sweep.parameters.x=3": "changes nothing in a single run",
+    "sweep.resume=x": "changes nothing in a single run",
+    "gate_required=true": "changes nothing in a single run",
+    "hydra.sweeper.params.seed=3": "changes nothing in a single run",
+    "hydra.launcher.partition=gpu": "changes nothing in a single run",
+    "hydra/launcher=slurm_gpu": "changes nothing in a single run",
+    "+hydra.foo=3": "+hydra.foo=3 changes nothing; keys of hydra",
+    "gate=off": "gate=off: task=inference is judged by no gate",
+    "cold_compile=true engine=eager": "nothing is compiled",
+    "tracking=offline tracking.directory=x": "keeps no store in a directory",
+    "hydra.run.dir=": "must name a directory",
+    "hydra.run.dir=/proc/x": "no such directory can be made",
+    "hydra.searchpath=[nope]": "is not available",
+    "-m seed=range(0,0)": "seed=range(0,0) holds no value",
+    "-m seed=range(0,10000000)": "the sweep has 10,000,000 jobs, at most 10,000",
+    "-m seed=range(0,1e300,1e-300)": "at most 10,000",
+    "-m seed=range(0,1000) batch_size=range(1,1000)": "the sweep has 999,000 jobs",
+    "-m seed=range(0,3,0)": "can't have a step of 0",
+    "-m seed=interval(0,1)": "an interval has no end of values",
+    "-m engine=glob(x*)": "holds no value",
+    "-m hydra.mode=RUN seed=0,1": "hydra.mode=RUN and -m exclude each other",
+    "-m +sweep.parameters.x=3": "only the stages of an experiment refer to sweep.parameters",
+    "-m hydra/sweeper=basic": "only hydra/sweeper=staged records",
+    "-m seed=0,1 batch_size=0": "batch_size=0 must be greater than 0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "run_task", work)
+
+
+def said_against(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """The one line with which a command is refused."""
+    monkeypatch.setattr(sys, "argv", ["mlff-exp", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2, said.err
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("mlff-exp: ")
+    return line
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.items(), ids=[words[:50] for words in BAD])
+def test_a_bad_word_is_refused_in_one_line(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert message in said_against(capsys, monkeypatch, *words.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("system/mine", "path: [", "mine.yaml"),
+        ("experiment/mine", "batch_size: 3\n", "'# @package _global_'"),
+        ("experiment/mine", "# @package _global_\ndefaults: [nothere]\n", "nothere"),
+    ],
+)
+def test_a_bad_file_of_ones_own_is_refused_in_one_line(
+    name: str, text: str, message: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = tmp_path / "mine" / f"{name}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    group = name.partition("/")[0]
+    assert message in said_against(capsys, monkeypatch, "-cd", "mine", f"{group}=mine")
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+
+
+@pytest.mark.parametrize("kind", [*TASKS.values(), WaterBox, Sweep])
+def test_every_number_has_bounds(kind: type) -> None:
+    """Each field of each dataclass is bounded, and refuses what is no number or beyond."""
+    for item in fields(kind):
+        numeric = any(word in str(item.type) for word in ("int", "float"))
+        assert numeric == (LIMITS in item.metadata), f"{kind.__name__}.{item.name}"
+        for value in (math.nan, math.inf, -math.inf, -1, True, 1e300, 10**400) if numeric else ():
+            given = [value] if "list" in str(item.type) else value
+            with pytest.raises(ConfigError, match=item.name):
+                kind(**{item.name: given})
+
+
+@pytest.mark.parametrize("key", ["batch_size", "seed", "timeout_s"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, True, 10**400], ids=lambda value: str(value)[:5])
+def test_numbers_of_a_run_have_bounds(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=key):
+        Config(task=InferenceTask(), **{key: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_limits_of_a_gate_are_numbers(end: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"gate.criteria.momentum_error.{end}=.* must be a finite number"):
+        Gate("mine", {"momentum_error": Limit(**{end: value})})
+    with pytest.raises(ConfigError, match="nothing lies between min=1 and max=0"):
+        Gate("mine", {"momentum_error": Limit(1, 0)})
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"timestep_fs": 1e-300}, "steps; at most 1,000,000,000 are possible"),
+        ({"duration_ps": 1e6, "timestep_fs": 1e-3}, "steps; at most 1,000,000,000 are possible"),
+        ({"settle_ps": 1e-9}, "is shorter than a step"),
+        ({"record_every": 1, "replicas": 1000, "duration_ps": 1000.0}, "records; at most 100,000,000 are kept"),
+    ],
+)
+def test_more_than_can_be_computed_is_refused_before_the_work(task: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NveTask(**task)
+
+
+def test_large_and_legal_batches_pass() -> None:
+    assert configured("batch_size=65536").batch_size == 65_536
+    assert configured("task=nve", "task.replicas=65536", "task.record_every=1000").task.replicas == 65_536
+    with pytest.raises(ConfigError, match="are 3,000,000,000,000 atoms; a batch holds at most"):
+        configured("system=water_box", "system.n_molecules=1000000", "batch_size=1000000")
+
+
+def test_jobs_are_counted_without_making_them() -> None:
+    def count(*words: str) -> int:
+        return n_values(OverridesParser.create().parse_overrides(list(words)))
+
+    assert count("seed=0,1,2", "batch_size=range(1,11,3)", "timeout_s=5") == 12
+    assert count("seed=range(0,1,0.25)") == 4
+    assert count("seed=1,2,3", "seed=1,2") == 2, "the last is what counts"
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=f"at most {MAX_JOBS:,}"):
+        count("seed=range(0,1000000000000)")
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("fp16", "fp16_autocast"), ("BF16", "bf16_autocast"), ("bfloat16", "bf16_autocast"), ("double", "fp64"),
+        ("cudagraphs", "cuda_graph"), ("comp", "compile"), ("qqq", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_word_that_was_meant_is_found(wrong: str, meant: str | None) -> None:
+    assert nearest(wrong, (*PRECISIONS, *ENGINES)) == meant
+
+
+def test_a_path_that_no_file_can_have_is_no_file() -> None:
+    for path in ("a" * 5000, "~nosuchuser/x", "zero\0byte", ""):
+        assert not is_file(path)
+
+
+def test_what_a_task_refuses_before_its_work_leaves_nothing(
+    tmp_path: Path, mlruns: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a directory nor a run in MLflow."""
+
+    def refused(config: object, resolved: dict[str, object], directory: Path, live: object) -> RunResult:
+        (directory / TRACEBACK_FILE).write_text("Traceback")
+        result = RunResult(resolved, "FAILED", failure=Failure("ConfigError", "mine.xyz: no atoms"))
+        result.save(directory)
+        return result
+
+    monkeypatch.setattr(worker, "run_task", refused)
+    for words in ((), ("hydra.run.dir=mine",)):
+        assert said_against(capsys, monkeypatch, "task=accuracy", *words) == "mlff-exp: mine.xyz: no atoms"
+    assert [path for path in tmp_path.iterdir() if path != mlruns] == []
+    store = open_store(Tracking(directory=str(mlruns)))
+    assert store is not None
+    assert store.client.search_runs([store.experiment_id]) == []
+
+
+def test_what_another_run_left_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    assert "is the result of another run" in said_against(capsys, monkeypatch, "hydra.run.dir=.", "tracking=offline")
+    assert (tmp_path / "result.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "main",
+    [main, sync_main, relocate_main, report_main, publish_main],
+    ids=["mlff-exp", "sync", "relocate", "report", "publish"],
+)
+def test_every_command_says_its_version(
+    main: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mlff-exp", "--version"])
+    assert callable(main)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr().out
+    assert said.startswith("mlff-exp")
+    assert "PyTorch 2" in said
+    assert "Hydra 1" in said
+
+
+def test_a_go_over_a_short_trajectory_says_so() -> None:
+    gate = Gate("mine", {"momentum_error": Limit(max=1.0)})
+    go, no_go = (judge_gate({"momentum_error": value}, gate) for value in (0.0, 2.0))
+    short = qualified(go, 0.05)
+    assert (short.decision, short.reasons) == ("GO", ("GO over 0.05 ps: too short to decide; 100 ps decide",))
+    assert qualified(go, 10.0) == go
+    assert qualified(no_go, 0.05) == no_go
+    both = combine_verdicts({"a": short, "b": short})
+    assert (both.decision, both.reasons) == ("GO", short.reasons)
+    assert combine_verdicts({"a": short, "b": no_go}).reasons == tuple(f"b: {reason}" for reason in no_go.reasons)
+    config = {"task": {"duration_ps": 0.05}}
+    assert _verdict(short, config) == "GO over 0.05 ps, too short (mine)"

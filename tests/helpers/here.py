@@ -1,0 +1,46 @@
+"""Tasks in this process, without the seconds that a command takes to start; whole commands are in test_cli.py."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from mlff_exp.config.config import Config, parse_config
+from mlff_exp.config.hydra import register_schemas
+from mlff_exp.results.resolved import resolve_config
+from mlff_exp.results.result import RunResult
+
+CONF = Path(__file__).resolve().parent.parent.parent / "conf"
+METRICS = set(re.findall(r"`(\w+)`", (CONF.parent / "docs" / "metrics.md").read_text()))
+
+
+def configured(*overrides: str) -> Config:
+    """What these words on the command line come to."""
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return parse_config(compose("config", overrides=list(overrides)))
+
+
+def resolved_of(*overrides: str) -> dict[str, Any]:
+    """What is recorded of these words on the command line."""
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve_config(compose("config", overrides=list(overrides)))
+
+
+def run_here(directory: Path, *overrides: str) -> RunResult:
+    """What the task of a configuration returns; its errors are raised."""
+    config = configured(*overrides).on_this_machine()
+    directory.mkdir(parents=True, exist_ok=True)
+    result: RunResult = import_module(f"mlff_exp.tasks.{config.task.name}").run(config, directory)
+    return result
+
+
+def undocumented(result: RunResult) -> set[str]:
+    """What a result has that docs/metrics.md does not."""
+    names = {name.partition("/")[0] for name in (*result.metrics, *result.series)}
+    return {re.sub("_ci_(low|high)$", "", name) for name in names} - METRICS

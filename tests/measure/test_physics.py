@@ -1,0 +1,98 @@
+"""Errors, drift, fluctuation and temperature of series whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import units
+from ase.build import molecule
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlff_exp.measure.physics import (
+    accuracy_vs_fp64,
+    energy_conservation,
+    internal_degrees_of_freedom,
+    kinetic_temperature,
+    linear_slope,
+    mean_of_independent,
+)
+
+TIMES = np.linspace(0, 100, 2001)
+
+
+@given(slope=st.floats(-1, 1), offset=st.floats(-500, 500))
+def test_slope_of_a_line(slope: float, offset: float) -> None:
+    fitted = linear_slope(TIMES, offset + slope * TIMES)
+    assert fitted.value == pytest.approx(slope, abs=1e-9)
+    assert fitted.ci_low - 1e-9 <= slope <= fitted.ci_high + 1e-9
+
+
+def test_the_interval_of_a_slope_covers_the_truth_under_correlated_noise() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        noise = np.convolve(rng.normal(size=len(TIMES) + 20), np.ones(21) / 21, mode="valid")
+        fitted = linear_slope(TIMES, 0.003 * TIMES + noise)
+        covered += fitted.ci_low <= 0.003 <= fitted.ci_high
+    assert 88 <= covered <= 100
+
+
+def test_the_interval_of_a_mean_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    means = [mean_of_independent(rng.normal(0.003, 0.01, n)) for n in (2, 3, 8) for _ in range(500)]
+    covered = np.mean([mean.ci_low <= 0.003 <= mean.ci_high for mean in means])
+    assert 0.93 <= covered <= 0.97
+    assert all(mean.value == pytest.approx((mean.ci_low + mean.ci_high) / 2) for mean in means)
+
+
+def test_conservation_of_a_known_trajectory() -> None:
+    # 12 atoms that gain 0.12 eV in 100 ps while oscillating by 0.01 eV, on a total of -431 eV.
+    total = -431 + 0.0012 * TIMES + 0.01 * np.sin(2 * np.pi * TIMES / 0.37)
+    temperatures = 300 + 0.1 * TIMES
+    metrics = energy_conservation(TIMES, total, temperatures, n_atoms=12, thermal_energy=0.776)
+    assert metrics["energy_drift_mev_per_atom_per_ps"] == pytest.approx(0.1, rel=0.01)
+    assert metrics["energy_drift_percent_of_thermal"] == pytest.approx(100 * 0.12 / 0.776, rel=0.01)
+    assert abs(metrics["energy_drift_percent"]) < 0.04  # the seed's criterion sees nothing
+    assert metrics["energy_fluctuation_mev_per_atom"] == pytest.approx(10 / np.sqrt(2) / 12, rel=0.01)
+    assert metrics["temperature_mean_k"] == pytest.approx(305)
+    assert metrics["temperature_drift_k"] == pytest.approx(8, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "pbc", "expected"),
+    [("C6H6", False, 30), ("CO2", False, 4), ("H2", False, 1), ("C2H2", False, 7), ("H2O", True, 6)],
+)
+def test_degrees_of_freedom(name: str, pbc: bool, expected: int) -> None:
+    atoms = molecule(name)
+    assert internal_degrees_of_freedom(atoms.positions, np.array([pbc] * 3)) == expected
+
+
+def test_a_single_atom_has_no_temperature() -> None:
+    with pytest.raises(ValueError, match="no internal degrees of freedom"):
+        internal_degrees_of_freedom(np.zeros((1, 3)), np.zeros(3, dtype=bool))
+
+
+def test_temperature_of_an_equipartitioned_system() -> None:
+    assert kinetic_temperature(np.array([0.5 * 30 * units.kB * 300]), 30)[0] == pytest.approx(300)
+
+
+def test_accuracy_of_known_errors() -> None:
+    reference_forces = np.array([[3.0, 0, 0], [0, 4.0, 0]])
+    metrics = accuracy_vs_fp64(
+        np.array([-10.0, -20.002]),
+        1.01 * reference_forces,
+        np.array([-10.0, -20.0]),
+        reference_forces,
+        np.array([1, 2]),
+    )
+    assert metrics["energy_mae_vs_fp64_mev_per_atom"] == pytest.approx(0.5)
+    assert metrics["energy_relative_mae_vs_fp64_percent"] == pytest.approx(0.005)
+    assert metrics["force_relative_rmse_vs_fp64_percent"] == pytest.approx(1.0)
+    assert metrics["force_rmse_vs_fp64_mev_per_ang"] == pytest.approx(1e3 * 0.05 / np.sqrt(6))
+
+
+def test_what_is_zero_has_no_relative_error() -> None:
+    energy, forces = np.array([0.0]), np.zeros((1, 3))
+    metrics = accuracy_vs_fp64(energy + 0.001, forces, energy, forces, np.array([1]))
+    assert metrics == {"energy_mae_vs_fp64_mev_per_atom": pytest.approx(1.0), "force_rmse_vs_fp64_mev_per_ang": 0.0}

@@ -1,0 +1,161 @@
+"""Results on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlff_exp.common.typed_json import MAX_BYTES
+from mlff_exp.results.naming import label
+from mlff_exp.results.progress import Progress, Record
+from mlff_exp.results.result import RESULT_FILE, Failure, ResultError, RunResult
+from tests.helpers.results import CONFIG, full_result
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    result = full_result()
+    result.save(tmp_path)
+    assert RunResult.load(tmp_path) == result
+    assert list(tmp_path.iterdir()) == [tmp_path / RESULT_FILE]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = full_result()
+    path = result.save(tmp_path)
+
+    def half(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode(encoding)[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        replace(result, status="FAILED", failure=Failure("crash", "")).save(tmp_path)
+    assert RunResult.load(tmp_path) == result
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_not_finite_is_refused_by_name(value: float) -> None:
+    with pytest.raises(ValueError, match="metric 'break_even_calls' is"):
+        RunResult(config=CONFIG, metrics={"break_even_calls": value})
+    with pytest.raises(ValueError, match=r"metric 'loss' is .* at step 2"):
+        RunResult(config=CONFIG, series={"loss": [(1, 0.5), (2, value)]})
+
+
+def test_progress_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="metric 'loss' is nan at step 7"):
+        Progress(tmp_path).write(7, {"loss": float("nan")})
+    assert Progress(tmp_path).read(0) == ([], 0)
+
+
+def test_only_a_finished_run_has_no_failure() -> None:
+    with pytest.raises(ValueError, match="a FINISHED run must not have a failure"):
+        RunResult(config=CONFIG, failure=Failure("timeout", "too slow"))
+    with pytest.raises(ValueError, match="a KILLED run must have a failure"):
+        RunResult(config=CONFIG, status="KILLED")
+    with pytest.raises(ValueError, match="'DONE' is not one of FINISHED, FAILED, KILLED, SKIPPED"):
+        RunResult(config=CONFIG, status="DONE")  # type: ignore[arg-type]
+
+
+NOT_OURS = {"verdict": None, "failure": None, "timing": {}, "config": {}, "status": "DONE"}
+
+
+@pytest.mark.parametrize(
+    "spoil", ["{", '{"metrics": {}}', "[]", json.dumps({"verdict": None}), json.dumps(NOT_OURS), "\xe9"]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, spoil: str) -> None:
+    (tmp_path / RESULT_FILE).write_bytes(spoil.encode("latin-1"))
+    with pytest.raises(ResultError, match=r"result.json is not a result of this version"):
+        RunResult.load(tmp_path)
+
+
+def spoilt(change: Callable[[dict[str, Any]], object]) -> str:
+    """A result that somebody else has written to."""
+    values = json.loads(json.dumps(dataclasses.asdict(full_result())))
+    change(values)
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (spoilt(lambda values: values.update(status="DONE")), "status='DONE' is not one of FINISHED, FAILED"),
+        (spoilt(lambda values: values["metrics"].update(latency_median_ms=math.nan)), "it holds NaN"),
+        (spoilt(lambda values: values["metrics"].update(latency_median_ms=-math.inf)), "it holds -Infinity"),
+        (spoilt(lambda values: values["metrics"].update(a="1")), "metrics.a='1' is not float"),
+        (spoilt(lambda values: values["metrics"].update(a=True)), "metrics.a=True is not float"),
+        (spoilt(lambda values: values["metrics"].update(a=7e777)), "it holds Infinity"),
+        (spoilt(lambda values: values.update(metrics=[])).replace("1.25", "1e999"), "metrics=.* is not a mapping"),
+        (spoilt(lambda values: None).replace("1.25", "1e999"), "metrics.latency_median_ms=inf is not finite"),
+        (spoilt(lambda values: values.update(series={"loss": [[1, 2, 3]]})), "is not 2 values"),
+        (spoilt(lambda values: values["timing"]["engine"].update(values_ms=["x"])), "timing.engine.values_ms='x'"),
+        (spoilt(lambda values: values.update(version=2)), "unknown keys: version"),
+        (spoilt(lambda values: values.pop("config")), "missing keys: config"),
+        (spoilt(lambda values: values.update(verdict={"decision": "GO"})), "verdict: missing keys: gate"),
+        (spoilt(lambda values: values["verdict"].update(decision="MAYBE")), "verdict.decision='MAYBE'"),
+        (spoilt(lambda values: values.update(tags={"a": 1})), "tags.a=1 is not str"),
+        ("[" * 100_000, "nested too deeply"),
+        ("null", "is not a mapping"),
+    ],
+)
+def test_what_is_no_result_is_refused_by_what_is_wrong_with_it(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / RESULT_FILE).write_text(text)
+    with pytest.raises(ResultError, match=f"result.json is not a result of this version: .*{message}"):
+        RunResult.load(tmp_path)
+
+
+def test_a_result_that_is_no_file_or_too_large_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"result.json is not .*: it is no file"):
+        RunResult.load(tmp_path)
+    (tmp_path / RESULT_FILE).mkdir()
+    with pytest.raises(ResultError, match="it is no file"):
+        RunResult.load(tmp_path)
+    (tmp_path / RESULT_FILE).rmdir()
+    with (tmp_path / RESULT_FILE).open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(ResultError, match=r"it has 268,435,457 bytes; at most 268,435,456 are read"):
+        RunResult.load(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{", '{"step": 1}', '{"step": 1, "metrics": {"a": NaN}, "time_ms": 1}', "7", "\xff"])
+def test_a_line_that_is_no_progress_is_named(tmp_path: Path, line: str) -> None:
+    good = '{"step": 1, "metrics": {"loss": 0.5}, "time_ms": 3}\n'
+    (tmp_path / "progress.jsonl").write_bytes(f"{good}{line}\n".encode("latin-1"))
+    with pytest.raises(ResultError, match=r"progress.jsonl has a line that is no record of progress"):
+        Progress(tmp_path).read(0)
+    (tmp_path / "progress.jsonl").write_text(good + good[:7])
+    assert Progress(tmp_path).read(0) == ([Record(1, {"loss": 0.5}, 3)], len(good)), "the last line is being written"
+
+
+def test_an_earlier_result_says_what_ran(tmp_path: Path) -> None:
+    """It was recorded with words that nothing took notice of."""
+    calculator = {"name": "ase", "calculator": {"_target_": "ase.calculators.emt.EMT"}}
+    for config, absent in (
+        (CONFIG | {"model": calculator}, set()),
+        (CONFIG | {"task": {"name": "accuracy"}, "model": calculator}, {"system"}),
+        (CONFIG | {"task": {"name": "nve", "replicas": 1}, "model": calculator}, {"batch_size"}),
+    ):
+        RunResult(config).save(tmp_path)
+        loaded = RunResult.load(tmp_path).config
+        assert (loaded["engine"], loaded["precision"]) == ({"name": "native"}, {"name": "native"})
+        assert set(config) - set(loaded) == absent
+
+
+def test_labels() -> None:
+    assert label(CONFIG) == "inference · benzene · compile/reduce-overhead · fp32 · B16"
+    nve = CONFIG | {"task": {"name": "nve", "replicas": 3}, "engine": {"name": "eager"}}
+    assert label(nve) == "nve · benzene · eager · fp32 · ×3"
+    distill = CONFIG | {"task": {"name": "distill", "n_features": 64, "n_interactions": 2}}
+    assert label(distill) == "distill · 64/2"
+    teacher = {"name": "ase", "calculator": {"_target_": "tblite.ase.TBLite"}}
+    assert label(CONFIG | {"model": teacher}) == "inference · benzene · ase/TBLite · B16"
+    mine = CONFIG | {"task": {"name": "accuracy"}, "model": {"name": "student", "checkpoint": "/models/mine.pt"}}
+    assert label(mine) == "accuracy · mine.pt · compile/reduce-overhead · fp32"

@@ -1,0 +1,164 @@
+"""What `task=inference` asserts of an engine that it times; whole runs are in test_cli.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.emt import EMT
+
+from mlff_exp.config.errors import ConfigError
+from mlff_exp.engines.ase import AseEngine
+from mlff_exp.engines.eager import EagerEngine
+from mlff_exp.engines.inductor import graphs_compiled
+from mlff_exp.engines.prediction import Prediction
+from mlff_exp.models.painn import PaiNN
+from mlff_exp.results.result import Timing
+from mlff_exp.structures.batch import AtomicBatch, collate
+from mlff_exp.tasks.inference import N_GEOMETRIES, _speedups, _Workload, all_evaluated
+from tests.conftest import rattled
+from tests.helpers.here import configured, run_here, undocumented
+
+CPU = torch.device("cpu")
+
+
+class Cached(EagerEngine):
+    """Evaluates once."""
+
+    kept: Prediction | None = None
+
+    def __call__(self, batch: AtomicBatch) -> Prediction:
+        self.evaluations += batch.n_systems  # and says that it was more often
+        self.kept = self.kept or super().__call__(batch)
+        return self.kept
+
+
+def workload(engine: EagerEngine | AseEngine, *systems: Atoms) -> _Workload:
+    return _Workload(engine, collate(systems, 5.0), 0)
+
+
+def test_no_two_calls_in_turn_are_at_the_same_positions(random_model: PaiNN) -> None:
+    one = workload(EagerEngine(random_model, "fp64", CPU), rattled("H2O", 0))
+    seen = [one.call().forces for _ in range(3 * N_GEOMETRIES)]
+    assert not any(torch.equal(*pair) for pair in pairwise(seen))
+
+
+def test_what_comes_from_a_cache_is_not_believed(random_model: PaiNN) -> None:
+    systems = rattled("H2O", 0), rattled("CH4", 1)
+    with all_evaluated([workload(EagerEngine(random_model, "fp64", CPU), *systems)]):
+        pass
+    with (
+        pytest.raises(RuntimeError, match="eager gave the same forces at other positions: they came from a cache"),
+        all_evaluated([workload(Cached(random_model, "fp64", CPU), *systems)]),
+    ):
+        pass
+
+
+def test_an_atom_that_is_alone_feels_the_same_everywhere(random_model: PaiNN) -> None:
+    with all_evaluated([workload(EagerEngine(random_model, "fp64", CPU), Atoms("O"))]):
+        pass
+
+
+def test_calls_that_no_evaluation_stands_behind_are_refused() -> None:
+    """ASE's cache knows the positions of the last call, and no others."""
+    engine = AseEngine(EMT())
+    one = workload(engine, rattled("H2O", 0))
+    with all_evaluated([one, workload(engine, rattled("H2O", 1))]):
+        for _ in range(3):
+            one.call()
+    stale = workload(AseEngine(EMT()), rattled("H2O", 0))
+    stale.geometries = stale.geometries[:1] * N_GEOMETRIES
+    with pytest.raises(RuntimeError, match="ase/EMT was asked for 3 evaluations and did 1"), all_evaluated([stale]):
+        [stale.call() for _ in range(3)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_every_call_of_a_calculator_calculates(batch_size: int, tmp_path: Path) -> None:
+    """With one system ASE's cache holds the last call; what is timed must not be its answers."""
+    emt = "model.calculator={_target_:ase.calculators.emt.EMT}"
+    words = ["task=inference", "model=ase", emt, "system=water", "task.min_calls=100", "task.min_time_s=0.01"]
+    result = run_here(tmp_path, *words, f"batch_size={batch_size}")
+    values = result.timing["engine"].values_ms
+    assert min(values) > 0.3 * np.median(values)
+
+
+def test_a_baseline_is_never_paid_back() -> None:
+    """Only what is faster than it can be; and never before the first call has ended."""
+    fast = Timing((1.0,) * 100, (), 2.0, (2,) * 50)
+    slow = Timing((3.0,) * 100, (), 1.0, (2,) * 50)
+    words = ["task=inference", "system=water", "precision=fp32"]
+    timing = {"engine": fast, "eager_fp32": slow}
+    found = _speedups(timing, configured(*words, "engine=compile"))
+    assert found["speedup_vs_baseline"] == pytest.approx(3)
+    assert found["break_even_calls"] == pytest.approx(1 + 1.0 / 0.002)
+    assert "break_even_calls" not in _speedups(timing, configured(*words, "engine=eager"))
+    assert "break_even_calls" not in _speedups({"engine": slow, "eager_fp32": fast}, configured(*words))
+    quick = {"engine": replace(fast, first_call_s=0.5), "eager_fp32": slow}
+    assert _speedups(quick, configured(*words, "engine=compile"))["break_even_calls"] == 1
+
+
+def test_an_engine_that_is_named_is_timed_beside_it(tmp_path: Path) -> None:
+    words = ["task=inference", "engine=eager", "model.checkpoint=student_small", "system=water", "device=cpu"]
+    result = run_here(tmp_path, *words, "task.min_calls=10", "task.min_time_s=0.01", "task.beside=[eager]")
+    assert 0.5 < result.metrics["speedup_vs_eager"] < 2
+    assert result.metrics["speedup_vs_eager_ci_low"] <= result.metrics["speedup_vs_eager_ci_high"]
+    assert undocumented(result) == set()
+
+
+def test_engines_beside_and_baselines_are_checked_before_they_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[tuple[str, str]] = []
+
+    def note(engine: EagerEngine, *rest: object) -> None:
+        checked.append((engine.name, engine.precision))
+
+    monkeypatch.setattr("mlff_exp.tasks.inference.require_correct", note)
+    words = ["task=inference", "engine=eager", "precision=fp64", "model.checkpoint=student_small", "system=water"]
+    run_here(tmp_path, *words, "device=cpu", "task.min_calls=2", "task.min_time_s=0.01", "task.beside=[eager]")
+    assert checked == [("eager", "fp64"), *[("eager", "fp32")] * 3, ("eager", "fp64")]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_baseline_that_repeats_another_is_measured_once(precision: str, batch_size: int, tmp_path: Path) -> None:
+    words = ["task=inference", "engine=eager", "model.checkpoint=student_small", "system=water", "device=cpu"]
+    sizes = [f"batch_size={batch_size}", f"precision={precision}", "task.min_calls=20", "task.min_time_s=0.01"]
+    timing = run_here(tmp_path, *words, *sizes).timing
+    is_baseline = precision == "fp32"
+    assert (timing["eager_fp32"].values_ms == timing["control_same"].values_ms) == is_baseline
+    assert timing["same_engine_fp32"].values_ms == timing["eager_fp32"].values_ms
+    assert (timing["eager_fp32_single"].values_ms == timing["eager_fp32"].values_ms) == (batch_size == 1)
+
+
+def test_what_is_compiled_again_is_counted() -> None:
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    compiled = torch.compile(double, backend="eager", dynamic=False)
+    compiled(torch.ones(2))
+    before = graphs_compiled()
+    compiled(torch.zeros(2))
+    assert graphs_compiled() == before
+    compiled(torch.ones(3))
+    assert graphs_compiled() == before + 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_eager_needs_as_much_memory_as_itself_on_the_gpu(batch_size: int, tmp_path: Path) -> None:
+    words = ["task=inference", "engine=eager", "precision=fp32", "device=cuda", f"batch_size={batch_size}"]
+    result = run_here(tmp_path, *words, "task.min_calls=2", "task.min_time_s=0.01")
+    assert result.metrics["memory_vs_baseline"] == pytest.approx(1, abs=0.05)
+
+
+def test_an_element_in_a_file_is_said_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "si.xyz").write_text("2\n\nSi 0 0 0\nSi 0 0 2.2\n")
+    words = ["task=inference", "engine=eager", "device=cpu", "system=file", f"system.path={tmp_path}/si.xyz"]
+    with pytest.raises(ConfigError, match=r"system\.path=.*/si\.xyz': the model was not trained on Si"):
+        run_here(tmp_path / "run", *words)

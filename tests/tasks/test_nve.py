@@ -1,0 +1,381 @@
+"""`task=nve` on force fields that are known to be right or wrong; every trajectory is short."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.calculator import Calculator, all_changes
+from ase.io import read
+
+from mlff_exp.config.config import Config
+from mlff_exp.config.errors import ConfigError
+from mlff_exp.dynamics import restart, start, verlet
+from mlff_exp.dynamics.checks import teacher_drift
+from mlff_exp.dynamics.recording import Trajectory
+from mlff_exp.dynamics.restart import save_state
+from mlff_exp.dynamics.start import prepare_start
+from mlff_exp.dynamics.verlet import Dynamics
+from mlff_exp.engines.eager import EagerEngine
+from mlff_exp.engines.prediction import EngineError
+from mlff_exp.models.checkpoint import load_checkpoint
+from mlff_exp.report import plots
+from mlff_exp.results.result import RunResult
+from mlff_exp.tasks import nve, setup
+from mlff_exp.tasks.nve import _below_minimum, _minima, _of_replicas, run
+from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
+from tests.conftest import rattled
+from tests.helpers.engines import Faulty
+from tests.helpers.here import configured, undocumented
+
+SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
+SHORT += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2", "model.checkpoint=student_small"]
+BROKEN = ["model=ase", "system=ethanol", *(w for w in SHORT if not w.startswith(("system", "engine", "prec", "model")))]
+
+
+def judged(result: RunResult) -> dict[str, bool]:
+    assert result.verdict is not None
+    return {criterion.metric: criterion.held for criterion in result.verdict.criteria}
+
+
+class Springs(Calculator):  # type: ignore[misc]
+    """Springs between all atoms of ethanol: a force field that is exact and takes no time, for others to spoil."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    start = molecule("CH3CH2OH")
+    pairs = np.triu_indices(len(start), k=1)
+    lengths = start.get_all_distances()[pairs]
+    stiffness = np.where(lengths < 1.6, 30.0, 1.0)  # eV/Å²; bonds, and what holds their angles
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), changes: Sequence[str] = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, changes)
+        i, j = self.pairs
+        arrows = self.atoms.positions[j] - self.atoms.positions[i]
+        self.distances = np.linalg.norm(arrows, axis=1)
+        longer = self.distances - self.lengths
+        pulls = (self.stiffness * longer / self.distances)[:, None] * arrows
+        forces = np.zeros((len(self.atoms), 3))
+        np.add.at(forces, i, pulls)
+        np.add.at(forces, j, -pulls)
+        # As large as the total energy of a real one.
+        self.results = {"energy": 0.5 * (self.stiffness * longer**2).sum() - 300, "forces": forces}
+        self.spoil()
+
+    def spoil(self) -> None:
+        pass
+
+
+class ScaledForces(Springs):
+    def spoil(self) -> None:
+        self.results["forces"] *= 1.02
+
+
+class NoisyForces(Springs):
+    """30 meV/Å on every component, as a bad precision would."""
+
+    def spoil(self) -> None:
+        self.results["forces"] += self.rng.normal(scale=0.03, size=(len(self.atoms), 3))
+
+
+class NoEnvelope(Springs):
+    """Atoms that are not bonded attract one another up to a distance which they keep crossing, and no farther."""
+
+    def spoil(self) -> None:
+        self.results["energy"] -= 0.01 * (self.distances < self.lengths)[self.lengths > 3].sum()
+
+
+def of_calculator(name: str) -> list[str]:
+    return [*BROKEN, "trust=[tests]", f"model.calculator._target_=tests.test_nve.{name}"]
+
+
+def test_a_sound_force_field_passes_what_the_broken_ones_fail(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("Springs"), "task.duration_ps=2"), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "GO"
+    assert all(judged(result).values())
+
+
+def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("ScaledForces")), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert not judged(result)["finite_difference_error_ev_per_ang"]
+    report = (tmp_path / "validation_report.txt").read_text()
+    assert "finite_difference_error_ev_per_ang is 0." in report
+    assert "Forces are not minus the gradient of the energy" in report
+
+
+def test_noise_is_no_go(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("NoisyForces"), "task.duration_ps=0.4"), tmp_path)
+    held = judged(result)
+    assert not held["energy_drift_mev_per_atom_per_ps"]
+    assert not held["momentum_error"]
+    assert not held["time_reversal_error_ang"]
+    # Noise of 30 meV/Å heats by 3.5 meV/atom/ps in the long run, and makes the energy walk in the short; the percentage
+    # of the total energy does not see it.
+    assert abs(result.metrics["energy_drift_mev_per_atom_per_ps"]) > 0.1
+    assert held["energy_drift_percent"]
+    assert result.verdict is not None
+    assert result.verdict.reasons[0].startswith("ethanol does not relax: 0.")
+
+
+def test_a_cutoff_without_envelope_is_no_go(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("NoEnvelope")), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    held = judged(result)
+    assert not held["fluctuation_ratio_dt"]
+    assert not held["energy_fluctuation_percent_of_thermal"]
+    assert "The energy is not smooth" in (tmp_path / "validation_report.txt").read_text()
+
+
+class Repulsive(Springs):
+    """Throws everything apart once it is away from the minimum."""
+
+    def spoil(self) -> None:
+        if np.abs(self.distances - self.lengths).max() > 0.02:
+            self.results["forces"] *= -1
+
+
+def test_what_blows_up_before_its_start_is_no_go_and_no_crash(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("Repulsive"), "task.teacher_check=false"), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert any("blew up while the start was prepared" in reason for reason in result.verdict.reasons)
+    assert not any(judged(result).values())
+
+
+def test_a_no_go_without_a_trajectory_has_a_report_and_names_no_other_file(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("Repulsive")), tmp_path)
+    assert result.artifacts == ("validation_report.txt",)
+    text = (tmp_path / "validation_report.txt").read_text()
+    assert "there is no trajectory" in text
+    assert "blew up while the start was prepared" in text
+    assert "NO-GO" in text
+    assert "frames" not in text
+    assert "A bond broke" not in text
+
+
+STRUCTURES = {
+    "flat": "4\nammonia drawn flat\nN 0 0 0\nH 0.94 0 0\nH -0.47 0.814 0\nH -0.47 -0.814 0\n",
+    "bohr": "3\n\nO 0 0 0.2254\nH 0 1.4423 -0.9015\nH 0 -1.4423 -0.9015\n",
+    "atom": "1\n\nAr 0 0 0\n",
+    "whole": '3\nLattice="12 0 0 0 12 0 0 0 12" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+    "O 6.05 6.0 6.0\nH 5.47 6.76 6.0\nH 5.47 5.24 6.0\n",
+    "wrapped": '3\nLattice="12 0 0 0 12 0 0 0 12" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+    "O 0.05 6.0 6.0\nH 11.47 6.76 6.0\nH 11.47 5.24 6.0\n",
+}
+
+
+def of_file(directory: Path, name: str, *words: str) -> Config:
+    path = directory / f"{name}.extxyz"
+    path.write_text(STRUCTURES[name])
+    drop = ("system=", "engine=", "precision=", "model.") if "model=ase" in words else "system="
+    short = [word for word in QUICK if not word.startswith(drop)]
+    return configured(*short, *words, "system=file", f"system.path={path}")
+
+
+def test_the_thermal_energy_is_measured_from_the_minimum_and_not_from_a_saddle(tmp_path: Path) -> None:
+    config = of_file(tmp_path, "flat")
+    subject = prepare_model(config)
+    _, minima, faults = _minima(config, subject, reference())
+    _, expected, _ = _minima(configured(*QUICK, "system=ammonia"), subject, reference())
+    assert faults == {"flat": []}
+    assert minima["flat"][1] == pytest.approx(expected["ammonia"][1], abs=1e-3)
+
+
+def reference() -> EagerEngine:
+    model = copy.deepcopy(load_checkpoint("student_small").model).cast(torch.float64).requires_grad_(False)
+    return EagerEngine(model, "fp64", torch.device("cpu"))
+
+
+def test_a_structure_that_becomes_another_is_refused_and_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bohr\.extxyz' holds no structure near a minimum.*O0–H1 formed \(1\.8"):
+        run(of_file(tmp_path, "bohr"), tmp_path)
+    with pytest.raises(ConfigError, match=r"atom\.extxyz' is a single atom"):
+        run(of_file(tmp_path, "atom", "model=ase"), tmp_path)
+
+
+def test_a_molecule_across_the_boundary_is_judged_like_the_whole_one(tmp_path: Path) -> None:
+    short = ("task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.03")
+    whole, wrapped = (run(of_file(tmp_path, name, *short), tmp_path).metrics for name in ("whole", "wrapped"))
+    assert whole["max_bond_change_ang"] > 0.001
+    for metric in ("max_bond_change_ang", "max_displacement_ang", "temperature_mean_k"):
+        assert wrapped[metric] == pytest.approx(whole[metric], rel=1e-6), metric
+
+
+def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[RunResult] = []
+
+    def full(*arguments: Any, **keywords: Any) -> None:
+        assert kept, "the verdict comes first"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plots, "plot_nve", full)
+    monkeypatch.setattr(nve.nve_files, "write", full)
+    result = run(configured(*QUICK, "task.duration_ps=0.1"), tmp_path, kept.append)
+    (first,) = kept
+    assert first.verdict == result.verdict
+    assert first.metrics == result.metrics
+    assert result.artifacts == ("validation_report.txt", "trajectory_data.npz")
+    assert "quick_md_validation.png: OSError" in result.tags["files.not_written"]
+    assert "frames_water.extxyz: OSError" in result.tags["files.not_written"]
+
+
+def test_a_mean_below_the_minimum_is_a_fault_and_no_percentage() -> None:
+    ones = np.ones((20, 2))
+    trajectory = Trajectory(
+        np.arange(20), np.arange(20.0), -10 * ones, ones, ones, ones, ones, ones, *[np.ones((20, 2, 3, 3))] * 2, None
+    )
+    assert len(_below_minimum(trajectory, slice(0, 2), -8.5)) == 2
+    assert _below_minimum(trajectory, slice(0, 2), -9.5) == []
+    metrics = _of_replicas(trajectory, slice(0, 2), 3, -8.5, 300)
+    assert not [metric for metric in metrics if metric.endswith("of_thermal")]
+
+
+def test_an_engine_that_computes_something_else_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = prepare_model
+
+    def faulty(config: Config) -> ModelUnderTest:
+        subject = sound(config)
+        assert subject.checkpoint is not None
+        engine = Faulty(subject.checkpoint.model.requires_grad_(False), "fp32", subject.device)
+        engine.fault = lambda p: type(p)(p.energy, 1.02 * p.forces)  # type: ignore[method-assign]
+        return ModelUnderTest(engine, subject.checkpoint, subject.device)
+
+    monkeypatch.setattr(setup, "prepare_model", faulty)
+    with pytest.raises(EngineError, match=r"forces are 0\.02 off eager FP64"):
+        run(configured(*SHORT), tmp_path)
+
+
+def energies(result: RunResult) -> np.ndarray:
+    return np.array(result.series["total_energy_ev"])[:, 1]
+
+
+@pytest.mark.slow
+def test_both_integrators_give_one_trajectory_and_its_files(tmp_path: Path) -> None:
+    words = [*SHORT, "gate=off", "precision=fp64", "task.systems=[water,ammonia]", "task.temperature_k=50"]
+    words += ["task.duration_ps=0.1", "task.settle_ps=0.05", "task.probe_ps=0.1"]
+    found: dict[str, Any] = {}
+    for name in ("verlet", "ase"):
+        directory = tmp_path / name
+        directory.mkdir()
+        result = run(configured(*words, f"task.integrator={name}"), directory)
+        found[name] = energies(result)
+        assert "frames_water.extxyz" in result.artifacts
+        frames = read(directory / "frames_ammonia.extxyz", ":")
+        assert len(frames) == 21
+        assert frames[3].get_chemical_formula() == "H3N"
+        with np.load(directory / "trajectory_data.npz") as data:
+            assert frames[3].get_potential_energy() == pytest.approx(data["potential_energy_ev"][3, 1], abs=1e-6)
+    np.testing.assert_allclose(found["verlet"], found["ase"], rtol=0, atol=1e-9)
+
+
+class KilledError(RuntimeError):
+    pass
+
+
+QUICK = [*SHORT, "gate=off", "system=water", "task.settle_ps=0.05", "task.probe_ps=0.1", "task.temperature_k=50"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*QUICK, "task.duration_ps=0.3", "task.replicas=2"]
+    whole, killed, resumed = (tmp_path / name for name in ("whole", "killed", "resumed"))
+    for directory in (whole, killed, resumed):
+        directory.mkdir()
+    run(configured(*words), whole)
+
+    saved = save_state
+    monkeypatch.setattr(nve, "KEEP_EVERY_S", 0.0)
+
+    def save_and_die(*arguments: Any) -> None:
+        saved(*arguments)
+        if arguments[1].state.step >= 200:
+            raise KilledError
+
+    monkeypatch.setattr(restart, "save_state", save_and_die)
+    with pytest.raises(KilledError):
+        run(configured(*words), killed)
+    monkeypatch.setattr(restart, "save_state", saved)
+    result = run(configured(*words, f"task.resume={killed}"), resumed)
+    with np.load(whole / "trajectory_data.npz") as expected, np.load(resumed / "trajectory_data.npz") as found:
+        assert len(found["steps"]) == 61
+        for name in expected.files:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert not (resumed / "state.npz").is_file()
+    assert result.metrics["steps_per_s"] > 0
+    with np.load(resumed / "trajectory_data.npz") as found:
+        total = found["potential_energy_ev"] + found["kinetic_energy_ev"]
+        slopes = [1e3 / 3 * np.polyfit(found["times_ps"], of, 1)[0] for of in total.T]
+    drift, mean = (f"energy_drift{which}_mev_per_atom_per_ps" for which in ("", "_mean"))
+    assert result.metrics[drift] == pytest.approx(max(slopes, key=abs))
+    assert result.metrics[mean] == pytest.approx(np.mean(slopes))
+    assert result.metrics[f"{mean}_ci_low"] < result.metrics[mean] < result.metrics[f"{mean}_ci_high"]
+
+    with pytest.raises(ConfigError, match=r"is at 0\.\d+ ps, beyond task\.duration_ps=0\.05"):
+        run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.05"), resumed)
+    with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
+        run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)
+    with pytest.raises(ConfigError, match=r"is another run: force field was [0-9a-f]+ and is [0-9a-f]+"):
+        run(configured(*words, f"task.resume={killed}", "model.checkpoint=student"), resumed)
+    with pytest.raises(ConfigError, match=r"is another run: systems was .*H2O [0-9a-f]{16}.* and is .*H3N"):
+        run(configured(*words, f"task.resume={killed}", "system=ammonia"), resumed)
+    (killed / "state.npz").write_bytes((killed / "state.npz").read_bytes()[:3000])
+    with pytest.raises(ConfigError, match=r"state\.npz is damaged"):
+        run(configured(*words, f"task.resume={killed}"), resumed)
+    with pytest.raises(ConfigError, match=r"there is no state\.npz"):
+        run(configured(*words, f"task.resume={whole}"), resumed)
+
+
+def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
+    words = ["gate=strict", "task.duration_ps=0.1", "task.teacher_check=true"]
+    result = run(configured(*QUICK, *words), tmp_path)
+    assert undocumented(result) == set()
+    metrics = result.metrics
+    name = "teacher_energy_drift_mev_per_atom_per_ps"
+    assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"]
+    assert name in (tmp_path / "validation_report.txt").read_text()
+
+
+def test_the_teacher_is_not_asked_about_what_blew_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = prepare_start
+
+    def then_break(*args: Any) -> Any:
+        state = prepare(*args)
+        monkeypatch.setattr(verlet, "BROKEN_BOND_ANG", 0.0)
+        return state
+
+    monkeypatch.setattr(start, "prepare_start", then_break)
+    result = run(configured(*QUICK, "task.duration_ps=0.1", "task.teacher_check=true"), tmp_path)
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert "broke apart at step" in result.verdict.reasons[0]
+    assert "teacher_energy_drift_mev_per_atom_per_ps" not in result.metrics
+
+
+def test_the_trend_of_the_teacher_is_measured() -> None:
+    """A teacher like the student, but for an energy that climbs by 3 meV from each frame to the next."""
+    model = copy.deepcopy(load_checkpoint("student_small").model).cast(torch.float64).requires_grad_(False)
+    engine, climbing = (kind(model, "fp64", torch.device("cpu")) for kind in (EagerEngine, Faulty))
+    dynamics = Dynamics(engine, [rattled("H2O", 1)], timestep_fs=0.5)
+    state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
+    trajectory = dynamics.run(state, 400, 1)
+    climbing.fault = lambda p: type(p)(p.energy + 0.003 * torch.arange(len(p.energy)), p.forces)
+    (own,), (other,) = (teacher_drift(teacher, dynamics, trajectory) for teacher in (engine, climbing))
+    assert abs(own.value) < 0.1
+    between_frames_ps = 3 * 0.5e-3  # 401 records are thinned to 134
+    assert other.value - own.value == pytest.approx(3 / between_frames_ps / 3, rel=1e-6)
