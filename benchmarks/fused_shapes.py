@@ -1,8 +1,8 @@
-"""Shapes of the fused engine side by side: how `mlff_exp.fused.shape_for` was chosen, and where each shape's time goes.
+"""Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
 
 Evaluations that follow one another in a CUDA graph are timed, as in molecular dynamics, against those of the shape that
 is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
-PROGRAMS,WARPS,CHUNK,REGISTERS: the attributes of `mlff_exp.fused.Stages` or `mlff_exp.fused.Molecules`.
+PROGRAMS,WARPS,CHUNK,REGISTERS: the attributes of `Stages` or `Molecules` in `mlff_exp/engines/fused/engine.py`.
 """
 
 from __future__ import annotations

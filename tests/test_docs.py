@@ -8,6 +8,7 @@ import tomllib
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -139,6 +140,29 @@ def test_every_page_can_be_reached_and_every_link_leads_somewhere() -> None:
                 assert (directory / target).exists(), f"{name} links to {target}"
                 linked.add((directory / target).stem)
     assert set(PAGES) - {"README"} <= linked
+
+
+PROSE = {
+    path.name: path.read_text()
+    for path in (
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *(path for folder in ("docs", "examples", "conf") for path in (ROOT / folder).rglob("*")
+          if path.suffix in (".md", ".py", ".yaml") and "results" not in path.parts),
+    )
+}  # fmt: skip
+
+
+def test_files_and_modules_that_are_named_are_there() -> None:
+    missing = []
+    for page, text in PROSE.items():
+        paths = re.findall(r"\b(?:mlff_exp|tests|benchmarks|conf|hydra_plugins)/[\w/]+\.(?:py|yaml|npz)\b", text)
+        missing += [(page, path) for path in paths if not (ROOT / path).exists()]
+        for words in re.findall(r"\bmlff_exp((?:\.[a-z_]+)+)\b", text):
+            try:
+                resolve_name(f"mlff_exp{words}")
+            except (ImportError, AttributeError):
+                missing.append((page, f"mlff_exp{words}"))
+    assert missing == []
 
 
 def test_the_headline_of_the_readme_is_that_of_its_results() -> None:

@@ -17,7 +17,7 @@ from mlff_exp.results import STATE_FILE
 from mlff_exp.structures import Expected, read_arrays
 
 STATE_COLUMNS = ("positions", "velocities", "forces", "energy")
-# Of n systems with s slots each, together a; r records. What columns hold is said in `md.Trajectory`.
+# Of n systems with s slots each, together a; r records. What columns hold is said in `recording.Trajectory`.
 COLUMNS = [
     *[Expected("float64", ("r", "n"))] * 4,
     Expected("float64", ("r", "n"), is_finite=False),  # a momentum of atoms that do not move has no direction

@@ -28,7 +28,7 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True)
 class Timing:
-    """Raw samples of one thing that was timed; statistics are derived from them (`timing.py`).
+    """Raw samples of one thing that was timed; statistics are derived from them (`measure/timing.py`).
 
     Attributes:
         values_ms: one per call, after the warm-up, in the order of measurement.

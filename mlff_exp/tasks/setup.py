@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from mlff_exp.config import (
 from mlff_exp.engines import AseEngine, Engine, make_engine
 from mlff_exp.models import Checkpoint, CheckpointError, load_checkpoint
 from mlff_exp.structures import build_systems, check_neighbors, refuse_unknown, uses_all_pairs
+
+# Import paths of calculators before 0.2.0, and where each is now.
+MOVED_TARGETS = {"mlff_exp.labelling.teacher_calculator": "mlff_exp.distill.teacher_calculator"}
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,10 @@ def prepare_model(config: Config) -> ModelUnderTest:
     """
     device = torch.device(config.device)
     if isinstance(config.model, AseModel):
-        _refuse_other_targets(config.model.calculator, config.trust)
+        described = _with_present_target(config.model.calculator)
+        _refuse_other_targets(described, config.trust)
         try:
-            calculator = hydra.utils.instantiate(config.model.calculator, _recursive_=False)
+            calculator = hydra.utils.instantiate(described, _recursive_=False)
             return ModelUnderTest(AseEngine(calculator), None, device)
         except (InstantiationException, ValueError) as error:
             raise ConfigError(f"model.calculator: {error}") from error
@@ -72,6 +77,20 @@ def prepare_model(config: Config) -> ModelUnderTest:
     except CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
     return ModelUnderTest(at_precision(config, loaded, config.precision.name), loaded, device)
+
+
+def _with_present_target(calculator: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a calculator; an import path of an earlier version is replaced, with a warning."""
+    target = calculator["_target_"]
+    present = MOVED_TARGETS.get(target) if isinstance(target, str) else None
+    if present is None:
+        return dict(calculator)
+    warnings.warn(
+        f"model.calculator._target_={target} is a name of an earlier version, which 0.3.0 will refuse: write {present}",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return {**calculator, "_target_": present}
 
 
 def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The fused engine: PaiNN's energy and forces in Triton kernels written by hand (`fused_kernels.py`, docs/fused.md)."""
+"""The fused engine: PaiNN's energy and forces in Triton kernels written by hand (`kernels.py`, docs/fused.md)."""
 
 from __future__ import annotations
 
