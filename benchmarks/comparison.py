@@ -23,13 +23,12 @@ from mlff_exp.measure import (
     TOLERANCES,
     Candidate,
     DisturbanceMonitor,
-    Ratio,
     controls,
     judge_controls,
     measure_side_by_side,
     ratio_of,
 )
-from mlff_exp.results import Timing
+from mlff_exp.results import Estimate, Timing
 
 TEMPERATURE_K = 300.0
 # Of the way that the atoms have gone: a wrong mass or timestep is off by far more, a low precision by far less.
@@ -62,7 +61,7 @@ class Row:
     failed: bool = False
     package: str = ""
     timing: Timing | None = None
-    ratio: Ratio | None = None
+    ratio: Estimate | None = None
 
 
 def start(batch_size: int, seed: int) -> list[Atoms]:

@@ -160,7 +160,7 @@ def rows(cases: list[Case], min_calls: int) -> Iterator[str]:
         found = profile_kernels(functools.partial(engine, batch))
         kernels = "; ".join(f"{kernel.name} {kernel.total_us:.1f} µs/{kernel.launches}" for kernel in found)
         chosen = case.shape == chosen_shape(case.checkpoint, case.precision, case.n_systems)
-        interval = "" if own is first else f"{faster.value:.2f}× [{faster.ci_low:.2f}, {faster.ci_high:.2f}]"
+        interval = "" if own is first else f"{faster.value:.2f}× [{faster.low:.2f}, {faster.high:.2f}]"
         yield (
             f"| {case.precision} | {case.n_systems} | {words}{' (chosen)' if chosen else ''} | "
             f"{1000 * median_ms(own) / EVALUATIONS:.1f} | {interval} | {kernels} |"

@@ -68,7 +68,7 @@ def _cells(row: Row, steps_per_call: int) -> tuple[str, ...]:
         row.package,
         contender.weights,
         f"{median_ms(row.timing) / steps_per_call:.4g}",
-        "1" if row.name == "ours" else f"{row.ratio.value:.3g} [{row.ratio.ci_low:.3g}, {row.ratio.ci_high:.3g}]",
+        "1" if row.name == "ours" else f"{row.ratio.value:.3g} [{row.ratio.low:.3g}, {row.ratio.high:.3g}]",
         f"{row.timing.first_call_s:.1f}",
         contender.note,
     )

@@ -60,7 +60,7 @@ def test_the_whole_comparison(tmp_path: Path, weights: Path, monkeypatch: pytest
         timing, ratio = rows[name]["timing"], rows[name]["ratio"]
         assert len(timing["values_ms"]) == sum(timing["blocks"]) >= 20
         assert timing["first_call_s"] > 0
-        assert 0 < ratio["ci_low"] <= ratio["ci_high"]
+        assert 0 < ratio["low"] <= ratio["high"]
         times = float(np.median(timing["values_ms"])) / float(np.median(rows["ours"]["timing"]["values_ms"]))
         assert 0.5 * times < ratio["value"] < 2 * times
     assert raw["environment"]["packages"]["torch"] == torch.__version__

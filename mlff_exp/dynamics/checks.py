@@ -13,7 +13,8 @@ from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.state import FloatArray, MDState
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines import Engine
-from mlff_exp.measure import Slope, detrended_std, linear_slope, slope_errors
+from mlff_exp.measure import detrended_std, linear_slope, slope_errors
+from mlff_exp.results import Estimate
 from mlff_exp.structures import collate, relisted, uses_all_pairs
 
 DIFFERENCE_STEP_ANG = 1e-3
@@ -100,7 +101,7 @@ def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajector
     return np.concatenate(energies)
 
 
-def teacher_drift(teacher: Engine, dynamics: Dynamics, trajectory: Trajectory) -> list[Slope]:
+def teacher_drift(teacher: Engine, dynamics: Dynamics, trajectory: Trajectory) -> list[Estimate]:
     """Trend of V_teacher + K along every trajectory, meV/atom/ps.
 
     Where the student's energy is conserved and this is not, the student takes the atoms to where the two disagree.

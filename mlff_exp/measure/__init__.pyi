@@ -5,7 +5,6 @@ from .correctness import slope_errors as slope_errors
 from .machine import DisturbanceMonitor as DisturbanceMonitor
 from .machine import describe_machine as describe_machine
 from .machine_load import Look as Look
-from .physics import Slope as Slope
 from .physics import accuracy_vs_fp64 as accuracy_vs_fp64
 from .physics import accuracy_vs_teacher as accuracy_vs_teacher
 from .physics import detrended_std as detrended_std
@@ -17,7 +16,6 @@ from .physics import mean_of_independent as mean_of_independent
 from .profiler import profile_kernels as profile_kernels
 from .profiler import write_kernels as write_kernels
 from .timing import Candidate as Candidate
-from .timing import Ratio as Ratio
 from .timing import controls as controls
 from .timing import judge_controls as judge_controls
 from .timing import mad_ms as mad_ms

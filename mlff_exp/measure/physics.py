@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,12 @@ import numpy.typing as npt
 from ase import units
 from scipy.special import stdtrit
 
+from mlff_exp.results import Estimate
+
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any]]
 
 SLOPE_BLOCKS = 10
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Of a straight line with its 95% interval, in units of y per unit of x."""
-
-    value: float
-    ci_low: float
-    ci_high: float
 
 
 def accuracy_vs_fp64(
@@ -79,9 +71,10 @@ def root_mean_square(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def linear_slope(x: Array, y: Array) -> Slope:
-    """Least-squares slope; its interval from the scatter of block averages, which absorbs correlated oscillation.
+def linear_slope(x: Array, y: Array) -> Estimate:
+    """Least-squares slope in units of y per unit of x, with its 95% interval.
 
+    The interval comes from the scatter of block averages, which absorbs correlated oscillation:
     Flyvbjerg & Petersen, J. Chem. Phys. 91, 461 (1989), with a fixed number of blocks.
 
     Args:
@@ -96,10 +89,10 @@ def linear_slope(x: Array, y: Array) -> Slope:
     variance = np.sum(residual**2) / (SLOPE_BLOCKS - 2)
     quantile = float(stdtrit(SLOPE_BLOCKS - 2, 0.975))
     half_width = quantile * float(np.sqrt(variance / np.sum((blocks_x - blocks_x.mean()) ** 2)))
-    return Slope(slope, slope - half_width, slope + half_width)
+    return Estimate(slope, slope - half_width, slope + half_width)
 
 
-def mean_of_independent(values: Array) -> Slope:
+def mean_of_independent(values: Array) -> Estimate:
     """Mean of slopes of independent trajectories with its 95% interval by Student's t.
 
     Args:
@@ -107,7 +100,7 @@ def mean_of_independent(values: Array) -> Slope:
     """
     mean = float(values.mean())
     half_width = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Slope(mean, mean - half_width, mean + half_width)
+    return Estimate(mean, mean - half_width, mean + half_width)
 
 
 def detrended_std(x: Array, y: Array) -> float:
@@ -165,9 +158,7 @@ def energy_conservation(
     per_atom = 1e3 / n_atoms
     metrics = {
         "temperature_mean_k": float(np.mean(temperatures)),
-        "energy_drift_mev_per_atom_per_ps": slope.value * per_atom,
-        "energy_drift_mev_per_atom_per_ps_ci_low": slope.ci_low * per_atom,
-        "energy_drift_mev_per_atom_per_ps_ci_high": slope.ci_high * per_atom,
+        **slope.scaled(per_atom).as_metrics("energy_drift_mev_per_atom_per_ps"),
         "energy_fluctuation_mev_per_atom": fluctuation * per_atom,
         "temperature_drift_k": float(np.mean(temperatures[-fifth:]) - np.mean(temperatures[:fifth])),
     }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from mlff_exp.common import progress_bar
-from mlff_exp.results import Timing
+from mlff_exp.results import Estimate, Timing
 
 MIN_ROUNDS, MAX_ROUNDS = 20, 50
 PLANTED = 0.05
@@ -43,15 +43,6 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Of two times, with its bootstrap confidence interval."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-
-
-@dataclass(frozen=True)
 class Controls:
     """What the stop-watch says of two things whose ratio is known.
 
@@ -60,22 +51,22 @@ class Controls:
         slower: of a thing that loses `PLANTED` of its time, and itself.
     """
 
-    same: Ratio
-    slower: Ratio
+    same: Estimate
+    slower: Estimate
 
     @property
     def faults(self) -> list[str]:
         """Which of the two were misjudged."""
         found = []
-        if not self.same.ci_low <= 1 <= self.same.ci_high and abs(self.same.value - 1) > NEGLIGIBLE:
+        if not self.same.low <= 1 <= self.same.high and abs(self.same.value - 1) > NEGLIGIBLE:
             found.append(f"the same engine timed twice differs by {_percent(self.same)}")
-        if self.slower.ci_low <= 1 or abs(self.slower.value - 1 - PLANTED) > PLANTED / 2:
+        if self.slower.low <= 1 or abs(self.slower.value - 1 - PLANTED) > PLANTED / 2:
             found.append(f"an engine {PLANTED:.0%} slower was measured as {_percent(self.slower)}")
         return found
 
 
-def _percent(ratio: Ratio) -> str:
-    low, value, high = (100 * (number - 1) for number in (ratio.ci_low, ratio.value, ratio.ci_high))
+def _percent(ratio: Estimate) -> str:
+    low, value, high = (100 * (number - 1) for number in (ratio.low, ratio.value, ratio.high))
     return f"{value:+.1f}% [{low:+.1f}, {high:+.1f}]"
 
 
@@ -189,7 +180,7 @@ def wall_median_ms(timing: Timing) -> float:
     return float(np.median(timing.wall_ms))
 
 
-def ratio_of(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Ratio:
+def ratio_of(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Estimate:
     """How many times longer ``numerator`` takes than ``denominator``: the median of ratios of neighbouring blocks.
 
     Each block of the one with fewer is set against those of the other on either side of it. The interval resamples
@@ -199,7 +190,7 @@ def ratio_of(numerator: Timing, denominator: Timing, confidence: float = CONFIDE
     apart = np.abs(np.subtract.outer(_turns(numerator), _turns(denominator)))
     ratios = above / _beside(below, apart) if len(above) <= len(below) else _beside(above, apart.T) / below
     low, high = _bootstrap(ratios, confidence)
-    return Ratio(float(np.median(ratios)), low, high)
+    return Estimate(float(np.median(ratios)), low, high)
 
 
 def _beside(medians: npt.NDArray[np.float64], apart: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

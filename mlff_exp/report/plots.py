@@ -43,7 +43,7 @@ def plot_nve(trajectory: Trajectory, names: Sequence[str], temperature_k: float,
         if finite.sum() >= MIN_FITTED:
             slope = linear_slope(times[finite], change[finite])
             middle, centre = times[finite].mean(), change[finite].mean()
-            low, fit, high = (centre + value * (times - middle) for value in (slope.ci_low, slope.value, slope.ci_high))
+            low, fit, high = (centre + value * (times - middle) for value in (slope.low, slope.value, slope.high))
             energy.plot(times, fit, color=line.get_color(), ls="--", label=f"{name}: {slope.value:.3g} meV/ps")
             energy.fill_between(times, low, high, color=line.get_color(), alpha=0.15, lw=0)
         temperature.plot(times, trajectory.temperature[:, replica], lw=0.6, alpha=0.7)

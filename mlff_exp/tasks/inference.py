@@ -19,7 +19,6 @@ from mlff_exp.engines import Engine, Prediction, check_finite, end_compilers, gr
 from mlff_exp.measure import (
     Candidate,
     DisturbanceMonitor,
-    Ratio,
     accuracy_vs_fp64,
     controls,
     describe_machine,
@@ -37,7 +36,7 @@ from mlff_exp.measure import (
 )
 from mlff_exp.models import Checkpoint
 from mlff_exp.report import plot_latency
-from mlff_exp.results import RunResult, Timing
+from mlff_exp.results import Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
 from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
@@ -115,8 +114,8 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         **memory,
         **_speed(timing["engine"], config.batch_size, batch.n_real_atoms),
         **_speedups(timing, config),
-        **_with_interval("control_same", control.same),
-        **_with_interval("control_slower", control.slower),
+        **control.same.as_metrics("control_same"),
+        **control.slower.as_metrics("control_slower"),
         "first_call_s": engine.first_call_s,
         "compile_s": engine.engine.compile_s,
         "graph_count": float(engine.engine.compiled_graphs),
@@ -270,11 +269,8 @@ def all_evaluated(workloads: Sequence[_Workload]) -> Iterator[None]:
 
 def _speed(engine: Timing, batch_size: int, n_atoms: int) -> dict[str, float]:
     median = median_ms(engine)
-    low, high = median_interval_ms(engine)
     return {
-        "latency_median_ms": median,
-        "latency_median_ms_ci_low": low,
-        "latency_median_ms_ci_high": high,
+        **Estimate(median, *median_interval_ms(engine)).as_metrics("latency_median_ms"),
         "latency_p95_ms": p95_ms(engine),
         "latency_mad_ms": mad_ms(engine),
         "throughput_systems_per_s": 1000 * batch_size / median,
@@ -292,7 +288,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
             continue
         # Per structure: a single eager call does one, this engine does a batch.
         structures = config.batch_size if baseline == "eager_fp32_single" else 1
-        metrics |= _with_interval(metric, ratio_of(timing[baseline], engine), structures)
+        metrics |= ratio_of(timing[baseline], engine).scaled(structures).as_metrics(metric)
     is_baseline = (config.engine.name, config.precision.name) == ("eager", "fp32")
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1 and not is_baseline:
         # By the ratio of neighbours, as the speedup itself; the first calls are calls as well.
@@ -300,14 +296,6 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
         paid = max(0.0, engine.first_call_s - timing["eager_fp32"].first_call_s)
         metrics["break_even_calls"] = 1 + paid / saved_s
     return metrics
-
-
-def _with_interval(metric: str, ratio: Ratio, factor: float = 1) -> dict[str, float]:
-    return {
-        metric: factor * ratio.value,
-        f"{metric}_ci_low": factor * ratio.ci_low,
-        f"{metric}_ci_high": factor * ratio.ci_high,
-    }
 
 
 def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:

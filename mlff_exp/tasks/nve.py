@@ -153,11 +153,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
         if trends is not None:
             steepest = max(trends[part], key=lambda slope: abs(slope.value))
-            metrics |= {
-                TEACHER_DRIFT: steepest.value,
-                f"{TEACHER_DRIFT}_ci_low": steepest.ci_low,
-                f"{TEACHER_DRIFT}_ci_high": steepest.ci_high,
-            }
+            metrics |= steepest.as_metrics(TEACHER_DRIFT)
         found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
         if trajectory.blow_up is not None:
             faults[name].append(trajectory.blow_up)
@@ -319,8 +315,7 @@ def _of_replicas(
     steepest = max(replicas, key=lambda replica: abs(replica[DRIFT]))
     worst |= {name: value for name, value in steepest.items() if name.startswith(DRIFT)}
     if len(replicas) > 1:
-        mean = mean_of_independent(np.array([replica[DRIFT] for replica in replicas]))
-        worst |= {MEAN_DRIFT: mean.value, f"{MEAN_DRIFT}_ci_low": mean.ci_low, f"{MEAN_DRIFT}_ci_high": mean.ci_high}
+        worst |= mean_of_independent(np.array([replica[DRIFT] for replica in replicas])).as_metrics(MEAN_DRIFT)
     return worst
 
 

@@ -25,7 +25,7 @@ TIMES = np.linspace(0, 100, 2001)
 def test_slope_of_a_line(slope: float, offset: float) -> None:
     fitted = linear_slope(TIMES, offset + slope * TIMES)
     assert fitted.value == pytest.approx(slope, abs=1e-9)
-    assert fitted.ci_low - 1e-9 <= slope <= fitted.ci_high + 1e-9
+    assert fitted.low - 1e-9 <= slope <= fitted.high + 1e-9
 
 
 def test_the_interval_of_a_slope_covers_the_truth_under_correlated_noise() -> None:
@@ -34,16 +34,16 @@ def test_the_interval_of_a_slope_covers_the_truth_under_correlated_noise() -> No
     for _ in range(100):
         noise = np.convolve(rng.normal(size=len(TIMES) + 20), np.ones(21) / 21, mode="valid")
         fitted = linear_slope(TIMES, 0.003 * TIMES + noise)
-        covered += fitted.ci_low <= 0.003 <= fitted.ci_high
+        covered += fitted.low <= 0.003 <= fitted.high
     assert 88 <= covered <= 100
 
 
 def test_the_interval_of_a_mean_covers_the_truth() -> None:
     rng = np.random.default_rng(0)
     means = [mean_of_independent(rng.normal(0.003, 0.01, n)) for n in (2, 3, 8) for _ in range(500)]
-    covered = np.mean([mean.ci_low <= 0.003 <= mean.ci_high for mean in means])
+    covered = np.mean([mean.low <= 0.003 <= mean.high for mean in means])
     assert 0.93 <= covered <= 0.97
-    assert all(mean.value == pytest.approx((mean.ci_low + mean.ci_high) / 2) for mean in means)
+    assert all(mean.value == pytest.approx((mean.low + mean.high) / 2) for mean in means)
 
 
 def test_conservation_of_a_known_trajectory() -> None:

@@ -19,7 +19,6 @@ from mlff_exp.measure.timing import (
     RESAMPLES,
     Candidate,
     Controls,
-    Ratio,
     controls,
     judge_controls,
     mad_ms,
@@ -30,6 +29,7 @@ from mlff_exp.measure.timing import (
     ratio_of,
     wall_median_ms,
 )
+from mlff_exp.results.estimate import Estimate
 from mlff_exp.results.result import Timing
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_a_known_duration_is_measured() -> None:
 def test_a_slower_one_is_told_apart_and_an_equal_one_is_not() -> None:
     measured = measure_side_by_side({"a": sleeper(1.0), "b": sleeper(1.0), "slow": sleeper(1.3)}, CPU)
     slower = ratio_of(measured["slow"], measured["a"])
-    assert slower.ci_low > 1.1
+    assert slower.low > 1.1
     assert slower.value == pytest.approx(1.3, rel=0.1)
     equal = ratio_of(measured["b"], measured["a"])
     assert equal.value == pytest.approx(1.0, rel=0.05)
@@ -72,24 +72,32 @@ def test_controls_are_judged_rightly_on_a_quiet_machine() -> None:
     measured = measure_side_by_side({"engine": spin, **controls(spin)}, CPU)
     found = judge_controls(measured, "engine")
     assert found.slower.value == pytest.approx(1 + PLANTED, abs=0.02)
-    assert found.same.ci_low <= found.same.value <= found.same.ci_high
+    assert found.same.low <= found.same.value <= found.same.high
 
 
 @pytest.mark.parametrize(
     ("same", "slower", "faults"),
     [
-        (Ratio(1.0, 0.99, 1.01), Ratio(1.05, 1.04, 1.06), []),
-        (Ratio(1.005, 1.004, 1.006), Ratio(1.05, 1.04, 1.06), []),
+        (Estimate(1.0, 0.99, 1.01), Estimate(1.05, 1.04, 1.06), []),
+        (Estimate(1.005, 1.004, 1.006), Estimate(1.05, 1.04, 1.06), []),
         (
-            Ratio(1.1, 1.05, 1.2),
-            Ratio(1.05, 1.04, 1.06),
+            Estimate(1.1, 1.05, 1.2),
+            Estimate(1.05, 1.04, 1.06),
             ["the same engine timed twice differs by +10.0% [+5.0, +20.0]"],
         ),
-        (Ratio(1.0, 0.9, 1.1), Ratio(1.05, 0.95, 1.2), ["an engine 5% slower was measured as +5.0% [-5.0, +20.0]"]),
-        (Ratio(1.0, 0.9, 1.1), Ratio(1.2, 1.1, 1.3), ["an engine 5% slower was measured as +20.0% [+10.0, +30.0]"]),
+        (
+            Estimate(1.0, 0.9, 1.1),
+            Estimate(1.05, 0.95, 1.2),
+            ["an engine 5% slower was measured as +5.0% [-5.0, +20.0]"],
+        ),
+        (
+            Estimate(1.0, 0.9, 1.1),
+            Estimate(1.2, 1.1, 1.3),
+            ["an engine 5% slower was measured as +20.0% [+10.0, +30.0]"],
+        ),
     ],
 )
-def test_a_stop_watch_that_misjudges_says_so(same: Ratio, slower: Ratio, faults: list[str]) -> None:
+def test_a_stop_watch_that_misjudges_says_so(same: Estimate, slower: Estimate, faults: list[str]) -> None:
     assert Controls(same, slower).faults == faults
 
 
@@ -113,7 +121,7 @@ def test_a_known_kernel_is_measured_on_the_gpu(cycles: int) -> None:
     assert 0.97 * true_ms <= median_ms(measured["engine"]) <= 1.03 * true_ms + 0.01
     assert wall_median_ms(measured["engine"]) >= median_ms(measured["engine"])
     tenth = ratio_of(measured["slower"], measured["engine"])
-    assert 1.05 < tenth.ci_low <= tenth.ci_high < 1.15
+    assert 1.05 < tenth.low <= tenth.high < 1.15
     assert judge_controls(measured, "engine").faults == []
 
 
@@ -124,7 +132,7 @@ def test_statistics_scale_and_ratios_of_scaled_samples_are_exact(values: list[fl
     for statistic in (median_ms, p95_ms, mad_ms):
         assert statistic(scaled) == pytest.approx(factor * statistic(base))
     result = ratio_of(scaled, base)
-    assert result.ci_low <= result.value * (1 + 1e-9)
+    assert result.low <= result.value * (1 + 1e-9)
     low, high = median_interval_ms(base)
     assert min(values) <= low <= median_ms(base) <= high <= max(values)
 
@@ -138,7 +146,7 @@ def test_the_interval_is_that_of_scipy(ratios: list[float], confidence: float) -
         (ratios,), np.median, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    assert (found.ci_low, found.ci_high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
 def test_each_block_has_one_of_the_first_candidate_on_either_side() -> None:
@@ -170,7 +178,7 @@ def test_what_a_machine_does_to_neighbours_leaves_their_ratio() -> None:
         for truth, turns in ((1.0, np.arange(0, 100, 2)), (1.05, np.arange(1, 100, 2)))
     )
     found = ratio_of(b, a)
-    assert 1.03 < found.ci_low <= 1.05 <= found.ci_high < 1.07
+    assert 1.03 < found.low <= 1.05 <= found.high < 1.07
     assert ratio_of(a, b).value == pytest.approx(1 / 1.05, abs=0.02)
     # Of every second block: the neighbours are found by their turns.
     half = Timing(b.values_ms[::2], (), 0.0, (2,) * 50, turns=b.turns)
@@ -210,9 +218,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: pytest.Monke
         low, high = median_interval_ms(measured["engine"])
         held["known"] += low <= 1.0 <= high
         same, slower = (ratio_of(measured[name], measured["engine"]) for name in ("same", "slower"))
-        held["same"] += same.ci_low <= 1 <= same.ci_high
-        held["slower"] += slower.ci_low <= 1.1 <= slower.ci_high
-        assert slower.ci_low > 1.05, "a tenth is told apart every time"
+        held["same"] += same.low <= 1 <= same.high
+        held["slower"] += slower.low <= 1.1 <= slower.high
+        assert slower.low > 1.05, "a tenth is told apart every time"
     assert min(held.values()) >= 34, held
 
 
