@@ -22,7 +22,7 @@ import torch._inductor.config
 from ase import Atoms
 from ase.build import molecule
 
-from mlff_exp.engines import inductor
+from mlff_exp.engines import compiled
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.painn import Architecture, PaiNN
 
@@ -66,7 +66,7 @@ def few_autotuning_choices() -> Iterator[None]:
 def traced_but_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch.compile` hands back what it is given, and counts as having compiled it: that takes seconds less."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    monkeypatch.setattr(inductor, "graphs_compiled", itertools.count().__next__)
+    monkeypatch.setattr(compiled, "graphs_compiled", itertools.count().__next__)
 
 
 @pytest.fixture(scope="session")

@@ -559,11 +559,6 @@ def test_the_environment_is_left_as_it_was(
     assert ("Traceback" in errors) == (asked == "1")
 
 
-def _descendants(process: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    return children + [below for child in children for below in _descendants(child)]
-
-
 @pytest.mark.slow
 def test_the_wheel_runs_in_another_directory(tmp_path: Path) -> None:
     site = tmp_path / "site"

@@ -61,11 +61,11 @@ def test_a_signal_is_acted_on_after_what_must_be_whole(number: signal.Signals, e
     assert steps == ["inside"]
 
 
-@pytest.mark.parametrize("block", ["terminable", "interrupts_postponed"])
+@pytest.mark.parametrize("block", ["raise_on_signals", "interrupts_postponed"])
 def test_the_third_interrupt_kills(block: str) -> None:
     code = f"""
 import signal, sys
-from mlff_exp.signals import {block}
+from mlff_exp.common import {block}
 with {block}():
     for n in range(3):
         try:

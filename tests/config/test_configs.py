@@ -186,7 +186,7 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["task=accuracy", "task.dataset=nowhere.npz"], "task.dataset='nowhere.npz' is neither a file nor validation"),
         (
             ["model=ase", "~model.calculator._target_"],
-            "model.calculator needs a _target_, for example mlff_exp.labelling",
+            "model.calculator needs a _target_, for example mlff_exp.distill",
         ),
     ],
 )

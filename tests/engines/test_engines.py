@@ -17,7 +17,8 @@ from torch._inductor.async_compile import AsyncCompile
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mlff_exp.config.words import PRECISIONS, Precision
-from mlff_exp.engines import inductor, tracing
+from mlff_exp.engines import compiled as compiling
+from mlff_exp.engines import tracing
 from mlff_exp.engines.cuda_graph import _Capture
 from mlff_exp.engines.eager import energy_and_forces, matmul_arithmetic
 from mlff_exp.engines.factory import check_finite, make_engine
@@ -269,7 +270,7 @@ def test_missing_memory_is_said_whatever_dynamo_makes_of_it(
 
     monkeypatch.setattr(tracing, "trace", lambda *arguments: None)
     monkeypatch.setattr(torch, "compile", lambda *arguments, **more: compiled)
-    monkeypatch.setattr(inductor, "graphs_compiled", itertools.count().__next__)
+    monkeypatch.setattr(compiling, "graphs_compiled", itertools.count().__next__)
     engine = make_engine(random_model, "compile", "fp32", torch.device("cpu"))
     batch = collate([benzene], engine.cutoff)
     for _ in range(good_calls // 2):

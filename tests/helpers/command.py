@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from mlff_exp.results.result import RunResult
-from tests.cli.test_commands import _descendants
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INFERENCE = [
@@ -65,3 +64,8 @@ def _wait_for_worker(parent: int) -> int:
                 return descendant
         time.sleep(0.05)
     raise AssertionError("no worker appeared")
+
+
+def _descendants(process: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return children + [below for child in children for below in _descendants(child)]

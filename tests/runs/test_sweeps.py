@@ -66,7 +66,8 @@ def test_a_sweep_that_asks_for_no_go_starts_without_pytorch() -> None:
 import sys
 from types import SimpleNamespace
 from hydra_plugins.mlff_exp_sweeper.staged import StagedSweeper
-from mlff_exp import report, tracking
+from mlff_exp.report import write_report
+from mlff_exp.tracking import open_store
 print(StagedSweeper._gate_decision(SimpleNamespace(gate_required=False), [], None), 'torch' in sys.modules)
 """
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

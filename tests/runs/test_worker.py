@@ -116,9 +116,10 @@ COMMAND = """
 import sys
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from mlff_exp import worker
-from mlff_exp.config import Config, InferenceTask
-from tests import stand_ins
+from mlff_exp.config.config import Config
+from mlff_exp.config.tasks import InferenceTask
+from mlff_exp.runs import worker
+from tests.helpers import stand_ins
 
 if __name__ == "__main__":
     worker._process = lambda *arguments: SpawnProcess(target=stand_ins.hold_the_lock, args=arguments)
@@ -143,7 +144,7 @@ def test_a_worker_in_native_code_ends_with_its_killed_command_and_so_does_what_i
 SERVER = """
 import os, signal, time
 from multiprocessing import forkserver, get_context
-from mlff_exp import sessions
+from mlff_exp.runs import sessions
 
 sessions.start_server()
 before = signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -399,8 +399,9 @@ def test_the_parent_of_a_sweep_shows_that_it_is_alive(
 
 def test_nothing_is_told_to_those_who_make_mlflow(mlruns: Path) -> None:
     script = f"""if True:
-        from mlff_exp import config, tracking
-        tracking.connect(config.Tracking(directory={str(mlruns)!r}))
+        from mlff_exp.config import Tracking
+        from mlff_exp.tracking import open_store
+        open_store(Tracking(directory={str(mlruns)!r}))
         from mlflow.telemetry import get_telemetry_client
         print(get_telemetry_client())
     """
