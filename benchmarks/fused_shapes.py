@@ -24,7 +24,7 @@ from tqdm import tqdm
 from triton.runtime.errors import TritonError
 
 from mlff_exp.config import FUSED_PRECISIONS, Precision
-from mlff_exp.engines import EngineError, FusedEngine, Molecules, Shape, Stages, make_engine
+from mlff_exp.engines import EngineError, FusedEngine, Molecules, Shape, Stages, capture, make_engine
 from mlff_exp.measure import Candidate, measure_side_by_side, median_ms, profile_kernels, ratio_of, require_correct
 from mlff_exp.models import PaiNN, load_checkpoint
 from mlff_exp.structures import AtomicBatch, collate
@@ -134,14 +134,12 @@ def usable(cases: list[Case]) -> list[Case]:
 
 def replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None]:
     """Some evaluations, one after the other."""
-    side = torch.cuda.Stream()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(side):
-        engine(batch)
-        side.synchronize()
-        with torch.cuda.graph(graph, stream=side):
-            for _ in range(EVALUATIONS):
-                engine(batch)
+
+    def evaluate() -> None:
+        for _ in range(EVALUATIONS):
+            engine(batch)
+
+    graph, _ = capture(evaluate, engine.device, warm_up=[functools.partial(engine, batch)])
     return graph.replay
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mlff_exp.common import atomic_file
-from mlff_exp.engines import matmul_arithmetic, side_stream
+from mlff_exp.engines import capture, energy_and_forces, matmul_arithmetic, side_stream
 from mlff_exp.measure import accuracy_vs_teacher
 from mlff_exp.models import PaiNN
 from mlff_exp.structures import AtomicBatch, Dataset, Labelled, evaluate, make_buckets, pack_batches
@@ -137,9 +138,8 @@ class Training:
                 self._update(number, index)
         else:
             if number not in self._graphs:
-                graph, static = torch.cuda.CUDAGraph(), index.clone()
-                with torch.cuda.graph(graph):
-                    self._update(number, static)
+                static = index.clone()
+                graph, _ = capture(functools.partial(self._update, number, static), self.device)
                 self._graphs[number] = (graph, static)
             graph, static = self._graphs[number]
             static.copy_(index)
@@ -191,8 +191,7 @@ def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array
     """Energies [n_structures] eV and forces [sum of counts, 3] eV/Å, in the precision of the weights."""
 
     def forces(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
-        energy, force = _predict(model, batch, training=False)
-        return energy.detach(), force.detach()
+        return energy_and_forces(model, batch, "fp32")
 
     return evaluate(forces, dataset, pack_batches(dataset, model.cutoff, device))
 
@@ -211,15 +210,8 @@ def learning_rate(step: int, schedule: Schedule) -> float:
     return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
 
-def _predict(model: PaiNN, batch: AtomicBatch, *, training: bool) -> tuple[Tensor, Tensor]:
-    positions = batch.positions.clone().requires_grad_(True)
-    energy = model(batch.with_positions(positions))
-    (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=training)
-    return energy, -gradient
-
-
 def _loss(model: PaiNN, labelled: Labelled, energy_weight: float) -> Tensor:
-    energies, forces = _predict(model, labelled.batch, training=True)
+    energies, forces = energy_and_forces(model, labelled.batch, "fp32", differentiable=True)
     real = labelled.batch.is_atom
     counts = labelled.batch.per_system(real).sum(dim=1)
     energy_error = (energies - labelled.energies) / counts

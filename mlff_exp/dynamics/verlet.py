@@ -18,7 +18,7 @@ from torch import Tensor
 from mlff_exp.dynamics.bonds import find_bonds
 from mlff_exp.dynamics.recording import Records, Trajectory, joined_columns, recorded_columns
 from mlff_exp.dynamics.state import MDState, Snapshot
-from mlff_exp.engines import Engine, Mover, Prediction, side_stream
+from mlff_exp.engines import Engine, Mover, Prediction, capture
 from mlff_exp.measure import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.structures import AtomicBatch, collate, relisted, uses_all_pairs
 
@@ -362,14 +362,13 @@ class _Stretch:
             return None
         dynamics = self._dynamics
         row, farthest = self._row.clone(), dynamics._farthest_squared.clone()
-        with side_stream(self._device):
-            for _ in range(2):
-                self._run(self._state.copy(), inner)  # a state that nobody needs
-                self._row.copy_(row)
-                dynamics._farthest_squared.copy_(farthest)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._run(self._state, inner)
+
+        def warm_up() -> None:
+            self._run(self._state.copy(), inner)  # a state that nobody needs
+            self._row.copy_(row)
+            dynamics._farthest_squared.copy_(farthest)
+
+        graph, _ = capture(lambda: self._run(self._state, inner), self._device, warm_up=[warm_up] * 2)
         return graph
 
 

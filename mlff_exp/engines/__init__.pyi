@@ -1,5 +1,6 @@
 from .ase import AseEngine as AseEngine
 from .ase import EngineCalculator as EngineCalculator
+from .cuda_graph import capture as capture
 from .cuda_graph import side_stream as side_stream
 from .eager import EagerEngine as EagerEngine
 from .eager import energy_and_forces as energy_and_forces

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import is_not
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.engines.protocol import Engine
 from mlff_exp.structures import AtomicBatch
+
+T = TypeVar("T")
 
 
 class CudaGraphEngine:
@@ -63,12 +66,11 @@ class CudaGraphEngine:
         inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()))
         self._compiled(inputs)
         started = time.perf_counter()
-        with side_stream(self.device):
-            for _ in range(3):
-                self._compiled(inputs)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._compiled(inputs)
+
+        def evaluate() -> Prediction:
+            return self._compiled(inputs)
+
+        graph, output = capture(evaluate, self.device, warm_up=[evaluate] * 3)
         self._capture_s += time.perf_counter() - started
         return _Capture(graph, inputs, output)
 
@@ -91,6 +93,30 @@ class _Capture:
             for static, tensor in zip(self.inputs.tensors()[1:], given[1:], strict=True):
                 static.copy_(tensor)
             self.copied, self.versions = given[1:], versions
+
+
+def capture(
+    launch: Callable[[], T], device: torch.device, *, warm_up: Sequence[Callable[[], object]] = ()
+) -> tuple[torch.cuda.CUDAGraph, T]:
+    """Capture the kernels that a function launches in a CUDA graph.
+
+    Args:
+        launch: launches kernels and waits for nothing.
+        device: a CUDA device.
+        warm_up: called on a side stream before the capture, one after the other. Libraries initialise themselves at
+            their first calls, which can't be captured.
+
+    Returns:
+        The graph, and what the function returned: tensors that each replay overwrites.
+    """
+    if warm_up:
+        with side_stream(device):
+            for call in warm_up:
+                call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = launch()
+    return graph, result
 
 
 @contextlib.contextmanager

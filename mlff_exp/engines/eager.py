@@ -16,13 +16,22 @@ from mlff_exp.structures import AtomicBatch
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
 
 
-def energy_and_forces(model: ForceField, batch: AtomicBatch, precision: Precision) -> tuple[Tensor, Tensor]:
-    """E [n_systems] eV and F = −∂E/∂x [n_atoms, 3] eV/Å, both FP64."""
+def energy_and_forces(
+    model: ForceField, batch: AtomicBatch, precision: Precision, *, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """E [n_systems] eV and F = −∂E/∂x [n_rows, 3] eV/Å, both FP64.
+
+    Args:
+        model: gives the energy.
+        batch: on the device of the model.
+        precision: what autocast does; without autocast the weights decide.
+        differentiable: whether gradients go through both, as the loss of a training needs.
+    """
     positions = batch.positions.detach().requires_grad_(True)
     with torch.enable_grad(), autocast(precision, positions.device):
         energy = model(batch.with_positions(positions))
-        (gradient,) = torch.autograd.grad(energy.sum(), positions)
-    return energy.detach(), -gradient
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=differentiable)
+    return energy if differentiable else energy.detach(), -gradient
 
 
 class EagerEngine:
