@@ -1,3 +1,3 @@
-from .guard import GuardedLoader as GuardedLoader
-from .words import composing_errors as composing_errors
-from .words import n_values as n_values
+from .sweeping import HydraHost as HydraHost
+from .sweeping import place_sweep as place_sweep
+from .sweeping import sweep as sweep

@@ -1,3 +1,4 @@
+from .attributes import replaced as replaced
 from .files import DISK_ERRORS as DISK_ERRORS
 from .files import atomic_file as atomic_file
 from .files import atomic_write as atomic_write

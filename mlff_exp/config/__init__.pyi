@@ -6,6 +6,7 @@ from .checks import shown as shown
 from .config import KINDS as KINDS
 from .config import Config as Config
 from .config import Stage as Stage
+from .config import Sweep as Sweep
 from .config import Tracking as Tracking
 from .config import asked as asked
 from .config import parse_config as parse_config

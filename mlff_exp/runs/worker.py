@@ -9,7 +9,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from multiprocessing.context import ForkServerContext
@@ -20,10 +19,10 @@ from typing import Any
 from mlff_exp.common import CALLED, interrupts_postponed, learn_secrets, load_object, mask_secrets, printable_streams
 from mlff_exp.config import NATIVE, Config
 from mlff_exp.results import RESULT_FILE, Failure, RunResult
+from mlff_exp.runs.failures import record_failure, write_traceback
 from mlff_exp.runs.sessions import begin_session, signal_session, start_server
 from mlff_exp.tasks import TASKS
 
-TRACEBACK_FILE = "traceback.txt"
 GRACE_S = 5.0
 WATCH_EVERY_S = 5.0
 # Imported once and inherited by every worker; importing them takes longer than many runs.
@@ -178,8 +177,9 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
                 )
             )
         try:
-            (directory / TRACEBACK_FILE).write_text(mask_secrets(traceback.format_exc()), encoding="utf-8")
-            _record(directory, resolved, started, "FAILED", Failure(failure_kind(error), mask_secrets(str(error))))
+            write_traceback(directory, error)
+            failure = Failure(failure_kind(error), str(error))
+            record_failure(directory, resolved, "FAILED", failure, time.monotonic() - started)
         except OSError as unwritable:
             sys.exit(mask_secrets(f"mlff-exp: {failure_kind(error)}: {error}; it can't be recorded: {unwritable}"))
 
@@ -211,16 +211,7 @@ def _left(directory: Path, resolved: Mapping[str, Any], started: float, status: 
     """The result that the process left; or, recorded now, how it came to leave none."""
     if (directory / RESULT_FILE).is_file():  # however its process ended then
         return RunResult.load(directory)
-    return _record(directory, resolved, started, status, failure)
-
-
-def _record(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:
-    artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
-    result = RunResult(
-        config=resolved, status=status, failure=failure, artifacts=artifacts, duration_s=time.monotonic() - started
-    )
-    result.save(directory)
-    return result
+    return record_failure(directory, resolved, status, failure, time.monotonic() - started)
 
 
 def _stop(process: BaseProcess) -> None:

@@ -7,6 +7,7 @@ from .lookup import found_go as found_go
 from .markers import OPENED_FILE as OPENED_FILE
 from .recovery import open_store as open_store
 from .relocate import relocate as relocate
+from .store import Store as Store
 from .sweeps import SWEEP_FILE as SWEEP_FILE
 from .sweeps import sweep_run as sweep_run
 from .sync import StoreLostError as StoreLostError

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlff_exp.cli.app import main
 from mlff_exp.cli.guard import GuardedLoader
+from mlff_exp.cli.words import without_hydra
 from mlff_exp.config.config import parse_config
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.trust import is_installed
@@ -230,12 +231,6 @@ def test_names_of_gates_and_sweeps_are_plain_before_a_directory_is_made(tmp_path
         parse_config(without_hydra(sent(tmp_path, {"gate": {"name": name}})))
     with pytest.raises(ConfigError, match=r"sweep\.name=.* must be made of letters, digits"):
         sent(tmp_path, {"sweep": {"name": name}})
-
-
-def without_hydra(composed: DictConfig) -> DictConfig:
-    from hydra_plugins.mlff_exp_sweeper.staged import StagedSweeper
-
-    return StagedSweeper.config_without_hydra(composed)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from hydra_plugins.mlff_exp_sweeper.staged import StagedSweeper
+from mlff_exp.cli.sweeping import HydraHost
 from mlff_exp.config.hydra import register_schemas
 from mlff_exp.results.result import RunResult, Timing
 from mlff_exp.results.verdict import Criterion, Verdict
@@ -96,12 +96,10 @@ SWEEP = [
 ]
 
 
-def sweeper_of(overrides: list[str]) -> StagedSweeper:
-    """What Hydra would have set up; it runs nothing."""
+def host_of(overrides: list[str]) -> HydraHost:
+    """What the plugin would have set up; it runs nothing."""
     register_schemas()
-    sweeper = StagedSweeper()
-    sweeper.launcher = BasicLauncher()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        sweeper.loader = GlobalHydra.instance().config_loader()
-        sweeper.config = sweeper.loader.load_configuration("config", overrides, RunMode.MULTIRUN)
-    return sweeper
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+    return HydraHost(loader, config, BasicLauncher(), {})

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from mlff_exp.results.naming import MAX_LABEL, label, run_key, shown, told_apart, varied
+from mlff_exp.runs.planning import plan_jobs
 from tests.helpers.here import resolved_of
 from tests.helpers.results import CONFIG
-from tests.helpers.sweeps import sweeper_of
+from tests.helpers.sweeps import host_of
 
 
 def names(*words: str) -> list[str]:
     """Of the jobs of a sweep."""
-    return [label(job.resolved) for job in sweeper_of([])._plan(["device=cpu", *words], [])]
+    return [label(job.resolved) for job in plan_jobs(host_of([]), ["device=cpu", *words], [])]
 
 
 @pytest.fixture

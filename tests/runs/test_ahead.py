@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 import torch._inductor.config
-from hydra.core.plugins import Plugins
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 from torch._inductor.fx_passes import pad_mm
 from torch._inductor.runtime import autotune_cache
 
-from hydra_plugins.mlff_exp_sweeper import staged
+from mlff_exp.cli.sweeping import HydraHost
 from mlff_exp.config.config import Config, Sweep
 from mlff_exp.engines import eager
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.eager import energy_and_forces
 from mlff_exp.models.painn import PaiNN
-from mlff_exp.runs import ahead
+from mlff_exp.runs import ahead, stages
 from mlff_exp.runs.ahead import (
     TimedChoiceError,
     _first_calls,
@@ -38,6 +38,8 @@ from mlff_exp.runs.ahead import (
     said_of,
     to_compile,
 )
+from mlff_exp.runs.planning import Job
+from mlff_exp.runs.recording import Recorder
 from mlff_exp.structures.batch import AtomicBatch
 from mlff_exp.tasks.registry import TASKS
 from tests.helpers.command import ROOT, assert_worker_ends_with
@@ -45,6 +47,7 @@ from tests.helpers.here import configured, run_here
 from tests.helpers.labels import labelled_by
 from tests.helpers.results import CONFIG
 from tests.helpers.stand_ins import fail_by_seed, sleep
+from tests.helpers.sweeps import host_of
 
 INFERENCE = [
     "task=inference",
@@ -254,11 +257,10 @@ def test_an_interrupt_stops_all_of_them(started: list[BaseProcess]) -> None:
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch) -> staged.StagedSweeper:
+def host(monkeypatch: pytest.MonkeyPatch) -> HydraHost:
     """Its launcher runs nothing and notes the numbers of the jobs."""
-    Plugins.instance()  # looks for plugins once a process, and makes the classes of launchers anew
 
-    class Launcher(staged.BasicLauncher):  # type: ignore[misc]
+    class Launcher(BasicLauncher):  # type: ignore[misc]
         def __init__(self) -> None:
             self.launched: list[int] = []
 
@@ -266,15 +268,15 @@ def sweeper(monkeypatch: pytest.MonkeyPatch) -> staged.StagedSweeper:
             self.launched.append(initial_job_idx)
             return [SimpleNamespace(return_value=SimpleNamespace(decision=None)) for _ in overrides]
 
-    for name in ("_recorded", "_skip"):
-        monkeypatch.setattr(staged.StagedSweeper, name, lambda *arguments: SimpleNamespace(decision=None))
-    made = staged.StagedSweeper()
+    for name in ("recorded", "skipped"):
+        monkeypatch.setattr(Recorder, name, lambda *arguments: SimpleNamespace(decision=None))
+    made = host_of([])
     made.launcher = Launcher()
     return made
 
 
-def job(config: Config, unavailable: str | None = None) -> staged.Job:
-    return staged.Job("sweep", False, [f"seed={config.seed}"], config, CONFIG, unavailable)
+def job(config: Config, unavailable: str | None = None) -> Job:
+    return Job("sweep", False, [f"seed={config.seed}"], config, CONFIG, unavailable)
 
 
 @pytest.mark.parametrize(
@@ -284,32 +286,33 @@ def test_the_sweeper_compiles_for_what_is_to_be_done_here_before_its_first_run(
     local: bool,
     wanted: bool,
     expected: list[set[str]],
-    sweeper: staged.StagedSweeper,
+    host: HydraHost,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[set[str]] = []
 
     def note(jobs: dict[str, Config], budget_s: float) -> None:
-        assert sweeper.launcher.launched == []
+        assert host.launcher.launched == []
         assert budget_s == 600
         asked.append(set(jobs))
 
-    monkeypatch.setattr(ahead, "fill_cache", note)
+    monkeypatch.setattr(stages, "fill_cache", note)
     if not local:
-        sweeper.launcher = SimpleNamespace(launched=[], launch=sweeper.launcher.launch)
+        host.launcher = SimpleNamespace(launched=[], launch=host.launcher.launch)
     jobs = [job(Config(seed=seed), "no GPU" if seed == 2 else None) for seed in range(3)]
-    sweeper._run(jobs, {0}, tmp_path, None, None, Sweep(compile_ahead=wanted, budget_s=600), "no_verdict")
+    running = stages.Stages(host, Recorder(tmp_path), jobs, {0}, "no_verdict")
+    running.run(Sweep(compile_ahead=wanted, budget_s=600))
     assert asked == expected
 
 
 def test_a_sweep_goes_on_after_a_crash(
-    sweeper: staged.StagedSweeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    host: HydraHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ahead, "_child", fail_by_seed)
     jobs = [job(configured("engine=compile", "device=cpu", f"seed={seed}", f"batch_size={seed}")) for seed in (2, 3)]
-    sweeper._run(jobs, set(), tmp_path, None, None, Sweep(compile_ahead=True), "no_verdict")
-    assert sweeper.launcher.launched == [0, 1]
+    stages.Stages(host, Recorder(tmp_path), jobs, set(), "no_verdict").run(Sweep(compile_ahead=True))
+    assert host.launcher.launched == [0, 1]
     errors = capsys.readouterr().err
     assert "mlff-exp: not compiled ahead: run 0, seed=2 (compile/reduce-overhead fp32): the process ended" in errors
     assert "mlff-exp: not compiled ahead: run 1, seed=3 (compile/reduce-overhead fp32): the process was" in errors

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from mlff_exp.cli.sweeping import sweep
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.results.directories import run_directories
 from mlff_exp.runs.directories import (
@@ -18,8 +19,9 @@ from mlff_exp.runs.directories import (
     refuse_used_by_run,
     refuse_used_by_sweep,
 )
+from mlff_exp.runs.planning import join_parameters
 from tests.helpers.results import full_result
-from tests.helpers.sweeps import sweeper_of
+from tests.helpers.sweeps import host_of
 
 
 def hydra(**changed: Any) -> Any:
@@ -74,10 +76,10 @@ def test_a_fixed_directory_is_refused_before_the_store_is_opened(tmp_path: Path)
     (tmp_path / "0").mkdir()
     full_result().save(tmp_path / "0")
     words = ["device=cpu", "engine=eager", f"hydra.sweep.dir={tmp_path}", f"tracking.directory={tmp_path}/mlruns"]
-    sweeper = sweeper_of(words)
+    host = host_of(words)
     before = (tmp_path / "0" / "result.json").read_bytes()
     with pytest.raises(ConfigError, match="of another sweep"):
-        sweeper.sweep([words[0], words[1], words[3], "seed=0,1"])
+        sweep(host, [words[0], words[1], words[3], "seed=0,1"])
     assert (tmp_path / "0" / "result.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0"]
 
@@ -111,7 +113,7 @@ def test_a_place_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("key", ["sweep.name", "sweep.budget_s", "sweep.resume"])
 def test_what_all_jobs_share_is_not_swept(key: str) -> None:
     with pytest.raises(ConfigError, match=f"a sweep has one {key}, which its jobs share"):
-        sweeper_of([])._joined(["engine=eager", f"{key}=1,2"])
+        join_parameters(host_of([]), ["engine=eager", f"{key}=1,2"])
 
 
 def test_runs_of_a_sweep_are_named_by_numbers(tmp_path: Path) -> None:

@@ -16,17 +16,22 @@ from hydra import initialize_config_dir
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow.exceptions import MlflowException
 
-from hydra_plugins.mlff_exp_sweeper.launching import launch
-from hydra_plugins.mlff_exp_sweeper.staged import Job, StagedSweeper
 from mlff_exp.cli.app import _reached
+from mlff_exp.cli.sweeping import HydraHost
+from mlff_exp.cli.words import without_hydra
 from mlff_exp.config.config import Sweep, parse_config
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.results.result import Failure, RunResult, Status
+from mlff_exp.runs.launching import launch
 from mlff_exp.runs.outcome import Outcome
+from mlff_exp.runs.planning import Job, plan_jobs
+from mlff_exp.runs.recording import Recorder
+from mlff_exp.runs.resuming import jobs_done
+from mlff_exp.runs.stages import Stages
 from mlff_exp.tracking import upload
 from tests.helpers.here import CONF
 from tests.helpers.results import CONFIG, full_result
-from tests.helpers.sweeps import sweeper_of
+from tests.helpers.sweeps import host_of
 
 
 class Launcher:
@@ -42,6 +47,13 @@ class Launcher:
         return [SimpleNamespace(return_value=finished if initial_job_idx else self.first) for _ in overrides]
 
 
+def launched_by(launcher: Any) -> HydraHost:
+    """A host whose jobs a stand-in launches; it is a cluster."""
+    host = host_of([])
+    host.launcher = launcher
+    return host
+
+
 @pytest.mark.parametrize(
     ("gate", "launched", "left"),
     [
@@ -52,11 +64,11 @@ class Launcher:
     ids=["GO", "NO-GO", "no verdict"],
 )
 def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, launched: int, left: int) -> None:
-    sweeper = StagedSweeper()
-    sweeper.launcher = launcher = Launcher(gate)
+    launcher = Launcher(gate)
     jobs = [Job(stage, stage == "stability", [], None, CONFIG, None) for stage in ("stability", "speed", "speed")]
-    outcomes, undone = sweeper._run(jobs, set(), tmp_path, None, None, Sweep(), "no_verdict")
-    assert (len(launcher.launched), len(outcomes), undone) == (launched, launched, left)
+    stages = Stages(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
+    undone = stages.run(Sweep())
+    assert (len(launcher.launched), len(stages.outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
     assert decisions == ["sweep.gate_decision=no_verdict", *["sweep.gate_decision=GO"] * (launched - 1)]
 
@@ -66,9 +78,9 @@ def test_a_sweep_that_asks_for_no_go_starts_without_pytorch() -> None:
 import sys
 from types import SimpleNamespace
 from hydra_plugins.mlff_exp_sweeper.staged import StagedSweeper
-from mlff_exp.report import write_report
-from mlff_exp.tracking import open_store
-print(StagedSweeper._gate_decision(SimpleNamespace(gate_required=False), [], None), 'torch' in sys.modules)
+from mlff_exp.cli import sweep
+from mlff_exp.runs.go import gate_decision
+print(gate_decision(SimpleNamespace(master=SimpleNamespace(gate_required=False)), None), 'torch' in sys.modules)
 """
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert finished.stdout == "no_verdict False\n", finished.stderr
@@ -98,10 +110,9 @@ def sweep(tmp_path: Path) -> Callable[[Any, list[Job]], list[Outcome]]:
     """Run jobs with a launcher."""
 
     def run(launcher: Any, jobs: list[Job]) -> list[Outcome]:
-        sweeper = sweeper_of([])
-        sweeper.launcher = launcher
-        outcomes, _ = sweeper._run(jobs, set(), tmp_path, None, None, Sweep(), "no_verdict")
-        return [outcome for outcome, _ in outcomes]
+        stages = Stages(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
+        stages.run(Sweep())
+        return [outcome for outcome, _ in stages.outcomes]
 
     return run
 
@@ -192,7 +203,7 @@ def test_a_gate_that_cannot_run_here_is_refused_before_any_work(tmp_path: Path, 
         RunResult(CONFIG, before, failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 0))
     jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, None)]
     with pytest.raises(UnavailableError, match=f"the gate of stage 'stability' can't run: {NO_GPU}"):
-        StagedSweeper()._done(jobs, tmp_path)
+        jobs_done(jobs, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ([] if before is None else ["0"])
 
 
@@ -201,7 +212,7 @@ def test_a_gate_that_has_said_its_word_need_not_run_again(tmp_path: Path) -> Non
     full_result().save(directory_of(tmp_path, 0))
     RunResult(CONFIG, "SKIPPED", failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 1))
     jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, NO_GPU)]
-    assert StagedSweeper()._done(jobs, tmp_path) == {0, 1}
+    assert jobs_done(jobs, tmp_path) == {0, 1}
 
 
 def directory_of(sweep: Path, number: int) -> Path:
@@ -219,10 +230,10 @@ def test_a_server_that_is_lost_between_runs_ends_no_sweep(
         raise MlflowException("connection refused")
 
     monkeypatch.setattr(upload, "log_run", lost)
-    full_result().save(tmp_path)
-    outcome = StagedSweeper._recorded(tmp_path, "parent", object())
-    assert (outcome.status, outcome.directory) == ("FINISHED", tmp_path)
-    assert f"later: mlff-exp-sync {tmp_path}" in capsys.readouterr().err
+    full_result().save(directory_of(tmp_path, 0))
+    outcome = Recorder(tmp_path, "parent", object()).recorded(0)
+    assert (outcome.status, outcome.directory) == ("FINISHED", tmp_path / "0")
+    assert f"later: mlff-exp-sync {tmp_path / '0'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("single", [True, False])
@@ -240,10 +251,9 @@ def test_only_a_run_by_itself_ends_where_its_store_does_not_answer(
 @pytest.mark.parametrize(("gate", "expected"), [("strict", True), ("off", False)])
 def test_no_stage_is_a_gate_without_one(gate: str, *, expected: bool) -> None:
     overrides = ["experiment=nve_gate", "device=cpu", f"gate={gate}"]
-    sweeper = sweeper_of(overrides)
+    host = host_of(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        stages = parse_config(sweeper.config_without_hydra(sweeper.config)).sweep.stages
-        (job,) = sweeper._plan(overrides, stages)
+        (job,) = plan_jobs(host, overrides, parse_config(without_hydra(host.config)).sweep.stages)
     assert job.gate is expected
 
 
@@ -251,11 +261,11 @@ def test_a_cluster_gets_what_suits_the_device_that_is_named(monkeypatch: pytest.
     """Where the sweep is composed there is no GPU."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     overrides = ["experiment=phase1", "device=cuda", "sweep.parameters.batch_sizes=1"]
-    sweeper = sweeper_of(overrides)
-    sweeper.launcher = object()
+    host = host_of(overrides)
+    host.launcher = object()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        master = parse_config(sweeper.config_without_hydra(sweeper.config))
-        jobs = sweeper._plan(overrides, master.sweep.stages)
+        master = parse_config(without_hydra(host.config))
+        jobs = plan_jobs(host, overrides, master.sweep.stages)
     assert master.sweep.compile_ahead
     assert jobs[0].gate
     assert (jobs[0].config.engine.name, jobs[-1].config.precision.name) == ("fused", "fp16_autocast")
@@ -268,6 +278,6 @@ def test_a_cluster_gets_what_suits_the_device_that_is_named(monkeypatch: pytest.
 )
 def test_a_word_that_none_of_its_jobs_takes_ends_a_sweep_before_any_runs(words: list[str], *, refused: bool) -> None:
     words = ["device=cpu", "engine=eager", *words]
-    sweeper = sweeper_of(["device=cpu", "engine=eager"])
+    host = host_of(["device=cpu", "engine=eager"])
     with pytest.raises(ConfigError, match="task=nve takes no batch_size") if refused else nullcontext():
-        assert len(sweeper._plan(words, [])) == 2
+        assert len(plan_jobs(host, words, [])) == 2

@@ -1,12 +1,14 @@
-"""What the jobs of a launcher came to, each for itself: one that raised or was lost ends no sweep."""
+"""Launches jobs and returns what each of them came to: a job that raised or was lost does not end the sweep."""
 
-# As in the sweeper's module, no postponed annotations.
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
-from unittest.mock import patch
+
+from mlff_exp.common import DISK_ERRORS, replaced
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,19 @@ class Lost:
 
 
 def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> list[Any]:
-    """What each job returned, or else the exception that it raised or that says how it was lost.
+    """Launch jobs and return for each what it returned, or else the exception that ended it.
+
+    Args:
+        launcher: Hydra's.
+        overrides: of each job.
+        first: number of the first job.
 
     Raises:
         OSError: a disk is full, and nothing that is run now could be kept.
         KeyboardInterrupt: as it came.
     """
     try:
-        with _lost_by_themselves(launcher):
+        with _lost_jobs_returned(launcher):
             returned = launcher.launch(overrides, initial_job_idx=first)
     except Exception as error:
         returned = [Lost(error)] * len(overrides)
@@ -37,8 +44,6 @@ def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> lis
 
 
 def _came_to(job: Any) -> Any:
-    from mlff_exp.common import DISK_ERRORS
-
     try:
         # Hydra would print the overrides of what raised, passwords and all.
         with redirect_stderr(StringIO()):
@@ -50,8 +55,8 @@ def _came_to(job: Any) -> Any:
 
 
 @contextmanager
-def _lost_by_themselves(launcher: Any) -> Iterator[None]:
-    """Let submitit return a job that was lost: raised, it would keep back what the others of its array come to."""
+def _lost_jobs_returned(launcher: Any) -> Iterator[None]:
+    """Let submitit return a job that was lost: raised, its error would hide the results of its array."""
     if "submitit" not in type(launcher).__module__:
         yield
         return
@@ -65,5 +70,5 @@ def _lost_by_themselves(launcher: Any) -> Iterator[None]:
         except Exception as error:
             return [Lost(error)]
 
-    with patch.object(Job, "results", kept):
+    with replaced(Job, "results", kept):
         yield

@@ -1,0 +1,103 @@
+"""A sweep on the command line: Hydra composes and launches, `runs` does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mlff_exp.cli.guard import GuardedLoader
+from mlff_exp.cli.words import composing_errors, n_values, without_hydra
+from mlff_exp.measure import Look
+from mlff_exp.runs import place_directories, plan_sweep, refuse_moved, run_sweep
+
+BASIC_LAUNCHER = ("hydra._internal.core_plugins.basic_launcher", "BasicLauncher")
+
+
+class HydraHost:
+    """What a sweep needs of Hydra; see `runs.Host`.
+
+    Args:
+        loader: of configurations.
+        config: the composed configuration; the launcher has the same object.
+        launcher: of jobs.
+        params: overrides of every job, by key.
+    """
+
+    def __init__(self, loader: Any, config: DictConfig, launcher: Any, params: dict[str, str]) -> None:
+        self.loader, self.config, self.launcher, self.params = loader, config, launcher, params
+
+    @property
+    def here(self) -> bool:
+        """Whether jobs run in turn on this machine; on a cluster each job finds out for itself what it can run."""
+        # By its name: when Hydra looks for plugins it makes their classes anew.
+        return any((kind.__module__, kind.__name__) == BASIC_LAUNCHER for kind in type(self.launcher).__mro__)
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the sweep."""
+        return Path(self.config.hydra.sweep.dir)
+
+    @property
+    def directory_is_given(self) -> bool:
+        """Whether the command line names the directory of the sweep."""
+        return any("hydra.sweep.dir" in word for word in self.config.hydra.overrides.hydra)
+
+    def place(self, directory: Path) -> None:
+        """Choose another directory for the sweep; the launcher and its jobs make it."""
+        with read_write(self.config), open_dict(self.config):
+            self.config.hydra.sweep.dir = str(directory)
+
+    def settings(self) -> Any:
+        """The whole configuration as plain values."""
+        return OmegaConf.to_container(self.config)
+
+    def parse(self, words: Sequence[str]) -> list[Any]:
+        """Words of the command line as Hydra's overrides."""
+        return list(OverridesParser.create(config_loader=self.loader).parse_overrides(list(words)))
+
+    def products(self, words: list[Any], planned: int = 0) -> list[list[str]]:
+        """The overrides of each job that words with several values come to.
+
+        Raises:
+            ConfigError: there are none, or more of them than can be, with those that are planned.
+        """
+        n_values(words, planned)
+        jobs: list[list[str]] = BasicSweeper.split_arguments(words, max_batch_size=None)[0]
+        return jobs
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """The configuration of one job, without Hydra's own part."""
+        return without_hydra(self.loader.load_sweep_config(self.config, overrides))
+
+    def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
+        """Let the next jobs say what the sweep alone knows; the guard refuses these words from anybody else."""
+        if isinstance(self.loader, GuardedLoader):
+            self.loader.vouch(sweep_id, gate_decision, where)
+
+
+def place_sweep(config: DictConfig) -> None:
+    """Settle the directory of a sweep before its launcher is made.
+
+    Raises:
+        ConfigError: Hydra would put files where nobody looks for them, or the directory can't be one.
+    """
+    refuse_moved(config.hydra, single=False)
+    with read_write(config), open_dict(config):  # the launcher and its jobs make this directory
+        config.hydra.sweep.dir = str(place_directories("hydra.sweep.dir", config.hydra.sweep.dir))
+
+
+def sweep(host: HydraHost, arguments: Sequence[str]) -> int:
+    """Plan and run a sweep and return its exit code.
+
+    Raises:
+        ConfigError: a job is wrong; none has run.
+    """
+    look = Look()
+    with composing_errors():
+        plan = plan_sweep(host, arguments)
+    return run_sweep(host, plan, look)

@@ -1,0 +1,146 @@
+"""Plans a sweep: every job is composed and checked before the first one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mlff_exp.config import (
+    Config,
+    ConfigError,
+    Stage,
+    UnavailableError,
+    asked,
+    parse_config,
+    refuse_ignored,
+    refuse_unused,
+)
+from mlff_exp.results import recorded_varied, resolve_config, varied
+from mlff_exp.runs.host import Host
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point of a sweep.
+
+    Attributes:
+        stage: its name.
+        gate: whether a NO-GO ends the sweep.
+        overrides: of this job.
+        config: checked.
+        resolved: the configuration as plain values.
+        unavailable: why the job can't run on this machine, or None.
+    """
+
+    stage: str
+    gate: bool
+    overrides: list[str]
+    config: Config
+    resolved: dict[str, Any]
+    unavailable: str | None
+
+    @property
+    def varied(self) -> str:
+        """The override that tells the job by which keys it differs from the others."""
+        quoted = ["'" + key.replace("\\", "\\\\").replace("'", "\\'") + "'" for key in recorded_varied(self.resolved)]
+        return f"sweep.varied=[{','.join(quoted)}]"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it runs.
+
+    Attributes:
+        master: the configuration that the jobs share; what is swept has its first value.
+        jobs: in the order in which they run.
+    """
+
+    master: Config
+    jobs: list[Job]
+
+
+def plan_sweep(host: Host, arguments: Sequence[str]) -> Plan:
+    """Compose and check every job of a sweep.
+
+    Raises:
+        ConfigError: a word or a job is wrong.
+        UnavailableError: a job of a plain sweep can't run on this machine.
+    """
+    joined = join_parameters(host, arguments)
+    first = host.products(host.parse(joined))[0]  # what every job needs may be among what is swept
+    master = parse_config(host.compose(first))
+    return Plan(master, plan_jobs(host, joined, master.sweep.stages))
+
+
+def join_parameters(host: Host, arguments: Sequence[str]) -> list[str]:
+    """The arguments with lists for ``sweep.parameters`` as one value each.
+
+    ``sweep.parameters.batch_sizes=1,4`` is meant for the stages, which sweep over it; it is no sweep of its own.
+
+    Raises:
+        ConfigError: another key of ``sweep`` has several values.
+    """
+    joined = []
+    for override in host.parse(arguments):
+        argument, key = str(override.input_line), override.key_or_group
+        if key.startswith("sweep.") and override.is_sweep_override():
+            if not key.startswith("sweep.parameters."):
+                raise ConfigError(f"{argument}: a sweep has one {key}, which its jobs share")
+            left, value = argument.split("=", 1)
+            argument = f"{left}='{value}'"
+        joined.append(argument)
+    return joined
+
+
+def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> list[Job]:
+    """The jobs of all stages; a sweep without stages has one.
+
+    Raises:
+        ConfigError: a job is wrong, or a word changes nothing in any job.
+        UnavailableError: a job of a sweep without stages can't run on this machine.
+    """
+    given = host.parse([*(f"{key}={value}" for key, value in host.params.items()), *arguments])
+    keys = {override.get_key_element() for override in given}
+    jobs: list[Job] = []
+    every: list[DictConfig] = []
+    for stage in stages or [Stage(name="sweep")]:
+        # What was given on the command line wins over what the stage says.
+        own = [override for override in host.parse(stage.overrides) if override.get_key_element() not in keys]
+        for overrides in host.products(given + own, len(jobs)):
+            composed = host.compose(overrides)
+            config = parse_config(composed)
+            refuse_ignored(config, overrides)
+            unavailable = why_unavailable(config) if host.here else None
+            if unavailable is not None and not stages:
+                raise UnavailableError(unavailable)
+            gate = stage.gate and config.gate.name != "off"
+            jobs.append(Job(stage.name, gate, overrides, config, {}, unavailable))
+            every.append(composed)
+    refuse_unused((job.config, job.overrides) for job in jobs)
+    # What tells the jobs apart is known once all of them are.
+    for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
+        composed.sweep.varied = told
+    return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
+
+
+def why_unavailable(config: Config) -> str | None:
+    """Why a configuration can't run on this machine; None if it can."""
+    try:
+        config.on_this_machine()
+    except UnavailableError as error:
+        return str(error)
+    return None
+
+
+def refuse_gates_that_cannot_run(jobs: Iterable[Job]) -> None:
+    """Refuse a gate that would be skipped: it would say nothing, and what comes after it wants a GO.
+
+    Raises:
+        UnavailableError: naming the stage, and why it can't run here.
+    """
+    for job in jobs:
+        if job.gate and job.unavailable is not None:
+            raise UnavailableError(f"the gate of stage {job.stage!r} can't run: {job.unavailable}")

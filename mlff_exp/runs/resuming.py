@@ -1,0 +1,55 @@
+"""Goes on with a sweep that did not end: finds what is done and puts aside what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlff_exp.config import ConfigError, changed_keys
+from mlff_exp.results import RESULT_FILE, RunResult
+from mlff_exp.runs.planning import Job, refuse_gates_that_cannot_run
+from mlff_exp.tracking import SWEEP_FILE, Store, directory_of
+
+
+def directory_to_resume(store: Store | None, resume: str) -> Path:
+    """The directory of the sweep that ``sweep.resume`` names.
+
+    Raises:
+        ConfigError: no sweep began there.
+    """
+    directory = directory_of(store, "sweep.resume", resume)
+    if not (directory / SWEEP_FILE).is_file():
+        raise ConfigError(f"sweep.resume={directory}: no sweep began there: it has no {SWEEP_FILE}")
+    return directory
+
+
+def jobs_done(jobs: Sequence[Job], directory: Path) -> set[int]:
+    """Numbers of the jobs that an earlier attempt in the directory has done; what else it left is put aside.
+
+    Raises:
+        ConfigError: what was done is not what is to be done.
+        UnavailableError: a gate is to be done and can't run here.
+    """
+    done, failed = set(), []
+    for number, job in enumerate(jobs):
+        run_directory = directory / str(number)
+        if not run_directory.is_dir():
+            continue
+        result = RunResult.load(run_directory) if (run_directory / RESULT_FILE).is_file() else None
+        if result is None or not _is_done(result, job):
+            failed.append(run_directory)
+            continue
+        if different := changed_keys(result.config, job.resolved):
+            raise ConfigError(f"sweep.resume={directory}: run {number} was another one: {'; '.join(different[:5])}")
+        done.add(number)
+    refuse_gates_that_cannot_run(job for number, job in enumerate(jobs) if number not in done)
+    for run_directory in failed:
+        attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
+        run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
+    return done
+
+
+def _is_done(result: RunResult, job: Job) -> bool:
+    """Whether a job finished, or was skipped and would be skipped again."""
+    still_unavailable = result.status == "SKIPPED" and job.unavailable is not None and not job.gate
+    return result.failure is None or still_unavailable

@@ -1,0 +1,92 @@
+"""Runs an experiment of several stages, each a product of overrides.
+
+A stage marked ``gate`` ends the experiment if it says NO-GO. A plain ``-m`` sweep is an experiment of one stage.
+``sweep.resume`` goes on with one that did not end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mlff_exp.common import hydra_override, mask_secrets, shell_command
+from mlff_exp.config import ConfigError
+from mlff_exp.measure import Look
+from mlff_exp.report import write_report
+from mlff_exp.runs.directories import claim_directory, refuse_used_by_sweep
+from mlff_exp.runs.go import gate_decision
+from mlff_exp.runs.host import Host
+from mlff_exp.runs.outcome import EXIT_INCOMPLETE, Outcome, exit_code, where_to_look
+from mlff_exp.runs.planning import Plan, refuse_gates_that_cannot_run
+from mlff_exp.runs.recording import Recorder
+from mlff_exp.runs.resuming import directory_to_resume, jobs_done
+from mlff_exp.runs.stages import Stages
+from mlff_exp.tracking import SWEEP_FILE, open_store, set_run_tag, sweep_run
+
+
+def run_sweep(host: Host, plan: Plan, look: Look) -> int:
+    """Run everything, write the report, and return the exit code of the whole.
+
+    Args:
+        host: composes and launches.
+        plan: checked.
+        look: at the machine, from before the planning.
+
+    Raises:
+        ConfigError: the directory is another sweep's, there is no store, or no GO where one is required.
+        KeyboardInterrupt: after the command that goes on was printed.
+    """
+    master, jobs = plan.master, plan.jobs
+    resume = master.sweep.resume
+    if resume is None:  # refused before the store is opened, which takes seconds
+        refuse_gates_that_cannot_run(jobs)
+        refuse_used_by_sweep(host.directory)
+    elif host.directory_is_given:
+        raise ConfigError(f"sweep.resume={resume} says which directory: leave out hydra.sweep.dir")
+    store = open_store(master.tracking)
+    if resume is not None:
+        host.place(directory_to_resume(store, resume))
+    directory = host.directory
+    decision = gate_decision(plan, store)
+    done = jobs_done(jobs, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if resume is None:
+        claim_directory(directory)
+    OmegaConf.save(mask_secrets(host.settings()), directory / SWEEP_FILE)
+
+    timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
+    if timed and host.here:
+        look.warn(timed[0].config.device)
+    with sweep_run(store, master.sweep.name, directory) as sweep_id:
+        stages = Stages(host, Recorder(directory, sweep_id, store), jobs, done, decision)
+        try:
+            left = stages.run(master.sweep)
+        except KeyboardInterrupt:
+            print(f"to go on: {_command_to_go_on(directory)}", file=sys.stderr)
+            raise
+        written = write_report(directory, master.sweep.name, range(len(jobs)))
+        if store is not None and sweep_id is not None:
+            set_run_tag(store, sweep_id, "timing.trust", written.trust)
+    print(f"report: {written.page}")
+    print(where_to_look(master.tracking))
+    if left:
+        print(f"{left} runs are left; to go on: {_command_to_go_on(directory)}")
+    return _code(stages.outcomes, left)
+
+
+def _code(outcomes: Sequence[tuple[Outcome, bool]], left: int) -> int:
+    """The exit code of a sweep, after a line for each failure."""
+    for outcome, _ in outcomes:
+        if outcome.failed:
+            reason = str(outcome.failure_message).partition("\n")[0]
+            print(f"{outcome.status}: {outcome.label}: {outcome.failure_kind}: {reason}", file=sys.stderr)
+    # The verdict of an optional row is only a row; that of a gate is the experiment's.
+    code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.failed)
+    return code if code or not left else EXIT_INCOMPLETE
+
+
+def _command_to_go_on(directory: Path) -> str:
+    return shell_command(hydra_override("sweep.resume", directory))
