@@ -10,7 +10,7 @@ export MLRUNS
 # Without bytecode every process compiles all that it imports, and tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test lint format ui clean
+.PHONY: help install run test lint format docs ui clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ lint: install  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install  ## write docs/metrics.md anew, from the registry of metrics
+	$(BIN)/python -m mlff_exp.results.metrics_page > docs/metrics.md
 
 format: install  ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .

@@ -24,9 +24,12 @@ from mlff_exp.report.targets import FUSED_TARGETS, TARGETS, JudgedTarget, for_ta
 from mlff_exp.report.text import format_number, format_ratio, markdown_cell, markdown_table, one_line
 from mlff_exp.results import (
     ENOUGH_PS,
+    METRICS,
+    NOT_COMPUTED,
     NOT_WRITTEN,
     RESULT_FILE,
     SEPARATOR,
+    Metric,
     ResultError,
     RunResult,
     Verdict,
@@ -37,28 +40,12 @@ from mlff_exp.results import (
     told_apart,
 )
 
-COLUMNS = (
-    "run",
-    "status",
-    "latency / ms",
-    "speedup vs eager FP32",
-    "per structure vs single eager",
-    "memory / MiB",
-    "force error vs FP64 / %",
-    "force MAE vs teacher / (meV/Å)",
-    "valid speedup",
-    "verdict",
-)
+BEFORE, AFTER = ("run", "status"), ("valid speedup", "verdict")  # columns around those of the metrics
 MIN_WIDTH = 8  # characters of a column of the terminal's table
-LEFT = ("run", "status", "valid speedup", "verdict")
+LEFT = (*BEFORE, *AFTER)
 UNFINISHED = ("failed", "killed", "skipped")
-# What a single NVE run prints of its trajectory; the rest is in a file beside it.
-MOVED = {
-    "energy_drift_mev_per_atom_per_ps": "drift / (meV/atom/ps)",
-    "energy_fluctuation_percent_of_thermal": "fluctuation / % of thermal",
-    "temperature_mean_k": "mean / K",
-    "steps_per_s": "steps/s",
-}
+LATENCY = "latency_median_ms"
+SPEEDUP = METRICS["speedup_vs_baseline"].column
 VERDICT_FILE = "validation_report.txt"
 MORE_CALLS = "task.min_calls, task.min_time_s; of an experiment sweep.parameters.min_calls, sweep.parameters.min_time_s"
 MAX_REASON = 200  # characters
@@ -115,7 +102,7 @@ class Content:
     warnings: list[Warned]
     took: str
     facts: list[Row]
-    columns: Sequence[str] = COLUMNS
+    columns: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -182,7 +169,7 @@ def report_content(results: Sequence[RunResult]) -> Content:
         warnings=warned(everything),
         took=_took(everything),
         facts=[Row(fact, "") for fact in machine_facts(described)] if described else [],
-        columns=(COLUMNS[0], *columns.values(), *COLUMNS[1:]),
+        columns=(BEFORE[0], *columns.values(), *table_columns()[1:]),
     )
 
 
@@ -242,6 +229,14 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
             "files are missing, and the numbers are complete",
             [f"{label(result.config)}: {result.tags[NOT_WRITTEN]}" for result in results if NOT_WRITTEN in result.tags],
         ),
+        Warned(
+            "metrics of other packages are missing, and the other numbers are complete",
+            [
+                f"{label(result.config)}: {result.tags[NOT_COMPUTED]}"
+                for result in results
+                if NOT_COMPUTED in result.tags
+            ],
+        ),
         Warned(_doubt(results), untrusted(results)),
         Warned(
             f"not to be compared with the first: {len(elsewhere)} of {len(results)} runs, made elsewhere",
@@ -290,30 +285,33 @@ def _reason(result: RunResult) -> str:
     return f"{result.failure.kind}: {textwrap.shorten(one_line(message), MAX_REASON, placeholder=' …')}"
 
 
+def table_columns() -> tuple[str, ...]:
+    """Headings of the table of runs: each metric with a column has one, those of other packages too."""
+    return (*BEFORE, *(metric.column for metric in _columns()), *AFTER)
+
+
+def _columns() -> list[Metric]:
+    return [metric for metric in METRICS if metric.column]
+
+
+def _cell(metric: Metric, result: RunResult) -> str:
+    """A metric of a run as the table shows it; nothing if it was not measured."""
+    if metric.name not in result.metrics:
+        return ""
+    if metric.is_ratio and f"{metric.name}_ci_low" in result.metrics:
+        return format_ratio(result, metric.name)
+    doubted = " (?)" * (metric.name == LATENCY and not result.trusted)
+    return f"{result.metrics[metric.name]:{metric.digits}}{doubted}"
+
+
 def table_row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     """What the table says of a run; a failure says why instead of its numbers."""
-    metrics, name = result.metrics, label(result.config)
+    name, shown = label(result.config), _columns()
     if result.failure is not None:
-        return Row((name, result.status, *[""] * 7, _reason(result)), result.status.lower())
-    latency = f"{metrics['latency_median_ms']:.3f}" if "latency_median_ms" in metrics else ""
-    if not result.trusted:
-        latency += " (?)"
-    memory = metrics.get("peak_memory_mib")
-    error = metrics.get("force_relative_rmse_vs_fp64_percent")
-    teacher = metrics.get("force_mae_mev_per_ang")
+        empty = [""] * (len(shown) + len(AFTER) - 1)
+        return Row((name, result.status, *empty, _reason(result)), result.status.lower())
     verdict = "" if result.verdict is None else _verdict(result.verdict, result.config)
-    cells = (
-        name,
-        result.status,
-        latency,
-        format_ratio(result, "speedup_vs_baseline"),
-        format_ratio(result, "speedup_vs_single_eager"),
-        "" if memory is None else f"{memory:.0f}",
-        "" if error is None else f"{error:.2g}",
-        "" if teacher is None else f"{teacher:.1f}",
-        validity(result, others),
-        verdict,
-    )
+    cells = (name, result.status, *(_cell(metric, result) for metric in shown), validity(result, others), verdict)
     return Row(cells, "" if result.verdict is None else "go" if result.verdict.decision == "GO" else "no-go")
 
 
@@ -326,7 +324,7 @@ def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:
 
 def describe_result(result: RunResult) -> str:
     """What a single run prints at its end: what the table would say, and why not to trust it or why it is a NO-GO."""
-    (name, *cells), (_, *columns) = table_row(result).cells, COLUMNS
+    (name, *cells), (_, *columns) = table_row(result).cells, table_columns()
     said = [cell if column in LEFT else f"{column} {cell}" for column, cell in zip(columns, cells, strict=True) if cell]
     lines = ["  ".join([name, *said])]
     if not result.trusted:
@@ -340,6 +338,8 @@ def describe_result(result: RunResult) -> str:
         lines.append(_moved(result))
     if NOT_WRITTEN in result.tags:
         lines.append(f"not written: {result.tags[NOT_WRITTEN]}")
+    if NOT_COMPUTED in result.tags:
+        lines.append(f"not computed: {result.tags[NOT_COMPUTED]}")
     return "\n".join(lines)
 
 
@@ -347,7 +347,9 @@ def _moved(result: RunResult) -> str:
     """The main numbers of a trajectory, of one system, and how long it was, without which a GO says nothing."""
     task = result.config["task"]
     known = [
-        f"{name} {format_number(result.metrics[metric])}" for metric, name in MOVED.items() if metric in result.metrics
+        f"{metric.brief} {format_number(result.metrics[metric.name])}"
+        for metric in METRICS
+        if metric.brief and metric.name in result.metrics
     ]
     length = f"{task['duration_ps']:g} ps of {task['replicas']} start{'s' * (task['replicas'] > 1)}"
     # A file that could not be written is not named.
@@ -363,12 +365,15 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
         if found:
             truth = 1.0 if metric == "control_same" else 1.05
             worst = max(found, key=lambda result: abs(result.metrics[metric] - truth))
-            cells = (f"{name}, worst of {len(found)}", "", "", format_ratio(worst, metric, 3), *[""] * 6)
-            rows.append(Row(cells, "control"))
+            said = {
+                BEFORE[0]: f"{name}, worst of {len(found)}",
+                SPEEDUP: format_ratio(worst, metric, 3),
+            }
+            rows.append(Row(tuple(said.get(column, "") for column in table_columns()), "control"))
     return rows
 
 
-def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str] = COLUMNS) -> Table:
+def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> Table:
     """For a terminal: what the names of all runs begin with stands once, and reasons are left to `unfinished`."""
     colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
     table = Table(title=title, box=box.SIMPLE_HEAD)

@@ -7,6 +7,8 @@ from .gate import combine_verdicts as combine_verdicts
 from .gate import format_limits as format_limits
 from .gate import judge_gate as judge_gate
 from .gate import qualified as qualified
+from .metrics import METRICS as METRICS
+from .metrics import Metric as Metric
 from .naming import SEPARATOR as SEPARATOR
 from .naming import force_field_words as force_field_words
 from .naming import label as label
@@ -24,6 +26,7 @@ from .progress import Progress as Progress
 from .progress import Record as Record
 from .resolved import resolve_config as resolve_config
 from .resolved import save_resolved as save_resolved
+from .result import NOT_COMPUTED as NOT_COMPUTED
 from .result import NOT_WRITTEN as NOT_WRITTEN
 from .result import RESULT_FILE as RESULT_FILE
 from .result import STATE_FILE as STATE_FILE

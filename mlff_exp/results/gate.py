@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlff_exp.config import Gate
+from mlff_exp.results.metrics import METRICS, find_metric
 from mlff_exp.results.verdict import Criterion, Verdict
 
 ENOUGH_PS = 10.0  # below, a drift can't be told from the slow breathing of the energy
@@ -70,29 +71,6 @@ def combine_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
     return Verdict("NO-GO" if missed else "GO", gate, criteria, tuple(missed or shared))
 
 
-# By how the names of the criteria begin.
-ADVICE = {
-    "energy_drift": "If the trajectory is shorter than 10 ps: lengthen task.duration_ps. If not: repeat with "
-    "precision=fp64 engine=eager. If the drift is gone, it was arithmetic: use a wider precision. If it stays, the "
-    "forces are not the gradient of a smooth energy: look at the cutoff, at norms near zero and at whether the model "
-    "is conservative.",
-    "energy_fluctuation": "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not "
-    "smooth.",
-    "temperature_mean": "Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not "
-    "conserved.",
-    "temperature_drift": "Energy enters or leaves: see the drift. Over a few ps it may only move between modes: "
-    "lengthen task.duration_ps.",
-    "max_bond_change": "A bond broke: look at the frames around it. If the teacher keeps it, the student has not seen "
-    "such geometries: let task=distill explore at that temperature.",
-    "momentum": "Forces do not sum to zero: the force field is not invariant under translation.",
-    "finite_difference": "Forces are not minus the gradient of the energy: the model or its implementation is wrong.",
-    "fluctuation_ratio": "The energy is not smooth on the scale of a step: look for kinks and jumps, first at the "
-    "cutoff.",
-    "time_reversal": "The forces depend on more than the positions: noise, a stale neighbour list, or state in the "
-    "model.",
-}
-
-
 NOT_RELAXED = (
     "Look at the structure that was given and at the force field: without a minimum there is nothing to measure the "
     "energy against."
@@ -115,8 +93,8 @@ def advice_for(verdict: Verdict, *, frames: bool) -> list[str]:
         verdict: on one system.
         frames: whether there is a trajectory to look at.
     """
-    missed = [criterion.metric for criterion in verdict.criteria if criterion.held is False]
-    found = [text for start, text in ADVICE.items() if any(metric.startswith(start) for metric in missed)]
+    missed = [find_metric(criterion.metric) for criterion in verdict.criteria if criterion.held is False]
+    found = [text for text in dict.fromkeys(metric.advice for metric in METRICS if metric in missed) if text]
     if any("relax" in reason for reason in verdict.reasons):
         found.append(NOT_RELAXED)
     if not frames:

@@ -17,6 +17,7 @@ from mlff_exp.results.verdict import Verdict
 RESULT_FILE = "result.json"
 STATE_FILE = "state.npz"  # of a run that has not finished and can go on
 NOT_WRITTEN = "files.not_written"  # tag: which files for people are missing, and why
+NOT_COMPUTED = "metrics.not_computed"  # tag: which metrics of other packages are missing, and why
 
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]

@@ -20,6 +20,7 @@ from mlff_exp.common import CALLED, interrupts_postponed, learn_secrets, load_ob
 from mlff_exp.config import NATIVE, Config
 from mlff_exp.results import RESULT_FILE, Failure, RunResult
 from mlff_exp.runs.failures import record_failure, write_traceback
+from mlff_exp.runs.outside_metrics import with_outside_metrics, with_those_of
 from mlff_exp.runs.sessions import begin_session, signal_session, start_server
 from mlff_exp.tasks import TASKS
 
@@ -159,18 +160,20 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
         # Of kernels that do not come from Inductor.
         os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
-    kept = False
+    kept: RunResult | None = None
 
     def keep(result: RunResult) -> None:
         nonlocal kept
-        replace(result, config=resolved, duration_s=time.monotonic() - started).save(directory)
-        kept = True
+        result = replace(result, config=resolved, duration_s=time.monotonic() - started)
+        kept = with_outside_metrics(result) if kept is None else with_those_of(kept, result)
+        kept.save(directory)
 
     try:
         keep(_task(config, directory, keep))
     # Not swallowed: it becomes the recorded result of this run, with its traceback.
     except Exception as error:
-        if kept:  # the numbers are safe, and what went wrong after them is no reason to record something else
+        # The numbers are safe: what went wrong after them is no reason to record something else.
+        if kept is not None:
             sys.exit(
                 mask_secrets(
                     f"mlff-exp: the result is safe, but not all that belongs to it: {failure_kind(error)}: {error}"

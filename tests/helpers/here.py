@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from hydra import compose, initialize_config_dir
 
 from mlff_exp.config.config import Config, parse_config
 from mlff_exp.config.hydra import register_schemas
+from mlff_exp.results.metrics import SERIES, find_metric
 from mlff_exp.results.resolved import resolve_config
 from mlff_exp.results.result import RunResult
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
-METRICS = set(re.findall(r"`(\w+)`", (CONF.parent / "docs" / "metrics.md").read_text()))
 
 
 def configured(*overrides: str) -> Config:
@@ -41,6 +40,7 @@ def run_here(directory: Path, *overrides: str) -> RunResult:
 
 
 def undocumented(result: RunResult) -> set[str]:
-    """What a result has that docs/metrics.md does not."""
-    names = {name.partition("/")[0] for name in (*result.metrics, *result.series)}
-    return {re.sub("_ci_(low|high)$", "", name) for name in names} - METRICS
+    """What a result has that the registry of metrics, and so docs/metrics.md, does not."""
+    names = {name for name in result.metrics if find_metric(name) is None}
+    series = {name for name in result.series if name.partition("/")[0] not in SERIES and find_metric(name) is None}
+    return names | series

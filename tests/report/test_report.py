@@ -505,8 +505,9 @@ def test_the_terminal_says_once_what_is_the_same_for_all() -> None:
         RunResult(config=timed("fused", "fp32", size, 1.0).config, status="SKIPPED", failure=missing)
         for size in (1, 16)
     ]
-    rows = report_content([*runs, *skipped]).rows
-    table = terminal_table(rows, "a sweep")
+    found = report_content([*runs, *skipped])
+    rows = found.rows
+    table = terminal_table(rows, "a sweep", found.columns)
     name, *_ = table.columns
     assert str(name.header).replace("\n", " ") == "run (inference · benzene · …)"
     assert list(name.cells)[:4] == [
@@ -517,7 +518,7 @@ def test_the_terminal_says_once_what_is_the_same_for_all() -> None:
     ]
     assert not [cell for column in table.columns for cell in column.cells if "needs" in cell]
     assert unfinished(rows) == ["2 SKIPPED: unavailable: engine=fused needs a CUDA GPU"]
-    (alone,) = terminal_table(rows[:1], "one").columns[0].cells
+    (alone,) = terminal_table(rows[:1], "one", found.columns).columns[0].cells
     assert alone == "inference · benzene · eager · fp32 · B1"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlff_exp.config.gate import Gate, Limit
-from mlff_exp.results.gate import ADVICE, BLEW_UP, MEASURED_NOTHING, NOT_RELAXED, advice_for, format_limits, judge_gate
+from mlff_exp.results.gate import BLEW_UP, MEASURED_NOTHING, NOT_RELAXED, advice_for, format_limits, judge_gate
+from mlff_exp.results.metrics import METRICS
 
 GATE = Gate("strict", {"drift": Limit(-0.01, 0.01), "bond": Limit(max=0.5), "ratio": Limit(min=3)})
 GOOD = {"drift": -0.005, "bond": 0.1, "ratio": 4.0}
@@ -55,7 +56,7 @@ def test_what_is_no_number_was_not_measured(value: float) -> None:
 def test_advice_is_on_what_missed_and_names_no_frames_where_there_are_none() -> None:
     gate = Gate("strict", {"max_bond_change_ang": Limit(max=0.5), "energy_drift_percent": Limit(max=1)})
     broken = judge_gate({"max_bond_change_ang": 0.6, "energy_drift_percent": 0}, gate)
-    assert advice_for(broken, frames=True) == [ADVICE["max_bond_change"]]
+    assert advice_for(broken, frames=True) == [METRICS["max_bond_change_ang"].advice]
     nothing = judge_gate({"energy_drift_percent": 0}, gate)
     assert advice_for(nothing, frames=True) == [MEASURED_NOTHING]
     not_started = judge_gate({}, gate, ["blew up while the start was prepared"])

@@ -1,0 +1,204 @@
+"""The registry of metrics: what each number of a result means, its unit, which way is better, and what to do about it.
+
+An installed package adds a metric of its own by an entry point of the group ``mlff_exp.metrics``, which points at a
+`Metric` with ``compute``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from mlff_exp.common import Registry
+from mlff_exp.results.estimate import HIGH, LOW
+
+Better = Literal["lower", "higher", "zero", ""]
+ENGINE = "<engine>"  # in a name: any engine
+INTERVAL = re.compile(rf"({LOW}|{HIGH})$")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is known of one metric.
+
+    Attributes:
+        name: of the metric; it ends with the unit. ``<engine>`` in it stands for the name of any engine.
+        unit: as text; "" for a pure number.
+        better: "lower", "higher", "zero" for what is best near zero, or "" where neither is better.
+        meaning: one line.
+        task: the task that measures it, for the page of metrics; "" for a metric of another package.
+        advice: what to do if a gate has a limit on it that did not hold.
+        column: heading in the report's table of runs; without one it has no column.
+        brief: heading where a single run prints the main numbers of its trajectory; without one it is not printed.
+        digits: how the column shows the number, as Python's format specification; a ratio has its interval instead.
+        compute: ``package.module:function``, for a metric of another package: takes a finished `RunResult` and returns
+            a finite number, or None where the metric does not apply. It is called once, at the end of the run.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    meaning: str
+    task: str = ""
+    advice: str = ""
+    column: str = ""
+    brief: str = ""
+    digits: str = ".3g"
+    compute: str | None = None
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether it is a ratio, which has an interval and is shown with it."""
+        return self.unit == "×"
+
+    def names(self, name: str) -> bool:
+        """Whether a name in a result is this metric's."""
+        before, family, after = self.name.partition(ENGINE)
+        if not family:
+            return name == self.name
+        return re.fullmatch(rf"{re.escape(before)}\w+{re.escape(after)}", name) is not None
+
+
+METRICS: Registry[Metric] = Registry("metric", "mlff_exp.metrics")
+
+
+def find_metric(name: str) -> Metric | None:
+    """The metric that a name in a result is of, or None if no metric is registered for it.
+
+    Args:
+        name: with what may stand behind it: ``_ci_low``, ``_ci_high``, and the part of a set or the system after a
+            slash.
+    """
+    plain = INTERVAL.sub("", name.partition("/")[0])
+    if plain in METRICS:
+        return METRICS[plain]
+    return next((metric for metric in METRICS if metric.names(plain)), None)
+
+
+_DRIFT = (
+    "If the trajectory is shorter than 10 ps: lengthen task.duration_ps. If not: repeat with precision=fp64 "
+    "engine=eager. If the drift is gone, it was arithmetic: use a wider precision. If it stays, the forces are not the "
+    "gradient of a smooth energy: look at the cutoff, at norms near zero and at whether the model is conservative."
+)
+_FLUCTUATION = "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not smooth."
+
+INFERENCE = (
+    Metric("latency_median_ms", "ms", "lower",
+           "median time of a call, with its interval; by device events on CUDA, by the wall clock on a CPU",
+           column="latency / ms", digits=".3f"),
+    Metric("latency_p95_ms", "ms", "lower", "95th percentile of the time of a call"),
+    Metric("latency_mad_ms", "ms", "lower", "median absolute deviation of the time of a call from its median"),
+    Metric("latency_wall_median_ms", "ms", "lower", "median of what the host waits for a call on a GPU"),
+    Metric("throughput_systems_per_s", "1/s", "higher", "systems per second, of the median time of a call"),
+    Metric("atoms_per_s", "1/s", "higher", "atoms per second, of the median time of a call"),
+    Metric("first_call_s", "s", "lower", "time of the first call, compiling and capturing included"),
+    Metric("compile_s", "s", "lower", "time of compiling and capturing alone"),
+    Metric("speedup_vs_baseline", "×", "higher", "speedup over eager FP32 at the same batch size, with its interval",
+           column="speedup vs eager FP32"),
+    Metric("speedup_vs_fp32", "×", "higher", "speedup over the same engine in FP32, with its interval"),
+    Metric("speedup_vs_<engine>", "×", "higher",
+           "speedup over this engine at the same precision and batch size, where `task.beside` names it, with its "
+           "interval"),
+    Metric("speedup_vs_single_eager", "×", "higher",
+           "speedup per structure over eager FP32 on one structure, with its interval",
+           column="per structure vs single eager"),
+    Metric("break_even_calls", "", "lower",
+           "number of calls after which the first call has paid; absent if it never does"),
+    Metric("control_same", "×", "", "control: time of the engine over its own, with its interval"),
+    Metric("control_slower", "×", "",
+           "control: time of the engine with 5% planted over its own, with its interval"),
+    Metric("peak_memory_mib", "MiB", "lower", "peak memory of the engine alone on a GPU",
+           column="memory / MiB", digits=".0f"),
+    Metric("memory_vs_baseline", "", "lower", "peak memory over that of eager FP32"),
+    Metric("graph_count", "", "lower", "graphs compiled in all"),
+    Metric("graph_breaks", "", "lower", "graph breaks"),
+    Metric("recompiles", "", "lower", "graphs compiled after the first call"),
+    Metric("kernel_launches", "", "lower", "kernels, copies and fills of one call on a GPU"),
+    Metric("energy_mae_vs_fp64_mev_per_atom", "meV/atom", "lower",
+           "mean absolute error of the energy against eager FP64 of the same weights, on what was timed"),
+    Metric("energy_relative_mae_vs_fp64_percent", "%", "lower",
+           "the same error relative to the total energy; absent where that is zero"),
+    Metric("force_rmse_vs_fp64_mev_per_ang", "meV/Å", "lower",
+           "root mean square error of force components against eager FP64 of the same weights, on what was timed"),
+    Metric("force_relative_rmse_vs_fp64_percent", "%", "lower",
+           "the same error relative to the root mean square force; absent where that is zero",
+           column="force error vs FP64 / %", digits=".2g"),
+)  # fmt: skip
+
+LABELLED = (
+    Metric("structures", "", "", "structures of the labelled set"),
+    Metric("energy_mae_mev_per_atom", "meV/atom", "lower", "mean absolute error of the energy against the labels"),
+    Metric("force_mae_mev_per_ang", "meV/Å", "lower", "mean absolute error of force components against the labels",
+           column="force MAE vs teacher / (meV/Å)", digits=".1f"),
+    Metric("force_rmse_mev_per_ang", "meV/Å", "lower",
+           "root mean square error of force components against the labels"),
+    Metric("force_r2", "", "higher", "R² of all force components against the labels"),
+    Metric("training_structures", "", "", "structures of the last round of training"),
+    Metric("training_steps", "", "", "steps of the last round of training"),
+    Metric("training_s", "s", "lower", "duration of the last round of training"),
+    Metric("training_loss", "eV/Å", "lower", "last mean of the loss; as a series `loss`"),
+)  # fmt: skip
+
+NVE = (
+    Metric("energy_drift_percent", "%", "zero",
+           "last against first total energy, relative to the first", advice=_DRIFT),
+    Metric("energy_fluctuation_percent", "%", "lower",
+           "standard deviation of the total energy, relative to its mean", advice=_FLUCTUATION),
+    Metric("energy_drift_mev_per_atom_per_ps", "meV/atom/ps", "zero",
+           "fitted slope of the total energy, with its interval", advice=_DRIFT, brief="drift / (meV/atom/ps)"),
+    Metric("energy_drift_mean_mev_per_atom_per_ps", "meV/atom/ps", "zero",
+           "mean of the slopes of all replicas, with its interval by Student's t; of two and more replicas",
+           advice=_DRIFT),
+    Metric("energy_drift_percent_of_thermal", "%", "zero",
+           "drift over the run relative to E − E_min; absent where that is not positive", advice=_DRIFT),
+    Metric("energy_fluctuation_mev_per_atom", "meV/atom", "lower",
+           "standard deviation of the total energy about the fitted line", advice=_FLUCTUATION),
+    Metric("energy_fluctuation_percent_of_thermal", "%", "lower",
+           "the same relative to E − E_min; absent where that is not positive", advice=_FLUCTUATION,
+           brief="fluctuation / % of thermal"),
+    Metric("temperature_mean_k", "K", "", "mean temperature of the internal degrees of freedom",
+           advice="Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not conserved.",
+           brief="mean / K"),
+    Metric("temperature_drift_k", "K", "zero", "mean temperature of the last fifth less that of the first fifth",
+           advice="Energy enters or leaves: see the drift. Over a few ps it may only move between modes: lengthen "
+           "task.duration_ps."),
+    Metric("max_displacement_ang", "Å", "", "largest distance of an atom from its start"),
+    Metric("max_bond_change_ang", "Å", "lower",
+           "largest change of the length of a bond, across periodic boundaries too; absent without bonds",
+           advice="A bond broke: look at the frames around it. If the teacher keeps it, the student has not seen such "
+           "geometries: let task=distill explore at that temperature."),
+    Metric("momentum_error", "", "lower", "‖Σp‖ / Σ‖p‖",
+           advice="Forces do not sum to zero: the force field is not invariant under translation."),
+    Metric("finite_difference_error_ev_per_ang", "eV/Å", "lower",
+           "largest error of forces against differences of the energy, in FP64",
+           advice="Forces are not minus the gradient of the energy: the model or its implementation is wrong."),
+    Metric("fluctuation_ratio_dt", "", "",
+           "fluctuation at the timestep over that at half of it, in FP64; 4 for a smooth energy",
+           advice="The energy is not smooth on the scale of a step: look for kinks and jumps, first at the cutoff."),
+    Metric("time_reversal_error_ang", "Å", "lower",
+           "largest distance from the start after 200 steps forth and back, in FP64",
+           advice="The forces depend on more than the positions: noise, a stale neighbour list, or state in the "
+           "model."),
+    Metric("engine_energy_drift_mev_per_atom_per_ps", "meV/atom/ps", "zero",
+           "fitted slope of the total energy that the engine itself gave, with its interval"),
+    Metric("engine_energy_fluctuation_mev_per_atom", "meV/atom", "lower",
+           "fluctuation of the total energy that the engine itself gave"),
+    Metric("teacher_energy_drift_mev_per_atom_per_ps", "meV/atom/ps", "zero",
+           "trend of V_teacher + K, with its interval"),
+    Metric("steps_per_s", "1/s", "higher", "steps per second of each trajectory, recording included",
+           brief="steps/s"),
+    Metric("ns_per_day", "ns/day", "higher", "simulated time per day of each trajectory, recording included"),
+)  # fmt: skip
+
+# Points along a run, by name; no metric, because a series has no one value.
+SERIES = {
+    "loss": "mean loss of training, eV/Å",
+    "total_energy_ev": "total energy of the first replica",
+    "engine_total_energy_ev": "the same with the potential energy that the engine itself gave",
+    "temperature_k": "temperature of the first replica",
+    "displacement_ang": "largest distance of an atom of the first replica from its start",
+}
+
+for _metric in (*INFERENCE, *LABELLED, *NVE):
+    METRICS.register(_metric)
