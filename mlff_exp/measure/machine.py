@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from mlff_exp.common import mask_secrets
-from mlff_exp.measure.machine_load import OTHERS_CORES, busiest, busy_cpu_s, cpu_s_by_process, own_cpu_s, read
+from mlff_exp.measure.machine_load import OTHERS_CORES, busiest, busy_cpu_s, cpu_s_by_process, own_cpu_s
 
 PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
 CLOCK_SPREAD = 0.1
@@ -29,8 +30,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "hostname": platform.node(),
         "cpu": _cpu_model(),
-        "cpu_count": os.cpu_count(),
-        "cpu_governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "cpu_count": psutil.cpu_count(),
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "threads": torch.get_num_threads(),
         "device": str(device),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -88,14 +89,13 @@ class DisturbanceMonitor:
         return found
 
     def _cores_used_by_others(self) -> float | None:
-        busy = busy_cpu_s()
-        if self._started is None or self._busy is None or busy is None:
+        if self._started is None:
             return None
         elapsed = time.monotonic() - self._started
-        return max(0.0, (busy - self._busy - (own_cpu_s() - self._own)) / max(elapsed, 1e-9))
+        return max(0.0, (busy_cpu_s() - self._busy - (own_cpu_s() - self._own)) / max(elapsed, 1e-9))
 
     def _busiest(self) -> str:
-        """Which processes those are, where Linux shows them."""
+        """Which processes those are, where the system shows them."""
         assert self._started is not None, "it has looked once"
         names = busiest(self._by_process, cpu_s_by_process(), time.monotonic() - self._started)
         return f": {', '.join(names)}" if names else ""
@@ -148,8 +148,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _read(path: str) -> str | None:
+    """A file of Linux that says what psutil does not; None where it can't be read."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    return None
+
+
 def _cpu_model() -> str:
-    for line in (read("/proc/cpuinfo") or "").splitlines():
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
-OTHERS_CORES = 0.5  # that other processes may use before timings are doubted
-NAMED_CORES = 0.1  # that a process must have used to be named
+import psutil
+
+OTHERS_CORES = 0.5  # timings are doubted when other processes use more
+NAMED_CORES = 0.1  # a process that used fewer is not named
 MAX_NAMED = 3
 LOOK_FOR_S = 0.5
 
@@ -34,15 +34,12 @@ class Look:
             print(f"mlff-exp: this machine is busy: {'; '.join(found)}; timings will suffer", file=sys.stderr)
 
     def _on_cpu(self) -> list[str]:
-        elapsed, busy = time.monotonic() - self._started, busy_cpu_s()
-        if busy is None or self._busy is None:  # not on Linux
-            load = os.getloadavg()[0]
-            return [f"its load is {load:.1f} on {os.cpu_count()} cores"] if load > OTHERS_CORES else []
-        others = (busy - self._busy - (own_cpu_s() - self._own)) / elapsed
+        elapsed = time.monotonic() - self._started
+        others = (busy_cpu_s() - self._busy - (own_cpu_s() - self._own)) / elapsed
         if others <= OTHERS_CORES:
             return []
         names = busiest(self._by_process, cpu_s_by_process(), elapsed)
-        return [f"other processes use {others:.1f} of {os.cpu_count()} cores{': ' * bool(names)}{', '.join(names)}"]
+        return [f"other processes use {others:.1f} of {psutil.cpu_count()} cores{': ' * bool(names)}{', '.join(names)}"]
 
 
 def on_gpu(device: str) -> list[str]:
@@ -88,35 +85,23 @@ def busiest(
     return [f"{name} {cores[name]:.1f}" for name in most[:MAX_NAMED]]
 
 
-def busy_cpu_s() -> float | None:
-    """Seconds that all cores together were not idle since the machine started; None where Linux does not say."""
-    line = (read("/proc/stat") or "").partition("\n")[0].split()
-    if line[:1] != ["cpu"]:
-        return None
-    user, nice, system, _, _, irq, softirq = (int(ticks) for ticks in line[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+def busy_cpu_s() -> float:
+    """Seconds that all cores were busy since the machine started, added up over the cores."""
+    spent = psutil.cpu_times()
+    return float(sum(getattr(spent, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")))
 
 
 def cpu_s_by_process() -> dict[int, tuple[str, float]]:
-    """Name and seconds of CPU so far of each process that is shown."""
+    """Name and seconds of CPU so far of each process that the system shows."""
     found = {}
-    for directory in Path("/proc").glob("[0-9]*"):
-        # The name stands in parentheses and may hold any character; user and system time are the 14th and 15th field.
-        before, _, after = (read(str(directory / "stat")) or "").rpartition(")")
-        if after:
-            ticks = sum(int(field) for field in after.split()[11:13])
-            found[int(directory.name)] = (before.partition("(")[2], ticks / os.sysconf("SC_CLK_TCK"))
+    for process in psutil.process_iter(["name", "cpu_times"]):
+        spent = process.info["cpu_times"]
+        if spent is not None:  # not shown to us
+            found[process.pid] = (process.info["name"] or "", spent.user + spent.system)
     return found
 
 
 def own_cpu_s() -> float:
     """Seconds of CPU of this process, and of those it has waited for."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def read(path: str) -> str | None:
-    """A file of the system; None where there is none, or one that can't be read."""
-    with contextlib.suppress(OSError):
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    return None
+    spent = psutil.Process().cpu_times()
+    return float(spent.user + spent.system + spent.children_user + spent.children_system)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from ase import Atoms
 from ase.geometry import complete_cell, minkowski_reduce
 from scipy.spatial import cKDTree
@@ -109,7 +109,7 @@ def check_neighbors(atoms: Atoms, radius: float) -> None:
             f"{atoms.get_chemical_formula()}, more than {MAX_IMAGES}: are its vectors in Å?"
         )
     around = min(len(atoms) * n_images, 4 / 3 * math.pi * radius**3 * density + 1)
-    needed, there = BYTES_PER_PAIR * len(atoms) * around, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = BYTES_PER_PAIR * len(atoms) * around, psutil.virtual_memory().total
     if needed > there:
         raise ValueError(
             f"the neighbours of {len(atoms)} atoms within {radius:g} Å would take {needed / 2**30:.0f} GiB, and this "

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from mlff_exp.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -52,22 +54,13 @@ def is_alive(run: Run) -> bool:
     if not 0 < pid < 2**31:
         return True
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass
+    except psutil.AccessDenied:
+        return True
     # A process that started after this sign of life is another one with the same number.
-    return _started(pid) < heartbeat + CLOCK_TOLERANCE_S
-
-
-def _started(pid: int) -> float:
-    """When a process started, in seconds since 1970; 0 where Linux does not say."""
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
-    except OSError:
-        return 0.0
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    return bool(started < heartbeat + CLOCK_TOLERANCE_S)
 
 
 @contextmanager

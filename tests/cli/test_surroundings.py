@@ -215,7 +215,7 @@ def test_a_busy_machine_is_told_of_in_a_line(
     monkeypatch.setattr(machine_load, "busy_cpu_s", lambda: busy[0])
     monkeypatch.setattr(machine_load, "own_cpu_s", lambda: 0.0)
     monkeypatch.setattr(machine_load, "cpu_s_by_process", lambda: {1: ("sleep", 1.0), 7: ("md", busy[0] - 50)})
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(load.psutil, "cpu_count", lambda: 8)
     look = Look()
     now[0], busy[0] = 2.0, 100.4
     look.warn("cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 
 from mlff_exp.measure import machine
 from mlff_exp.measure.machine import DisturbanceMonitor, _git, describe_machine
+from mlff_exp.measure.machine_load import busy_cpu_s, cpu_s_by_process, own_cpu_s
 
 CPU = torch.device("cpu")
 QUIET = {
@@ -74,6 +76,16 @@ def test_own_work_is_no_disturbance_and_that_of_others_is() -> None:
     finally:
         busy.kill()
         busy.wait()
+
+
+def test_processes_are_counted_by_name_and_their_seconds_go_up() -> None:
+    busy, own, before = busy_cpu_s(), own_cpu_s(), cpu_s_by_process()
+    spin(0.3)
+    assert 0.2 < own_cpu_s() - own < 1
+    assert busy_cpu_s() - busy > 0.2
+    name, spent = cpu_s_by_process()[os.getpid()]
+    assert name.startswith(("python", "pytest"))
+    assert spent - before[os.getpid()][1] > 0.2
 
 
 def test_a_quiet_gpu_is_trusted() -> None:
