@@ -255,7 +255,7 @@ def test_stages_skip_what_cannot_run_stop_at_a_gate_and_are_uploaded_later(tmp_p
     assert "the stages after the gate are not run" in finished.stdout
 
     assert not (tmp_path / "mlruns").exists()
-    command = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main(); sync_main()", "outputs"]
+    command = [sys.executable, "-c", "from mlff_exp.cli.sync import sync_main; sync_main(); sync_main()", "outputs"]
     uploaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert uploaded.stdout == "3 runs uploaded\n0 runs uploaded\n", uploaded.stderr
 

@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What a command does that begins as ours do."""
-    code = f"from mlff_exp.command import boundary\nwith boundary('mlff-exp'):\n    {code}"
+    code = f"from mlff_exp.cli.boundary import command_boundary as boundary\nwith boundary('mlff-exp'):\n    {code}"
     return subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, encoding="utf-8"
     )
@@ -53,7 +53,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no such backend"])
 def test_figures_need_no_backend(tmp_path: Path, backend: str) -> None:
     finished = python(
-        "import sys; from mlff_exp.drawing import subplots; figure, axes = subplots(figsize=(1, 1)); "
+        "import sys; from mlff_exp.report import subplots; figure, axes = subplots(figsize=(1, 1)); "
         f"axes.plot([1, 2]); figure.savefig({str(tmp_path / 'figure.png')!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules",
         MPLBACKEND=backend,
@@ -174,7 +174,7 @@ def test_letters_that_a_terminal_lacks_are_replaced() -> None:
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_pipe_that_nobody_reads_changes_no_exit_code(code: int) -> None:
-    script = "from mlff_exp.command import boundary\nimport sys\nwith boundary('mlff-exp'):\n    input()\n"
+    script = "from mlff_exp.cli.boundary import command_boundary as boundary\nimport sys\nwith boundary('mlff-exp'):\n    input()\n"
     script += f"    for _ in range(9999): print('text')\n    print('more', file=sys.stderr)\n    sys.exit({code})"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -92,13 +92,13 @@ def emt_or_not(kind: str) -> EMT:
 
 
 def test_calculators_are_reached() -> None:
-    for target in ("ase.calculators.emt.EMT", "tests.test_security.emt_or_not"):
+    for target in ("ase.calculators.emt.EMT", "tests.config.test_security.emt_or_not"):
         words = ["+model.calculator.kind=emt"] if target.endswith("not") else []
         assert calculator(f"model.calculator._target_={target}", *words).engine.name == "ase/EMT"
 
 
 @pytest.mark.parametrize(
-    "target", ["os.getcwd", "subprocess.Popen", "builtins.eval", "pathlib.Path", "mlff_exp.checkpoint.load"]
+    "target", ["os.getcwd", "subprocess.Popen", "builtins.eval", "pathlib.Path", "mlff_exp.models.load_checkpoint"]
 )
 def test_nothing_but_calculators_is_reached(target: str) -> None:
     with pytest.raises(ConfigError, match="neither an ASE calculator nor a function annotated"):

@@ -212,7 +212,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: pytest.Monke
     held = {"known": 0, "same": 0, "slower": 0}
     for seed in range(40):
         machine = Machine(seed)
-        monkeypatch.setattr("mlff_exp.timing.time", machine)
+        monkeypatch.setattr("mlff_exp.measure.timing.time", machine)
         times = {"engine": (1.0, 1000), "same": (1.0, 100), "slower": (1.1, 100)}
         measured = measure_side_by_side({name: machine.candidate(*values) for name, values in times.items()}, CPU)
         low, high = median_interval_ms(measured["engine"])
@@ -226,7 +226,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: pytest.Monke
 
 def test_what_is_faster_than_its_warm_up_is_measured_for_as_long_as_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(0)
-    monkeypatch.setattr("mlff_exp.timing.time", machine)
+    monkeypatch.setattr("mlff_exp.measure.timing.time", machine)
     durations = iter([3.0] * 11)
     candidate = Candidate(lambda: machine.call(next(durations, 2.0)), 10, 1.0)
     (measured,) = measure_side_by_side({"warm": candidate}, CPU).values()

@@ -98,7 +98,7 @@ class NoEnvelope(Springs):
 
 
 def of_calculator(name: str) -> list[str]:
-    return [*BROKEN, "trust=[tests]", f"model.calculator._target_=tests.test_nve.{name}"]
+    return [*BROKEN, "trust=[tests]", f"model.calculator._target_=tests.tasks.test_nve.{name}"]
 
 
 def test_a_sound_force_field_passes_what_the_broken_ones_fail(tmp_path: Path) -> None:

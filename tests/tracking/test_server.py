@@ -178,7 +178,7 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) 
     missed = [path for path in tmp_path.glob("outputs/*/*/[01]") if not (path / "mlflow_run_id").is_file()]
     assert missed
     server.start()
-    sync = [sys.executable, "-c", "from mlff_exp.sync import sync_main; sync_main(); sync_main()", "outputs"]
+    sync = [sys.executable, "-c", "from mlff_exp.cli.sync import sync_main; sync_main(); sync_main()", "outputs"]
     sync += ["--tracking", "server", "--experiment", "lost"]
     uploaded = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert uploaded.stdout == f"{len(missed)} runs uploaded\n0 runs uploaded\n", uploaded.stderr
