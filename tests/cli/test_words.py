@@ -28,7 +28,7 @@ from mlff_exp.report.report import _verdict
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
 from mlff_exp.results.result import Failure, RunResult
 from mlff_exp.runs import worker
-from mlff_exp.runs.worker import TRACEBACK_FILE
+from mlff_exp.runs.failures import TRACEBACK_FILE
 from mlff_exp.tracking.recovery import open_store
 from tests.helpers.here import configured
 

@@ -27,7 +27,7 @@ from mlff_exp.dynamics.restart import load_state
 from mlff_exp.models.checkpoint import CheckpointError, load_checkpoint
 from mlff_exp.results.resolved import resolve_config
 from mlff_exp.results.result import STATE_FILE, RunResult
-from mlff_exp.runs import sessions, worker
+from mlff_exp.runs import worker
 from mlff_exp.runs.worker import _child
 from mlff_exp.structures.datasets import Dataset, Shard
 from mlff_exp.tasks.setup import prepare_model
@@ -285,7 +285,7 @@ def test_an_error_that_repeats_a_password_is_recorded_without_it(
         raise ValueError("no answer from http://user:hunter2@host")
 
     monkeypatch.setattr(worker, "_task", failing)
-    monkeypatch.setattr(sessions, "begin_session", lambda: None)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
     _child(parse_config(compose("config")), {}, tmp_path, None)
     result = RunResult.load(tmp_path)
     assert result.failure is not None

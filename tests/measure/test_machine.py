@@ -48,7 +48,7 @@ def test_changes_and_new_files_are_recorded_and_what_git_ignores_is_not(
     git("init", "-q")
     git("add", ".")
     git("commit", "-q", "-m", "first")
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "mlff_exp" / "environment.py"))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "mlff_exp" / "measure" / "machine.py"))
     (tmp_path / "outputs").write_text("of a run")
     assert _git()["git_diff"] == ""
     (tmp_path / "mine.xyz").write_text("of one's own")

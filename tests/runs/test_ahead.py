@@ -24,7 +24,7 @@ from torch._inductor.runtime import autotune_cache
 
 from mlff_exp.cli.sweeping import HydraHost
 from mlff_exp.config.config import Config, Sweep
-from mlff_exp.engines import eager
+from mlff_exp.engines import compiled, eager
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.eager import energy_and_forces
 from mlff_exp.models.painn import PaiNN
@@ -118,7 +118,7 @@ def test_what_compiles_nothing_or_by_itself_is_left_out(words: str) -> None:
 
 
 def test_the_command_itself_needs_no_torch_for_it() -> None:
-    script = "import sys; from mlff_exp.runs import fill_cache; fill_cache({}); sys.exit('torch' in sys.modules)"
+    script = "import sys; from mlff_exp.runs.ahead import fill_cache; fill_cache({}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60).returncode == 0
 
 
@@ -159,7 +159,8 @@ def test_a_run_finds_its_graph_in_inductors_cache(tmp_path: Path, monkeypatch: p
     def springs(model: PaiNN, batch: AtomicBatch, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
         return batch.per_system(batch.positions.square()).sum(dim=(1, 2)), -2 * batch.positions
 
-    monkeypatch.setattr(eager, "energy_and_forces", springs)
+    for module in (eager, compiled):
+        monkeypatch.setattr(module, "energy_and_forces", springs)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     words = [*INFERENCE, "device=cpu", "model.checkpoint=student_small"]
     with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):

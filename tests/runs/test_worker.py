@@ -23,7 +23,7 @@ from mlff_exp.config.config import Config
 from mlff_exp.config.tasks import InferenceTask
 from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Verdict
-from mlff_exp.runs import sessions, worker
+from mlff_exp.runs import worker
 from mlff_exp.runs.worker import _child, _task, failure_kind, run_task
 from mlff_exp.tasks import inference
 from mlff_exp.tasks.showing import keep_nothing
@@ -221,7 +221,7 @@ def test_a_cold_compile_finds_no_kernel_of_another_run(
         (tmp_path / name / "kernel").touch()
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setattr(worker, "_task", task)
-    monkeypatch.setattr(sessions, "begin_session", lambda: None)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
     (tmp_path / "cold").mkdir()
     _child(Config(task=InferenceTask()), {}, tmp_path, str(tmp_path / "cold") if cold else None)
     assert RunResult.load(tmp_path).failure is None
@@ -250,7 +250,7 @@ def test_a_verdict_outlives_what_fails_after_it(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(worker, "_task", task)
-    monkeypatch.setattr(sessions, "begin_session", lambda: None)
+    monkeypatch.setattr(worker, "begin_session", lambda: None)
     with pytest.raises(SystemExit, match=r"the result is safe.*No space left"):
         _child(Config(task=InferenceTask()), {"a": 1}, tmp_path, None)
     found = RunResult.load(tmp_path)

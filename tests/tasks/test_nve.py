@@ -17,7 +17,7 @@ from ase.io import read
 
 from mlff_exp.config.config import Config
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.dynamics import restart, start, verlet
+from mlff_exp.dynamics import verlet
 from mlff_exp.dynamics.checks import teacher_drift
 from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.restart import save_state
@@ -26,9 +26,8 @@ from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.models.checkpoint import load_checkpoint
-from mlff_exp.report import plots
 from mlff_exp.results.result import RunResult
-from mlff_exp.tasks import nve, setup
+from mlff_exp.tasks import nve, nve_files
 from mlff_exp.tasks.nve import _below_minimum, _minima, _of_replicas, run
 from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
@@ -224,8 +223,8 @@ def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatc
         assert kept, "the verdict comes first"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plots, "plot_nve", full)
-    monkeypatch.setattr(nve.nve_files, "write", full)
+    monkeypatch.setattr(nve, "plot_nve", full)
+    monkeypatch.setattr(nve_files, "write", full)
     result = run(configured(*QUICK, "task.duration_ps=0.1"), tmp_path, kept.append)
     (first,) = kept
     assert first.verdict == result.verdict
@@ -256,7 +255,7 @@ def test_an_engine_that_computes_something_else_does_not_run(tmp_path: Path, mon
         engine.fault = lambda p: type(p)(p.energy, 1.02 * p.forces)  # type: ignore[method-assign]
         return ModelUnderTest(engine, subject.checkpoint, subject.device)
 
-    monkeypatch.setattr(setup, "prepare_model", faulty)
+    monkeypatch.setattr(nve, "prepare_model", faulty)
     with pytest.raises(EngineError, match=r"forces are 0\.02 off eager FP64"):
         run(configured(*SHORT), tmp_path)
 
@@ -307,10 +306,10 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
         if arguments[1].state.step >= 200:
             raise KilledError
 
-    monkeypatch.setattr(restart, "save_state", save_and_die)
+    monkeypatch.setattr(nve, "save_state", save_and_die)
     with pytest.raises(KilledError):
         run(configured(*words), killed)
-    monkeypatch.setattr(restart, "save_state", saved)
+    monkeypatch.setattr(nve, "save_state", saved)
     result = run(configured(*words, f"task.resume={killed}"), resumed)
     with np.load(whole / "trajectory_data.npz") as expected, np.load(resumed / "trajectory_data.npz") as found:
         assert len(found["steps"]) == 61
@@ -359,7 +358,7 @@ def test_the_teacher_is_not_asked_about_what_blew_up(tmp_path: Path, monkeypatch
         monkeypatch.setattr(verlet, "BROKEN_BOND_ANG", 0.0)
         return state
 
-    monkeypatch.setattr(start, "prepare_start", then_break)
+    monkeypatch.setattr(nve, "prepare_start", then_break)
     result = run(configured(*QUICK, "task.duration_ps=0.1", "task.teacher_check=true"), tmp_path)
     assert result.verdict is not None
     assert result.verdict.decision == "NO-GO"
