@@ -29,6 +29,7 @@ from mlff_exp.config import (
     judge_import_path,
     make_importable,
     plain,
+    refuse_other_schema,
     register_schemas,
     top_level,
 )
@@ -104,7 +105,8 @@ def _is_plain_directory(_: Parts, value: Any) -> bool:
     if not isinstance(value, str):
         return isinstance(value, _NUMBER)
     path = _IN_DIRECTORIES.sub("x", value)
-    return "$" not in path and not Path(path).is_absolute() and ".." not in Path(path).parts
+    outside = path.startswith("~") or Path(path).is_absolute() or ".." in Path(path).parts
+    return "$" not in path and not outside
 
 
 def _is_plain_name(_: Parts, value: Any) -> bool:
@@ -178,27 +180,29 @@ class GuardedLoader(ConfigLoaderImpl):
         except KeyError as error:
             raise ConfigError(f"hydra.job.env_copy: the environment has no {error}") from error
         with read_write(composed), open_dict(composed):
-            self._judge(composed, overrides)
+            self._judge(composed, overrides, hydra_alone=config_name is None)
             composed.hydra.job.override_dirname = mask_secrets(composed.hydra.job.override_dirname).replace(
                 "***", "hidden"
             )
         return composed
 
-    def _judge(self, composed: DictConfig, overrides: Sequence[str]) -> None:
+    def _judge(self, composed: DictConfig, overrides: Sequence[str], *, hydra_alone: bool) -> None:
         hydra = OmegaConf.to_container(composed.hydra, resolve=False)
         assert isinstance(hydra, dict)
         said = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
         if sorted(said) != sorted(overrides):
             raise ConfigError("hydra.overrides is Hydra's record of the command line: no file can set it")
+        # Before anything is said of our own part: Hydra makes its objects without it.
+        self._judge_hydra({"hydra": hydra})
+        if hydra_alone:  # to show its help
+            return
         if hydra["output_subdir"] is not None:
             raise ConfigError(
                 f"hydra.output_subdir={hydra['output_subdir']}: Hydra's own files would hold passwords as they were "
                 "given; config.yaml in the run's directory says all that they would"
             )
-        if "sweep" not in composed:  # not based on our schema, which is refused by whoever parses it
-            return
+        refuse_other_schema(composed)
         self._judge_trust(composed)
-        self._judge_hydra({"hydra": hydra})
         self._judge_sweep(composed)
         named = self._judge_calculator(composed)
         composed.trust = [*self._trust, *(top for top in named if top not in self._trust)]

@@ -31,7 +31,6 @@ def sync_main() -> None:
     arguments = parser.parse_args()
     if not arguments.directory.is_dir():
         parser.error(f"{arguments.directory} is not a directory")
-    where = Tracking(name=arguments.tracking, directory=arguments.mlruns, experiment=arguments.experiment)
     failures: list[str] = []
 
     def failed(line: str) -> None:
@@ -39,6 +38,7 @@ def sync_main() -> None:
         write_below_bars(f"mlff-exp-sync: {mask_secrets(line)}")
 
     try:
+        where = Tracking(name=arguments.tracking, directory=arguments.mlruns, experiment=arguments.experiment)
         uploaded = sync_runs(arguments.directory, where, failed)
     except ConfigError as error:
         _end(str(error), EXIT_REFUSED)

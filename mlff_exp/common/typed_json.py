@@ -71,8 +71,15 @@ def typed_value(kind: Any, value: Any, where: str = "") -> Any:
     if isinstance(value, bool) and kind is not bool:
         _wrong(where, value, kind.__name__)
     if kind is float and isinstance(value, int | float):
-        return value if math.isfinite(value) else _wrong(where, value, "finite")
+        return value if _is_finite(value) else _wrong(where, value, "finite")
     return value if isinstance(value, kind) else _wrong(where, value, kind.__name__)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that is larger than any float
+        return False
 
 
 def _sequence(kind: Any, value: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ from .config import Tracking as Tracking
 from .config import asked as asked
 from .config import parse_config as parse_config
 from .config import refuse_ignored as refuse_ignored
+from .config import refuse_other_schema as refuse_other_schema
 from .config import refuse_unused as refuse_unused
 from .config import usual as usual
 from .engines import ENGINE_TYPES as ENGINE_TYPES

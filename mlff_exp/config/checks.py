@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -100,6 +100,24 @@ def positive(key: str, value: float) -> None:
     """
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{key}={value} must be greater than 0")
+
+
+def finite(key: str, value: Any) -> None:
+    """Refuse numbers in nested mappings and lists that are not finite, or have more digits than 64 bits hold.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            finite(f"{key}.{name}", below)
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            finite(f"{key}[{number}]", below)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value} must be a finite number")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{key} must be a number of at most 64 bits")
 
 
 def plain(key: str, name: str) -> None:

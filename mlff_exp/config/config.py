@@ -223,13 +223,23 @@ def parse_config(config: DictConfig) -> Config:
     recorded = _recorded(config)
     learn_secrets(recorded)
     _refuse_names_from_outside(recorded)
+    refuse_other_schema(config)
     parsed = OmegaConf.to_object(config)
-    if not isinstance(parsed, Config):
+    assert isinstance(parsed, Config), "it has our schema"
+    _refuse_added(config)
+    return parsed
+
+
+def refuse_other_schema(config: DictConfig) -> None:
+    """Refuse a configuration that is not made from ours.
+
+    Raises:
+        ConfigError: saying how one begins.
+    """
+    if OmegaConf.get_type(config) is not Config:
         raise ConfigError(
             "the configuration is not based on mlff_exp's schema: start config.yaml with '- /schema/config'"
         )
-    _refuse_added(config)
-    return parsed
 
 
 def _refuse_names_from_outside(recorded: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.config.checks import is_file, shown
+from mlff_exp.config.checks import finite, is_file, shown
 from mlff_exp.config.errors import ConfigError
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -50,3 +50,4 @@ class AseModel:
     def __post_init__(self) -> None:
         if "_target_" not in self.calculator:
             raise ConfigError("model.calculator needs a _target_, for example mlff_exp.distill.teacher_calculator")
+        finite("model.calculator", self.calculator)

@@ -124,7 +124,7 @@ def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
     if len(systems) > 1:  # each reason begins with its system
         failed = any(reason.startswith(f"{system['name']}: ") for reason in verdict.reasons)
         decision = "NO-GO" if failed else "GO"
-    worth = verdict.criteria and result.config["task"]["duration_ps"] >= MIN_NVE_PS
+    worth = verdict.criteria and result.config["task"].get("duration_ps", 0.0) >= MIN_NVE_PS
     return decision if worth or decision == "NO-GO" else None
 
 
@@ -239,7 +239,7 @@ def _memory(engines: tuple[str, ...], results: Results) -> Measured | None:
 def _nve(metric: str, ideal: float, results: Results) -> Measured | None:
     """How far a metric is from what is ideal in the first long FP32 NVE run: that of the gate, where there is one."""
     for result in results:
-        long = result.verdict is not None and result.config["task"]["duration_ps"] >= MIN_NVE_PS
+        long = result.verdict is not None and result.config["task"].get("duration_ps", 0.0) >= MIN_NVE_PS
         if long and metric in result.metrics and _precision(result) == "fp32":
             value, (low, high) = result.metrics[metric], _ends(result, metric)
             ends = abs(low - ideal), abs(high - ideal)

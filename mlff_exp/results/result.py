@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.config import what_runs
 from mlff_exp.results.checks import refuse_non_finite
+from mlff_exp.results.recorded_config import check_recorded
 from mlff_exp.results.verdict import Verdict
 
 RESULT_FILE = "result.json"
@@ -126,7 +127,10 @@ class RunResult:
         path = directory / RESULT_FILE
         try:
             result: RunResult = typed_value(RunResult, read_json(path))
+            if "task" not in result.config:
+                return result
+            check_recorded(result.config)
             # What was recorded before of words that nothing took notice of.
-            return dataclasses.replace(result, config=what_runs(result.config)) if "task" in result.config else result
+            return dataclasses.replace(result, config=what_runs(result.config))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error

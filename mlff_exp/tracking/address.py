@@ -5,14 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlff_exp.common import shell_command
-from mlff_exp.config import Tracking
+from mlff_exp.config import ConfigError, Tracking
 
 DATABASE_FILE = "mlflow.db"
+ARTIFACTS = "artifacts"  # the directory of a local store beside its database
 
 
 def store_directory(tracking: Tracking) -> Path:
-    """Return the absolute directory of a local store; a leading ``~`` is the home directory."""
-    return expanded(tracking.directory).resolve()
+    """Return the absolute directory of a local store; a leading ``~`` is the home directory.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    directory = expanded(tracking.directory)
+    if str(directory).startswith("~") and not directory.exists():
+        raise ConfigError(f"{directory}: there is no such user as {directory.parts[0][1:] or '~'}; write the path out")
+    return directory.resolve()
+
+
+def in_store(path: Path) -> bool:
+    """Whether a file is a copy that a local store keeps, as its artifact."""
+    above = path.resolve().parents
+    stores = (one.parent for one in above if one.name == ARTIFACTS)
+    return any((store / DATABASE_FILE).is_file() for store in stores)
 
 
 def expanded(path: str) -> Path:

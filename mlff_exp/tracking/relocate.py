@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from filelock import FileLock
-
 from mlff_exp.config import ConfigError
-from mlff_exp.tracking.address import DATABASE_FILE, expanded
+from mlff_exp.tracking.address import ARTIFACTS, DATABASE_FILE, expanded
+from mlff_exp.tracking.local import BUSY_S, opened_alone, reason_of
 
 # Where MLflow's database keeps absolute addresses of artifacts.
 ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
@@ -21,28 +21,37 @@ def relocate(directory: Path) -> int:
         directory: of the store, where it is now.
 
     Raises:
-        ConfigError: there is no store.
+        ConfigError: there is no store, or its database can't be read or written.
     """
     directory = expanded(str(directory)).resolve()
     database = directory / DATABASE_FILE
     if not database.is_file():
         raise ConfigError(f"{directory} holds no {DATABASE_FILE}")
-    now = (directory / "artifacts").as_uri()
+    try:
+        with opened_alone(directory), closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
+            return _changed(connection, database, (directory / ARTIFACTS).as_uri())
+    except sqlite3.Error as error:
+        raise ConfigError(f"{database}: {reason_of(error, directory)}") from error
+
+
+def _changed(connection: sqlite3.Connection, database: Path, now: str) -> int:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := [table for table, _ in ADDRESSES if table not in tables]:
+        raise ConfigError(f"{database} is no whole store of MLflow: it has no table {', '.join(missing)}")
     changed = 0
-    with FileLock(directory / "mlflow.lock"), sqlite3.connect(database) as connection:
-        # Where artifacts were before, by the experiments that we made.
-        before = {
-            address
-            for (address,) in connection.execute("SELECT artifact_location FROM experiments")
-            if address.startswith("file://") and address.endswith("/artifacts") and address != now
-        }
-        for table, column in ADDRESSES:
-            for old in before:
-                # Not LIKE, to which the % of an address means something.
-                cursor = connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                    (now, len(old) + 1, old, len(old) + 1, f"{old}/"),
-                )
-                changed += cursor.rowcount
+    # Where artifacts were before, by the experiments that we made.
+    before = {
+        address
+        for (address,) in connection.execute("SELECT artifact_location FROM experiments")
+        if address.startswith("file://") and address.endswith("/artifacts") and address != now
+    }
+    for table, column in ADDRESSES:
+        for old in before:
+            # Not LIKE, to which the % of an address means something.
+            cursor = connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (now, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
+            changed += cursor.rowcount
     return changed

@@ -77,6 +77,7 @@ BAD = [
     ("hydra.sweeper.params.x", {"_target_": "sent.Thing"}),
     ("hydra.run.dir", "/tmp/elsewhere"),
     ("hydra.run.dir", "outputs/../../elsewhere"),
+    ("hydra.run.dir", "~/elsewhere"),
     ("hydra.run.dir", "${oc.env:HOME}/x"),
     ("hydra.sweep.dir", "../elsewhere"),
     ("hydra.sweep.subdir", "../../elsewhere"),
@@ -128,6 +129,30 @@ def test_what_files_and_groups_of_files_say_is_judged_where_it_is_composed(tmp_p
 )
 def test_what_is_plain_needs_no_trust(tmp_path: Path, values: dict[str, Any]) -> None:
     assert sent(tmp_path, values).trust == []
+
+
+@pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
+@pytest.mark.parametrize("beside", [{}, {"sweep": {"name": "x"}}])
+def test_a_configuration_without_our_schema_makes_nothing(
+    tmp_path: Path, mode: RunMode, beside: dict[str, Any]
+) -> None:
+    """Hydra makes its callbacks, launcher and logging before anybody parses the rest."""
+    hydra = {"mode": "MULTIRUN", "output_subdir": None, "callbacks": {"x": {"_target_": "sent.Callback"}}}
+    (tmp_path / "main.yaml").write_text(yaml.safe_dump({"hydra": hydra} | beside))
+    with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\._target_=sent\.Callback comes from a file"):
+        loader(tmp_path).load_configuration("main", [], run_mode=mode)
+    (tmp_path / "main.yaml").write_text(yaml.safe_dump({"hydra": {"output_subdir": None}} | beside))
+    with pytest.raises(ConfigError, match="is not based on mlff_exp's schema"):
+        loader(tmp_path).load_configuration("main", [], run_mode=mode)
+
+
+def test_the_help_of_hydra_is_shown(tmp_path: Path) -> None:
+    """It is composed of Hydra's own part alone, which has our rules as well."""
+    assert loader(tmp_path).load_configuration(None, [], run_mode=RunMode.RUN).hydra.hydra_help.template
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "hydra" / "launcher" / "sent.yaml").write_text("_target_: sent.Launcher\n")
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\._target_=sent\.Launcher comes from a file"):
+        loader(tmp_path).load_configuration(None, ["hydra/launcher=sent"], run_mode=RunMode.RUN)
 
 
 def test_a_launcher_takes_resources_from_a_file_and_no_commands(tmp_path: Path) -> None:

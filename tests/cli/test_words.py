@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from mlff_exp.config.checks import LIMITS, is_file, nearest
 from mlff_exp.config.config import Config, Sweep, Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
+from mlff_exp.config.models import AseModel
 from mlff_exp.config.systems import WaterBox
 from mlff_exp.config.tasks import TASKS, InferenceTask, NveTask
 from mlff_exp.config.words import ENGINES, PRECISIONS
@@ -289,3 +291,11 @@ def test_a_go_over_a_short_trajectory_says_so() -> None:
     assert combine_verdicts({"a": short, "b": no_go}).reasons == tuple(f"b: {reason}" for reason in no_go.reasons)
     config = {"task": {"duration_ps": 0.05}}
     assert _verdict(short, config) == "GO over 0.05 ps, too short (mine)"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2**63, 10**400])
+@pytest.mark.parametrize("place", [lambda value: value, lambda value: [1, value], lambda value: {"b": {"c": value}}])
+def test_arguments_of_a_calculator_are_numbers(place: Callable[[float], object], value: float) -> None:
+    calculator = {"_target_": "ase.calculators.lj.LennardJones", "a": place(value)}
+    with pytest.raises(ConfigError, match=r"model\.calculator\.a.* must be a"):
+        AseModel(calculator=calculator)

@@ -288,6 +288,37 @@ def test_a_damaged_result_keeps_no_other_from_being_uploaded(
     assert len(runs(where)) == 1
 
 
+def test_what_a_store_keeps_is_no_run_of_its_own(store: Store, where: Tracking, tmp_path: Path) -> None:
+    finished(tmp_path / "outputs" / "0")
+    copy = tmp_path / "old" / "artifacts" / "1234" / "artifacts"  # of another store below the directory
+    finished(copy)
+    (tmp_path / "old" / "mlflow.db").touch()
+    finished(tmp_path / "artifacts" / "1")  # a directory of that name that is no store's
+    assert len(sync_runs(tmp_path, where)) == 2
+    assert sync_runs(tmp_path, where) == []
+    assert len(runs(where)) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mlruns", ""], "tracking.directory='' must not be empty"),
+        (["--experiment", " "], "tracking.experiment=' ' must not be empty"),
+        (["--mlruns", "~nosuchuser/x"], "there is no such user as nosuchuser"),
+    ],
+)
+def test_words_of_sync_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["mlff-exp-sync", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as ended:
+        sync_main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_store_that_can_not_be_opened_ends_sync_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

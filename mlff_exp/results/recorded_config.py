@@ -1,0 +1,119 @@
+"""Checks the parts of a recorded configuration that names, figures and MLflow are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+INT64 = range(-(2**63), 2**63)
+MAX_DEPTH = 50
+# The types of values that are there, by key.
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "task": Mapping,
+    "task.name": str,
+    "task.dataset": str,
+    "task.systems": list,
+    "task.replicas": int,
+    "task.n_features": int,
+    "task.n_interactions": int,
+    "task.duration_ps": (int, float),
+    "model": Mapping,
+    "model.name": str,
+    "model.checkpoint": str,
+    "model.calculator": Mapping,
+    "model.calculator._target_": str,
+    "system": Mapping,
+    "system.name": str,
+    "system.path": str,
+    "engine": Mapping,
+    "engine.name": str,
+    "engine.mode": str,
+    "precision": Mapping,
+    "precision.name": str,
+    "gate": Mapping,
+    "gate.name": str,
+    "sweep": Mapping,
+    "sweep.gate_decision": str,
+    "batch_size": int,
+    "device": str,
+}
+LEAST_1 = ("batch_size", "task.replicas", "task.n_features", "task.n_interactions")
+# What a run must have recorded, by its task.
+FORCE_FIELD = ("model.name", "engine.name", "precision.name")
+NEEDED = {
+    "inference": (*FORCE_FIELD, "system.name", "batch_size"),
+    "accuracy": FORCE_FIELD,
+    "nve": (*FORCE_FIELD, "task.replicas"),
+    "distill": ("task.n_features", "task.n_interactions"),
+}
+OF_MODELS = {"student": "model.checkpoint", "ase": "model.calculator._target_"}
+
+
+def check_recorded(config: Mapping[str, Any]) -> None:
+    """Refuse a recorded configuration that no run of this version can have.
+
+    Args:
+        config: plain values; one without a task is not looked at.
+
+    Raises:
+        ValueError: naming the key, its value and what it should be.
+    """
+    if "task" not in config:
+        return
+    if _deeper_than(config, MAX_DEPTH):
+        raise ValueError(f"config is nested in more than {MAX_DEPTH} levels")
+    for key, kind in TYPES.items():
+        value = _at(config, key)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"config.{key}={_shown(value)} is not {_named(kind)}")
+        if isinstance(value, int) and value not in INT64:
+            raise ValueError(f"config.{key}={_shown(value)} has more than 64 bits")
+        if key in LEAST_1 and value < 1:
+            raise ValueError(f"config.{key}={_shown(value)} is less than 1")
+    for name in _at(config, "task.systems") or []:
+        if not isinstance(name, str):
+            raise ValueError(f"config.task.systems holds {_shown(name)}, which is not str")
+    varied = _at(config, "sweep.varied")
+    for key, value in varied.items() if isinstance(varied, Mapping) else ():
+        if not isinstance(value, str):
+            raise ValueError(f"config.sweep.varied.{key}={_shown(value)} is not str")
+    _refuse_missing(config)
+
+
+def _refuse_missing(config: Mapping[str, Any]) -> None:
+    needed = ["task.name", *NEEDED.get(str(_at(config, "task.name")), ())]
+    if "model.name" in needed and (own := OF_MODELS.get(str(_at(config, "model.name")))):
+        needed.append(own)
+    if _at(config, "system.name") == "file":
+        needed.append("system.path")
+    if _at(config, "task.name") == "nve" and not _at(config, "task.systems"):
+        needed.append("system.name")
+    missing = [key for key in needed if _at(config, key) is None]
+    if missing:
+        raise ValueError(f"config has no {', '.join(missing)}")
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(one, levels - 1) for one in below)
+
+
+def _named(kind: type | tuple[type, ...]) -> str:
+    names = {Mapping: "a mapping", list: "a list"}
+    return "a number" if isinstance(kind, tuple) else names.get(kind, kind.__name__)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of too many digits
+        return "a number of thousands of digits"
+    return text if len(text) < 80 else f"{text[:80]} …"
