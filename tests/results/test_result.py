@@ -110,9 +110,15 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> str:
         (spoilt(lambda values: values["config"].update(batch_size=0)), "config.batch_size=0 is less than 1"),
         (spoilt(lambda values: values["config"].update(batch_size=None)), "config has no batch_size"),
         (spoilt(lambda values: values["config"].pop("precision")), "config has no precision.name"),
-        (spoilt(lambda values: values["config"]["model"].update(checkpoint=["x"])), "config.model.checkpoint=.*not str"),
+        (
+            spoilt(lambda values: values["config"]["model"].update(checkpoint=["x"])),
+            "config.model.checkpoint=.*not str",
+        ),
         (spoilt(lambda values: values["config"]["model"].pop("checkpoint")), "config has no model.checkpoint"),
-        (spoilt(lambda values: values["config"]["sweep"].update(varied={"a": 1})), "config.sweep.varied.a=1 is not str"),
+        (
+            spoilt(lambda values: values["config"]["sweep"].update(varied={"a": 1})),
+            "config.sweep.varied.a=1 is not str",
+        ),
         (spoilt(lambda values: values["config"]["task"].update(systems=[{}])), "config.task.systems holds {}"),
         ("[" * 100_000, "nested too deeply"),
         ("null", "is not a mapping"),
