@@ -39,11 +39,11 @@ class StagedSweeper(Sweeper):
         """Called by Hydra before `sweep`."""
         from mlff_exp.cli import HydraHost, place_sweep
 
-        place_sweep(config)
+        roots = place_sweep(config)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.host = HydraHost(hydra_context.config_loader, config, launcher, self.params)
+        self.host = HydraHost(hydra_context.config_loader, config, launcher, self.params, roots)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run everything, write the report, and exit with the code of the whole.

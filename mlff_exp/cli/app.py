@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, TypeVar, cast
 from unittest.mock import patch
@@ -120,7 +121,8 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
     resolved = save_resolved(composed, directory)
     resume = getattr(config.task, "resume", None)
     if resume is not None:
-        config.task.resume = str(directory_of(store, "task.resume", resume))
+        found = directory_of(store, "task.resume", resume)
+        config = replace(config, task=replace(config.task, resume=str(found)))
     if look is not None:
         look.warn(config.device)
     live, refused = None, False

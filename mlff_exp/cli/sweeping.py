@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mlff_exp.cli.guard import GuardedLoader
 from mlff_exp.cli.words import composing_errors, n_values, without_hydra
 from mlff_exp.measure import Look
-from mlff_exp.runs import place_directories, plan_sweep, refuse_moved, run_sweep
+from mlff_exp.runs import place_directories, plan_sweep, refuse_moved, results_root, run_sweep
 
 BASIC_LAUNCHER = ("hydra._internal.core_plugins.basic_launcher", "BasicLauncher")
 
@@ -26,10 +26,13 @@ class HydraHost:
         config: the composed configuration; the launcher has the same object.
         launcher: of jobs.
         params: overrides of every job, by key.
+        roots: directories below which runs leave their results.
     """
 
-    def __init__(self, loader: Any, config: DictConfig, launcher: Any, params: dict[str, str]) -> None:
-        self.loader, self.config, self.launcher, self.params = loader, config, launcher, params
+    def __init__(
+        self, loader: Any, config: DictConfig, launcher: Any, params: dict[str, str], roots: list[Path]
+    ) -> None:
+        self.loader, self.config, self.launcher, self.params, self.roots = loader, config, launcher, params, roots
 
     @property
     def here(self) -> bool:
@@ -80,15 +83,22 @@ class HydraHost:
             self.loader.vouch(sweep_id, gate_decision, where)
 
 
-def place_sweep(config: DictConfig) -> None:
+def place_sweep(config: DictConfig) -> list[Path]:
     """Settle the directory of a sweep before its launcher is made.
+
+    Returns:
+        Directories below which runs leave their results.
 
     Raises:
         ConfigError: Hydra would put files where nobody looks for them, or the directory can't be one.
     """
     refuse_moved(config.hydra, single=False)
+    written: Any = OmegaConf.to_container(config.hydra, resolve=False)
+    given = str(place_directories("hydra.sweep.dir", config.hydra.sweep.dir))
+    roots = [results_root(written["sweep"]["dir"], given), results_root(written["run"]["dir"], given), Path("outputs")]
     with read_write(config), open_dict(config):  # the launcher and its jobs make this directory
-        config.hydra.sweep.dir = str(place_directories("hydra.sweep.dir", config.hydra.sweep.dir))
+        config.hydra.sweep.dir = given
+    return roots
 
 
 def sweep(host: HydraHost, arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING as MISSING_DEFAULT
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -183,34 +183,34 @@ class Config:
         return (own, "fp32") if self.task.name == "inference" and own != "fp32" else (own,)
 
     def on_this_machine(self) -> Config:
-        """Resolve ``device=auto`` and check that the combination can run here.
+        """The same configuration with ``device=auto`` resolved, if the combination can run here.
 
         Raises:
             UnavailableError: it cannot; the message says what is missing.
         """
         if self.model.name == "ase":
             # Where the calculator runs is its own affair; batches are handed to it on the CPU.
-            self.device = "cpu"
-            return self
-        if self.device == "auto":
-            self.device = "cuda" if is_cuda("auto") else "cpu"
-        elif self.device != "cpu" and not is_cuda("auto"):
+            return replace(self, device="cpu")
+        device = self.device
+        if device == "auto":
+            device = "cuda" if is_cuda("auto") else "cpu"
+        elif device != "cpu" and not is_cuda("auto"):
             raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
-        _, _, ordinal = self.device.partition(":")
+        _, _, ordinal = device.partition(":")
         if ordinal and int(ordinal) >= (gpus := n_gpus()):
             raise UnavailableError(f"device={self.device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
-        if self.device == "cpu" and self.precision.name == "tf32":
+        if device == "cpu" and self.precision.name == "tf32":
             usable = ", ".join(name for name in PRECISIONS if name != "tf32")
             raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
         beside = [("task.beside", name) for name in getattr(self.task, "beside", [])]
         for key, engine in [("engine", self.engine.name), *beside]:
-            if self.device == "cpu" and engine in ("cuda_graph", "fused"):
+            if device == "cpu" and engine in ("cuda_graph", "fused"):
                 raise UnavailableError(f"{key}={engine} needs a CUDA GPU; on device=cpu use one of: eager, compile")
             if engine == "fused" and self.precision.name not in FUSED_PRECISIONS:
                 raise UnavailableError(
                     f"{key}=fused has no precision={self.precision.name}; use one of: {', '.join(FUSED_PRECISIONS)}"
                 )
-        return self
+        return replace(self, device=device)
 
 
 def parse_config(config: DictConfig) -> Config:

@@ -1,6 +1,7 @@
 from .directories import NUMBER as NUMBER
 from .directories import run_directories as run_directories
 from .estimate import Estimate as Estimate
+from .gate import DECIDING_PS as DECIDING_PS
 from .gate import ENOUGH_PS as ENOUGH_PS
 from .gate import advice_for as advice_for
 from .gate import combine_verdicts as combine_verdicts

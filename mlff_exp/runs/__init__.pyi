@@ -2,6 +2,7 @@ from .directories import place_directories as place_directories
 from .directories import refuse_moved as refuse_moved
 from .directories import refuse_tilde as refuse_tilde
 from .directories import refuse_used_by_run as refuse_used_by_run
+from .directories import results_root as results_root
 from .failures import TRACEBACK_FILE as TRACEBACK_FILE
 from .host import Host as Host
 from .outcome import EXIT_FAILED as EXIT_FAILED

@@ -76,6 +76,23 @@ def place_directories(key: str, given: Any) -> Path:
     return path
 
 
+def results_root(written: str, given: str) -> Path:
+    """The directory below which runs leave their results, where their own directories are named like this.
+
+    Args:
+        written: name of a run's or a sweep's directory, with its interpolations.
+        given: directory of this sweep.
+
+    Returns:
+        For ``data/${sweep.name}`` that is ``data``; for a name without interpolations its parent. A name that begins
+        with an interpolation says nothing: then it is the parent of ``given``.
+    """
+    fixed, interpolated, _ = written.partition("${")
+    if not interpolated:
+        return Path(written).expanduser().parent
+    return Path(fixed.rpartition("/")[0] or "/").expanduser() if "/" in fixed else Path(given).parent
+
+
 def refuse_tilde(words: Iterable[str]) -> None:
     """Refuse a run's directory below ``~``, of which Hydra would make a directory with that name.
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mlff_exp.config import ConfigError
+from mlff_exp.results import DECIDING_PS
+from mlff_exp.runs.host import Host
 from mlff_exp.runs.planning import Plan
-from mlff_exp.tracking import Store, found_go
+from mlff_exp.tracking import Store, WantedGo, found_go
 
 
-def gate_decision(plan: Plan, store: Store | None) -> str:
+def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
     """``GO`` where a recorded verdict says so, else ``no_verdict``.
 
     Args:
+        host: says where runs leave their results.
         plan: of the sweep.
         store: to look in, or None to look at what runs left on disk.
 
@@ -29,10 +30,13 @@ def gate_decision(plan: Plan, store: Store | None) -> str:
         weights = load_checkpoint(master.model.checkpoint).weights_sha256
     except CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
-    if found_go(store, weights, master.gate, Path("outputs")):
+    wanted = [WantedGo(weights, master.gate, system) for system in plan.systems or [None]]
+    missing = next((one for one in wanted if not found_go(store, one, host.roots)), None)
+    if missing is None:
         return "GO"
+    of = "" if missing.system is None else f" on system {missing.system_words}"
     raise ConfigError(
         f"{master.sweep.name} wants a GO of gate={master.gate.name} for {master.model.checkpoint} "
-        f"({weights[:12]}), over 100 ps, with these limits, and none is recorded: run experiment=nve_gate first, "
-        "or say gate=off"
+        f"({weights[:12]}){of}, over {DECIDING_PS:g} ps, with these limits, and none is recorded: "
+        f"run experiment=nve_gate{'' if missing.system is None else ' on this system'} first, or say gate=off"
     )

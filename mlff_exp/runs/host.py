@@ -14,13 +14,17 @@ class Host(Protocol):
 
     Attributes:
         launcher: of Hydra.
-        here: whether jobs run in turn on this machine.
         params: overrides of every job, by key.
+        roots: directories below which runs leave their results.
     """
 
     launcher: Any
-    here: bool
     params: dict[str, str]
+    roots: list[Path]
+
+    @property
+    def here(self) -> bool:
+        """Whether jobs run in turn on this machine."""
 
     @property
     def directory(self) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from mlff_exp.config import (
     parse_config,
     refuse_ignored,
     refuse_unused,
+    what_runs,
 )
 from mlff_exp.results import recorded_varied, resolve_config, varied
 from mlff_exp.runs.host import Host
@@ -56,10 +58,13 @@ class Plan:
     Attributes:
         master: the configuration that the jobs share; what is swept has its first value.
         jobs: in the order in which they run.
+        systems: that the command line or the experiment names, as plain values; where a stage has others, these are not
+            among them. Empty if the task has no system.
     """
 
     master: Config
     jobs: list[Job]
+    systems: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def plan_sweep(host: Host, arguments: Sequence[str]) -> Plan:
@@ -72,7 +77,21 @@ def plan_sweep(host: Host, arguments: Sequence[str]) -> Plan:
     joined = join_parameters(host, arguments)
     first = host.products(host.parse(joined))[0]  # what every job needs may be among what is swept
     master = parse_config(host.compose(first))
-    return Plan(master, plan_jobs(host, joined, master.sweep.stages))
+    return Plan(master, plan_jobs(host, joined, master.sweep.stages), _systems(host, host.parse(joined)))
+
+
+def _systems(host: Host, words: list[Any]) -> list[Mapping[str, Any]]:
+    """The systems of a sweep, with the first value of every other word that is swept."""
+    keys = re.compile(r"system(\..*)?|task\.systems")
+    swept = [word for word in words if word.is_sweep_override() and keys.fullmatch(word.key_or_group)]
+    others = host.products([word for word in words if word not in swept])[0]
+    found: dict[str, Mapping[str, Any]] = {}
+    for chosen in host.products(swept):
+        ran = what_runs(asked(host.compose([*others, *chosen])))
+        named = [{"name": name} for name in ran["task"].get("systems") or ()]
+        for system in named or [ran[key] for key in ran if key == "system"]:
+            found.setdefault(repr(system), system)
+    return list(found.values())
 
 
 def join_parameters(host: Host, arguments: Sequence[str]) -> list[str]:
@@ -113,9 +132,14 @@ def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> 
             composed = host.compose(overrides)
             config = parse_config(composed)
             refuse_ignored(config, overrides)
-            unavailable = why_unavailable(config) if host.here else None
-            if unavailable is not None and not stages:
-                raise UnavailableError(unavailable)
+            unavailable = None
+            if host.here:
+                try:
+                    config = config.on_this_machine()
+                except UnavailableError as error:
+                    if not stages:
+                        raise
+                    unavailable = str(error)
             gate = stage.gate and config.gate.name != "off"
             jobs.append(Job(stage.name, gate, overrides, config, {}, unavailable))
             every.append(composed)
@@ -124,15 +148,6 @@ def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> 
     for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
         composed.sweep.varied = told
     return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
-
-
-def why_unavailable(config: Config) -> str | None:
-    """Why a configuration can't run on this machine; None if it can."""
-    try:
-        config.on_this_machine()
-    except UnavailableError as error:
-        return str(error)
-    return None
 
 
 def refuse_gates_that_cannot_run(jobs: Iterable[Job]) -> None:

@@ -50,7 +50,7 @@ def run_sweep(host: Host, plan: Plan, look: Look) -> int:
     if resume is not None:
         host.place(directory_to_resume(store, resume))
     directory = host.directory
-    decision = gate_decision(plan, store)
+    decision = gate_decision(host, plan, store)
     done = jobs_done(jobs, directory)
     directory.mkdir(parents=True, exist_ok=True)
     if resume is None:

@@ -2,6 +2,7 @@ from .address import store_directory as store_directory
 from .address import ui_command as ui_command
 from .faults import first_line as first_line
 from .live import LiveRun as LiveRun
+from .lookup import WantedGo as WantedGo
 from .lookup import directory_of as directory_of
 from .lookup import found_go as found_go
 from .markers import OPENED_FILE as OPENED_FILE

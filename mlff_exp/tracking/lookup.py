@@ -2,62 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from mlff_exp.config import ConfigError, Gate, NveTask
-from mlff_exp.results import RESULT_FILE, ResultError, RunResult
+from mlff_exp.config import ConfigError, Gate, flatten
+from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult
 from mlff_exp.tracking.address import expanded
 from mlff_exp.tracking.describe import params as as_params
 from mlff_exp.tracking.faults import answering, first_line
 from mlff_exp.tracking.life import DIRECTORY_TAG
 from mlff_exp.tracking.store import Store
 
+MAX_DEPTH = 5
 
-def found_go(store: Store | None, weights: str, gate: Gate, outputs: Path) -> bool:
-    """Whether these weights have passed a gate, with these very limits, in FP32 and for at least 100 ps.
+
+@dataclass(frozen=True)
+class WantedGo:
+    """What a recorded GO must be about.
+
+    Attributes:
+        weights: their hash.
+        gate: with these very limits.
+        system: plain values of the configuration's ``system``; None for any.
+    """
+
+    weights: str
+    gate: Gate
+    system: Mapping[str, Any] | None = None
+
+    @property
+    def system_words(self) -> str:
+        """The system in one line, for messages."""
+        return ", ".join(f"{key}={value}" for key, value in flatten(self.system or {}).items())
+
+    def is_met_by(self, params: Mapping[str, str]) -> bool:
+        """Whether a run with these parameters was held against the gate, for long enough and with this system."""
+        held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
+        long_enough = float(params.get("task.duration_ps", 0)) >= DECIDING_PS
+        return held_against == as_params({"gate": asdict(self.gate)}) and long_enough and self._moved_in(params)
+
+    def _moved_in(self, params: Mapping[str, str]) -> bool:
+        """Whether the run moved the system: it was the run's only one, or is a molecule among ``task.systems``."""
+        if self.system is None:
+            return True
+        several = re.findall(r"[\w-]+", params.get("task.systems", ""))
+        if several:
+            return set(self.system) == {"name"} and self.system["name"] in several
+        moved = {key: value for key, value in params.items() if key.startswith("system.")}
+        return moved == as_params({"system": self.system})
+
+
+def found_go(store: Store | None, wanted: WantedGo, roots: Iterable[Path]) -> bool:
+    """Whether a GO is recorded, in FP32 and for long enough to decide.
 
     Args:
         store: to look in, or None to look at what runs left on disk.
-        weights: their hash.
-        gate: to pass.
-        outputs: where runs leave their directories.
+        wanted: what it must be about.
+        roots: directories below which runs leave theirs.
 
     Raises:
         ConfigError: the store can't be reached.
     """
     if store is None:
-        return any(_is_go(path.parent, weights, gate) for path in outputs.rglob(RESULT_FILE))
+        found = {path.resolve(): path for root in roots for path in _result_directories(root)}
+        return any(_is_go(directory, wanted) for directory in found)
     # By its name as well, because a store answers that fast.
-    wanted = (
-        f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{weights}' "
-        f"and params.`gate.name` = '{gate.name}' and params.`precision.name` = 'fp32'"
+    query = (
+        f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{wanted.weights}' "
+        f"and params.`gate.name` = '{wanted.gate.name}' and params.`precision.name` = 'fp32'"
     )
     with answering():
-        runs = store.client.search_runs([store.experiment_id], wanted)
-    return any(_counts(run.data.params, gate) for run in runs)
+        runs = store.client.search_runs([store.experiment_id], query)
+    return any(wanted.is_met_by(run.data.params) for run in runs)
 
 
-def _counts(params: Mapping[str, str], gate: Gate) -> bool:
-    """Whether a run with these parameters was held against a gate, and for long enough."""
-    limits = as_params({"gate": asdict(gate)})
-    held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
-    return held_against == limits and float(params.get("task.duration_ps", 0)) >= NveTask.duration_ps
+def _result_directories(root: Path) -> Iterator[Path]:
+    """Directories that hold a result, at most `MAX_DEPTH` below a root, which may be the parent of more than runs."""
+    depth = len(root.parts)
+    for name, below, files in os.walk(root):
+        directory = Path(name)
+        if RESULT_FILE in files:
+            yield directory
+        below[:] = [one for one in below if not one.startswith(".")] if len(directory.parts) - depth < MAX_DEPTH else []
 
 
-def _is_go(directory: Path, weights: str, gate: Gate) -> bool:
+def _is_go(directory: Path, wanted: WantedGo) -> bool:
     """Whether a run's result says GO; one that can't be read says nothing."""
     try:
         result = RunResult.load(directory)
-    except ResultError:
+    except (ResultError, OSError):
         return False
     return (
         result.verdict is not None
         and result.verdict.decision == "GO"
-        and result.tags.get("checkpoint.sha256") == weights
+        and result.tags.get("checkpoint.sha256") == wanted.weights
         and result.config["precision"]["name"] == "fp32"
-        and _counts(as_params(result.config), gate)
+        and wanted.is_met_by(as_params(result.config))
     )
 
 

@@ -437,7 +437,8 @@ def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None
     finished = mlff_exp(tmp_path, "experiment=batch_scaling", "device=cpu", "tracking=offline")
     assert finished.returncode == 2
     assert "batch_scaling wants a GO of gate=strict for student (" in finished.stderr
-    assert "run experiment=nve_gate first, or say gate=off" in finished.stderr
+    assert "on system name=benzene, over 100 ps" in finished.stderr
+    assert "run experiment=nve_gate on this system first, or say gate=off" in finished.stderr
     assert results(tmp_path) == []
 
 

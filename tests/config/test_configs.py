@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,14 @@ def test_what_differs_between_two_runs_is_named() -> None:
 def test_what_a_cpu_cannot_run_is_unavailable(overrides: list[str], message: str) -> None:
     with pytest.raises(UnavailableError, match=message):
         composed("device=cpu", *overrides).on_this_machine()
+
+
+def test_asking_what_a_machine_can_run_changes_no_configuration() -> None:
+    for words in ([], ["model=ase", "model.calculator._target_=ase.calculators.lj.LennardJones", "device=auto"]):
+        given = composed(*words)
+        here = given.on_this_machine()
+        assert (given.device, here.device == "auto") == ("auto", False)
+        assert here == replace(given, device=here.device)
 
 
 def test_a_missing_gpu_is_unavailable_and_auto_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

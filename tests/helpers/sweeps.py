@@ -102,4 +102,4 @@ def host_of(overrides: list[str]) -> HydraHost:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
-    return HydraHost(loader, config, BasicLauncher(), {})
+    return HydraHost(loader, config, BasicLauncher(), {}, [])

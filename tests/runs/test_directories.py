@@ -18,6 +18,7 @@ from mlff_exp.runs.directories import (
     refuse_tilde,
     refuse_used_by_run,
     refuse_used_by_sweep,
+    results_root,
 )
 from mlff_exp.runs.planning import join_parameters
 from tests.helpers.results import full_result
@@ -108,6 +109,21 @@ def test_a_place_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     for word in ("hydra.run.dir=~/x", "hydra.run.dir='~/x'"):
         with pytest.raises(ConfigError, match="'~' is not the home directory here"):
             refuse_tilde([word])
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}_${sweep.name}", "outputs"),
+        ("/data/mine/run_${now:%H/%M}", "/data/mine"),
+        ("/${sweep.name}", "/"),
+        ("${oc.env:SCRATCH}/runs/${now:%H}", "/scratch/runs"),
+        ("/data/one", "/data"),
+        ("one", "."),
+    ],
+)
+def test_results_lie_below_what_the_names_of_their_directories_share(written: str, expected: str) -> None:
+    assert results_root(written, "/scratch/runs/12") == Path(expected)
 
 
 @pytest.mark.parametrize("key", ["sweep.name", "sweep.budget_s", "sweep.resume"])

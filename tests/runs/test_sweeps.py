@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +18,17 @@ from hydra.core.utils import JobReturn, JobStatus
 from mlflow.exceptions import MlflowException
 
 from mlff_exp.cli.app import _reached
-from mlff_exp.cli.sweeping import HydraHost
+from mlff_exp.cli.sweeping import HydraHost, place_sweep
 from mlff_exp.cli.words import without_hydra
 from mlff_exp.config.config import Sweep, parse_config
 from mlff_exp.config.errors import ConfigError, UnavailableError
+from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.results.result import Failure, RunResult, Status
+from mlff_exp.results.verdict import Verdict
+from mlff_exp.runs.go import gate_decision
 from mlff_exp.runs.launching import launch
 from mlff_exp.runs.outcome import Outcome
-from mlff_exp.runs.planning import Job, plan_jobs
+from mlff_exp.runs.planning import Job, plan_jobs, plan_sweep
 from mlff_exp.runs.recording import Recorder
 from mlff_exp.runs.resuming import jobs_done
 from mlff_exp.runs.stages import Stages
@@ -80,7 +84,7 @@ from types import SimpleNamespace
 from hydra_plugins.mlff_exp_sweeper.staged import StagedSweeper
 from mlff_exp.cli import sweep
 from mlff_exp.runs.go import gate_decision
-print(gate_decision(SimpleNamespace(master=SimpleNamespace(gate_required=False)), None), 'torch' in sys.modules)
+print(gate_decision(None, SimpleNamespace(master=SimpleNamespace(gate_required=False)), None), 'torch' in sys.modules)
 """
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert finished.stdout == "no_verdict False\n", finished.stderr
@@ -255,6 +259,55 @@ def test_no_stage_is_a_gate_without_one(gate: str, *, expected: bool) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         (job,) = plan_jobs(host, overrides, parse_config(without_hydra(host.config)).sweep.stages)
     assert job.gate is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["experiment=size_scaling"], ["benzene"]),
+        (["experiment=batch_scaling", "system=water,methane", "seed=1,2"], ["water", "methane"]),
+        (["task=nve", "task.systems=[water,methane]"], ["water", "methane"]),
+        (["task=accuracy"], []),
+    ],
+)
+def test_a_go_is_asked_for_the_systems_that_were_named(words: list[str], expected: list[str]) -> None:
+    words = ["device=cpu", "engine=eager", *words]
+    host = host_of([word for word in words if word.startswith(("experiment", "device"))])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert [system["name"] for system in plan_sweep(host, words).systems] == expected
+
+
+def test_what_runs_here_knows_its_device() -> None:
+    """It is compiled ahead for that device."""
+    host = host_of([])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        (job,) = plan_jobs(host, ["engine=eager"], [])
+    assert job.config.device in ("cpu", "cuda")
+
+
+def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: Path) -> None:
+    verdict = Verdict("GO", "strict", (), ())
+    weights = load_checkpoint("student").weights_sha256
+    words = [
+        "experiment=batch_scaling",
+        "device=cpu",
+        "sweep.parameters.batch_sizes=1",
+        f"hydra.sweep.dir={tmp_path}/b",
+    ]
+    host = host_of(words)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        plan = plan_sweep(host, words[:3])
+        config = {
+            **host.settings(), "task": {"name": "nve", "duration_ps": 100.0, "systems": []}, "gate": asdict(plan.master.gate),
+        }  # fmt: skip
+        host.roots = place_sweep(host.config)
+    run = tmp_path / "gate" / "0"
+    run.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="on system name=benzene, over 100 ps, with these limits, and none"):
+        gate_decision(host, plan, None)
+    del config["hydra"]
+    RunResult(config, verdict=verdict, tags={"checkpoint.sha256": weights}).save(run)
+    assert gate_decision(host, plan, None) == "GO"
 
 
 def test_a_cluster_gets_what_suits_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,12 +24,13 @@ from sqlalchemy.exc import OperationalError
 from mlff_exp.config.config import Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
+from mlff_exp.config.tasks import NveTask
 from mlff_exp.results.progress import Progress
 from mlff_exp.results.result import Failure, RunResult
 from mlff_exp.results.verdict import Verdict
 from mlff_exp.tracking import life, upload
 from mlff_exp.tracking.live import LiveRun
-from mlff_exp.tracking.lookup import directory_of, found_go
+from mlff_exp.tracking.lookup import WantedGo, directory_of, found_go
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.relocate import relocate
 from mlff_exp.tracking.store import Store
@@ -325,7 +326,49 @@ def test_a_go_is_found_by_weights_and_gate(store: Store, tmp_path: Path) -> None
             ("ef", "strict", -1.0, False),
         ):
             gate = Gate(name, {"drift": Limit(low)})
-            assert found_go(where, weights * 32, gate, tmp_path / "outputs") == expected
+            assert found_go(where, WantedGo(weights * 32, gate), [tmp_path / "outputs"]) == expected
+
+
+GATE = Gate("strict", {"drift": Limit(-1.0)})
+WATER = {"name": "water"}
+
+
+def went(directory: Path, duration_ps: float = 100.0, **groups: Any) -> Path:
+    """A run with a GO, of the gate above."""
+    task = {"name": "nve", "replicas": 1, "systems": groups.pop("systems", []), "duration_ps": duration_ps}
+    gate = {"name": "strict", "criteria": {"drift": {"min": -1.0, "max": None}}}
+    config = {**CONFIG, "task": task, "gate": gate, "precision": {"name": "fp32"}, **groups}
+    verdict = Verdict("GO", "strict", (), ())
+    return finished(directory, RunResult(config=config, verdict=verdict, tags={"checkpoint.sha256": "ab" * 32}))
+
+
+@pytest.mark.parametrize(
+    ("ran", "wanted", "expected"),
+    [
+        ({"system": WATER}, WATER, True),
+        ({"system": WATER}, {"name": "benzene"}, False),
+        ({"system": WATER}, None, True),
+        ({"systems": ["benzene", "water"]}, WATER, True),
+        ({"systems": ["benzene", "water_dimer"]}, WATER, False),
+        ({"system": {"name": "x", "path": "a.xyz", "index": -1}}, {"name": "x", "path": "b.xyz", "index": -1}, False),
+        ({"system": {"name": "water_box", "n_molecules": 8}}, {"name": "water_box", "n_molecules": 64}, False),
+        ({"system": {"name": "water_box", "n_molecules": 8}}, {"name": "water_box", "n_molecules": 8}, True),
+    ],
+)
+def test_a_go_is_of_the_system_that_it_is_asked_for(
+    store: Store, tmp_path: Path, ran: dict[str, Any], wanted: dict[str, Any] | None, *, expected: bool
+) -> None:
+    log_run(store, went(tmp_path / "run", **ran))
+    for where in (store, None):
+        assert found_go(where, WantedGo("ab" * 32, GATE, wanted), [tmp_path]) == expected
+
+
+def test_how_long_a_go_takes_is_no_default_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went(tmp_path / "short", 99.0)
+    monkeypatch.setattr(NveTask, "duration_ps", 1.0)
+    assert not found_go(None, WantedGo("ab" * 32, GATE), [tmp_path])
 
 
 def test_failures_arrive_as_such(store: Store, tmp_path: Path) -> None:
@@ -434,7 +477,7 @@ def test_a_store_that_is_lost_before_any_work_refuses_it(
     with pytest.raises(ConfigError, match="no answer from the server at MLFLOW_TRACKING_URI: connection refused"):
         open_store(Tracking(name="server"))
     with pytest.raises(ConfigError, match="no answer from MLflow's store: connection refused"):
-        found_go(store, "0" * 64, Gate(), tmp_path)
+        found_go(store, WantedGo("0" * 64, Gate()), [tmp_path])
     with pytest.raises(ConfigError, match="no answer from MLflow's store"):
         LiveRun(store, tmp_path, CONFIG)
     with pytest.raises(ConfigError, match="no answer from MLflow's store"), sweep_run(store, "phase1", tmp_path):
