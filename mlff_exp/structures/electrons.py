@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-CHARGE_KEYS = ("charge", "total_charge", "net_charge")
+# Names of what a structure says, without capitals, signs and spaces: `plain_key` makes them.
+CHARGE_KEYS = {"charge", "q", "qtot", "qtotal", "totalq", "netq", "molq", "chrg", "totcharge", "chg", "icharg"}
+CHARGE_ENDING = "charge"  # total_charge, net_charge, mol_charge …
+NO_TOTAL_CHARGE = ("max", "min", "mean", "core", "nuclear", "partial", "mulliken", "hirshfeld", "bader")
 # The multiplicity 2S + 1, as the sets of molecules that carry a `spin` write it; 0 stands for "not given".
-MULTIPLICITY_KEYS = ("spin", "multiplicity", "spin_multiplicity", "mult")
-CHARGE_ARRAYS = ("initial_charges", "charge", "charges")
-MOMENT_ARRAYS = ("initial_magmoms", "magmom", "magmoms")
+MULTIPLICITY_KEYS = {"spin", "mult", "multip", "spinmult", "2s+1", "2sp1"}
+MULTIPLICITY_ENDING = "multiplicity"
+UNPAIRED_KEYS = {"uhf", "nuhf", "nopen", "2s", "magmom", "totalmagmom", "totmagnetization", "totalmagnetization"}
+UNPAIRED_PART = "unpaired"
+# S to some and 2S + 1 to others.
+UNCLEAR_SPIN_KEYS = {"totalspin", "totspin", "spinstate", "electronicspin", "electronspin", "s2", "sz"}
+CHARGE_COLUMNS = {"q", "charge", "charges", "initialcharge", "initialcharges", "formalcharge", "formalcharges"} | {
+    "atomiccharge", "atomiccharges", "atomcharge", "atomcharges", "partialcharge", "partialcharges"
+}  # fmt: skip
+MOMENT_COLUMNS = {"magmom", "magmoms", "initialmagmom", "initialmagmoms", "magneticmoment", "magneticmoments"} | {
+    "spin", "spins", "moment", "moments"
+}  # fmt: skip
 TOLERANCE = 0.05  # charges of single atoms are rounded in files
 
 
@@ -43,14 +56,18 @@ def electrons(atoms: Atoms) -> Electrons:
     Raises:
         ValueError: a value that is no number, or two that contradict each other.
     """
-    charges = _said(atoms, CHARGE_KEYS)
-    multiplicities = {key: value for key, value in _said(atoms, MULTIPLICITY_KEYS).items() if value != 0}
+    charges = _said(atoms, _is_charge)
+    multiplicities = {key: value for key, value in _said(atoms, _is_multiplicity).items() if value != 0}
     for key, value in multiplicities.items():
         if value < 1 or value != round(value):
             raise ValueError(f"{key}={value:g} is no multiplicity: 1 is a singlet, 2 a doublet")
+    for key, value in _said(atoms, lambda plain: plain in UNCLEAR_SPIN_KEYS).items():
+        if value != 0:
+            raise ValueError(f"{key}={value:g} may be S or 2S + 1: write spin=… for the multiplicity 2S + 1")
     unpaired = {key: value - 1 for key, value in multiplicities.items()}
-    atomic = _summed(atoms, CHARGE_ARRAYS)
-    moments = _summed(atoms, MOMENT_ARRAYS)
+    unpaired |= {key: abs(value) for key, value in _said(atoms, _is_unpaired).items()}
+    atomic = _summed(atoms, CHARGE_COLUMNS)
+    moments = _summed(atoms, MOMENT_COLUMNS)
     return Electrons(
         _one("total charge", charges | atomic),
         # Moments may point either way.
@@ -104,43 +121,78 @@ def take_results(atoms: Atoms, results: Mapping[str, Any]) -> None:
         total = abs(values.sum(axis=0)) if name == "charges" else np.abs(values)
         if len(values) == len(atoms) and initial not in atoms.arrays and (total >= TOLERANCE).any():
             atoms.set_array(initial, values)
+    total = results.get("magmom")
+    says = any(_is_multiplicity(plain_key(key)) or _is_unpaired(plain_key(key)) for key in atoms.info)
+    known = isinstance(total, int | float | np.integer | np.floating) and abs(total) >= TOLERANCE
+    if known and "initial_magmoms" not in atoms.arrays and not says:
+        atoms.info["magmom"] = total
+
+
+def add_told(atoms: Atoms, charge: float | None, multiplicity: float | None) -> None:
+    """Put into ``info``, in place, what a file tells besides, where the structure says nothing of it."""
+    if charge and not any(_is_charge(plain_key(key)) for key in atoms.info):
+        atoms.info["charge"] = charge
+    says_spin = any(_is_multiplicity(plain_key(key)) or _is_unpaired(plain_key(key)) for key in atoms.info)
+    if multiplicity not in (None, 1) and not says_spin:
+        atoms.info["spin"] = multiplicity
+
+
+def plain_key(key: object) -> str:
+    """The name of something that a structure says, without capitals, signs and spaces."""
+    return re.sub(r"[^a-z0-9+]", "", str(key).lower())
 
 
 def without_electrons(atoms: Atoms) -> Atoms:
     """New atoms of the same elements, positions, cell, masses, charge, spin and moments, and with nothing else."""
     plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    for name in ("masses", *CHARGE_ARRAYS, *MOMENT_ARRAYS):
-        if name in atoms.arrays:
-            plain.set_array(name, atoms.arrays[name])
-    plain.info = {key: atoms.info[key] for key in (*CHARGE_KEYS, *MULTIPLICITY_KEYS) if key in atoms.info}
+    for name, values in atoms.arrays.items():
+        if name == "masses" or plain_key(name) in CHARGE_COLUMNS | MOMENT_COLUMNS:
+            plain.set_array(name, values)
+    plain.info = {key: value for key, value in atoms.info.items() if _is_electronic(key)}
     return plain
 
 
 def strip_electrons(atoms: Atoms) -> None:
     """Make a neutral singlet of a structure, in place."""
-    for key in (*CHARGE_KEYS, *MULTIPLICITY_KEYS):
-        atoms.info.pop(key, None)
-    for key in (*CHARGE_ARRAYS, *MOMENT_ARRAYS):
-        atoms.arrays.pop(key, None)
+    for key in [key for key in atoms.info if _is_electronic(key)]:
+        del atoms.info[key]
+    for key in [key for key in atoms.arrays if plain_key(key) in CHARGE_COLUMNS | MOMENT_COLUMNS]:
+        del atoms.arrays[key]
 
 
-def _said(atoms: Atoms, keys: Iterable[str]) -> dict[str, float]:
+def _is_charge(plain: str) -> bool:
+    return plain in CHARGE_KEYS or (plain.endswith(CHARGE_ENDING) and not plain.startswith(NO_TOTAL_CHARGE))
+
+
+def _is_multiplicity(plain: str) -> bool:
+    return plain in MULTIPLICITY_KEYS or plain.endswith(MULTIPLICITY_ENDING)
+
+
+def _is_unpaired(plain: str) -> bool:
+    return plain in UNPAIRED_KEYS or UNPAIRED_PART in plain
+
+
+def _is_electronic(key: object) -> bool:
+    plain = plain_key(key)
+    return _is_charge(plain) or _is_multiplicity(plain) or _is_unpaired(plain) or plain in UNCLEAR_SPIN_KEYS
+
+
+def _said(atoms: Atoms, is_wanted: Callable[[str], bool]) -> dict[str, float]:
     said = {}
-    for key in keys:
-        if key in atoms.info:
-            value = atoms.info[key]
-            if not isinstance(value, int | float | np.integer | np.floating) or not np.isfinite(value):
+    for key, value in atoms.info.items():
+        if is_wanted(plain_key(key)):
+            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            if not number or not np.isfinite(value):
                 raise ValueError(f"{key}={value!r} is no number")
-            said[key] = float(value)
+            said[str(key)] = float(value)
     return said
 
 
-def _summed(atoms: Atoms, names: Iterable[str]) -> dict[str, float]:
+def _summed(atoms: Atoms, names: Set[str]) -> dict[str, float]:
     """The sums of columns that are not zero throughout: a column of zeros is what is written where nothing is known."""
     sums = {}
-    for name in names:
-        values = atoms.arrays.get(name)
-        if values is None or values.dtype.kind not in "iuf":
+    for name, values in atoms.arrays.items():
+        if plain_key(name) not in names or values.dtype.kind not in "iuf":
             continue
         if not np.isfinite(values).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")

@@ -5,18 +5,18 @@ ASE's readers raise whatever comes to pass in them; here every failure becomes o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats, open_with_compression
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from mlff_exp.structures.checks import check_apart, check_period, check_structure
 from mlff_exp.structures.deadline import DeadlineError, deadline
-from mlff_exp.structures.electrons import CHARGE_KEYS, set_initial, take_results
+from mlff_exp.structures.electrons import add_told, plain_key, set_initial, take_results
+from mlff_exp.structures.memory import at_most_more
+from mlff_exp.structures.told import Told, read_told
 
 # Readers that find a frame by its number in the whole file, so that not all of it is to be kept.
 BY_NUMBER = ("extxyz", "traj")
@@ -27,13 +27,17 @@ REFUSED_FORMATS = {
     "mysql": "it is a server and no file",
     "postgresql": "it is a server and no file",
 }
-MASS_ARRAYS = ("mass", "masses")
+# Names of columns, as `plain_key` writes them.
+MASS_COLUMNS = ("mass", "masses", "atomicmass", "atomicmasses", "atommass")
+ISOTOPE_COLUMNS = ("isotope", "isotopes", "massnumber", "massnumbers", "nucleonnumber")
+LIGHTEST_U, HEAVIEST_U = 0.5, 400.0
+# ASE knows them by this spelling and forgets them by another.
+SPELLINGS = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
 OCCUPANCY = ("occupancy", "occupancies")
 HEAVY_HYDROGEN = ("D", "T")
-# The charge field of an atom's line in a molfile, which a line "M  CHG" overrules.
-MOL_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
 LONGEST_REASON = 300
 READ_S, READ_S_PER_MIB = 10.0, 5.0
+READ_BYTES, READ_BYTES_PER_BYTE = 2**30, 100
 
 
 class StructureError(ValueError):
@@ -56,9 +60,16 @@ def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
     name = str(path.absolute())
     kind = _format(path, name)
     found = _chosen(name, kind, index)
+    try:
+        with deadline(_seconds(name)):
+            told = read_told(name, kind)
+    except DeadlineError:
+        raise StructureError(f"it was not read as {kind} within {_seconds(name):.0f} s") from None
+    except ValueError as error:
+        raise StructureError(str(error)) from error
     for number, atoms in found.items():
         try:
-            _settle(atoms, name, kind)
+            _settle(atoms, kind, told)
         except ValueError as error:
             raise StructureError(f"frame {number}: {error}" if len(found) > 1 else str(error)) from error
     return found
@@ -67,8 +78,13 @@ def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
 def _format(path: Path, name: str) -> str:
     if not path.is_file():
         raise StructureError("it is not a regular file")
+    if path.stat().st_size == 0:  # as files that the system makes up, which may wait for ever
+        raise StructureError("it is empty")
     try:
-        kind = str(filetype(name))
+        with deadline(_seconds(name)):
+            kind = str(filetype(name))
+    except DeadlineError:
+        raise StructureError(f"ASE did not find its format within {_seconds(name):.0f} s") from None
     except Exception as error:
         raise StructureError(f"ASE finds no format for it: {_reason(error)}") from error
     if kind in REFUSED_FORMATS:
@@ -97,18 +113,27 @@ def _chosen(name: str, kind: str, index: int | slice) -> dict[int, Atoms]:
 def _read(name: str, kind: str, wanted: slice) -> list[Atoms]:
     if kind in ("xyz", "extxyz"):
         _refuse_promises(name)
-    seconds = READ_S + READ_S_PER_MIB * Path(name).stat().st_size / 2**20
+    seconds, n_bytes = _seconds(name), READ_BYTES + READ_BYTES_PER_BYTE * Path(name).stat().st_size
     try:
-        # Some of ASE's readers never find the end of a file that is not theirs.
-        with deadline(seconds):
+        # Some of ASE's readers never find the end of a file that is not theirs, or take memory for what it promises.
+        with deadline(seconds), at_most_more(n_bytes):
             found = ase.io.read(name, index=wanted, format=kind, do_not_split_by_at_sign=True)
     except DeadlineError:
         raise StructureError(f"ASE did not finish reading it as {kind} within {seconds:.0f} s") from None
+    except MemoryError:
+        taken = f"{n_bytes / 2**30:.1f} GiB"
+        raise StructureError(
+            f"reading it as {kind} would take more than {taken}, as no file of its size does"
+        ) from None
     except Exception as error:
         raise StructureError(f"ASE can't read it as {kind}: {_reason(error)}") from error
     if not all(isinstance(atoms, Atoms) for atoms in found):
         raise StructureError(f"ASE reads no atoms from it as {kind}")
     return list(found)
+
+
+def _seconds(name: str) -> float:
+    return READ_S + READ_S_PER_MIB * Path(name).stat().st_size / 2**20
 
 
 def _refuse_promises(name: str) -> None:
@@ -131,7 +156,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _settle(atoms: Atoms, name: str, kind: str) -> None:
+def _settle(atoms: Atoms, kind: str, told: Told) -> None:
     """Take from a frame what matters to a force field, in place.
 
     Raises:
@@ -152,8 +177,7 @@ def _settle(atoms: Atoms, name: str, kind: str) -> None:
         atoms.pbc = False
     _refuse_occupancy(atoms)
     _set_masses(atoms)
-    if kind in ("mol", "sdf", "proteindatabank"):
-        _add_charge(atoms, name, kind)
+    add_told(atoms, told.charge, told.multiplicity)
     check_structure(atoms)
     check_period(atoms)
     check_apart(atoms)
@@ -178,53 +202,26 @@ def _refuse_occupancy(atoms: Atoms) -> None:
 
 
 def _set_masses(atoms: Atoms) -> None:
-    given = {key: np.asarray(atoms.arrays[key]) for key in MASS_ARRAYS if key in atoms.arrays}
+    for key in [*atoms.arrays, *atoms.info]:
+        plain = plain_key(key)
+        if plain in ISOTOPE_COLUMNS and np.any(np.asarray(atoms.arrays.get(key, atoms.info.get(key))) != 0):
+            raise ValueError(f"it tells of isotopes by {key!r}, which is not read: give masses in a column 'mass'")
+        if key in atoms.info and plain in MASS_COLUMNS and np.size(atoms.info[key]) > 1:
+            raise ValueError(f"its masses stand in the comment as {key!r}, which is not read: give a column 'mass'")
+        if key in atoms.info and plain in SPELLINGS:
+            raise ValueError(f"it says {key!r}, which ASE does not know: write {SPELLINGS[plain]}")
+    given = {key: np.asarray(atoms.arrays[key]) for key in atoms.arrays if plain_key(key) in MASS_COLUMNS}
     for key, masses in given.items():
         if masses.dtype.kind not in "iuf" or masses.shape != (len(atoms),):
             raise ValueError(f"its column {key!r} is not one number for each atom")
-        bad = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+        bad = np.flatnonzero(~((masses >= LIGHTEST_U) & (masses <= HEAVIEST_U)))
         if len(bad):
-            raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u, which is not greater than 0")
-    if len(given) == 2 and not np.array_equal(given["mass"], given["masses"]):
-        raise ValueError("its columns 'mass' and 'masses' differ")
-    if "mass" in given:
-        atoms.set_masses(atoms.arrays.pop("mass").astype(np.float64))
-
-
-def _add_charge(atoms: Atoms, name: str, kind: str) -> None:
-    """Put into ``info`` the charge that ASE's reader leaves in the file.
-
-    Raises:
-        ValueError: isotopes or radicals of a molfile, which ASE leaves out as well.
-    """
-    charges = _pdb_charges(name) if kind == "proteindatabank" else _mol_charges(name)
-    if (total := sum(charges)) and not set(CHARGE_KEYS) & set(atoms.info):
-        atoms.info["charge"] = total
-
-
-def _mol_charges(name: str) -> Iterator[int]:
-    with open_with_compression(name) as file:
-        lines = file.read().partition("$$$$")[0].splitlines()
-    by_property: list[int] = []
-    n_atoms = int(lines[3][:3]) if len(lines) > 3 and lines[3][:3].strip().isdigit() else 0
-    fields = [line[36:39].strip() for line in lines[4 : 4 + n_atoms]]
-    by_field = [MOL_CHARGES.get(int(field), 0) for field in fields if field.isdigit()]
-    for line in lines:
-        words = line.split()
-        if words[:2] == ["M", "CHG"]:
-            by_property += [int(word) for word in words[4::2]]
-        elif words[:2] in (["M", "ISO"], ["M", "RAD"]):
-            raise ValueError(
-                f"a line 'M  {words[1]}' tells of isotopes or radicals, which ASE leaves out: convert it to extxyz, "
-                "with a column 'mass' or with spin=… for the multiplicity"
-            )
-    return iter(by_property or by_field)
-
-
-def _pdb_charges(name: str) -> Iterator[int]:
-    """Columns 79 and 80 of the first model: 1+, 2-."""
-    with open_with_compression(name) as file:
-        text = file.read()
-    for line in re.split(r"(?m)^ENDMDL", text, maxsplit=1)[0].splitlines():
-        if line.startswith(("ATOM", "HETATM")) and (found := re.fullmatch(r"(\d)([+-])", line[78:80])):
-            yield int(found[1]) * (1 if found[2] == "+" else -1)
+            legal = f"from {LIGHTEST_U:g} to {HEAVIEST_U:g} u"
+            raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u, which is not {legal}")
+    for key, masses in given.items():
+        if not np.array_equal(next(iter(given.values())), masses):
+            raise ValueError(f"its columns {next(iter(given))!r} and {key!r} differ")
+    for key, masses in given.items():
+        if key != "masses":
+            del atoms.arrays[key]
+        atoms.set_masses(masses.astype(np.float64))

@@ -7,7 +7,7 @@ from pathlib import Path
 from ase import Atoms
 from ase.io import write
 
-CASES = Path(__file__).resolve().parent / "data" / "structures"
+CASES = Path(__file__).resolve().parent.parent / "data" / "structures"
 WATER = "3\n{}\nO 0 0 0\nH 0 0 0.96\nH 0 0.93 -0.24\n"
 
 

@@ -1,0 +1,167 @@
+"""Charge, spin and isotopes that a file tells of and that ASE's reader of its format leaves in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ase.io.cif import parse_cif
+from ase.io.formats import open_with_compression
+
+# The charge field of an atom's line in a molfile, which a line "M  CHG" overrules; 4 is a doublet radical.
+MOL_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
+MOL_RADICAL = 4
+CIF_SPECIES = ("_atom_site_type_symbol", "_atom_site_label")
+WAY_OUT = (
+    "ASE leaves that out: convert the file to extxyz, with masses in a column 'mass' and spin=… for a multiplicity"
+)
+NUMBER = r"\s*([+-]?\d+(?:\.\d*)?)"
+# Charge, and multiplicity or unpaired electrons, in inputs and outputs of programs; the last one in the file counts.
+CHARGES = {
+    "turbomole": rf"\$(?:eht|charge)\b[^$]*?\bcharge={NUMBER}",
+    "gaussian-in": r"(?m)^[ \t]*([+-]?\d+)(?:,[ \t]*|[ \t]+)\d+(?:[ \t,]+[+-]?\d+)*[ \t]*$",
+    "gaussian-out": rf"Charge ={NUMBER}\s+Multiplicity",
+    "nwchem-in": rf"(?mi)^\s*charge{NUMBER}",
+    "nwchem-out": rf"(?mi)^\s*charge\s*:{NUMBER}",
+    "orca-output": rf"Total Charge\s+Charge\s+\.+{NUMBER}",
+    "gamess-us-out": rf"CHARGE OF MOLECULE\s*={NUMBER}",
+    "gamess-us-punch": rf"(?i)\bicharg\s*={NUMBER}",
+    "espresso-in": rf"(?i)\btot_charge\s*={NUMBER}",
+    "castep-castep": rf"net charge of system\s*:{NUMBER}",
+    "onetep-in": rf"(?mi)^\s*charge\s*[:=]?{NUMBER}",
+    "octopus-in": rf"(?i)\bexcesscharge\s*={NUMBER}",
+    "abinit-in": rf"(?mi)^\s*(?:cell)?charge{NUMBER}",
+    "cp2k-restart": rf"(?mi)^\s*charge{NUMBER}",
+}
+MULTIPLICITIES = {
+    "gaussian-in": r"(?m)^[ \t]*[+-]?\d+(?:,[ \t]*|[ \t]+)(\d+)(?:[ \t,]+[+-]?\d+)*[ \t]*$",
+    "gaussian-out": rf"Multiplicity ={NUMBER}",
+    "nwchem-in": rf"(?mi)^\s*mult{NUMBER}",
+    "nwchem-out": rf"(?mi)^\s*(?:spin )?multiplicity\s*:{NUMBER}",
+    "orca-output": rf"Multiplicity\s+Mult\s+\.+{NUMBER}",
+    "gamess-us-out": rf"SPIN MULTIPLICITY\s*={NUMBER}",
+    "gamess-us-punch": rf"(?i)\bmult\s*={NUMBER}",
+    "cp2k-restart": rf"(?mi)^\s*multiplicity{NUMBER}",
+}
+UNPAIRED = {
+    "turbomole": rf"\$eht\b[^$]*?\bunpaired={NUMBER}",
+    "espresso-in": rf"(?i)\btot_magnetization\s*={NUMBER}",
+}
+MASSES = {
+    "gaussian-in": r"(?i)\biso\s*=",
+    "castep-cell": r"(?i)\bspecies_mass\b",
+    "nwchem-in": r"(?mi)^\s*[A-Z][A-Z0-9]*\s.*\bmass\s+[\d.]",
+    "aims": r"(?mi)^\s*(?:isotope|mass)\b",
+}
+FLAGS = re.compile(r"""(?i)\bpbc\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^]]*\]|\S+)""")
+FLAG_WORDS = {"t", "f", "true", "false", "1", "0"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file tells of its electrons; None where it says nothing."""
+
+    charge: float | None = None
+    multiplicity: float | None = None
+
+
+def read_told(name: str, kind: str) -> Told:
+    """Read in the text of a file what ASE leaves out.
+
+    Args:
+        name: of a file that ASE has read.
+        kind: ASE's name of its format.
+
+    Raises:
+        ValueError: it tells of isotopes, radicals, further molecules or periodic directions that ASE would lose.
+    """
+    if kind == "cif":
+        return _of_cif(name)
+    reader = READERS.get(kind)
+    if reader is None and not any(kind in table for table in (CHARGES, MULTIPLICITIES, UNPAIRED, MASSES)):
+        return Told()
+    with open_with_compression(name) as file:
+        text = file.read()
+    return _of_program(text, kind) if reader is None else reader(text)
+
+
+def _of_program(text: str, kind: str) -> Told:
+    if kind in MASSES and (found := re.search(MASSES[kind], text)):
+        raise ValueError(f"{found[0].strip()!r} tells of masses, and {WAY_OUT}")
+    charge, multiplicity, unpaired = (_last(table, kind, text) for table in (CHARGES, MULTIPLICITIES, UNPAIRED))
+    return Told(charge, multiplicity if unpaired is None else abs(unpaired) + 1)
+
+
+def _last(table: dict[str, str], kind: str, text: str) -> float | None:
+    found = re.findall(table[kind], text) if kind in table else []
+    return float(found[-1]) if found else None
+
+
+def _of_xyz(text: str) -> Told:
+    """Refuse words for periodic directions that are none: ASE takes any word for true."""
+    for given in FLAGS.findall(text):
+        words = re.sub(r"[\"'{}\[\],]", " ", given).split()
+        if len(words) not in (1, 3) or not {word.lower() for word in words} <= FLAG_WORDS:
+            raise ValueError(f"pbc={given} is neither one nor three of T and F")
+    return Told()
+
+
+def _of_mol(text: str) -> Told:
+    records = [record for record in re.split(r"(?m)^\$\$\$\$.*$", text) if record.strip()]
+    if len(records) > 1:
+        raise ValueError(
+            f"it holds {len(records)} molecules, of which ASE reads the first: convert the file to extxyz, where "
+            "system.index chooses"
+        )
+    lines = records[0].splitlines() if records else []
+    by_property: list[int] = []
+    n_atoms = int(lines[3][:3]) if len(lines) > 3 and lines[3][:3].strip().isdigit() else 0
+    atoms = lines[4 : 4 + n_atoms]
+    for number, line in enumerate(atoms):
+        if line[34:36].strip() not in ("", "0"):
+            raise ValueError(f"the line of atom {number} has a mass difference {line[34:36].strip()!r}, and {WAY_OUT}")
+    fields = [int(line[36:39]) for line in atoms if line[36:39].strip().isdigit()]
+    if MOL_RADICAL in fields:
+        raise ValueError(f"the line of atom {fields.index(MOL_RADICAL)} tells of a radical, and {WAY_OUT}")
+    for line in lines:
+        words = line.split()
+        if words[:2] == ["M", "CHG"]:
+            by_property += [int(word) for word in words[4::2]]
+        elif words[:2] in (["M", "ISO"], ["M", "RAD"]):
+            raise ValueError(f"a line 'M  {words[1]}' tells of isotopes or radicals, and {WAY_OUT}")
+    return Told(sum(by_property or [MOL_CHARGES.get(field, 0) for field in fields]))
+
+
+def _of_pdb(text: str) -> Told:
+    """Of the first model: the element in columns 77 and 78, the charge in 79 and 80, as 1+ or 2-."""
+    charge = 0
+    for line in re.split(r"(?m)^ENDMDL", text, maxsplit=1)[0].splitlines():
+        if not line.startswith(("ATOM", "HETATM")):
+            continue
+        if (element := line[76:78].strip().upper()) in ("D", "T") or element[:1].isdigit():
+            raise ValueError(f"it has atoms of the isotope {element}, and {WAY_OUT}")
+        if found := re.fullmatch(r"(\d)([+-])", line[78:80]):
+            charge += int(found[1]) * (1 if found[2] == "+" else -1)
+    return Told(charge)
+
+
+def _of_cif(name: str) -> Told:
+    """D is heavy hydrogen to ASE; of a symbol with a mass number only the letters are seen."""
+    with open_with_compression(name, "rb") as file:
+        blocks = list(parse_cif(file))
+    for block in blocks:
+        species: Any = next((block[key] for key in CIF_SPECIES if key in block), [])
+        for symbol in [species] if isinstance(species, str) else species:
+            if re.match(r"\W*\d+\W*[A-Za-z]|[A-Z][a-z]?[-(^]\d+\)?$", str(symbol)):
+                raise ValueError(f"it has atoms of the isotope {symbol}, and {WAY_OUT}")
+    return Told()
+
+
+READERS: dict[str, Callable[[str], Told]] = {
+    "extxyz": _of_xyz,
+    "mol": _of_mol,
+    "proteindatabank": _of_pdb,
+    "sdf": _of_mol,
+}

@@ -1,0 +1,115 @@
+"""What a file tells and ASE's reader leaves out, or takes for something else: read, or refused."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from mlff_exp.config.errors import ConfigError
+from mlff_exp.config.systems import FileSystem
+from mlff_exp.structures.electrons import electrons
+from mlff_exp.structures.systems import build_systems
+from tests.helpers.structures import WATER
+
+ATOM = "{:6}{:5d}  {:3} HOH A   1    {:8.3f}{:8.3f}{:8.3f}  1.00  0.00          {:>2}"
+MOL = "\n\n\n  2  0  0  0  0  0            999 V2000\n    0.0000    0.0000    0.0000 O  {}{}\n" + (
+    "    0.0000    0.0000    0.9600 H   0  0\n{}M  END\n"
+)
+CIF = "data_x\n" + "".join(f"_cell_length_{axis} 5\n" for axis in "abc") + (
+    "_cell_angle_alpha 90\n_cell_angle_beta 90\n_cell_angle_gamma 90\n_symmetry_space_group_name_H-M 'P 1'\nloop_\n"
+    "_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n"
+    "O1 O 0 0 0\nH1 {} 0 0 0.2\n"
+)  # fmt: skip
+
+
+def read(directory: Path, name: str, text: str) -> list:  # type: ignore[type-arg]
+    (directory / name).write_text(text)
+    return list(build_systems(FileSystem(path=str(directory / name), name="x")).values())
+
+
+def pdb(element: str) -> str:
+    return ATOM.format("HETATM", 1, "O", 0, 0, 0, "O") + "\n" + ATOM.format("HETATM", 2, "H1", 0, 0, 0.96, element)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.pdb", pdb("D"), "isotope D"),
+        ("x.pdb", pdb("T"), "isotope T"),
+        ("x.cif", CIF.format("2H"), "isotope 2H"),
+        ("x.cif", CIF.format("3H"), "isotope 3H"),
+        ("x.mol", MOL.format(" 2", "  0", ""), "atom 0 has a mass difference '2'"),
+        ("x.sdf", MOL.format("-1", "  0", ""), "atom 0 has a mass difference '-1'"),
+        ("x.mol", MOL.format(" 0", "  4", ""), "atom 0 tells of a radical"),
+        ("x.com", "#p hf\n\nt\n\n0 1\nO 0.0 0.0 0.0\nH(Iso=2) 0.0 0.0 1.0\n\n", "tells of masses"),
+        ("x.sdf", 2 * (MOL.format(" 0", "  0", "") + "$$$$\n"), "holds 2 molecules"),
+        ("x.xyz", WATER.format("isotope=2"), "isotopes by 'isotope'"),
+        ("x.xyz", "1\nProperties=species:S:1:pos:R:3:isotope:I:1\nH 0 0 0 2\n", "isotopes by 'isotope'"),
+        ("x.xyz", WATER.format('Masses="16 2 2"'), "its masses stand in the comment as 'Masses'"),
+        ("x.xyz", WATER.format('pbc="Q R"'), 'pbc="Q R" is neither'),
+        ("x.xyz", WATER.format('Lattice="9 0 0 0 9 0 0 0 9" pbc="yes no no"'), "is neither one nor three of T and F"),
+        ("x.xyz", WATER.format('lattice="9 0 0 0 9 0 0 0 9"'), "'lattice', which ASE does not know: write Lattice"),
+        ("x.xyz", WATER.format('PBC="T T T"'), "'PBC', which ASE does not know: write pbc"),
+        ("x.xyz", WATER.format("total_spin=1"), "may be S or 2S"),
+        ("x.xyz", WATER.format("charge=T"), "charge=True is no number"),
+    ],
+)
+def test_what_ase_would_lose_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, name, text)
+
+
+def test_heavy_hydrogen_of_a_cif_is_heavy(tmp_path: Path) -> None:
+    assert read(tmp_path, "x.cif", CIF.format("D"))[0].get_masses()[1] == pytest.approx(2.014, abs=1e-3)
+
+
+@pytest.mark.parametrize("column", ["Mass", "MASSES", "atomic_mass"])
+def test_a_column_of_masses_has_many_names(tmp_path: Path, column: str) -> None:
+    text = f"2\nProperties=species:S:1:pos:R:3:{column}:R:1\nO 0 0 0 16\nH 0 0 1 2\n"
+    assert read(tmp_path, "x.xyz", text)[0].get_masses().tolist() == [16, 2]
+
+
+@pytest.mark.parametrize("key", ["Charge", "CHARGE", "q", "mol_charge", "Net-Charge", "total charge", "formal_charge"])
+def test_a_charge_has_many_names(tmp_path: Path, key: str) -> None:
+    (atoms,) = read(tmp_path, "x.xyz", WATER.format(f'"{key}"=1'))
+    assert electrons(atoms).charge == 1
+    assert atoms.get_initial_charges().sum() == pytest.approx(1)
+    (tmp_path / "y.xyz").write_text(WATER.format(f'"{key}"=1'))
+    (plain,) = build_systems(FileSystem(path=str(tmp_path / "y.xyz"), ignore_charge=True)).values()
+    assert electrons(plain).is_plain
+
+
+@pytest.mark.parametrize("words", ["uhf=2", "n_unpaired=2", "Spin=3", "UHF=2", "num_unpaired_electrons=2", "magmom=2"])
+def test_spin_has_many_names(tmp_path: Path, words: str) -> None:
+    assert electrons(read(tmp_path, "x.xyz", WATER.format(words))[0]).unpaired == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "charge", "unpaired"),
+    [
+        ("coord", "$coord\n 0 0 0 o\n 0 0 1.8 h\n$eht charge=1 unpaired=2\n$end\n", 1, 2),
+        ("coord", "$coord\n 0 0 0 o\n 0 0 1.8 h\n$end\n", 0, 0),
+        ("x.com", "#p hf\n\nt\n\n-1 2\nO 0.0 0.0 0.0\nH 0.0 0.0 1.0\n\n", -1, 1),
+        ("x.com", "#p hf\n\nt\n\n0 1\nO 0.0 0.0 0.0\nH 0.0 0.0 1.0\n\n", 0, 0),
+    ],
+)
+def test_inputs_of_programs_tell_charge_and_spin(
+    tmp_path: Path, name: str, text: str, charge: int, unpaired: int
+) -> None:
+    found = electrons(read(tmp_path, name, text)[0])
+    assert (found.charge, found.unpaired) == (charge, unpaired)
+
+
+def test_a_count_of_atoms_takes_no_memory(tmp_path: Path) -> None:
+    text = "x\n1.0\n9 0 0\n0 9 0\n0 0 9\nO\n200000000\nDirect\n0 0 0\n"
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"reading it as vasp would take more than 1\.0 GiB"):
+        read(tmp_path, "POSCAR", text)
+    assert time.perf_counter() - started < 5
+
+
+def test_what_the_system_makes_up_is_no_file() -> None:
+    with pytest.raises(ConfigError, match="it is empty"):
+        build_systems(FileSystem(path="/proc/self/mounts", name="x"))
