@@ -174,7 +174,8 @@ def test_letters_that_a_terminal_lacks_are_replaced() -> None:
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_pipe_that_nobody_reads_changes_no_exit_code(code: int) -> None:
-    script = "from mlff_exp.cli.boundary import command_boundary as boundary\nimport sys\nwith boundary('mlff-exp'):\n    input()\n"
+    script = "import sys\nfrom mlff_exp.cli.boundary import command_boundary\n"
+    script += "with command_boundary('mlff-exp'):\n    input()\n"
     script += f"    for _ in range(9999): print('text')\n    print('more', file=sys.stderr)\n    sys.exit({code})"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

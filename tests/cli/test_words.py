@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mlff_exp.cli import app
 from mlff_exp.cli.app import main
 from mlff_exp.cli.publish import publish_main
 from mlff_exp.cli.relocate import relocate_main
@@ -29,7 +30,6 @@ from mlff_exp.config.words import ENGINES, PRECISIONS
 from mlff_exp.report.report import _verdict
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
 from mlff_exp.results.result import Failure, RunResult
-from mlff_exp.runs import worker
 from mlff_exp.runs.failures import TRACEBACK_FILE
 from mlff_exp.tracking.recovery import open_store
 from tests.helpers.here import configured
@@ -244,7 +244,7 @@ def test_what_a_task_refuses_before_its_work_leaves_nothing(
         result.save(directory)
         return result
 
-    monkeypatch.setattr(worker, "run_task", refused)
+    monkeypatch.setattr(app, "run_task", refused)
     for words in ((), ("hydra.run.dir=mine",)):
         assert said_against(capsys, monkeypatch, "task=accuracy", *words) == "mlff-exp: mine.xyz: no atoms"
     assert [path for path in tmp_path.iterdir() if path != mlruns] == []
