@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -173,6 +174,8 @@ def main() -> None:
     """
     with command_boundary("mlff-exp"):
         try:
+            # conf/targets is no group of options, and Hydra would take it for one.
+            sys.argv[1:] = [re.sub(r"^targets=", "sweep.targets=", word) for word in sys.argv[1:]]
             refuse_tilde(sys.argv[1:])
             if "${" in str(Path.cwd()):
                 raise ConfigError(

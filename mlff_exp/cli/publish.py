@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mlff_exp.cli.boundary import command_boundary
 from mlff_exp.cli.report import parsed_sweep, sweep_parser
-from mlff_exp.report import publish, read_sweep
+from mlff_exp.config import ConfigError
+from mlff_exp.report import load_targets, publish, read_sweep
 from mlff_exp.results import ResultError
 
 
@@ -22,8 +23,9 @@ def publish_main() -> None:
     program.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
     arguments = parsed_sweep(program)
     try:
+        targets = load_targets(arguments.targets.split(","))
         found = read_sweep(arguments.directory)
-    except ResultError as error:
+    except (ConfigError, ResultError) as error:
         program.error(str(error))
     dirty = [number for number, result in found.items() if result.environment.get("git_diff")]
     if dirty and not arguments.allow_dirty:
@@ -31,4 +33,4 @@ def publish_main() -> None:
             f"{arguments.directory}: {len(dirty)} of {len(found)} runs were made from a tree with uncommitted changes, "
             f"the first of them {dirty[0]}, and nobody can repeat them: run it again from a commit, or --allow-dirty"
         )
-    print(f"published: {publish(arguments.directory, found, arguments.name, arguments.target)}")
+    print(f"published: {publish(arguments.directory, found, arguments.name, arguments.target, targets)}")

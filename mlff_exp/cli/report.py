@@ -9,7 +9,8 @@ from typing import NoReturn
 
 from mlff_exp.cli.boundary import command_boundary
 from mlff_exp.common import add_version
-from mlff_exp.report import one_line, write_report
+from mlff_exp.config import ConfigError
+from mlff_exp.report import USUAL_TARGETS, load_targets, one_line, write_report
 from mlff_exp.results import RESULT_FILE, ResultError, run_directories
 from mlff_exp.runs import EXIT_REFUSED
 
@@ -21,8 +22,9 @@ def report_main() -> None:
     words = sweep_parser("mlff-exp-report", description)
     arguments = parsed_sweep(words)
     try:
-        written = write_report(arguments.directory, arguments.name)
-    except ResultError as error:
+        targets = load_targets(arguments.targets.split(","))
+        written = write_report(arguments.directory, arguments.name, targets=targets)
+    except (ConfigError, ResultError) as error:
         words.error(str(error))
     print(f"report: {written.page}")
 
@@ -40,6 +42,11 @@ def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:
     add_version(found)
     found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
     found.add_argument("--name", help="title of the report (default: the name of the sweep)")
+    found.add_argument(
+        "--targets",
+        default=",".join(USUAL_TARGETS),
+        help="what the runs are held against: names of files in conf/targets, or paths (default: %(default)s)",
+    )
     return found
 
 

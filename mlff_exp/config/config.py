@@ -103,6 +103,7 @@ class Sweep:
         resume: directory or MLflow run id of a sweep that did not finish; only what is missing runs.
         budget_s: start no more runs after so many seconds; the rest is left to `resume`.
         compile_ahead: before the first run, fill Inductor's cache on all cores; see `ahead`.
+        targets: what the report holds the runs against: names of files in conf/targets, or paths.
         id: of the parent run; set by the sweeper.
         gate_decision: whether the weights have passed the gate; set by the sweeper where that is asked.
         varied: the keys that tell the jobs apart where their labels do not; set by the sweeper. A run records their
@@ -115,6 +116,7 @@ class Sweep:
     resume: str | None = None
     budget_s: float | None = limited(None, most=YEAR_S)
     compile_ahead: bool = False
+    targets: list[str] = field(default_factory=lambda: ["plan", "ours"])
     id: str | None = None
     gate_decision: str = "no_verdict"
     varied: list[str] | None = None

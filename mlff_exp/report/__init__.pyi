@@ -8,5 +8,7 @@ from .report import describe_result as describe_result
 from .report import machine_facts as machine_facts
 from .report import read_sweep as read_sweep
 from .report import write_report as write_report
+from .target_files import USUAL_TARGETS as USUAL_TARGETS
+from .target_files import load_targets as load_targets
 from .text import markdown_table as markdown_table
 from .text import one_line as one_line

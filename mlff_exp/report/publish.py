@@ -12,8 +12,9 @@ from typing import Any
 
 from mlff_exp.report.figures import figures
 from mlff_exp.report.report import markdown, named, report_content
-from mlff_exp.report.targets import force_field, least_accurate, stability
+from mlff_exp.report.targets import TargetList
 from mlff_exp.report.text import format_ratio, markdown_table
+from mlff_exp.report.validity import force_field, least_accurate, stability
 from mlff_exp.results import (
     SEPARATOR,
     RunResult,
@@ -39,7 +40,13 @@ MAX_KERNELS = 10  # of a run
 OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
 
 
-def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: Path) -> Path:
+def publish(
+    directory: Path,
+    found: Mapping[int, RunResult],
+    name: str,
+    target: Path,
+    targets: Sequence[TargetList] | None = None,
+) -> Path:
     """Write ``README.md`` and what stands beside it into a directory; returns the first.
 
     Args:
@@ -47,6 +54,7 @@ def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: 
         found: what `read` found in it.
         name: title of the report.
         target: made if it is not there.
+        targets: that the runs are held against; those that ship if None.
     """
     results = list(found.values())
     target.mkdir(parents=True, exist_ok=True)
@@ -60,7 +68,7 @@ def publish(directory: Path, found: Mapping[int, RunResult], name: str, target: 
         (target / "headline.md").write_text(headline(results), encoding="utf-8")
     (target / "environment.json").write_text(json.dumps(_public(results), indent=1) + "\n", encoding="utf-8")
     page = target / "README.md"
-    page.write_text(markdown(name, report_content(results), images), encoding="utf-8")
+    page.write_text(markdown(name, report_content(results, targets), images), encoding="utf-8")
     return page
 
 

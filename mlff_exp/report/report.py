@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mlff_exp.common import atomic_write
-from mlff_exp.report.targets import FUSED_TARGETS, TARGETS, JudgedTarget, for_targets, judge_targets, validity
+from mlff_exp.report.target_files import load_targets
+from mlff_exp.report.targets import JudgedTarget, TargetList, judge_targets
 from mlff_exp.report.text import format_number, format_ratio, markdown_cell, markdown_table, one_line
+from mlff_exp.report.validity import validity
 from mlff_exp.results import (
     ENOUGH_PS,
     METRICS,
@@ -118,19 +120,22 @@ class Written:
     trust: str
 
 
-def write_report(directory: Path, name: str, numbers: Iterable[int] | None = None) -> Written:
+def write_report(
+    directory: Path, name: str, numbers: Iterable[int] | None = None, targets: Sequence[TargetList] | None = None
+) -> Written:
     """Make ``report.html`` and ``report.md`` of the runs of a sweep, and print the table.
 
     Args:
         directory: of the sweep.
         name: title of the report.
         numbers: of its jobs; every run below the directory if None.
+        targets: that the runs are held against; those that ship if None.
 
     Raises:
         ResultError: a result that cannot be read, naming the file.
     """
     results = list(read_sweep(directory, numbers).values())
-    found = report_content(results)
+    found = report_content(results, targets)
     atomic_write(directory / "report.md", markdown(name, found))
     page = directory / "report.html"
     atomic_write(page, _page(name, found, results))
@@ -147,16 +152,14 @@ def write_report(directory: Path, name: str, numbers: Iterable[int] | None = Non
     return Written(page, "; ".join(untrusted(results)) or "ok")
 
 
-def report_content(results: Sequence[RunResult]) -> Content:
-    """What is to be said of these runs together."""
+def report_content(results: Sequence[RunResult], targets: Sequence[TargetList] | None = None) -> Content:
+    """What is to be said of these runs, held against these targets; those that ship if None."""
     results = named(results)
     everything, results = results, [result for result in results if "model" in result.config]  # others train one
-    judged = {"The plan": judge_targets(results)}
-    ours = {"Our targets": TARGETS, "Targets of the fused engine": FUSED_TARGETS}
-    for title, lines in ours.items():
-        # The plan is shown whole; of ours, each sweep answers some.
-        answered = [line for line in judge_targets(for_targets(results), lines) if line.measured]
-        judged[f"{title}, for benzene and the shipped student on one H100"] = answered
+    judged = {}
+    for listed in load_targets() if targets is None else targets:
+        lines = judge_targets(results, listed)
+        judged[listed.title] = [line for line in lines if listed.show == "all" or line.measured is not None]
     described = next((result.environment for result in everything if result.environment), None)
     columns = _varied_columns(everything)
     rows = [
@@ -416,9 +419,9 @@ def _promises(judged: Sequence[JudgedTarget]) -> list[Row]:
     for item in judged:
         value, run, style = "not measured", "", ""
         if item.measured is not None:
-            found, run = item.measured, item.measured.run
-            value, low, high = (_beside(item.line.limit, end) for end in (found.value, found.low, found.high))
-            if found.low != found.high:
+            found, run, number = item.measured, item.measured.run, item.measured.number
+            value, low, high = (_beside(item.line.limit, end) for end in (number.value, number.low, number.high))
+            if number.low != number.high:
                 value += f" [{low}, {high}]"
             if found.timed_once:
                 value += " (no interval)"

@@ -10,6 +10,7 @@ from .gate import judge_gate as judge_gate
 from .gate import qualified as qualified
 from .metrics import METRICS as METRICS
 from .metrics import Metric as Metric
+from .metrics import find_metric as find_metric
 from .naming import SEPARATOR as SEPARATOR
 from .naming import force_field_words as force_field_words
 from .naming import label as label

@@ -20,7 +20,7 @@ def resolve_config(composed: DictConfig) -> dict[str, Any]:
     given = asked(composed)
     values = what_runs(given)
     # The plan of the whole experiment belongs to the sweep, not to each of its runs.
-    for key in ("stages", "parameters", "resume", "budget_s", "compile_ahead"):
+    for key in ("stages", "parameters", "resume", "budget_s", "compile_ahead", "targets"):
         values["sweep"].pop(key)
     keys = values["sweep"].pop("varied")
     if keys is None:

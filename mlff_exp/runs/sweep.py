@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from mlff_exp.common import hydra_override, mask_secrets, shell_command
 from mlff_exp.config import ConfigError
 from mlff_exp.measure import Look
-from mlff_exp.report import write_report
+from mlff_exp.report import load_targets, write_report
 from mlff_exp.runs.directories import claim_directory, refuse_used_by_sweep
 from mlff_exp.runs.go import gate_decision
 from mlff_exp.runs.host import Host
@@ -46,6 +46,7 @@ def run_sweep(host: Host, plan: Plan, look: Look) -> int:
         refuse_used_by_sweep(host.directory)
     elif host.directory_is_given:
         raise ConfigError(f"sweep.resume={resume} says which directory: leave out hydra.sweep.dir")
+    targets = load_targets(master.sweep.targets)
     store = open_store(master.tracking)
     if resume is not None:
         host.place(directory_to_resume(store, resume))
@@ -67,7 +68,7 @@ def run_sweep(host: Host, plan: Plan, look: Look) -> int:
         except KeyboardInterrupt:
             print(f"to go on: {_command_to_go_on(directory)}", file=sys.stderr)
             raise
-        written = write_report(directory, master.sweep.name, range(len(jobs)))
+        written = write_report(directory, master.sweep.name, range(len(jobs)), targets)
         if store is not None and sweep_id is not None:
             set_run_tag(store, sweep_id, "timing.trust", written.trust)
     print(f"report: {written.page}")

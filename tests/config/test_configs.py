@@ -50,7 +50,7 @@ def composed(*overrides: str) -> Config:
 
 
 def test_every_group_is_covered() -> None:
-    tested = {*GROUPS, "system", "hydra"}
+    tested = {*GROUPS, "system", "hydra", "targets"}
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,20 +24,22 @@ from mlff_exp.report.report import (
     unfinished,
     write_report,
 )
-from mlff_exp.report.targets import (
-    FUSED_TARGETS,
-    PLAN,
-    TARGETS,
-    JudgedTarget,
-    Target,
-    for_targets,
-    judge_targets,
-    validity,
-)
+from mlff_exp.report.target_files import load_targets
+from mlff_exp.report.targets import JudgedTarget, Target
+from mlff_exp.report.targets import judge_targets as judge_list
 from mlff_exp.report.text import format_number, markdown_table
+from mlff_exp.report.validity import validity
 from mlff_exp.results.result import Failure, RunResult
 from mlff_exp.results.verdict import Criterion, Verdict
 from tests.helpers.sweeps import CRITERIA, SWEEP, changed, config, evaluated, interval, moved, timed
+
+PLANNED, OURS, OF_FUSED = load_targets(["plan", "ours"])
+PLAN, TARGETS, FUSED_TARGETS = (tuple(listed.targets) for listed in (PLANNED, OURS, OF_FUSED))
+
+
+def judge_targets(results: list[RunResult], lines: Iterable[Target] = PLAN) -> list[JudgedTarget]:
+    """Judge some targets as those of the plan are: benzene, or else the first system, on any hardware."""
+    return judge_list(results, replace(PLANNED, targets=tuple(lines)))
 
 
 def by_name(judged: list[JudgedTarget]) -> dict[str, JudgedTarget]:
@@ -49,13 +52,17 @@ def test_the_promises_of_the_plan_are_held_against_the_runs() -> None:
     assert all(item.held for item in judged.values())
     single = judged["compiled, single structure, against eager"].measured
     assert single is not None
-    assert (single.value, single.low, single.run) == (40, 38, "inference · benzene · cuda_graph · fp32 · B1")
+    assert (single.number.value, single.number.low, single.run) == (
+        40,
+        38,
+        "inference · benzene · cuda_graph · fp32 · B1",
+    )
     memory = judged["memory of FP16 against FP32, largest batch / %"].measured
     assert memory is not None
-    assert memory.value == pytest.approx(-60)
+    assert memory.number.value == pytest.approx(-60)
     warm = judged["NVE: mean temperature, distance from 300 K / K"].measured
     assert warm is not None
-    assert warm.value == 5
+    assert warm.number.value == 5
 
 
 @pytest.mark.parametrize("line", [*PLAN, *TARGETS, *FUSED_TARGETS], ids=lambda line: line.name)
@@ -104,14 +111,14 @@ def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets
     judged = by_name(judge_targets(runs, [*TARGETS, *FUSED_TARGETS]))
     step = judged["NVE: step of three molecules, FP32 / µs"]
     assert step.measured is not None
-    assert (step.measured.value, step.held) == (125.0, True)
+    assert (step.measured.number.value, step.held) == (125.0, True)
     assert judged["NVE: step of one molecule, FP32 / µs"].measured is None
     beside = judged["fused against cuda_graph, FP16, batch 16"]
     assert beside.measured is not None
-    assert (beside.measured.value, beside.held) == (2.05, False)
+    assert (beside.measured.number.value, beside.held) == (2.05, False)
     fastest = judged["structures per second at the best batch"].measured
     assert fastest is not None
-    assert fastest.value == 1000 * 16 / (10 / 80), "of the fused engine alone"
+    assert fastest.number.value == 1000 * 16 / (10 / 80), "of the fused engine alone"
 
 
 def test_promises_are_about_benzene_or_else_the_first_system() -> None:
@@ -123,7 +130,7 @@ def test_promises_are_about_benzene_or_else_the_first_system() -> None:
     for runs, expected in (([*SWEEP, water], 40), ([water, *SWEEP], 40), ([checked, water, ethanol], 400)):
         best = judge_targets(runs)[0].measured
         assert best is not None
-        assert best.value == expected
+        assert best.number.value == expected
 
 
 def test_nothing_is_promised_of_dynamics_that_have_hardly_begun() -> None:
@@ -156,7 +163,8 @@ def test_one_structure_at_a_time_is_no_batch() -> None:
     ids=["system", "checkpoint", "gpu", "side by side"],
 )
 def test_targets_are_of_benzene_the_shipped_student_and_an_h100(result: RunResult) -> None:
-    assert for_targets([result, *SWEEP]) == SWEEP
+    for listed in (OURS, OF_FUSED):
+        assert [run for run in [result, *SWEEP] if listed.about.selects(run)] == SWEEP
     text = markdown("a sweep", report_content([result]))
     assert "Our targets" not in text
 
@@ -176,10 +184,10 @@ def test_the_worst_error_of_batches_and_of_the_validation_set_counts(lines: tupl
     judged = by_name(judge_targets([*SWEEP, own, worse], lines))
     forces, energies = (judged[f"{name} of FP16 / %"] for name in ("force RMSE", "energy MAE"))
     assert forces.measured is not None
-    assert (forces.measured.value, forces.held) == (3.0, False)
+    assert (forces.measured.number.value, forces.held) == (3.0, False)
     assert forces.measured.run == "accuracy · fused · fp16_autocast"
     assert energies.measured is not None
-    assert (energies.measured.value, energies.held) == (1e-4, True), "of a batch that was timed"
+    assert (energies.measured.number.value, energies.held) == (1e-4, True), "of a batch that was timed"
 
 
 def test_what_is_written_by_hand_keeps_no_promise_of_compiling() -> None:
@@ -201,7 +209,7 @@ def test_what_can_be_trusted_goes_before_what_is_faster() -> None:
     shaken = replace(timed("compile", "fp32", 1, 90.0), tags={"timing.trust": "throttled"})
     name = "compiled, single structure, against eager"
     found = [by_name(judge_targets(runs))[name].measured for runs in ([*SWEEP, shaken], [SWEEP[1], shaken])]
-    assert [(of.value, of.trusted) for of in found if of is not None] == [(40, True), (90, False)]
+    assert [(of.number.value, of.trusted) for of in found if of is not None] == [(40, True), (90, False)]
 
 
 def test_a_timing_that_is_not_trusted_neither_holds_nor_breaks_a_promise() -> None:
@@ -244,7 +252,7 @@ def test_the_distance_from_what_is_ideal_is_within_its_interval(
     (line,) = (line for line in TARGETS if line.name.startswith("NVE: slope"))
     measured = judge_targets([run], [line])[0].measured
     assert measured is not None
-    assert (measured.value, measured.low, measured.high) == pytest.approx(expected)
+    assert (measured.number.value, measured.number.low, measured.number.high) == pytest.approx(expected)
 
 
 def test_memory_is_compared_where_it_was_measured() -> None:
@@ -260,7 +268,7 @@ def test_the_interval_of_the_throughput_is_that_of_the_latency() -> None:
     (line,) = (line for line in FUSED_TARGETS if line.name.startswith("structures"))
     measured = judge_targets([timed("fused", "fp32", 16, 80.0, **latency)], [line])[0].measured
     assert measured is not None
-    assert (measured.low, measured.value, measured.high) == pytest.approx((1e5, 1.28e5, 1.6e5))
+    assert (measured.number.low, measured.number.value, measured.number.high) == pytest.approx((1e5, 1.28e5, 1.6e5))
 
 
 def test_a_step_has_no_interval_and_the_table_says_so() -> None:

@@ -1,0 +1,87 @@
+"""Whether a speedup is one: fast, accurate and stable, by the runs of the same report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlff_exp.results import ENOUGH_PS, RunResult
+
+Results = Sequence[RunResult]
+# What an optimisation may cost, in percent of the energy and of the root mean square force.
+MAX_ENERGY_ERROR_PERCENT, MAX_FORCE_ERROR_PERCENT = 0.1, 1.0
+
+
+def validity(result: RunResult, results: Results) -> str:
+    """Whether a run's speedup is one: fast, accurate and, by the NVE runs among the results, stable."""
+    metrics = result.metrics
+    if "speedup_vs_baseline" not in metrics or (
+        choice(result, "engine") == "eager" and choice(result, "precision") == "fp32"
+    ):
+        return ""
+    if not result.trusted:
+        return "not trusted"
+    if metrics["speedup_vs_baseline_ci_low"] <= 1:
+        return "no: not faster"
+    if (
+        metrics["force_relative_rmse_vs_fp64_percent"] > MAX_FORCE_ERROR_PERCENT
+        or metrics["energy_relative_mae_vs_fp64_percent"] > MAX_ENERGY_ERROR_PERCENT
+    ):
+        return "no: inaccurate"
+    return {None: "stability not known", "NO-GO": "no: unstable", "GO": "yes"}[stability(result, results)]
+
+
+def stability(result: RunResult, results: Results) -> str | None:
+    """What NVE runs among the results said of a run's force field and system: GO only if all did; None without any.
+
+    A GO over less than `ENOUGH_PS` says nothing of stability.
+    """
+    (system,) = systems_of(result)
+    decisions = {_decision(other, system) for other in results if force_field(other) == force_field(result)} - {None}
+    return "NO-GO" if "NO-GO" in decisions else "GO" if decisions else None
+
+
+def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
+    """What a run's verdict says of one system; nothing if another moved, or if it got through by measuring little."""
+    verdict, systems = result.verdict, systems_of(result)
+    if verdict is None or system not in systems:
+        return None
+    decision: str = verdict.decision
+    if len(systems) > 1:  # each reason begins with its system
+        failed = any(reason.startswith(f"{system['name']}: ") for reason in verdict.reasons)
+        decision = "NO-GO" if failed else "GO"
+    worth = verdict.criteria and result.config["task"].get("duration_ps", 0.0) >= ENOUGH_PS
+    return decision if worth or decision == "NO-GO" else None
+
+
+def force_field(result: RunResult) -> tuple[Any, ...]:
+    """What computes the forces: model with its weights, engine with its mode, and precision."""
+    model, engine = result.config["model"], result.config["engine"]
+    if model["name"] == "ase":
+        return (json.dumps(model["calculator"], sort_keys=True),)
+    weights = result.tags.get("checkpoint.sha256")
+    return model["checkpoint"], weights, engine["name"], engine.get("mode"), choice(result, "precision")
+
+
+def least_accurate(metric: str, results: Results) -> RunResult | None:
+    """The run with the largest error, of the batches that were timed and of the validation set."""
+    found = [
+        result
+        for result in results
+        if metric in result.metrics and result.config["task"].get("dataset", "validation") == "validation"
+    ]
+    return max(found, key=lambda result: result.metrics[metric], default=None)
+
+
+def systems_of(result: RunResult) -> list[Mapping[str, Any]]:
+    """What moves or is evaluated, as in the configuration; the accuracy task looks at none of it."""
+    side_by_side = result.config["task"].get("systems")
+    if side_by_side:
+        return [{"name": name} for name in side_by_side]
+    return [result.config["system"]] if "system" in result.config else []
+
+
+def choice(result: RunResult, group: str) -> str:
+    """The name of the option of a group, such as the engine."""
+    return str(result.config[group]["name"])
