@@ -98,7 +98,7 @@ class Contender:
 
 
 def ours(work: Work) -> Running:
-    """Stretches of steps with a record at the end of each; on `cuda_graph` a replay of one graph."""
+    """Segments of steps with a frame at the end of each; on `cuda_graph` a replay of one graph."""
     model = work.checkpoint.model
     return _moved_by_us(make_engine(model, work.engine, work.precision, work.device), work)
 
@@ -202,8 +202,8 @@ class _CompiledEnergy(EagerEngine):
 def _moved_by_us(engine: Engine, work: Work) -> Running:
     dynamics = Dynamics(engine, list(work.systems), work.timestep_fs)
     state = dynamics.state(dynamics.batch.positions, work.velocities())
-    stretch = dynamics.stretch(state, work.steps_per_call)
-    return Running(stretch, lambda: state.positions, lambda: state.forces)
+    segment = dynamics.segment(state, work.steps_per_call)
+    return Running(segment, lambda: state.positions, lambda: state.forces)
 
 
 def _moved_by_ase(calculator: Any, work: Work, timestep_fs: float | None = None) -> Running:

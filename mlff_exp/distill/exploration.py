@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ase import Atoms, units
-from ase.data import atomic_masses, covalent_radii
+from ase.data import atomic_masses
 from torch import Tensor
 
 from mlff_exp.common import ProgressBar, progress_bar
-from mlff_exp.dynamics import BOND_TOLERANCE, BROKEN_BOND_ANG
+from mlff_exp.dynamics import BROKEN_BOND_ANG, bonds_of_batch, langevin_step
 from mlff_exp.engines import energy_and_forces
 from mlff_exp.models import PaiNN
 from mlff_exp.structures import (
@@ -148,9 +148,11 @@ def _trajectories(
     generator: torch.Generator,
     bar: ProgressBar,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Atomic numbers [n_systems, n_slots], positions [n_frames, n_systems, n_slots, 3], broken [n_frames, n_systems].
+    """Move systems and record frames.
 
-    BAOAB splitting: Leimkuhler & Matthews, doi:10.1093/amrx/abs010.
+    Returns:
+        Atomic numbers [n_systems, n_slots], positions [n_frames, n_systems, n_slots, 3] Å, and which systems are broken
+        [n_frames, n_systems].
     """
     batch = bucket.take(index).batch
     shape = (batch.n_systems, batch.n_slots)
@@ -163,49 +165,53 @@ def _trajectories(
     )
     spread = (units.kB * temperature.repeat_interleave(batch.n_slots).unsqueeze(-1) / mass).sqrt() * is_atom
     dt = TIMESTEP_FS * units.fs
-    keep = float(np.exp(-FRICTION_PER_FS * TIMESTEP_FS))
-    stir = float(np.sqrt(1 - keep**2))
+    kept = float(np.exp(-FRICTION_PER_FS * TIMESTEP_FS))
+    stir = float(np.sqrt(1 - kept**2))
 
     def noise() -> Tensor:
         shape = (mass.shape[0], 3)
         kicks: Tensor = spread * torch.randn(shape, generator=generator, device=index.device, dtype=torch.float64)
         return kicks
 
+    def forces_at(positions: Tensor) -> Tensor:
+        return energy_and_forces(model, batch.with_positions(positions), "fp32")[1]
+
     positions, velocities = batch.positions, noise()
-    forces = energy_and_forces(model, batch, "fp32")[1]
-    bonds = _Bonds(numbers.reshape(shape), positions.reshape(*shape, 3))
+    forces = forces_at(positions)
+    integrity = _Integrity(numbers.reshape(shape), positions.reshape(*shape, 3))
     frames, broken = [], []
     for _ in range(n_frames):
         for _ in range(stride):
-            velocities = velocities + 0.5 * dt * forces / mass
-            positions = positions + 0.5 * dt * velocities
-            velocities = keep * velocities + stir * noise()
-            positions = positions + 0.5 * dt * velocities
-            forces = energy_and_forces(model, batch.with_positions(positions), "fp32")[1]
-            velocities = velocities + 0.5 * dt * forces / mass
+            positions, velocities, forces = langevin_step(
+                positions, velocities, forces,
+                timestep=dt, masses=mass, kept=kept, kick=stir * noise(), evaluate=forces_at,
+            )  # fmt: skip
         frame = positions.reshape(*shape, 3)
         frames.append(frame.cpu().numpy())
-        broken.append(bonds.broken(frame).cpu().numpy())
+        broken.append(integrity.broken(frame).cpu().numpy())
         bar.update()
     return numbers.reshape(shape), np.stack(frames), np.stack(broken)
 
 
-class _Bonds:
-    """The bonds that systems begin with, and whether they still hold."""
+class _Integrity:
+    """Whether systems still have the bonds that they began with and no colliding atoms."""
 
     def __init__(self, numbers: npt.NDArray[np.int64], positions: Tensor) -> None:
-        radii = torch.from_numpy(np.where(numbers > 0, covalent_radii[numbers], np.nan)).to(positions.device)
-        self._start = torch.cdist(positions, positions)
-        contact = radii.unsqueeze(1) + radii.unsqueeze(2)
+        start, is_atom = positions.cpu().numpy(), numbers > 0
+        systems = [Atoms(*(part[real] for part in one)) for *one, real in zip(numbers, start, is_atom, strict=True)]
+        self._bonds = bonds_of_batch(systems, numbers.shape[1]).to(positions.device)
+        real = torch.from_numpy(is_atom).to(positions.device)
         distinct = ~torch.eye(numbers.shape[1], dtype=torch.bool, device=positions.device)
-        self._pair = contact.isfinite() & distinct
-        self._bond = self._pair & (self._start < BOND_TOLERANCE * contact)
+        self._pair = real.unsqueeze(1) & real.unsqueeze(2) & distinct
 
     def broken(self, positions: Tensor) -> Tensor:
-        """[n_systems] a bond has changed too much, atoms collided, or there are no numbers any more."""
-        distance = torch.cdist(positions, positions)
-        changed = (distance - self._start).abs()
-        whole = ~self._bond | (changed <= BROKEN_BOND_ANG)
-        apart = ~self._pair | (distance > COLLISION_ANG)
-        broken: Tensor = ~(whole & apart).flatten(1).all(dim=1)
+        """[n_systems] a bond has changed too much, atoms collided, or there are no numbers any more.
+
+        Args:
+            positions: [n_systems, n_slots, 3] Å.
+        """
+        apart = ~self._pair | (torch.cdist(positions, positions) > COLLISION_ANG)
+        broken: Tensor = ~apart.flatten(1).all(dim=1)
+        changed = ~(self._bonds.change(positions.flatten(0, 1)) <= BROKEN_BOND_ANG)
+        broken[self._bonds.system[changed]] = True
         return broken

@@ -1,11 +1,12 @@
 from .ase_verlet import ase_steps as ase_steps
-from .bonds import BOND_TOLERANCE as BOND_TOLERANCE
+from .bonds import bonds_of_batch as bonds_of_batch
 from .bonds import changed_bonds as changed_bonds
 from .checks import finite_difference_error as finite_difference_error
 from .checks import fluctuation_ratio_dt as fluctuation_ratio_dt
 from .checks import potential_along as potential_along
 from .checks import teacher_drift as teacher_drift
 from .checks import time_reversal_error as time_reversal_error
+from .integrators import langevin_step as langevin_step
 from .recording import Trajectory as Trajectory
 from .relaxation import find_minimum as find_minimum
 from .restart import load_state as load_state

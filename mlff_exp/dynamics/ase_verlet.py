@@ -29,7 +29,7 @@ def ase_steps(engine: Engine, systems: Sequence[Atoms], timestep_fs: float) -> C
     def advance(state: MDState, n_steps: int) -> None:
         for index, atoms in enumerate(moving):
             part = slice(index * n_slots, index * n_slots + len(atoms))
-            # ASE keeps the forces of positions that it has seen, so a stretch costs no evaluation more than its steps.
+            # ASE keeps the forces of positions that it has seen, so n steps cost n evaluations.
             atoms.positions = state.positions[part].cpu().numpy()
             atoms.set_velocities(state.velocities[part].cpu().numpy())
             VelocityVerlet(atoms, timestep_fs * units.fs).run(n_steps)

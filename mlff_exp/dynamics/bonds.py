@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
+from torch import Tensor
 
 BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
 CLEAR_CHANGE = 0.15  # of the sum of the covalent radii; a pair that changes less is at the limit, and no other bond
@@ -68,3 +71,54 @@ def changed_bonds(before: Atoms, after: Atoms) -> list[str]:
             if other_side and abs(now - was) > CLEAR_CHANGE * radii:
                 found.append(f"{before.symbols[i]}{i}–{before.symbols[j]}{j} {what} ({was:.2f} to {now:.2f} Å)")
     return found
+
+
+@dataclass(frozen=True)
+class BatchBonds:
+    """Bonds of a batch, on the CPU unless it was moved.
+
+    Attributes:
+        first, second: [n_bonds] rows of the batch.
+        shifts: [n_bonds, 3] Å to the image of the second atom that was bonded at the start.
+        lengths: [n_bonds] at the start, Å.
+        system: [n_bonds] the system that a bond is in.
+    """
+
+    first: Tensor
+    second: Tensor
+    shifts: Tensor
+    lengths: Tensor
+    system: Tensor
+
+    def to(self, device: torch.device) -> BatchBonds:
+        """The same bonds on a device."""
+        return BatchBonds(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def change(self, positions: Tensor) -> Tensor:
+        """[…, n_bonds] Å by which lengths differ from those at the start.
+
+        Args:
+            positions: […, n_atoms, 3] Å, not wrapped into the cell.
+        """
+        arrows = positions[..., self.second, :] + self.shifts - positions[..., self.first, :]
+        change: Tensor = (arrows.norm(dim=-1) - self.lengths).abs()
+        return change
+
+
+def bonds_of_batch(systems: Sequence[Atoms], n_slots: int) -> BatchBonds:
+    """The bonds of all systems, as they are now.
+
+    Args:
+        systems: in the order of the batch.
+        n_slots: rows of the batch that each system has.
+    """
+    found = [find_bonds(atoms) for atoms in systems]
+    offsets = [index * n_slots for index in range(len(found))]
+    columns = (
+        [bonds.first + offset for bonds, offset in zip(found, offsets, strict=True)],
+        [bonds.second + offset for bonds, offset in zip(found, offsets, strict=True)],
+        [bonds.shifts for bonds in found],
+        [bonds.lengths for bonds in found],
+        [np.full(len(bonds), index) for index, bonds in enumerate(found)],
+    )
+    return BatchBonds(*(torch.from_numpy(np.concatenate(column)) for column in columns))

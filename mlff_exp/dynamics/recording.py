@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlff_exp.dynamics.state import FloatArray, MDState
+from mlff_exp.dynamics.state import Columns, FloatArray, MDState
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def recorded_columns(state: MDState) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Records:
-    """On their way to the CPU."""
+    """Records on their way to the CPU."""
 
     def __init__(self, records: list[Tensor]) -> None:
         self._event = None
@@ -70,6 +71,6 @@ class Records:
         return tuple(self._host)
 
 
-def joined_columns(blocks: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def joined_columns(blocks: Sequence[Columns]) -> Columns:
     """Blocks of columns as one block."""
-    return tuple(torch.cat(column) for column in zip(*blocks, strict=True))
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}

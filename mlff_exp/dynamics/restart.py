@@ -17,19 +17,19 @@ from mlff_exp.results import STATE_FILE
 from mlff_exp.structures import Expected, read_arrays
 
 STATE_COLUMNS = ("positions", "velocities", "forces", "energy")
-# Of n systems with s slots each, together a; r records. What columns hold is said in `recording.Trajectory`.
-COLUMNS = [
-    *[Expected("float64", ("r", "n"))] * 4,
-    Expected("float64", ("r", "n"), is_finite=False),  # a momentum of atoms that do not move has no direction
-    *[Expected("float64", ("r", "n", "s", 3))] * 2,
-]
+# For n systems with s slots each, a in all, and r records. The names are those of `recording.Trajectory`.
+COLUMNS = {
+    **dict.fromkeys(("potential", "kinetic", "displacement", "bond_change"), Expected("float64", ("r", "n"))),
+    "momentum": Expected("float64", ("r", "n"), is_finite=False),  # atoms that do not move have a momentum of NaN
+    **dict.fromkeys(("positions", "velocities"), Expected("float64", ("r", "n", "s", 3))),
+}
 ARRAYS = {
     **{
         f"{which}_{name}": Expected("float64", ("n",) if name == "energy" else ("a", 3))
         for which in ("now", "start")
         for name in STATE_COLUMNS
     },
-    **{f"column_{index}": column for index, column in enumerate(COLUMNS)},
+    **{f"record_{name}": column for name, column in COLUMNS.items()},
     "steps": Expected("int64", ("r",)),
     "identity": Expected("str", ()),
 }
@@ -46,7 +46,7 @@ def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Ma
     """
     arrays = {f"now_{name}": getattr(snapshot.state, name).cpu().numpy() for name in STATE_COLUMNS}
     arrays |= {f"start_{name}": getattr(start, name).cpu().numpy() for name in STATE_COLUMNS}
-    arrays |= {f"column_{index}": column.numpy() for index, column in enumerate(snapshot.columns)}
+    arrays |= {f"record_{name}": column.numpy() for name, column in snapshot.columns.items()}
     with atomic_file(directory / STATE_FILE) as partial, partial.open("wb") as file:
         np.savez(
             file,
@@ -58,7 +58,7 @@ def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Ma
 
 
 def load_state(directory: Path, identity: Mapping[str, Any], device: torch.device) -> tuple[Snapshot, MDState]:
-    """What `save` wrote: the snapshot and the start.
+    """Read what `save_state` wrote: the snapshot and the start.
 
     Raises:
         ConfigError: there is none, it is damaged, or it is of a run with another identity; says in what they differ.
@@ -72,16 +72,16 @@ def load_state(directory: Path, identity: Mapping[str, Any], device: torch.devic
         steps = arrays["steps"].tolist()
         if not steps or steps[0] < 0 or (np.diff(steps) <= 0).any():
             raise ValueError("steps do not go up from 0 or more")
-        n_systems, n_slots = arrays["column_5"].shape[1:3]
+        n_systems, n_slots = arrays["record_positions"].shape[1:3]
         if n_systems * n_slots != len(arrays["now_positions"]):
-            raise ValueError(f"now_positions has not {n_systems * n_slots} atoms, as column_5 has")
+            raise ValueError(f"now_positions has not {n_systems * n_slots} atoms, as record_positions has")
     except ValueError as error:
         raise ConfigError(f"task.resume={directory}: {STATE_FILE} is damaged: {error}") from error
     now, start = (
         MDState(**{name: torch.from_numpy(arrays[f"{which}_{name}"]).to(device) for name in STATE_COLUMNS}, step=step)
         for which, step in (("now", steps[-1]), ("start", steps[0]))
     )
-    columns = tuple(torch.from_numpy(arrays[f"column_{index}"]) for index in range(len(COLUMNS)))
+    columns = {name: torch.from_numpy(arrays[f"record_{name}"]) for name in COLUMNS}
     wanted = json.loads(json.dumps(identity))
     other = [
         f"{key} was {found.get(key)} and is {wanted.get(key)}"

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+Columns = dict[str, Tensor]  # of `recording.Trajectory`, by the names there: [n_records, ...] each
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -44,14 +45,14 @@ class MDState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run on its way, from which it can go on.
+    """Where a run is, so that it can go on from there.
 
     Attributes:
         state: where it stands.
         steps: of the records so far.
-        columns: the records so far, [n_records, ...] each, on the CPU.
+        columns: the records so far, by their names in `recording.Trajectory`, on the CPU.
     """
 
     state: MDState
     steps: list[int]
-    columns: tuple[Tensor, ...]
+    columns: Columns

@@ -1,4 +1,4 @@
-"""Molecular dynamics at constant energy on any engine: velocity Verlet, and the preparation of its start.
+"""Molecular dynamics at constant energy on any engine.
 
 Integrator state is FP64 whatever the precision of the engine. Velocities are in ASE's units, Å·√(eV/u)/Å.
 """
@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from ase import Atoms, units
 from torch import Tensor
 
-from mlff_exp.dynamics.bonds import find_bonds
-from mlff_exp.dynamics.recording import Records, Trajectory, joined_columns, recorded_columns
-from mlff_exp.dynamics.state import MDState, Snapshot
-from mlff_exp.engines import Engine, Mover, Prediction, capture
+from mlff_exp.dynamics.bonds import bonds_of_batch
+from mlff_exp.dynamics.integrators import velocity_verlet
+from mlff_exp.dynamics.recording import Trajectory, joined_columns, recorded_columns
+from mlff_exp.dynamics.segment import Segment
+from mlff_exp.dynamics.state import Columns, MDState, Snapshot
+from mlff_exp.engines import Engine, Mover, Prediction
 from mlff_exp.measure import internal_degrees_of_freedom, kinetic_temperature
-from mlff_exp.structures import AtomicBatch, collate, relisted, uses_all_pairs
+from mlff_exp.structures import collate, relisted, uses_all_pairs
 
 SKIN_ANG = 1.0
 BROKEN_BOND_ANG = 1.0
@@ -55,8 +56,8 @@ class Dynamics:
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
         self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
         self._start = self.batch.positions.cpu()
-        self._listed = [not uses_all_pairs(atoms) for atoms in systems]
-        self._listed_at = self.batch.positions.clone()
+        self._needs_list = [not uses_all_pairs(atoms) for atoms in systems]
+        self._list_positions = self.batch.positions.clone()
         self._farthest_squared = torch.zeros((), dtype=torch.float64, device=engine.device)
         # Padding feels no force and never moves, whatever its mass.
         masses = np.ones((len(systems), self.batch.n_slots))
@@ -65,17 +66,17 @@ class Dynamics:
         self._masses_on_cpu = torch.from_numpy(masses.reshape(-1, 1))
         self.masses = self._masses_on_cpu.to(engine.device)
         self._timestep = torch.full((1,), timestep_fs * units.fs, dtype=torch.float64, device=engine.device)
-        self._bonds = _bonds(systems, self.batch)
+        self._bonds = bonds_of_batch(systems, self.batch.n_slots)
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
         """A state with its forces evaluated; it does not share the tensors."""
-        if self.listed:
-            self.list_anew(positions)
+        if self.needs_list:
+            self.rebuild_list(positions)
         prediction = self._evaluate(positions, self.engine)
         return MDState(positions.clone(), velocities.clone(), prediction.forces, prediction.energy)
 
     def step(self, state: MDState) -> None:
-        """One step of velocity Verlet (Swope et al., J. Chem. Phys. 76, 637 (1982)), in place."""
+        """Do one step of velocity Verlet in place."""
         if self.advance is None:
             self._steps(state, 1, self.engine, look=True)
         else:
@@ -83,29 +84,26 @@ class Dynamics:
         state.step += 1
 
     def _steps(self, state: MDState, n_steps: int, engine: Engine, *, look: bool = False) -> None:
-        """Between two steps their half kicks are one: every small kernel costs a captured step a microsecond.
+        """Do steps of a state in place.
 
-        ``look`` where the atoms are before they are evaluated, and list their neighbours anew if one may be missing;
-        without it nothing waits, and `outran_list` tells afterwards.
+        With ``look`` each step looks where the atoms are before it evaluates them, and rebuilds a list that may miss a
+        pair. Without it nothing waits for the device, and `list_is_stale` tells afterwards.
         """
         if isinstance(engine, Mover) and engine.can_move(self.batch):
             last = Prediction(state.energy, state.forces)
             batch = self.batch.with_positions(state.positions)
             engine.move(batch, state.velocities, last, self.masses, self._timestep, n_steps)
             return
-        dt = self.timestep_fs * units.fs
-        state.velocities.addcdiv_(state.forces, self.masses, value=0.5 * dt)
-        for left in reversed(range(n_steps)):
-            state.positions.add_(state.velocities, alpha=dt)
-            if self.listed:
-                moved = (state.positions - self._listed_at).square().sum(dim=-1).max()
+
+        def evaluate(positions: Tensor) -> Prediction:
+            if self.needs_list:
+                moved = (positions - self._list_positions).square().sum(dim=-1).max()
                 torch.maximum(self._farthest_squared, moved, out=self._farthest_squared)
-                if look and self.outran_list():
-                    self.list_anew(state.positions)
-            prediction = self._evaluate(state.positions, engine)
-            state.velocities.addcdiv_(prediction.forces, self.masses, value=dt if left else 0.5 * dt)
-        state.energy.copy_(prediction.energy)
-        state.forces.copy_(prediction.forces)
+                if look and self.list_is_stale():
+                    self.rebuild_list(positions)
+            return self._evaluate(positions, engine)
+
+        velocity_verlet(state, n_steps, self.timestep_fs * units.fs, self.masses, evaluate)
 
     def run(
         self,
@@ -135,13 +133,13 @@ class Dynamics:
         """
         if since is None:
             first = self._observed(*(part.unsqueeze(0).cpu() for part in recorded_columns(state)))
-            steps, blocks = [state.step], [tuple(column.clone() for column in first)]
+            steps, blocks = [state.step], [{name: column.clone() for name, column in first.items()}]
         else:
-            steps, blocks = list(since.steps), [since.columns]
+            steps, blocks = list(since.steps), [dict(since.columns)]
         n_records, rest = divmod(n_steps - (steps[-1] - steps[0]), record_every)
         blow_up = None
         for block, then in self._blocks(state, n_records, record_every, keep_every_s if keep else math.inf):
-            new = [steps[-1] + record_every * (index + 1) for index in range(len(block[0]))]
+            new = [steps[-1] + record_every * (index + 1) for index in range(len(block["potential"]))]
             blow_up = self._blow_up(block, new)
             blocks.append(block)
             steps += new
@@ -154,28 +152,20 @@ class Dynamics:
                 keep(Snapshot(then, list(steps), blocks[0]))
         for _ in range(0 if blow_up else rest):
             self.step(state)
-        potential, kinetic, displacement, bond_change, momentum, positions, velocities = (
-            column.numpy() for column in joined_columns(blocks)
-        )
+        columns = {name: column.numpy() for name, column in joined_columns(blocks).items()}
         return Trajectory(
             steps=np.array(steps),
             times_ps=np.array(steps) * self.timestep_fs / 1000,
-            potential=potential,
-            kinetic=kinetic,
             temperature=np.stack(
-                [kinetic_temperature(kinetic[:, i], int(dof)) for i, dof in enumerate(self.dof)], axis=1
+                [kinetic_temperature(columns["kinetic"][:, i], int(dof)) for i, dof in enumerate(self.dof)], axis=1
             ),
-            displacement=displacement,
-            bond_change=bond_change,
-            momentum=momentum,
-            positions=positions,
-            velocities=velocities,
             blow_up=blow_up,
+            **columns,
         )
 
     def _blocks(
         self, state: MDState, n_records: int, record_every: int, keep_every_s: float
-    ) -> Iterator[tuple[tuple[Tensor, ...], MDState | None]]:
+    ) -> Iterator[tuple[Columns, MDState | None]]:
         """Columns of records on the CPU, some records at a time, each while the device is at work on the next.
 
         With them, now and then, comes the state after the last of them.
@@ -183,32 +173,32 @@ class Dynamics:
         if n_records == 0:
             return
         at_once = RECORDS_AT_ONCE[self.engine.device.type]
-        stretch = _Stretch(self, state, record_every, min(at_once, n_records))
+        segment = Segment(self, state, record_every, min(at_once, n_records))
         under_way, kept_at = None, time.monotonic()
         for done in range(0, n_records, at_once):
             for _ in range(min(at_once, n_records - done)):
-                stretch()
+                segment()
             then = None
             if time.monotonic() - kept_at >= keep_every_s:
                 then, kept_at = state.copy(), time.monotonic()
-            previous, under_way = under_way, (stretch.take(), then)
+            previous, under_way = under_way, (segment.take(), then)
             if previous is not None:
                 yield self._observed(*previous[0].result()), previous[1]
         if under_way is not None:
             yield self._observed(*under_way[0].result()), under_way[1]
 
-    def stretch(self, state: MDState, n_steps: int) -> Callable[[], None]:
-        """What `run` repeats: so many steps of a state and a record, one CUDA graph where the engine can be captured.
+    def segment(self, state: MDState, n_steps: int) -> Callable[[], None]:
+        """What `run` repeats: so many steps of a state and a frame, one CUDA graph where the engine can be captured.
 
-        For timing it: records are collected and sent to the CPU as in `run`, and nobody looks at them.
+        It is for timing: frames are collected and sent to the CPU as in `run`, and then dropped.
         """
         at_once = RECORDS_AT_ONCE[self.engine.device.type]
-        stretch = _Stretch(self, state, n_steps, at_once)
+        segment = Segment(self, state, n_steps, at_once)
 
         def go() -> None:
-            stretch()
-            if stretch.filled == at_once:
-                stretch.take()
+            segment()
+            if segment.filled == at_once:
+                segment.take()
 
         return go
 
@@ -219,21 +209,21 @@ class Dynamics:
     def _evaluate(self, positions: Tensor, engine: Engine) -> Prediction:
         return engine(self.batch.with_positions(positions))
 
-    def outran_list(self) -> bool:
+    def list_is_stale(self) -> bool:
         """Whether an atom has been so far from where neighbours were looked for that a pair may be missing.
 
         Waits for the device. NaN counts as far.
         """
         return not float(self._farthest_squared) <= (SKIN_ANG / 2) ** 2
 
-    def list_anew(self, positions: Tensor) -> None:
-        """Look for neighbours on the device, within cutoff and skin.
+    def rebuild_list(self, positions: Tensor) -> None:
+        """Find the neighbours anew on the device, within cutoff and skin.
 
         The batch and its tensors stay, with new numbers, so that what was captured with them holds; if an atom has more
         neighbours than there is room for, there is a new batch with more room.
         """
-        found = relisted(self.batch.with_positions(positions), self._listed, self.engine.cutoff + SKIN_ANG)
-        self._listed_at.copy_(positions)
+        found = relisted(self.batch.with_positions(positions), self._needs_list, self.engine.cutoff + SKIN_ANG)
+        self._list_positions.copy_(positions)
         self._farthest_squared.zero_()
         if found.shape_key == self.batch.shape_key:
             for old, new in zip(self.batch.tensors()[1:], found.tensors()[1:], strict=True):
@@ -241,7 +231,7 @@ class Dynamics:
         else:
             self.batch = found
 
-    def _observed(self, energy: Tensor, positions: Tensor, velocities: Tensor) -> tuple[Tensor, ...]:
+    def _observed(self, energy: Tensor, positions: Tensor, velocities: Tensor) -> Columns:
         """Columns of a `Trajectory` from records on the CPU.
 
         Args:
@@ -261,21 +251,29 @@ class Dynamics:
         momentum = momenta.sum(dim=2).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=2)
         of_bonds = self._bonds.system.expand(n_records, -1)
         largest = torch.zeros_like(kinetic).scatter_reduce(1, of_bonds, self._bonds.change(positions), "amax")
-        return energy, kinetic, moved, largest, momentum, per_system(positions), per_system(velocities)
+        return {
+            "potential": energy,
+            "kinetic": kinetic,
+            "displacement": moved,
+            "bond_change": largest,
+            "momentum": momentum,
+            "positions": per_system(positions),
+            "velocities": per_system(velocities),
+        }
 
     def has_bonds(self, system: int) -> bool:
-        """Whether there is any bond whose length can be watched."""
+        """Whether a system has a bond whose length can be followed."""
         return bool((self._bonds.system == system).any())
 
     @property
-    def listed(self) -> bool:
-        """Whether neighbours have to be looked after."""
-        return any(self._listed)
+    def needs_list(self) -> bool:
+        """Whether a system has a list of neighbours, which has to be rebuilt as atoms move."""
+        return any(self._needs_list)
 
-    def _blow_up(self, block: tuple[Tensor, ...], steps: list[int]) -> str | None:
-        for record, step in zip(zip(*block, strict=True), steps, strict=True):
-            potential, kinetic, _, bond_change, _, positions, _ = record
-            total = potential + kinetic
+    def _blow_up(self, block: Columns, steps: list[int]) -> str | None:
+        for index, step in enumerate(steps):
+            positions, bond_change = block["positions"][index], block["bond_change"][index]
+            total = block["potential"][index] + block["kinetic"][index]
             if not total.isfinite().all():
                 system = int((~total.isfinite()).nonzero()[0])
                 atoms = (~positions[system].isfinite()).any(dim=-1).nonzero().flatten().tolist()
@@ -286,128 +284,9 @@ class Dynamics:
                 bonds = self._bonds
                 change = bonds.change(positions.flatten(0, 1)) * (bonds.system == system)
                 worst = int(change.argmax())
-                pair = [int(index[worst]) - system * self.batch.n_slots for index in (bonds.first, bonds.second)]
+                pair = [int(rows[worst]) - system * self.batch.n_slots for rows in (bonds.first, bonds.second)]
                 return (
                     f"{self.names[system]} broke apart at step {step}: the bond of atoms {pair[0]} and {pair[1]} "
                     f"changed by {float(change[worst]):.2f} Å"
                 )
         return None
-
-
-class _Stretch:
-    """All steps from one record to the next and the record, in one CUDA graph where the engine can be captured.
-
-    Records go into a buffer on the device; ``take`` sends what is in it to the CPU and begins anew.
-    """
-
-    def __init__(self, dynamics: Dynamics, state: MDState, n_steps: int, capacity: int) -> None:
-        self._dynamics, self._state, self._n_steps, self.filled = dynamics, state, n_steps, 0
-        self._device = dynamics.engine.device
-        self._buffers = [part.new_zeros(capacity, *part.shape) for part in recorded_columns(state)]
-        self._row = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._graph, self._batch = self._captured(), dynamics.batch
-
-    def __call__(self) -> None:
-        before = self._state.copy() if self._dynamics.listed else None
-        self._go()
-        if before is not None and self._dynamics.outran_list():
-            self._once_more(before)
-        self._state.step += self._n_steps
-        self.filled += 1
-
-    def _once_more(self, before: MDState) -> None:
-        """The same steps with new neighbours; one at a time if atoms are too fast for that as well."""
-        self._state.become(before)
-        self._row -= 1
-        self._dynamics.list_anew(self._state.positions)
-        self._go()
-        if self._dynamics.outran_list():
-            self._state.become(before)
-            self._row -= 1
-            for _ in range(self._n_steps):
-                self._dynamics.step(self._state)
-            self._state.step = before.step
-            self._write(self._state)
-
-    def _go(self) -> None:
-        if self._batch is not self._dynamics.batch:
-            self._graph, self._batch = self._captured(), self._dynamics.batch
-        if self._graph is None:
-            self._run(self._state, self._dynamics.engine)
-        else:
-            self._graph.replay()
-
-    def take(self) -> Records:
-        """What was recorded since the last time."""
-        records = [buffer[: self.filled] for buffer in self._buffers]
-        self.filled = 0
-        self._row.zero_()
-        return Records(records)
-
-    def _run(self, state: MDState, engine: Engine) -> None:
-        if self._dynamics.advance is not None:
-            self._dynamics.advance(state, self._n_steps)
-        else:
-            self._dynamics._steps(state, self._n_steps, engine)
-        self._write(state)
-
-    def _write(self, state: MDState) -> None:
-        for buffer, part in zip(self._buffers, recorded_columns(state), strict=True):
-            buffer.index_copy_(0, self._row, part.unsqueeze(0))
-        self._row += 1
-
-    def _captured(self) -> torch.cuda.CUDAGraph | None:
-        inner = self._dynamics.engine.capturable
-        if inner is None or self._dynamics.advance is not None:
-            return None
-        dynamics = self._dynamics
-        row, farthest = self._row.clone(), dynamics._farthest_squared.clone()
-
-        def warm_up() -> None:
-            self._run(self._state.copy(), inner)  # a state that nobody needs
-            self._row.copy_(row)
-            dynamics._farthest_squared.copy_(farthest)
-
-        graph, _ = capture(lambda: self._run(self._state, inner), self._device, warm_up=[warm_up] * 2)
-        return graph
-
-
-@dataclass(frozen=True)
-class _Bonds:
-    """Bonds of a batch, on the CPU, where records are looked at.
-
-    Attributes:
-        first, second: [n_bonds] rows of the batch.
-        shifts: [n_bonds, 3] Å to the image of the second atom that was bonded at the start.
-        lengths: [n_bonds] at the start, Å.
-        system: [n_bonds] whose it is.
-    """
-
-    first: Tensor
-    second: Tensor
-    shifts: Tensor
-    lengths: Tensor
-    system: Tensor
-
-    def change(self, positions: Tensor) -> Tensor:
-        """[…, n_bonds] Å by which lengths differ from those at the start.
-
-        Args:
-            positions: […, n_atoms, 3] Å, not wrapped into the cell.
-        """
-        arrows = positions[..., self.second, :] + self.shifts - positions[..., self.first, :]
-        change: Tensor = (arrows.norm(dim=-1) - self.lengths).abs()
-        return change
-
-
-def _bonds(systems: list[Atoms], batch: AtomicBatch) -> _Bonds:
-    found = [find_bonds(atoms) for atoms in systems]
-    offsets = [index * batch.n_slots for index in range(len(found))]
-    columns = (
-        [bonds.first + offset for bonds, offset in zip(found, offsets, strict=True)],
-        [bonds.second + offset for bonds, offset in zip(found, offsets, strict=True)],
-        [bonds.shifts for bonds in found],
-        [bonds.lengths for bonds in found],
-        [np.full(len(bonds), index) for index, bonds in enumerate(found)],
-    )
-    return _Bonds(*(torch.from_numpy(np.concatenate(column)) for column in columns))

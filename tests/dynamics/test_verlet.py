@@ -267,9 +267,9 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
     trajectory = dynamics.run(state, 80, record_every)
     assert trajectory.blow_up is None
     assert state.step == trajectory.steps[-1] == 80
-    assert (dynamics._listed_at.cpu() - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
+    assert (dynamics._list_positions.cpu() - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
     total = trajectory.potential + trajectory.kinetic
-    # A stretch in which atoms outran the list is done again; the last evaluation of each record counts.
+    # A segment whose list became stale is done again; the last evaluation of each record counts.
     frames = {frame.positions.numpy().tobytes(): frame for frame in watched.seen}
     looked_at = 0
     for positions, energy in zip(trajectory.positions[1:, 0], trajectory.potential[1:, 0], strict=True):
@@ -307,7 +307,7 @@ def test_water_boxes_on_the_gpu(student: PaiNN, name: str, mode: str, n_molecule
     state.velocities += torch.tensor([0.6, 0.0, 0.0], dtype=torch.float64, device=cuda)
     trajectory = dynamics.run(state, 60, 10)
     assert trajectory.blow_up is None
-    assert (dynamics._listed_at.cpu() - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
+    assert (dynamics._list_positions.cpu() - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
     box.positions = trajectory.positions[-1, 0]
     exact = make_engine(student, "eager", "fp64", cuda)(collate([box], dynamics.engine.cutoff, device=cuda))
     assert trajectory.potential[-1, 0] == pytest.approx(float(exact.energy), abs=1e-5 * len(box))

@@ -126,12 +126,17 @@ def test_a_state_is_looked_at(tmp_path: Path) -> None:
     atoms = torch.zeros(6, 3, dtype=torch.float64)
     state = MDState(atoms, atoms, atoms, torch.zeros(2, dtype=torch.float64), 10)
     flat, deep = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 2, 3, 3, dtype=torch.float64)
-    save_state(tmp_path, Snapshot(state, [0, 10], (flat, flat, flat, flat, flat, deep, deep)), state, {"seed": 1})
+    columns = {
+        **dict.fromkeys(("potential", "kinetic", "displacement", "bond_change", "momentum"), flat),
+        **dict.fromkeys(("positions", "velocities"), deep),
+    }
+    save_state(tmp_path, Snapshot(state, [0, 10], columns), state, {"seed": 1})
 
     def load() -> tuple[Snapshot, MDState]:
         return load_state(tmp_path, {"seed": 1}, torch.device("cpu"))
 
     now, start = load()
+    assert {name: column.shape for name, column in now.columns.items()} == {k: v.shape for k, v in columns.items()}
     assert (now.state.step, start.step, now.steps) == (10, 0, [0, 10])
     with np.load(tmp_path / STATE_FILE) as file:
         arrays = dict(file)
@@ -142,10 +147,10 @@ def test_a_state_is_looked_at(tmp_path: Path) -> None:
         ({"start_velocities": arrays["start_velocities"][:5]}, "does not fit"),
         ({"now_energy": np.zeros(3)}, "does not fit"),
         ({"now_energy": np.zeros(2, dtype=np.float32)}, "now_energy is float32"),
-        ({"column_5": np.zeros((2, 2, 4, 3))}, "does not fit|has not 8 atoms"),
+        ({"record_positions": np.zeros((2, 2, 4, 3))}, "does not fit|has not 8 atoms"),
         ({"identity": np.array("[]")}, "identity"),
         ({"identity": np.array("nonsense")}, "Expecting value"),
-        ({"column_7": np.zeros(1)}, "with column_7"),
+        ({"column_5": np.zeros(1)}, "with column_5"),
     ]:
         np.savez(tmp_path / STATE_FILE, **{**arrays, **changed})
         with pytest.raises(ConfigError, match=rf"is damaged: .*({message})"):
