@@ -145,6 +145,12 @@ def test_a_library_has_one_door(library: str, users: set[str]) -> None:
     assert found, f"nothing uses {library} any more"
 
 
+def test_what_runs_is_no_mock() -> None:
+    folders = (ROOT / folder for folder in ("mlff_exp", "hydra_plugins"))
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    assert not [str(path) for path in paths if any(name.startswith("unittest") for name, _ in imported(path))]
+
+
 TEXTS = ("open", "read_text", "write_text", "run", "Popen")  # what takes an encoding
 
 

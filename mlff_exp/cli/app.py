@@ -10,9 +10,9 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, TypeVar, cast
-from unittest.mock import patch
 
 import hydra
+import hydra._internal.hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -33,7 +33,15 @@ from mlff_exp.cli.words import (
     refuse_command_line,
     refuse_package,
 )
-from mlff_exp.common import MaskedStream, excepthook, interrupts_postponed, learn_overrides, mask_logs, mask_secrets
+from mlff_exp.common import (
+    MaskedStream,
+    excepthook,
+    interrupts_postponed,
+    learn_overrides,
+    mask_logs,
+    mask_secrets,
+    replaced,
+)
 from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused, register_schemas
 from mlff_exp.measure import Look
 from mlff_exp.report import describe_result
@@ -200,7 +208,7 @@ def _errors_handed_over() -> Iterator[None]:
         with redirect_stderr(None if sys.stderr is None else cast(TextIO, MaskedStream(sys.stderr))):
             said = _said()
             learn_overrides(said)
-            with patch("hydra._internal.hydra.ConfigLoaderImpl", guarded(said)):
+            with replaced(hydra._internal.hydra, "ConfigLoaderImpl", guarded(said)):
                 yield
     finally:
         # What is started from this process later is to behave as if this had not been.

@@ -10,7 +10,8 @@ import tempfile
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from unittest.mock import patch
+
+from mlff_exp.common import replaced
 
 # With these set, a run would not do what its configuration says; so it runs without, and a line says so.
 CHANGING = {
@@ -77,7 +78,10 @@ def _directories() -> None:
         raise FileNotFoundError("no temporary files can be written: set TMPDIR to a directory where they can") from None
     if len(os.fsencode(temporary)) > MAX_TEMPORARY:
         # multiprocessing makes its directory once, and this is when.
-        with patch.object(tempfile, "tempdir", None), patch.dict(os.environ):
-            for name in ("TMPDIR", "TEMP", "TMP"):
-                os.environ.pop(name, None)
-            multiprocessing.util.get_temp_dir()
+        names = ("TMPDIR", "TEMP", "TMP")
+        taken = {name: os.environ.pop(name) for name in names if name in os.environ}
+        try:
+            with replaced(tempfile, "tempdir", None):
+                multiprocessing.util.get_temp_dir()
+        finally:
+            os.environ.update(taken)

@@ -11,9 +11,11 @@ from .fused.engine import FusedEngine as FusedEngine
 from .fused.engine import Molecules as Molecules
 from .fused.engine import Shape as Shape
 from .fused.engine import Stages as Stages
+from .inductor import compiling_ahead as compiling_ahead
 from .inductor import end_compilers as end_compilers
 from .inductor import graph_breaks as graph_breaks
 from .inductor import graphs_compiled as graphs_compiled
+from .inductor import timed_choice as timed_choice
 from .memory import is_out_of_memory as is_out_of_memory
 from .prediction import EngineError as EngineError
 from .prediction import Prediction as Prediction

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+from mlff_exp.common import replaced
 
 
 def end_compilers() -> None:
@@ -36,3 +40,54 @@ def dynamo_counters() -> Mapping[str, Mapping[str, int]]:
     from torch._dynamo.utils import counters
 
     return counters
+
+
+class TimedChoiceError(RuntimeError):
+    """Inductor wanted to choose by timing."""
+
+
+def timed_choice(error: BaseException) -> TimedChoiceError | None:
+    """The refusal of a choice by timing that an error is, or that Dynamo wrapped in it; None if it is another error."""
+    inner = getattr(error, "inner_exception", error)
+    return inner if isinstance(inner, TimedChoiceError) else None
+
+
+@contextmanager
+def compiling_ahead(most_threads: int) -> Iterator[None]:
+    """Compile on a few threads, and leave nothing in Inductor's cache that was chosen by timing.
+
+    Args:
+        most_threads: that compile.
+
+    Raises:
+        TimedChoiceError: as `nothing_timed_kept`.
+    """
+    import torch._inductor.config as settings
+
+    threads = min(most_threads, settings.compile_threads or 1)
+    with nothing_timed_kept(), settings.patch({"compile_threads": threads}):
+        yield
+
+
+@contextmanager
+def nothing_timed_kept() -> Iterator[None]:
+    """Leave nothing in Inductor's cache that was chosen by timing: other processes are using the device.
+
+    Kernels are tuned at their first call, after the graph was kept, and only the best configuration must not be.
+    Not by Inductor's ``autotune_local_cache``: kept graphs would remember that, and be tuned again in every process.
+    Whether a product is padded is part of the graph: such a graph is left to its run.
+
+    Raises:
+        TimedChoiceError: where Inductor would decide about padding; from inside its own error.
+    """
+    from torch._inductor.fx_passes import pad_mm
+    from torch._inductor.runtime.autotune_cache import AutotuneCache
+
+    def save(self: AutotuneCache, *choice: Any, **more: Any) -> None:  # pickled by its name, so it has the same
+        pass
+
+    def refuse(*arguments: Any, **keywords: Any) -> float:
+        raise TimedChoiceError("Inductor times whether to pad a product, which the run is left to do by itself")
+
+    with replaced(AutotuneCache, "save", save), replaced(pad_mm, "get_do_bench", lambda: refuse):
+        yield

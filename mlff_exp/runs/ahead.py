@@ -6,16 +6,14 @@ Nothing in the parent imports torch.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any
 
 from mlff_exp.common import interrupts_postponed, load_object, progress_bar, write_below_bars
 from mlff_exp.config import ENGINE_TYPES, CompileEngine, Config, PrecisionConfig
@@ -25,10 +23,6 @@ from mlff_exp.tasks import TASKS
 
 MAX_PROCESSES = 16
 COMPILE_THREADS = 2  # of each process
-
-
-class TimedChoiceError(RuntimeError):
-    """Inductor wanted to choose by timing."""
 
 
 @dataclass(frozen=True)
@@ -156,49 +150,23 @@ def _child(config: Config, share: int, reason: Connection) -> None:
 
 def said_of(error: Exception) -> str:
     """One line; what was refused here on purpose is no error of the compiler's."""
-    inner = getattr(error, "inner_exception", error)  # what a backend raises comes out in an error of Dynamo's
-    if isinstance(inner, TimedChoiceError):
-        return str(inner)
+    from mlff_exp.engines import timed_choice
+
+    if (refused := timed_choice(error)) is not None:
+        return str(refused)
     return ": ".join([failure_kind(error), " ".join(str(error).split("\n")[:2]).strip()])
 
 
 def _first_calls(config: Config, share: int) -> None:
-    import torch._inductor.config as inductor
-
+    # Imported here: they import PyTorch.
+    from mlff_exp.engines import compiling_ahead
     from mlff_exp.tasks import prepare_model
 
     task = TASKS[config.task.name]
     batches = load_object(str(task.batches))
     subject = prepare_model(config)
     # As many threads for the arithmetic as a run has: graphs for a CPU depend on it.
-    threads = min(COMPILE_THREADS, inductor.compile_threads or 1)
-    with nothing_timed_kept(), inductor.patch({"compile_threads": threads}):
+    with compiling_ahead(COMPILE_THREADS):
         shapes = {batch.shape_key: batch for batch in batches(config, subject)}
         for batch in list(shapes.values())[share :: task.shares]:
             subject.engine(batch)
-
-
-@contextlib.contextmanager
-def nothing_timed_kept() -> Iterator[None]:
-    """Leave nothing in Inductor's cache that was chosen by timing: other processes are using the device.
-
-    Kernels are tuned at their first call, after the graph was kept, and only the best configuration must not be.
-    Not by Inductor's ``autotune_local_cache``: kept graphs would remember that, and be tuned again in every process.
-    Whether a product is padded is part of the graph: such a graph is left to its run.
-
-    Raises:
-        TimedChoiceError: where Inductor would decide about padding; from inside its own error.
-    """
-    from unittest.mock import patch
-
-    from torch._inductor.fx_passes import pad_mm
-    from torch._inductor.runtime.autotune_cache import AutotuneCache
-
-    def save(self: AutotuneCache, *choice: Any, **more: Any) -> None:  # pickled by its name, so it has the same
-        pass
-
-    def refuse(*arguments: Any, **keywords: Any) -> float:
-        raise TimedChoiceError("Inductor times whether to pad a product, which the run is left to do by itself")
-
-    with patch.object(AutotuneCache, "save", save), patch.object(pad_mm, "get_do_bench", lambda: refuse):
-        yield

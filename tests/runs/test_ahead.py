@@ -27,14 +27,13 @@ from mlff_exp.config.config import Config, Sweep
 from mlff_exp.engines import compiled, eager
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.eager import energy_and_forces
+from mlff_exp.engines.inductor import TimedChoiceError, nothing_timed_kept
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.runs import ahead, stages
 from mlff_exp.runs.ahead import (
-    TimedChoiceError,
     _first_calls,
     _start,
     fill_cache,
-    nothing_timed_kept,
     said_of,
     to_compile,
 )

@@ -1,0 +1,44 @@
+"""An attribute has another value for a while."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from mlff_exp.common.attributes import replaced
+
+
+class Base:
+    word = "base"
+
+    @staticmethod
+    def said() -> str:
+        return "said"
+
+
+class Derived(Base):
+    pass
+
+
+def test_what_was_replaced_is_back_whatever_ends_the_block() -> None:
+    before = vars(Base)["said"]
+
+    @replaced(Base, "said", lambda: "other")
+    def stop() -> None:
+        raise ValueError(Base.said())
+
+    with pytest.raises(ValueError, match="other"):
+        stop()
+    assert vars(Base)["said"] is before
+
+
+def test_what_was_inherited_is_inherited_again() -> None:
+    with replaced(Derived, "word", "own"):
+        assert (Derived.word, Base.word) == ("own", "base")
+    assert "word" not in vars(Derived)
+
+
+def test_what_is_not_there_cannot_be_replaced() -> None:
+    with pytest.raises(AttributeError), replaced(SimpleNamespace(), "word", 1):
+        pass
