@@ -22,4 +22,5 @@ class Faulty(EagerEngine):
     fault = staticmethod(lambda prediction: prediction)
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        return self.fault(super().__call__(batch))
+        prediction: Prediction = self.fault(super().__call__(batch))
+        return prediction

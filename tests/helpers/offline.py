@@ -29,7 +29,7 @@ POINTERS = {
 
 
 def compile_only(kernel: JITFunction[Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    options = {name: keywords.pop(name) for name in ("num_warps", "maxnreg") if name in keywords}
+    options: dict[str, Any] = {name: keywords.pop(name) for name in ("num_warps", "maxnreg") if name in keywords}
     # Not from the table of options: the GPU that it is compiled for starts kernels early.
     if "EARLY" in keywords:
         keywords["EARLY"] = options["launch_pdl"] = True
@@ -51,7 +51,7 @@ def main() -> None:
     def launch(kernel: JITFunction[Any], grid: tuple[int, ...]) -> Any:
         return lambda *arguments, **keywords: compile_only(kernel, arguments, keywords)
 
-    JITFunction.__getitem__ = launch  # type: ignore[method-assign]
+    JITFunction.__getitem__ = launch
     # What is one kernel takes the compiler six times as long with two layers, and has the same twice.
     n_interactions = 1 if sys.argv[1] in ("in chunks", "molecules") else 2
     model = PaiNN(Architecture(32, n_interactions, 8, 5.0), {"H": -13.6, "O": -2040.0})
