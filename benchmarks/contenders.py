@@ -16,7 +16,7 @@ from ase.md.verlet import VelocityVerlet
 from torch import Tensor
 
 from mlff_exp.calculator import StudentForceFieldCalculator
-from mlff_exp.config import CompileMode, EngineName, Precision
+from mlff_exp.config import CompileMode, Precision
 from mlff_exp.distill import teacher_calculator
 from mlff_exp.dynamics import Dynamics
 from mlff_exp.engines import EagerEngine, Engine, ForceField, Prediction, make_engine
@@ -46,7 +46,7 @@ class Work:
     checkpoint: Checkpoint
     device: torch.device
     precision: Precision
-    engine: EngineName
+    engine: str
     timestep_fs: float
     steps_per_call: int
 

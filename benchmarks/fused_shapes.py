@@ -23,8 +23,17 @@ from ase.build import molecule
 from tqdm import tqdm
 from triton.runtime.errors import TritonError
 
-from mlff_exp.config import FUSED_PRECISIONS, Precision
-from mlff_exp.engines import EngineError, FusedEngine, Molecules, Shape, Stages, capture, make_engine
+from mlff_exp.config import Precision
+from mlff_exp.engines import (
+    ENGINES,
+    EngineError,
+    FusedEngine,
+    Molecules,
+    Shape,
+    Stages,
+    capture,
+    make_engine,
+)
 from mlff_exp.measure import Candidate, measure_side_by_side, median_ms, profile_kernels, ratio_of, require_correct
 from mlff_exp.models import PaiNN, load_checkpoint
 from mlff_exp.structures import AtomicBatch, collate
@@ -169,7 +178,9 @@ def main() -> None:
     """Print the table and write it to a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fused_shapes", description=__doc__)
     parser.add_argument("--checkpoint", default="student", help="a shipped name or a path")
-    parser.add_argument("--precision", nargs="+", choices=FUSED_PRECISIONS, default=["fp32", "fp16_autocast"])
+    parser.add_argument(
+        "--precision", nargs="+", choices=ENGINES["fused"].precisions, default=["fp32", "fp16_autocast"]
+    )
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16, 132, 1024], help="benzenes side by side")
     parser.add_argument("--shape", action="append", type=parse_shape, default=[], help="besides the one that is chosen")
     parser.add_argument("--min-calls", type=int, default=100, help=f"samples of each, of {EVALUATIONS} evaluations")

@@ -15,8 +15,8 @@ import torch
 from benchmarks.comparison import DifferentWorkError, compare, start
 from benchmarks.contenders import CONTENDERS, Work
 from benchmarks.tables import markdown, plot
-from mlff_exp.config import ENGINES, PRECISIONS, ConfigError, EngineName, positive
-from mlff_exp.engines import EngineError
+from mlff_exp.config import PRECISIONS, ConfigError, positive
+from mlff_exp.engines import ENGINES, EngineError
 from mlff_exp.measure import DisturbanceMonitor, describe_machine
 from mlff_exp.models import CheckpointError, load_checkpoint
 from mlff_exp.runs import use_device
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     use_device(options.device)
     device = torch.device(options.device)
-    engine: EngineName = options.engine or ("fused" if device.type == "cuda" else "compile")
+    engine: str = options.engine or ("fused" if device.type == "cuda" else "compile")
     chosen = {name: one for name, one in CONTENDERS.items() if name in ("ours", *options.only)}
     watch = DisturbanceMonitor(device)
     try:
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     peers = [name for name in CONTENDERS if name != "ours"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--engine", choices=ENGINES, help="ours (default: fused on CUDA, compile on a CPU)")
+    parser.add_argument("--engine", choices=ENGINES.names(), help="ours (default: fused on CUDA, compile on a CPU)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of all that has our weights")
     parser.add_argument("--checkpoint", default="student", help="our weights: a shipped name or a path")
     parser.add_argument("--batch-size", type=int, default=1, help="benzenes side by side")

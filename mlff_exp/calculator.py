@@ -16,8 +16,16 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlff_exp.config import CompileMode, EngineName, Precision
-from mlff_exp.engines import ForceField, Prediction, check_finite, make_engine, virial_stress
+from mlff_exp.config import CompileMode, Precision
+from mlff_exp.engines import (
+    ForceField,
+    Prediction,
+    check_finite,
+    engine_options,
+    engine_spec,
+    make_engine,
+    virial_stress,
+)
 from mlff_exp.models import load_checkpoint
 from mlff_exp.structures import AtomicBatch, check_apart, collate, refuse_unknown
 
@@ -59,7 +67,7 @@ class StudentForceFieldCalculator(Calculator):
         use_compile: bool = True,
         compile_mode: CompileMode = "reduce-overhead",
         use_fp16: bool = False,
-        engine: EngineName | None = None,
+        engine: str | None = None,
         precision: Precision | None = None,
         enable_stress: bool = False,
         enable_timing: bool = False,
@@ -79,7 +87,10 @@ class StudentForceFieldCalculator(Calculator):
             engine = "compile" if use_compile else "eager"
         self.precision: Precision = precision
         self.enable_timing, self.ignore_charge = enable_timing, ignore_charge
-        self._engine = make_engine(self._model, engine, precision, self.device, compile_mode)
+        self._compiles = engine_spec(engine).compiles
+        self._engine = make_engine(
+            self._model, engine, precision, self.device, engine_options(engine, mode=compile_mode)
+        )
         self._stress_model: ForceField | None = None
         if enable_stress:
             self.implemented_properties = [*type(self).implemented_properties, "stress"]
@@ -188,8 +199,7 @@ class StudentForceFieldCalculator(Calculator):
                 except ValueError as error:
                     raise ValueError(f"{error}; ignore_charge=True takes it for that") from error
         # Every new shape is a compilation, so a compiled engine gets few of them.
-        bucketed = self._engine.name != "eager"
-        return collate(systems, self._model.cutoff, bucketed=bucketed, device=self.device)
+        return collate(systems, self._model.cutoff, bucketed=self._compiles, device=self.device)
 
     def _evaluate(self, systems: Sequence[Atoms]) -> list[dict[str, Any]]:
         batch = self._batch(systems)
@@ -231,9 +241,10 @@ class StudentForceFieldCalculator(Calculator):
             prediction = self._engine(batch)
         # torch.compile wraps whatever its backend raises in subclasses of RuntimeError.
         except RuntimeError as error:
-            if self._engine.name == "eager":
+            if not self._compiles:
                 raise
             self.logger.warning("%s failed, going on with eager: %s", self.engine, error)
+            self._compiles = False
             self._engine = make_engine(self._model, "eager", self.precision, self.device)
             return self._engine(batch)
         if self._engine.compiled_graphs > graphs:

@@ -13,8 +13,8 @@ from pkgutil import resolve_name
 import pytest
 from hydra import compose, initialize_config_dir
 
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.config.config import parse_config
-from mlff_exp.config.hydra import register_schemas
 from mlff_exp.results.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.boundary import command_boundary, end_command
 from mlff_exp.cli.guard import guarded
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.words import (
     Ended,
     clear_message,
@@ -42,7 +43,7 @@ from mlff_exp.common import (
     mask_secrets,
     replaced,
 )
-from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused, register_schemas
+from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused
 from mlff_exp.measure import Look
 from mlff_exp.report import describe_result
 from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, ResultError, save_resolved
@@ -57,6 +58,7 @@ from mlff_exp.runs import (
     refuse_used_by_run,
     run_task,
 )
+from mlff_exp.tasks import check_engines, on_this_machine
 from mlff_exp.tracking import CONFIG_FILE, OPENED_FILE, LiveRun, directory_of, open_store, record_run
 
 T = TypeVar("T")
@@ -116,7 +118,8 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
     refuse_ignored(config, overrides)
     if single:  # of a sweep, its other jobs may take a word that this one does not
         refuse_unused([(config, overrides)])
-    config = config.on_this_machine()
+    check_engines(config)
+    config = on_this_machine(config)
     look = Look() if single and config.task.name == "inference" else None
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.words import n_values
 from mlff_exp.common import mask_secrets
 from mlff_exp.config import (
@@ -30,7 +31,6 @@ from mlff_exp.config import (
     make_importable,
     plain,
     refuse_other_schema,
-    register_schemas,
     top_level,
 )
 

@@ -28,9 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
+from mlff_exp.cli.schemas import option_types
 from mlff_exp.common import DISK_ERRORS, add_version
 from mlff_exp.config import (
-    KINDS,
     ConfigError,
     MoleculeSystem,
     did_you_mean,
@@ -39,6 +39,7 @@ from mlff_exp.config import (
     refuse_unused,
     shown,
 )
+from mlff_exp.tasks import check_engines, on_this_machine
 
 MAX_JOBS = 10_000
 # Set by the sweeper.
@@ -193,7 +194,8 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
                 raise ConfigError(f"hydra.mode=RUN: {name} has stages, which only a sweep runs: leave it out")
             refuse_ignored(config, given.overrides)
             refuse_unused([(config, given.overrides)])
-            config.on_this_machine()
+            check_engines(config)
+            on_this_machine(config)
         key = "hydra.sweep.dir" if several else "hydra.run.dir"
         directory = str(OmegaConf.select(composed, key))
         return Asked(several, composed.hydra, Path(directory).absolute(), _existing(key, directory))
@@ -469,7 +471,7 @@ def _of_another_kind(kind: Any, key: str) -> list[str]:
     """Where a key would be legal that is none of this kind of task, model, system or engine."""
     if kind is MoleculeSystem and key == "path":
         return ["a structure of your own: system=file system.path=…"]
-    for group, kinds in KINDS.items():
+    for group, kinds in option_types().items():
         if kind in kinds.values():
             having = [name for name, other in kinds.items() if key in [item.name for item in fields(other)]]
             if having:

@@ -48,7 +48,7 @@ class Registry(Generic[Spec]):
             ValueError: its name is taken.
         """
         if spec.name in self._specs:
-            raise ValueError(f"there is an {self.kind} named {spec.name!r} already")
+            raise ValueError(f"{self.kind} {spec.name!r} is registered twice")
         self._specs[spec.name] = spec
         return spec
 
@@ -63,6 +63,11 @@ class Registry(Generic[Spec]):
     def __contains__(self, name: object) -> bool:
         """Whether there is a spec of this name."""
         return name in self._all()
+
+    def is_broken(self, name: str) -> bool:
+        """Whether an entry point has this name and can't be loaded."""
+        self._all()
+        return name in self._broken
 
     def __getitem__(self, name: str) -> Spec:
         """The spec of a name.

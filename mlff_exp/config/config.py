@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING as MISSING_DEFAULT
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -17,25 +17,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.common import learn_secrets, mask_secrets, reading_secrets, remember_secret
 from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_limits
-from mlff_exp.config.device import is_cuda, n_gpus
-from mlff_exp.config.engines import ENGINE_TYPES, PrecisionConfig
-from mlff_exp.config.errors import ConfigError, UnavailableError
+from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import USUAL_GATE, Gate
 from mlff_exp.config.models import AseModel, StudentModel, shipped_checkpoints
+from mlff_exp.config.precision import PrecisionConfig
 from mlff_exp.config.recorded import NATIVE, UNUSED, what_runs
-from mlff_exp.config.systems import MOLECULES, FileSystem, MoleculeSystem, WaterBox
-from mlff_exp.config.tasks import TASKS, InferenceTask, NveTask
+from mlff_exp.config.systems import MOLECULES, FileSystem, WaterBox
+from mlff_exp.config.tasks import TASK_TYPES, InferenceTask, NveTask
 from mlff_exp.config.words import (
     COMPILE_MODES,
     DEVICE,
-    ENGINES,
-    FUSED_PRECISIONS,
     INTEGRATORS,
     MAX_ATOMS,
     MAX_SYSTEMS,
     PRECISIONS,
     TRACKING_NAMES,
     YEAR_S,
+    is_learned,
 )
 
 
@@ -184,36 +182,6 @@ class Config:
         own = self.precision.name
         return (own, "fp32") if self.task.name == "inference" and own != "fp32" else (own,)
 
-    def on_this_machine(self) -> Config:
-        """The same configuration with ``device=auto`` resolved, if the combination can run here.
-
-        Raises:
-            UnavailableError: it cannot; the message says what is missing.
-        """
-        if self.model.name == "ase":
-            # Where the calculator runs is its own affair; batches are handed to it on the CPU.
-            return replace(self, device="cpu")
-        device = self.device
-        if device == "auto":
-            device = "cuda" if is_cuda("auto") else "cpu"
-        elif device != "cpu" and not is_cuda("auto"):
-            raise UnavailableError(f"device={self.device}: this machine has no CUDA GPU; use device=cpu or device=auto")
-        _, _, ordinal = device.partition(":")
-        if ordinal and int(ordinal) >= (gpus := n_gpus()):
-            raise UnavailableError(f"device={self.device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
-        if device == "cpu" and self.precision.name == "tf32":
-            usable = ", ".join(name for name in PRECISIONS if name != "tf32")
-            raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
-        beside = [("task.beside", name) for name in getattr(self.task, "beside", [])]
-        for key, engine in [("engine", self.engine.name), *beside]:
-            if device == "cpu" and engine in ("cuda_graph", "fused"):
-                raise UnavailableError(f"{key}={engine} needs a CUDA GPU; on device=cpu use one of: eager, compile")
-            if engine == "fused" and self.precision.name not in FUSED_PRECISIONS:
-                raise UnavailableError(
-                    f"{key}=fused has no precision={self.precision.name}; use one of: {', '.join(FUSED_PRECISIONS)}"
-                )
-        return replace(self, device=device)
-
 
 def parse_config(config: DictConfig) -> Config:
     """The composed configuration as dataclasses, every value checked.
@@ -327,14 +295,6 @@ def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
             raise ConfigError(reason)
 
 
-KINDS: dict[str, dict[str, type]] = {
-    "task": TASKS,
-    "model": {"student": StudentModel, "ase": AseModel},
-    "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
-    "engine": ENGINE_TYPES,
-}
-
-
 def asked(composed: DictConfig) -> dict[str, Any]:
     """The configuration of one run as plain values, with what is not used as well."""
     given: dict[str, Any] = mask_secrets(_recorded(composed))
@@ -343,7 +303,11 @@ def asked(composed: DictConfig) -> dict[str, Any]:
 
 def usual(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a run has where nothing else is said, in the form of its plain values."""
-    groups = {"task": TASKS.get(values["task"]["name"], InferenceTask), "model": StudentModel, "system": FileSystem}
+    groups = {
+        "task": TASK_TYPES.get(values["task"]["name"], InferenceTask),
+        "model": StudentModel,
+        "system": FileSystem,
+    }
     usual: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}
     return _defaults(Config) | usual | {"gate": {"name": USUAL_GATE}}
 
@@ -386,5 +350,5 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
 
 def _is_word(value: str) -> bool:
     """Whether a text is a word that configurations are made of, which is nobody's secret."""
-    words = (*PRECISIONS, *ENGINES, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *TASKS)
-    return value in (*words, *shipped_checkpoints(), "ase") or re.fullmatch(DEVICE, value) is not None
+    words = (*PRECISIONS, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *TASK_TYPES)
+    return value in (*words, *shipped_checkpoints()) or is_learned(value) or re.fullmatch(DEVICE, value) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mlff_exp.config.words import EngineName, Precision
+from mlff_exp.config.words import Precision
 
 
 def low_precision(device: str) -> Precision:
@@ -12,7 +12,7 @@ def low_precision(device: str) -> Precision:
     return "fp16_autocast" if is_cuda(device) else "bf16_autocast"
 
 
-def fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> EngineName:
+def fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> str:
     """The engine for long dynamics on a device; ``${fast_engine:${device}}`` in configurations.
 
     ``molecules`` promises what the fused engine takes: up to 64 atoms, not periodic, a model of this project.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mlff_exp.config.checks import LIMITS, Limits, choose, is_file, limited, shown, within_limits
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.systems import choose_molecule
-from mlff_exp.config.words import DAY_S, ENGINES, INTEGRATORS, MANY, MAX_RECORDS, MAX_STEPS, MAX_SYSTEMS, YEAR_S
+from mlff_exp.config.words import DAY_S, INTEGRATORS, MANY, MAX_RECORDS, MAX_STEPS, MAX_SYSTEMS, YEAR_S
 
 
 @dataclass
@@ -27,8 +27,6 @@ class InferenceTask:
 
     def __post_init__(self) -> None:
         within_limits(self, "task.")
-        for engine in self.beside:
-            choose("task.beside", engine, ENGINES)
         if len(set(self.beside)) < len(self.beside):
             raise ConfigError(f"task.beside={list(self.beside)} names an engine twice")
 
@@ -189,7 +187,7 @@ class AccuracyTask:
             raise ConfigError(f"task.dataset={shown(repr(self.dataset))} is neither a file nor validation")
 
 
-TASKS: dict[str, type] = {
+TASK_TYPES: dict[str, type] = {
     "inference": InferenceTask,
     "accuracy": AccuracyTask,
     "nve": NveTask,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16_autocast", "bf16_autocast"]
-EngineName = Literal["eager", "compile", "cuda_graph", "fused"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 TrackingName = Literal["local", "server", "offline"]
 Integrator = Literal["verlet", "ase"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-FUSED_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16_autocast")  # of the kernels written by hand
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
 INTEGRATORS: tuple[Integrator, ...] = get_args(Integrator)
@@ -28,3 +26,15 @@ YEAR_S = 365 * DAY_S
 
 
 DEVICE = r"auto|cpu|cuda(:[0-9]{1,4})?"
+
+_learned: set[str] = set()
+
+
+def learn_words(words: Iterable[str]) -> None:
+    """Take names of options that are registered elsewhere for words of the configuration, which are nobody's secret."""
+    _learned.update(words)
+
+
+def is_learned(word: str) -> bool:
+    """Whether `learn_words` was given a word."""
+    return word in _learned

@@ -17,9 +17,15 @@ from .inductor import graph_breaks as graph_breaks
 from .inductor import graphs_compiled as graphs_compiled
 from .inductor import timed_choice as timed_choice
 from .memory import is_out_of_memory as is_out_of_memory
+from .options import CompileOptions as CompileOptions
 from .prediction import EngineError as EngineError
 from .prediction import Prediction as Prediction
 from .protocol import Engine as Engine
 from .protocol import ForceField as ForceField
 from .protocol import Mover as Mover
+from .registry import ENGINES as ENGINES
+from .registry import EngineSpec as EngineSpec
+from .registry import SystemFacts as SystemFacts
+from .registry import engine_options as engine_options
+from .registry import engine_spec as engine_spec
 from .stress import virial_stress as virial_stress

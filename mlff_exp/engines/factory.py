@@ -6,51 +6,76 @@ The engine that was asked for is the one that runs, or the call fails.
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import cast
 
 import torch
 
-from mlff_exp.config import COMPILE_MODES, ENGINES, PRECISIONS, CompileMode, EngineName, Precision, choose
+from mlff_exp.common import load_object
+from mlff_exp.config import PRECISIONS, CompileMode, Precision, choose
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.cuda_graph import CudaGraphEngine
 from mlff_exp.engines.eager import EagerEngine
+from mlff_exp.engines.options import CompileOptions, CudaGraphOptions, EagerOptions, FusedOptions
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import Engine, ForceField
+from mlff_exp.engines.registry import engine_spec
 from mlff_exp.models import PaiNN
 from mlff_exp.structures import AtomicBatch
 
 
 def make_engine(
     model: ForceField,
-    engine: EngineName,
+    engine: str,
     precision: Precision,
     device: torch.device,
-    mode: CompileMode = "default",
+    options: object | None = None,
 ) -> Engine:
     """An engine over its own frozen copy of the model.
 
+    Args:
+        model: any; it is not changed.
+        engine: name in the registry.
+        precision: of the network's arithmetic.
+        device: where batches will be.
+        options: of that engine; its defaults if None.
+
     Raises:
-        EngineError: an engine or precision that the device does not have.
-        ValueError: an engine, mode or precision that does not exist.
+        EngineError: an engine or precision that the device or the engine does not have.
+        ValueError: an engine or precision that does not exist.
     """
     choose("precision", precision, PRECISIONS)
-    choose("engine", engine, ENGINES)
-    choose("engine.mode", mode, COMPILE_MODES)
+    spec = engine_spec(engine)
     if device.type != "cuda":
-        for word, value in (("precision", precision), ("engine", engine)):
-            if value in ("tf32", "cuda_graph", "fused"):
+        for word, value, needs_cuda in (
+            ("precision", precision, precision == "tf32"),
+            ("engine", engine, spec.needs_cuda),
+        ):
+            if needs_cuda:
                 raise EngineError(f"{word} {value!r} needs a CUDA GPU; the device is {device.type!r}")
+    if precision not in spec.precisions:
+        raise EngineError(f"engine {engine!r} has no precision {precision!r}: use one of {', '.join(spec.precisions)}")
     dtype = torch.float64 if precision == "fp64" else torch.float32
     frozen = deepcopy(model).cast(dtype).to(device).eval().requires_grad_(False)
-    if engine == "eager":
-        return EagerEngine(frozen, precision, device)
-    if engine == "cuda_graph":
-        return CudaGraphEngine(engine, CompiledEngine(frozen, precision, device, "default"))
-    if engine == "fused":
-        return CudaGraphEngine(engine, make_fused(frozen, precision, device))
-    return CompiledEngine(frozen, precision, device, mode)
+    make = load_object(spec.factory)
+    return cast(Engine, make(frozen, precision, device, spec.options() if options is None else options))
 
 
-def make_fused(model: ForceField, precision: Precision, device: torch.device) -> Engine:
+def make_eager(model: ForceField, precision: Precision, device: torch.device, options: EagerOptions) -> Engine:
+    """Plain PyTorch."""
+    return EagerEngine(model, precision, device)
+
+
+def make_compiled(model: ForceField, precision: Precision, device: torch.device, options: CompileOptions) -> Engine:
+    """Energy and forces as one graph through `torch.compile`."""
+    return CompiledEngine(model, precision, device, cast(CompileMode, options.mode))
+
+
+def make_cuda_graph(model: ForceField, precision: Precision, device: torch.device, options: CudaGraphOptions) -> Engine:
+    """The compiled graph captured in one CUDA graph."""
+    return CudaGraphEngine(options.name, CompiledEngine(model, precision, device, "default"))
+
+
+def make_fused(model: ForceField, precision: Precision, device: torch.device, options: FusedOptions) -> Engine:
     """The fused engine, if model and GPU allow it.
 
     Raises:
@@ -65,7 +90,7 @@ def make_fused(model: ForceField, precision: Precision, device: torch.device) ->
     capability = torch.cuda.get_device_capability(device)
     if capability < (8, 0):
         raise EngineError(f"engine 'fused' needs a GPU of compute capability 8.0; this one has {capability}")
-    return FusedEngine(model, precision, device)
+    return CudaGraphEngine(options.name, FusedEngine(model, precision, device))
 
 
 def check_finite(prediction: Prediction, batch: AtomicBatch, precision: str) -> None:

@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
 from mlff_exp.common import interrupts_postponed, load_object, progress_bar, write_below_bars
-from mlff_exp.config import ENGINE_TYPES, CompileEngine, Config, PrecisionConfig
+from mlff_exp.config import Config, PrecisionConfig
 from mlff_exp.runs.sessions import begin_session, signal_session
 from mlff_exp.runs.worker import NotStartedError, failure_kind, fork_server, how_it_ended, start_process, use_device
-from mlff_exp.tasks import TASKS
+from mlff_exp.tasks import TASKS, engines_of
 
 MAX_PROCESSES = 16
 COMPILE_THREADS = 2  # of each process
@@ -86,23 +86,21 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
 def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
     """Engines to compile at one precision each, by name; what several jobs will ask for is there once.
 
-    A graph that is captured is one that ``engine=compile engine.mode=default`` compiles as well. Left out are
-    max-autotune, which chooses by timing, while these processes disturb each other, and what is to compile by itself.
+    What is compiled for an engine is what its `EngineSpec.ahead` gives: a graph that is captured is one that
+    ``engine=compile engine.mode=default`` compiles as well. A run with ``cold_compile`` compiles by itself.
     """
     found: dict[str, tuple[str, Config]] = {}
     for name, config in jobs.items():
         if config.model.name == "ase" or TASKS[config.task.name].batches is None or config.cold_compile:
             continue
-        engines = [config.engine, *(ENGINE_TYPES[beside]() for beside in getattr(config.task, "beside", []))]
-        for asked in engines:
-            mode = getattr(asked, "mode", "default")
-            if asked.name == "eager" or mode == "max-autotune":
+        for key, spec in engines_of(config):
+            engine = spec.ahead(config.engine if key == "engine" else spec.options())
+            if engine is None:
                 continue
-            engine = asked if asked.name == "fused" else CompileEngine(mode=mode)
-            # What is beside runs at the precision of the run alone.
-            for precision in config.precisions if asked is config.engine else [config.precision.name]:
+            # What is timed besides runs at the precision of the run alone.
+            for precision in config.precisions if key == "engine" else [config.precision.name]:
                 one = replace(config, engine=engine, precision=PrecisionConfig(precision))
-                label = "fused" if asked.name == "fused" else f"compile/{mode}"
+                label = "/".join(filter(None, [engine.name, getattr(engine, "mode", "")]))
                 found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
     # Another mode's kernels are the same: it begins when they are there, and has only the code around them to make.
     return dict(sorted(found.values(), key=lambda item: getattr(item[1].engine, "mode", "default") != "default"))

@@ -22,6 +22,7 @@ from mlff_exp.config import (
 )
 from mlff_exp.results import recorded_varied, resolve_config, varied
 from mlff_exp.runs.host import Host
+from mlff_exp.tasks import check_engines, on_this_machine
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,11 @@ def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> 
             composed = host.compose(overrides)
             config = parse_config(composed)
             refuse_ignored(config, overrides)
+            check_engines(config)
             unavailable = None
             if host.here:
                 try:
-                    config = config.on_this_machine()
+                    config = on_this_machine(config)
                 except UnavailableError as error:
                     if not stages:
                         raise

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.common import CALLED, interrupts_postponed, learn_secrets, load_object, mask_secrets, printable_streams
-from mlff_exp.config import NATIVE, Config
+from mlff_exp.config import Config
 from mlff_exp.results import RESULT_FILE, Failure, RunResult
 from mlff_exp.runs.failures import record_failure, write_traceback
 from mlff_exp.runs.outside_metrics import with_outside_metrics, with_those_of
 from mlff_exp.runs.sessions import begin_session, signal_session, start_server
-from mlff_exp.tasks import TASKS
+from mlff_exp.tasks import TASKS, compiles
 
 GRACE_S = 5.0
 WATCH_EVERY_S = 5.0
@@ -127,7 +127,7 @@ def how_it_ended(process: BaseProcess) -> str:
 
 
 def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cache: str | None) -> BaseProcess:
-    of = fork_server(compiles=config.engine.name not in ("eager", NATIVE))
+    of = fork_server(compiles=compiles(config))
     return of.Process(target=_child, args=(config, resolved, directory, cold_cache))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mlff_exp.config import ENGINES, CompileEngine, CompileMode, Config, Precision
+from mlff_exp.config import Config, Precision
 from mlff_exp.engines import Engine, Prediction, check_finite, end_compilers, graph_breaks, graphs_compiled, make_engine
 from mlff_exp.measure import (
     Candidate,
@@ -82,9 +82,8 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             same = at_precision(config, subject.checkpoint, baseline)
         workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
         workloads["eager_fp32_single"] = _eager(subject.checkpoint, _batch(config, subject, 1), config)
-        beside_mode = cast(CompileMode, CompileEngine.mode)
         for name in config.task.beside:
-            other = make_engine(subject.checkpoint.model, name, precision, subject.device, beside_mode)
+            other = make_engine(subject.checkpoint.model, name, precision, subject.device)
             workloads[name] = _Workload(other, engine.batch, config.seed)
         for workload in workloads.values():
             # A baseline that computes something else would make nonsense of its speedup.
@@ -282,7 +281,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
     """Against every baseline that was timed."""
     engine = timing["engine"]
     metrics: dict[str, float] = {}
-    beside = {f"speedup_vs_{name}": name for name in ENGINES if name in timing}
+    beside = {f"speedup_vs_{name}": name for name in config.task.beside if name in timing}
     for metric, baseline in (SPEEDUPS | beside).items():
         if baseline not in timing:
             continue

@@ -16,7 +16,6 @@ from hydra.errors import InstantiationException
 
 from mlff_exp.config import (
     AseModel,
-    CompileMode,
     Config,
     ConfigError,
     FileSystem,
@@ -134,8 +133,8 @@ def _keys(value: Any) -> Iterator[str]:
 
 def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:
     """The engine of the configuration at a precision."""
-    mode = cast(CompileMode, getattr(config.engine, "mode", "default"))
-    return make_engine(loaded.model, config.engine.name, cast(Precision, precision), torch.device(config.device), mode)
+    device, options = torch.device(config.device), config.engine
+    return make_engine(loaded.model, options.name, cast(Precision, precision), device, options)
 
 
 def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:

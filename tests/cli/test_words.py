@@ -25,8 +25,9 @@ from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.config.models import AseModel
 from mlff_exp.config.systems import WaterBox
-from mlff_exp.config.tasks import TASKS, InferenceTask, NveTask
-from mlff_exp.config.words import ENGINES, PRECISIONS
+from mlff_exp.config.tasks import TASK_TYPES, InferenceTask, NveTask
+from mlff_exp.config.words import PRECISIONS
+from mlff_exp.engines.registry import ENGINES
 from mlff_exp.report.report import _verdict
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
 from mlff_exp.results.result import Failure, RunResult
@@ -111,7 +112,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("work began")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(worker, "run_task", work)
+    monkeypatch.setattr(app, "run_task", work)
 
 
 def said_against(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -155,7 +156,7 @@ def test_a_bad_file_of_ones_own_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
 
 
-@pytest.mark.parametrize("kind", [*TASKS.values(), WaterBox, Sweep])
+@pytest.mark.parametrize("kind", [*TASK_TYPES.values(), WaterBox, Sweep])
 def test_every_number_has_bounds(kind: type) -> None:
     """Each field of each dataclass is bounded, and refuses what is no number or beyond."""
     for item in fields(kind):
@@ -225,7 +226,7 @@ def test_jobs_are_counted_without_making_them() -> None:
     ],
 )  # fmt: skip
 def test_the_word_that_was_meant_is_found(wrong: str, meant: str | None) -> None:
-    assert nearest(wrong, (*PRECISIONS, *ENGINES)) == meant
+    assert nearest(wrong, (*PRECISIONS, *ENGINES.names())) == meant
 
 
 def test_a_path_that_no_file_can_have_is_no_file() -> None:

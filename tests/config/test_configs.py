@@ -20,20 +20,23 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.words import explain_error
 from mlff_exp.config.config import Config, parse_config, refuse_ignored, refuse_unused
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.config.flat import changed_keys
-from mlff_exp.config.hydra import register_schemas
 from mlff_exp.config.recorded import UNUSED
 from mlff_exp.config.systems import N_UNSEEN
-from mlff_exp.config.tasks import TASKS
+from mlff_exp.config.tasks import TASK_TYPES
+from mlff_exp.engines.registry import ENGINES
 from mlff_exp.results.resolved import resolve_config
 from mlff_exp.structures.systems import build_systems, unseen_molecule
+from mlff_exp.tasks.machine import check_engines, on_this_machine
 from tests.helpers.here import CONF
 
 GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+OPTIONS += [f"engine={name}" for name in ENGINES.names()]
 SYSTEMS = [path.stem for path in sorted((CONF / "system").glob("*.yaml"))]
 
 
@@ -50,7 +53,7 @@ def composed(*overrides: str) -> Config:
 
 
 def test_every_group_is_covered() -> None:
-    tested = {*GROUPS, "system", "hydra", "targets"}
+    tested = {*GROUPS, "system", "hydra", "targets"} - {"engine"}  # whose options are in a registry
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
 
 
@@ -165,7 +168,6 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["+task.min_cals=3"], r"(?s)task\.min_cals is no key of ours.*legal keys: name, .*did you mean 'min_calls'"),
         (["system.name=benzen"], r"system.name='benzen' is not one of: .*\(did you mean 'benzene'\?\)"),
         (["precision.name=fp8"], r"precision.name='fp8' is not one of: fp64, fp32, tf32, fp16_autocast"),
-        (["task.beside=[eager,fast]"], r"task.beside='fast' is not one of: eager, compile, cuda_graph, fused"),
         (["task.min_calls=0"], "task.min_calls=0 must be greater than 0"),
         (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
         (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),
@@ -220,7 +222,7 @@ def test_hydra_refusals_are_explained(override: str, messages: list[str]) -> Non
 
 def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
     config = composed("model=ase")
-    assert config.on_this_machine().device == "cpu"
+    assert on_this_machine(config).device == "cpu"
     refuse_ignored(config, ["batch_size=2", "model=ase", "task=nve"])
     for override in ("engine=eager", "engine.mode=default", "precision=fp32"):
         with pytest.raises(ConfigError, match=f"{override}: model=ase runs as it is"):
@@ -229,6 +231,11 @@ def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
     beside = composed("model=ase", "task=inference", "task.beside=[eager]")
     with pytest.raises(ConfigError, match=r"task.beside=\['eager'\]: no engine runs model=ase"):
         refuse_ignored(beside, [])
+
+
+def test_an_engine_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"task.beside='fast' is not one of: eager, compile, cuda_graph, fused"):
+        check_engines(composed("task.beside=[eager,fast]"))
 
 
 def test_a_system_beside_those_of_the_task_is_refused() -> None:
@@ -260,7 +267,7 @@ def test_a_word_that_no_job_takes_is_refused(words: list[str], message: str) -> 
 
 
 def test_every_task_says_what_it_does_not_take() -> None:
-    assert set(UNUSED) == set(TASKS)
+    assert set(UNUSED) == set(TASK_TYPES)
 
 
 @pytest.mark.parametrize("words", [["gate.name=off"], ["gate=off", "gate.name=strict"]])
@@ -287,31 +294,31 @@ def test_what_differs_between_two_runs_is_named() -> None:
 )
 def test_what_a_cpu_cannot_run_is_unavailable(overrides: list[str], message: str) -> None:
     with pytest.raises(UnavailableError, match=message):
-        composed("device=cpu", *overrides).on_this_machine()
+        on_this_machine(composed("device=cpu", *overrides))
 
 
 def test_asking_what_a_machine_can_run_changes_no_configuration() -> None:
     for words in ([], ["model=ase", "model.calculator._target_=ase.calculators.lj.LennardJones", "device=auto"]):
         given = composed(*words)
-        here = given.on_this_machine()
+        here = on_this_machine(given)
         assert (given.device, here.device == "auto") == ("auto", False)
         assert here == replace(given, device=here.device)
 
 
 def test_a_missing_gpu_is_unavailable_and_auto_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert composed().on_this_machine().device == "cpu"
+    assert on_this_machine(composed()).device == "cpu"
     with pytest.raises(UnavailableError, match=r"device=cuda:1: this machine has no CUDA GPU"):
-        composed("device=cuda:1").on_this_machine()
+        on_this_machine(composed("device=cuda:1"))
 
 
 def test_a_present_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert composed("engine=cuda_graph", "precision=tf32").on_this_machine().device == "cuda"
+    assert on_this_machine(composed("engine=cuda_graph", "precision=tf32")).device == "cuda"
     with pytest.raises(
         UnavailableError, match="engine=fused has no precision=bf16_autocast; use one of: fp32, tf32, fp16"
     ):
-        composed("engine=fused", "precision=bf16_autocast").on_this_machine()
+        on_this_machine(composed("engine=fused", "precision=bf16_autocast"))
     speed = composed("experiment=quickstart").sweep.stages[1].overrides
     assert speed[1:3] == ["engine=eager,compile,fused", "precision=fp32,fp16_autocast"]
 
@@ -327,9 +334,9 @@ def test_the_quickstart_of_a_cpu_runs_what_a_cpu_has() -> None:
 def test_a_gpu_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert composed("device=cuda:1").on_this_machine().device == "cuda:1"
+    assert on_this_machine(composed("device=cuda:1")).device == "cuda:1"
     with pytest.raises(UnavailableError, match="device=cuda:2: CUDA GPUs of this machine: 2, from cuda:0 on"):
-        composed("device=cuda:2").on_this_machine()
+        on_this_machine(composed("device=cuda:2"))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ import torch
 from ase.calculators.emt import EMT
 from hydra import compose, initialize_config_dir
 
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.common import secrets
 from mlff_exp.common.secrets import mask_logs, mask_secrets
 from mlff_exp.config.config import asked, parse_config
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.config.hydra import register_schemas
 from mlff_exp.distill.exploration import Explored
 from mlff_exp.dynamics.restart import load_state
 from mlff_exp.models.checkpoint import CheckpointError, load_checkpoint

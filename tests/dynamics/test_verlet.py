@@ -22,6 +22,7 @@ from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.factory import make_engine
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.engines.protocol import Engine
+from mlff_exp.engines.registry import engine_options
 from mlff_exp.measure.correctness import require_correct
 from mlff_exp.measure.physics import internal_degrees_of_freedom
 from mlff_exp.models.checkpoint import load_checkpoint
@@ -301,7 +302,9 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
 def test_water_boxes_on_the_gpu(student: PaiNN, name: str, mode: str, n_molecules: int) -> None:
     """From the first step on a box of water drifts, so that its neighbours are listed anew several times."""
     box, cuda = water_box(n_molecules), torch.device("cuda")
-    dynamics = Dynamics(make_engine(student, name, "fp32", cuda, mode), [box], timestep_fs=0.5)
+    dynamics = Dynamics(
+        make_engine(student, name, "fp32", cuda, engine_options(name, mode=mode)), [box], timestep_fs=0.5
+    )
     require_correct(dynamics.engine, make_engine(student, "eager", "fp64", cuda), moved(dynamics.batch, 0.05), "fp32")
     state = moving(dynamics)
     state.velocities += torch.tensor([0.6, 0.0, 0.0], dtype=torch.float64, device=cuda)

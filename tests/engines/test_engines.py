@@ -25,6 +25,7 @@ from mlff_exp.engines.factory import check_finite, make_engine
 from mlff_exp.engines.inductor import end_compilers, graph_breaks
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import Engine
+from mlff_exp.engines.registry import engine_options
 from mlff_exp.measure.correctness import require_correct
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import AtomicBatch, collate
@@ -98,7 +99,7 @@ def test_eager_on_the_cpu(student: PaiNN, precision: Precision, n_systems: int) 
 )
 def test_compiled_on_the_cpu_is_one_graph_per_shape(precision: Precision, mode: str, names: list[tuple[str]]) -> None:
     model = make_random_model(16, 1)  # half as many kernels to compile as the smallest student has
-    engine = make_engine(model, "compile", precision, CPU, mode)  # type: ignore[arg-type]
+    engine = make_engine(model, "compile", precision, CPU, engine_options("compile", mode=mode))
     breaks = graph_breaks()
     for molecules in names:
         assert_agrees(engine, model, [rattled(name, seed) for seed, name in enumerate(molecules)], precision)
@@ -150,7 +151,7 @@ def test_every_shape_is_right_on_the_gpu(student: PaiNN, n_atoms: int, n_systems
 def test_every_engine_agrees_on_the_gpu(
     student: PaiNN, name: str, mode: str, precision: Precision, n_systems: int
 ) -> None:
-    engine = make_engine(student, name, precision, CUDA, mode)  # type: ignore[arg-type]
+    engine = make_engine(student, name, precision, CUDA, engine_options(name, mode=mode))
     breaks = graph_breaks()
     assert_agrees(engine, student, benzenes(n_systems), precision)
     assert graph_breaks() == breaks
@@ -217,7 +218,7 @@ def test_a_replay_allocates_nothing_that_stays(student: PaiNN) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("name", "mode"), [engine for engine in GPU_ENGINES if engine not in AUTOTUNED])
 def test_mixed_molecules_and_new_positions_on_the_gpu(student: PaiNN, name: str, mode: str) -> None:
-    engine = make_engine(student, name, "fp32", CUDA, mode)  # type: ignore[arg-type]
+    engine = make_engine(student, name, "fp32", CUDA, engine_options(name, mode=mode))
     assert_agrees(engine, student, [rattled("C6H6", 1), rattled("H2O", 2), rattled("NH3", 5)], "fp32")
     graphs = engine.compiled_graphs
     assert_agrees(engine, student, [rattled("C6H6", 3), rattled("CH4", 4), rattled("CO2", 6)], "fp32")
@@ -235,12 +236,13 @@ def test_what_needs_cuda_is_refused_on_a_cpu(student: PaiNN, engine: str, precis
     [
         (("warp", "fp32", CPU), r"engine='warp' is not one of: eager, compile, cuda_graph, fused"),
         (("eager", "fp8", CPU), r"precision='fp8' is not one of: fp64, fp32, tf32, fp16_autocast, bf16_autocast"),
-        (("compile", "fp32", CPU, "fast"), r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
     ],
 )
 def test_unknown_words_are_refused(student: PaiNN, arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_engine(student, *arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"):
+        engine_options("compile", mode="fast")
 
 
 def test_non_finite_predictions_are_refused_by_system(student: PaiNN) -> None:

@@ -20,7 +20,7 @@ from ase.build import molecule
 
 from benchmarks import fused_shapes
 from benchmarks.fused_shapes import parse_shape
-from mlff_exp.config.words import FUSED_PRECISIONS, Precision
+from mlff_exp.config.words import Precision
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.cuda_graph import CudaGraphEngine
 from mlff_exp.engines.factory import make_engine
@@ -28,6 +28,7 @@ from mlff_exp.engines.fused.engine import FusedEngine, Molecules, Shape, Stages,
 from mlff_exp.engines.fused.kernels import _add_4
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.engines.protocol import Engine
+from mlff_exp.engines.registry import ENGINES
 from mlff_exp.measure.correctness import require_correct
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.painn import PaiNN
@@ -234,7 +235,7 @@ def of_every_size() -> list[Atoms]:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
+@pytest.mark.parametrize("precision", ENGINES["fused"].precisions)
 @pytest.mark.parametrize("first", [2, 17])
 def test_every_size_on_the_gpu(student: PaiNN, of_every_size: list[Atoms], first: int, precision: Precision) -> None:
     engine = make_engine(student, "fused", precision, DEVICE)
@@ -254,7 +255,7 @@ def test_every_batch_on_the_gpu(student: PaiNN, n_systems: int) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
+@pytest.mark.parametrize("precision", ENGINES["fused"].precisions)
 @pytest.mark.parametrize("name", ["student", "student_small"])
 @pytest.mark.parametrize("n_systems", [1, 5, 300])
 def test_programs_of_whole_molecules_on_the_gpu(name: str, n_systems: int, precision: Precision) -> None:
@@ -283,7 +284,7 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | N
     np.testing.assert_allclose(positions[1], positions[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", FUSED_PRECISIONS)
+@pytest.mark.parametrize("precision", ENGINES["fused"].precisions)
 @pytest.mark.parametrize("n_systems", [1, 32, 33, 1024])
 def test_large_molecules_are_not_joined(n_systems: int, precision: Precision) -> None:
     """Their programs would need more shared memory than many a GPU has."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.config.config import Config, parse_config
-from mlff_exp.config.hydra import register_schemas
 from mlff_exp.results.metrics import SERIES, find_metric
 from mlff_exp.results.resolved import resolve_config
 from mlff_exp.results.result import RunResult
+from mlff_exp.tasks.machine import on_this_machine
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
@@ -33,7 +34,7 @@ def resolved_of(*overrides: str) -> dict[str, Any]:
 
 def run_here(directory: Path, *overrides: str) -> RunResult:
     """What the task of a configuration returns; its errors are raised."""
-    config = configured(*overrides).on_this_machine()
+    config = on_this_machine(configured(*overrides))
     directory.mkdir(parents=True, exist_ok=True)
     result: RunResult = import_module(f"mlff_exp.tasks.{config.task.name}").run(config, directory)
     return result

@@ -11,8 +11,8 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.sweeping import HydraHost
-from mlff_exp.config.hydra import register_schemas
 from mlff_exp.results.result import RunResult, Timing
 from mlff_exp.results.verdict import Criterion, Verdict
 from tests.helpers.here import CONF

@@ -40,6 +40,7 @@ from mlff_exp.runs.ahead import (
 from mlff_exp.runs.planning import Job
 from mlff_exp.runs.recording import Recorder
 from mlff_exp.structures.batch import AtomicBatch
+from mlff_exp.tasks.machine import on_this_machine
 from mlff_exp.tasks.registry import TASKS
 from tests.helpers.command import ROOT, assert_worker_ends_with
 from tests.helpers.here import configured, run_here
@@ -142,7 +143,7 @@ def test_a_run_compiles_what_was_compiled_ahead(
         "accuracy": ["task=accuracy", "engine=compile", "batch_size=2", f"task.dataset={tmp_path}/own.npz"],
         "nve": [*NVE, "engine=compile", "task.replicas=2", "task.systems=[water,ammonia]"],
     }[task] + ["model.checkpoint=student_small", "device=cpu"]
-    for config in to_compile({task: configured(*words).on_this_machine()}).values():
+    for config in to_compile({task: on_this_machine(configured(*words))}).values():
         for share in range(TASKS[task].shares):
             _first_calls(config, share)
     before = noted.copy()
@@ -163,7 +164,7 @@ def test_a_run_finds_its_graph_in_inductors_cache(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     words = [*INFERENCE, "device=cpu", "model.checkpoint=student_small"]
     with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
-        for config in to_compile({"run 0": configured(*words).on_this_machine()}).values():
+        for config in to_compile({"run 0": on_this_machine(configured(*words))}).values():
             _first_calls(config, 0)
         counters.clear()
         assert run_here(tmp_path / "run", *words).metrics["graph_count"] == 1

@@ -1,24 +1,21 @@
-"""Options of engines and precisions."""
+"""Options of the engines that ship with the package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
-from mlff_exp.config.checks import choose
-from mlff_exp.config.words import COMPILE_MODES, PRECISIONS
+from mlff_exp.config import COMPILE_MODES, choose
 
 
 @dataclass
-class EagerEngine:
+class EagerOptions:
     """Plain PyTorch."""
 
     name: str = "eager"
 
 
 @dataclass
-class CompileEngine:
+class CompileOptions:
     """Energy and forces as one graph through `torch.compile`.
 
     Attributes:
@@ -33,27 +30,14 @@ class CompileEngine:
 
 
 @dataclass
-class CudaGraphEngine:
+class CudaGraphOptions:
     """The compiled graph captured in one CUDA graph with static buffers."""
 
     name: str = "cuda_graph"
 
 
 @dataclass
-class FusedEngine:
+class FusedOptions:
     """Energy and forces in Triton kernels written by hand, captured in one CUDA graph."""
 
     name: str = "fused"
-
-
-ENGINE_TYPES: dict[str, type] = {one.name: one for one in (EagerEngine, CompileEngine, CudaGraphEngine, FusedEngine)}
-
-
-@dataclass
-class PrecisionConfig:
-    """Arithmetic of the network; geometry, sums and the integrator stay FP32 or FP64."""
-
-    name: str = MISSING
-
-    def __post_init__(self) -> None:
-        choose("precision.name", self.name, PRECISIONS)

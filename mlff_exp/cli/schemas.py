@@ -1,0 +1,62 @@
+"""Makes the schemas and the options known to Hydra: those of the configuration, and those of the registries."""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mlff_exp.common import env_resolver
+from mlff_exp.config import (
+    TASK_TYPES,
+    AseModel,
+    Config,
+    FileSystem,
+    Gate,
+    MoleculeSystem,
+    PrecisionConfig,
+    StudentModel,
+    Tracking,
+    WaterBox,
+    fast_engine,
+    is_cuda,
+    learn_words,
+    low_precision,
+)
+from mlff_exp.engines import ENGINES
+
+
+def option_types() -> dict[str, dict[str, type]]:
+    """The dataclasses of the options of each group, by group and name."""
+    return {
+        "task": TASK_TYPES,
+        "model": {"student": StudentModel, "ase": AseModel},
+        "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
+        "engine": {spec.name: spec.options for spec in ENGINES},
+    }
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra, which checks names and types against them while composing.
+
+    What a registry holds is an option of its group without a file: ``engine=<name>``.
+    """
+    OmegaConf.register_new_resolver("low_precision", low_precision, replace=True)
+    OmegaConf.register_new_resolver("fast_engine", fast_engine, replace=True)
+    OmegaConf.register_new_resolver("is_cuda", is_cuda, replace=True)
+    OmegaConf.register_new_resolver("oc.env", env_resolver, replace=True)
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    types = option_types()
+    for group in ("model", "engine"):
+        learn_words(types[group])
+    schemas: dict[str, dict[str, type]] = {
+        **types,
+        "precision": {"precision": PrecisionConfig},
+        "gate": {"gate": Gate},
+        "tracking": {"tracking": Tracking},
+    }
+    for group, nodes in schemas.items():
+        for name, node in nodes.items():
+            store.store(group=f"schema/{group}", name=name, node=node)
+    for spec in ENGINES:
+        store.store(group="engine", name=spec.name, node=spec.options)

@@ -1,0 +1,171 @@
+"""The engines by name, and what the rest of the project has to know about each.
+
+An installed package adds an engine by an entry point of the group ``mlff_exp.engines`` that points at an `EngineSpec`.
+Nothing in this module imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mlff_exp.common import Registry
+from mlff_exp.config import PRECISIONS, choose
+from mlff_exp.engines.options import CompileOptions, CudaGraphOptions, EagerOptions, FusedOptions
+
+
+@dataclass(frozen=True)
+class SystemFacts:
+    """What an engine may ask of a system before it takes it.
+
+    Attributes:
+        n_atoms: how many atoms it has.
+        periodic: whether it is periodic in any direction.
+    """
+
+    n_atoms: int
+    periodic: bool
+
+
+def nothing_ahead(options: Any) -> None:
+    """An engine that compiles nothing before its first run."""
+
+
+def takes_all(facts: SystemFacts) -> None:
+    """An engine that takes every system."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One way to evaluate a force field.
+
+    Attributes:
+        name: the word for it in a configuration.
+        options: dataclass of its options; its field ``name`` has the name as default, every field has a default.
+        summary: one line of help.
+        factory: ``package.module:function``, called with a frozen copy of the model on the device, a precision, the
+            device and the options; returns an `Engine`.
+        needs_cuda: whether it runs on CUDA GPUs only.
+        precisions: those that it has.
+        compiles: whether its first call of a shape compiles, so that batches are padded to few shapes.
+        family: engines of one family compute with the same kernels: "eager", "compiled", "fused" or a word of its own.
+        ahead: gives the options whose compiling fills the cache that this engine reads, or None where nothing is
+            compiled ahead.
+        takes: gives the reason why a system is not taken, or None.
+    """
+
+    name: str
+    options: type
+    summary: str
+    factory: str
+    needs_cuda: bool = False
+    precisions: tuple[str, ...] = PRECISIONS
+    compiles: bool = False
+    family: str = "other"
+    ahead: Callable[[Any], Any] = nothing_ahead
+    takes: Callable[[SystemFacts], str | None] = takes_all
+
+
+ENGINES: Registry[EngineSpec] = Registry("engine", "mlff_exp.engines")
+
+
+def engine_spec(name: str, key: str = "engine") -> EngineSpec:
+    """The engine of a name.
+
+    Args:
+        name: as in a configuration.
+        key: whose value it is, for the message.
+
+    Raises:
+        ConfigError: naming the key, the value, the legal names and the nearest of them.
+        UnknownNameError: an entry point of this name that can't be loaded, and why.
+    """
+    if name not in ENGINES and not ENGINES.is_broken(name):
+        choose(key, name, ENGINES.names())
+    return ENGINES[name]
+
+
+def engine_options(name: str, **words: Any) -> Any:
+    """The options of an engine; words that it does not have are left out.
+
+    Raises:
+        ConfigError: an unknown name, or a value that the options refuse.
+    """
+    options = engine_spec(name).options
+    known = {item.name for item in fields(options)}
+    return options(**{word: value for word, value in words.items() if word in known})
+
+
+def _compiled_ahead(options: CompileOptions) -> CompileOptions | None:
+    """max-autotune chooses by timing, which processes that run at the same time disturb."""
+    return None if options.mode == "max-autotune" else options
+
+
+def _captured_ahead(_: CudaGraphOptions) -> CompileOptions:
+    return CompileOptions(mode="default")
+
+
+def _fused_ahead(options: FusedOptions) -> FusedOptions:
+    return options
+
+
+def _small_molecules(facts: SystemFacts) -> str | None:
+    from mlff_exp.structures import ALL_PAIRS_MAX_ATOMS  # torch comes with it
+
+    if facts.periodic:
+        return "it takes no periodic systems: use engine=cuda_graph"
+    if facts.n_atoms > ALL_PAIRS_MAX_ATOMS:
+        return (
+            f"it takes molecules of up to {ALL_PAIRS_MAX_ATOMS} atoms, and this one has {facts.n_atoms}: "
+            "use engine=cuda_graph"
+        )
+    return None
+
+
+ENGINES.register(
+    EngineSpec(
+        "eager",
+        EagerOptions,
+        "plain PyTorch",
+        "mlff_exp.engines.factory:make_eager",
+        family="eager",
+    )
+)
+ENGINES.register(
+    EngineSpec(
+        "compile",
+        CompileOptions,
+        "energy and forces as one graph through torch.compile",
+        "mlff_exp.engines.factory:make_compiled",
+        compiles=True,
+        family="compiled",
+        ahead=_compiled_ahead,
+    )
+)
+ENGINES.register(
+    EngineSpec(
+        "cuda_graph",
+        CudaGraphOptions,
+        "the compiled graph captured in one CUDA graph",
+        "mlff_exp.engines.factory:make_cuda_graph",
+        needs_cuda=True,
+        compiles=True,
+        family="compiled",
+        ahead=_captured_ahead,
+    )
+)
+ENGINES.register(
+    EngineSpec(
+        "fused",
+        FusedOptions,
+        "energy and forces in Triton kernels written by hand",
+        "mlff_exp.engines.factory:make_fused",
+        needs_cuda=True,
+        precisions=("fp32", "tf32", "fp16_autocast"),
+        compiles=True,
+        family="fused",
+        ahead=_fused_ahead,
+        takes=_small_molecules,
+    )
+)

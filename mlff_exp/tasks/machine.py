@@ -1,0 +1,78 @@
+"""Whether a configuration names engines that exist, and whether this machine can run it.
+
+Nothing in this module imports torch, unless the device has to be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mlff_exp.common import UnknownNameError
+from mlff_exp.config import NATIVE, PRECISIONS, Config, ConfigError, UnavailableError, is_cuda, n_gpus
+from mlff_exp.engines import ENGINES, EngineSpec, engine_spec
+
+
+def check_engines(config: Config) -> None:
+    """Refuse engines that do not exist.
+
+    Raises:
+        ConfigError: naming the key, the engine and the legal names.
+    """
+    for _ in engines_of(config):
+        pass
+
+
+def engines_of(config: Config) -> Iterator[tuple[str, EngineSpec]]:
+    """The engines that a run uses, each with the key that names it; an ASE calculator runs without any.
+
+    Raises:
+        ConfigError: one does not exist, or its entry point can't be loaded.
+    """
+    if config.engine.name != NATIVE:
+        named = [
+            ("engine", config.engine.name),
+            *(("task.beside", name) for name in getattr(config.task, "beside", [])),
+        ]
+        for key, name in named:
+            try:
+                yield key, engine_spec(name, key)
+            except UnknownNameError as error:
+                raise ConfigError(f"{key}={name}: {error}") from error
+
+
+def on_this_machine(config: Config) -> Config:
+    """The configuration with ``device=auto`` resolved, where the combination can run here.
+
+    Raises:
+        UnavailableError: it cannot; the message says what is missing.
+        ConfigError: an engine does not exist.
+    """
+    if config.engine.name == NATIVE:
+        # Where the calculator runs is its own affair; batches are handed to it on the CPU.
+        return replace(config, device="cpu")
+    device = config.device
+    if device == "auto":
+        device = "cuda" if is_cuda("auto") else "cpu"
+    elif device != "cpu" and not is_cuda("auto"):
+        raise UnavailableError(f"device={device}: this machine has no CUDA GPU; use device=cpu or device=auto")
+    _, _, ordinal = device.partition(":")
+    if ordinal and int(ordinal) >= (gpus := n_gpus()):
+        raise UnavailableError(f"device={device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
+    if device == "cpu" and config.precision.name == "tf32":
+        usable = ", ".join(name for name in PRECISIONS if name != "tf32")
+        raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
+    for key, spec in engines_of(config):
+        if device == "cpu" and spec.needs_cuda:
+            usable = ", ".join(other.name for other in ENGINES if not other.needs_cuda)
+            raise UnavailableError(f"{key}={spec.name} needs a CUDA GPU; on device=cpu use one of: {usable}")
+        if config.precision.name not in spec.precisions:
+            raise UnavailableError(
+                f"{key}={spec.name} has no precision={config.precision.name}; use one of: {', '.join(spec.precisions)}"
+            )
+    return replace(config, device=device)
+
+
+def compiles(config: Config) -> bool:
+    """Whether an engine of a run compiles."""
+    return any(spec.compiles for _, spec in engines_of(config))
