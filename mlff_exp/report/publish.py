@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from mlff_exp.report.text import format_ratio, markdown_table
 from mlff_exp.report.validity import force_field, least_accurate, stability
 from mlff_exp.results import (
     SEPARATOR,
+    RunKey,
     RunResult,
     force_field_words,
     label,
     label_parts,
     recorded_varied,
-    run_key,
     system_name,
     varied_words,
 )
@@ -30,7 +31,7 @@ from mlff_exp.results import (
 DPI = 80
 # What the columns of the table say of a run, before its metrics.
 DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
-RUN_KEY = ("task", "model", "system", "engine", "mode", "precision", "batch_size", "device")  # and what was swept
+RUN_KEY = tuple(item.name for item in fields(RunKey))  # and what was swept
 HEADLINE = [
     "engine · precision", "a call (batch)", "against eager FP32", "structures/s (best batch)",
     "per structure, against single eager", "force error against FP64", "NVE",
@@ -135,9 +136,10 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
             verdict = "" if result.verdict is None else result.verdict.decision
             tags = [result.tags.get(tag, "") for tag in DESCRIBED[3:]]
             numbers = [f"{result.metrics[metric]:.6g}" if metric in result.metrics else "" for metric in metrics]
-            what, varied = run_key(result.config), recorded_varied(result.config)
-            fields = [*(what[key] for key in RUN_KEY), *(varied.get(key, "") for key in keys)]
-            writer.writerow([label(result.config), result.status, verdict, *tags, *fields, *numbers])
+            what, varied = asdict(result.key), recorded_varied(result.config)
+            said = ["" if what[key] is None else what[key] for key in RUN_KEY]
+            said += [varied.get(key, "") for key in keys]
+            writer.writerow([label(result.config), result.status, verdict, *tags, *said, *numbers])
 
 
 def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:

@@ -47,12 +47,9 @@ def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
     verdict, systems = result.verdict, systems_of(result)
     if verdict is None or system not in systems:
         return None
-    decision: str = verdict.decision
-    if len(systems) > 1:  # each reason begins with its system
-        failed = any(reason.startswith(f"{system['name']}: ") for reason in verdict.reasons)
-        decision = "NO-GO" if failed else "GO"
-    worth = verdict.criteria and result.config["task"].get("duration_ps", 0.0) >= ENOUGH_PS
-    return decision if worth or decision == "NO-GO" else None
+    own = verdict.on(system["name"]) if len(systems) > 1 else verdict
+    worth = own.criteria and result.config["task"].get("duration_ps", 0.0) >= ENOUGH_PS
+    return own.decision if worth or own.decision == "NO-GO" else None
 
 
 def force_field(result: RunResult) -> tuple[Any, ...]:

@@ -1,6 +1,8 @@
 from .directories import NUMBER as NUMBER
 from .directories import run_directories as run_directories
 from .estimate import Estimate as Estimate
+from .failure import Failure as Failure
+from .failure import FailureKind as FailureKind
 from .gate import DECIDING_PS as DECIDING_PS
 from .gate import ENOUGH_PS as ENOUGH_PS
 from .gate import advice_for as advice_for
@@ -12,6 +14,7 @@ from .metrics import METRICS as METRICS
 from .metrics import Metric as Metric
 from .metrics import find_metric as find_metric
 from .naming import SEPARATOR as SEPARATOR
+from .naming import RunKey as RunKey
 from .naming import force_field_words as force_field_words
 from .naming import label as label
 from .naming import label_parts as label_parts
@@ -32,7 +35,6 @@ from .result import NOT_COMPUTED as NOT_COMPUTED
 from .result import NOT_WRITTEN as NOT_WRITTEN
 from .result import RESULT_FILE as RESULT_FILE
 from .result import STATE_FILE as STATE_FILE
-from .result import Failure as Failure
 from .result import ResultError as ResultError
 from .result import RunResult as RunResult
 from .result import Status as Status

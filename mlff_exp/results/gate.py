@@ -68,7 +68,7 @@ def combine_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
     ]
     shared = dict.fromkeys(reason for verdict in verdicts.values() for reason in verdict.reasons)  # how short it was
     gate = next(iter(verdicts.values())).gate
-    return Verdict("NO-GO" if missed else "GO", gate, criteria, tuple(missed or shared))
+    return Verdict("NO-GO" if missed else "GO", gate, criteria, tuple(missed or shared), dict(verdicts))
 
 
 NOT_RELAXED = (

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,27 @@ SIZES = {
 # What a word tells in part.
 ABRIDGED = re.compile(r"model\.(checkpoint|calculator\..*)|system\.(path|index|n_molecules)")
 KNOWN_CALCULATORS = ("ase.calculators.", "mlff_exp.")  # their last word says which
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What a run is, as fields; a text is empty where the task has no such thing.
+
+    Attributes:
+        model: the checkpoint, or the calculator.
+        system: names, separated by commas where several moved side by side.
+        mode: of the compiler.
+        batch_size: None where the task has none.
+    """
+
+    task: str
+    model: str
+    system: str
+    engine: str
+    mode: str
+    precision: str
+    batch_size: int | None
+    device: str
 
 
 def label(config: Mapping[str, Any]) -> str:
@@ -141,21 +163,20 @@ def told_apart(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def run_key(config: Mapping[str, Any]) -> dict[str, str]:
-    """What a run is, field by field; empty where its task has none."""
-    task, known = config["task"]["name"], label_parts(config)
-    groups = {group: str(config.get(group, {}).get("name", "")) for group in ("engine", "precision")}
+def run_key(config: Mapping[str, Any]) -> RunKey:
+    """What a run is, from its configuration."""
+    task, known = str(config["task"]["name"]), label_parts(config)
     checkpoint = str(config.get("model", {}).get("checkpoint", ""))
-    return {
-        "task": str(task),
-        "model": known.get("model") or checkpoint,
-        "system": known.get("system", ""),
-        "engine": groups["engine"],
-        "mode": str(config.get("engine", {}).get("mode", "")),
-        "precision": groups["precision"],
-        "batch_size": str(config["batch_size"]) if task == "inference" else "",
-        "device": str(config.get("device", "")),
-    }
+    return RunKey(
+        task=task,
+        model=known.get("model") or checkpoint,
+        system=known.get("system", ""),
+        engine=str(config.get("engine", {}).get("name", "")),
+        mode=str(config.get("engine", {}).get("mode", "")),
+        precision=str(config.get("precision", {}).get("name", "")),
+        batch_size=config["batch_size"] if task == "inference" else None,
+        device=str(config.get("device", "")),
+    )
 
 
 def unusual(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:

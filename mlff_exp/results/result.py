@@ -12,6 +12,9 @@ from typing import Any, Literal, get_args
 from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.config import what_runs
 from mlff_exp.results.checks import refuse_non_finite
+from mlff_exp.results.earlier import SCHEMA, upgraded
+from mlff_exp.results.failure import Failure
+from mlff_exp.results.naming import RunKey, run_key
 from mlff_exp.results.recorded_config import check_recorded
 from mlff_exp.results.verdict import Verdict
 
@@ -47,20 +50,6 @@ class Timing:
     blocks: tuple[int, ...]
     wall_ms: tuple[float, ...] = ()
     turns: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run did not finish.
-
-    Attributes:
-        kind: exception's class name, or ``timeout``, ``killed``, ``interrupted``, ``terminated``, ``crash``,
-            ``out_of_memory``, ``unavailable``.
-        message: for people.
-    """
-
-    kind: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -111,10 +100,18 @@ class RunResult:
         """Whether nothing is known to have disturbed its timing."""
         return self.tags.get("timing.trust", "ok") == "ok"
 
+    @property
+    def key(self) -> RunKey:
+        """What the run is, field by field."""
+        return run_key(self.config)
+
     def save(self, directory: Path) -> Path:
         """Write ``result.json``, whole or not at all."""
         path = directory / RESULT_FILE
-        atomic_write(path, json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=False, indent=1))
+        # What a run is stands in the file for others to read; here it is made from the configuration.
+        key = {"key": dataclasses.asdict(self.key)} if "task" in self.config else {}
+        values = {"schema": SCHEMA, **key, **dataclasses.asdict(self)}
+        atomic_write(path, json.dumps(values, allow_nan=False, ensure_ascii=False, indent=1))
         return path
 
     @staticmethod
@@ -126,11 +123,16 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            result: RunResult = typed_value(RunResult, read_json(path))
+            values = upgraded(read_json(path))
+            if isinstance(values, dict):
+                values = {name: value for name, value in values.items() if name != "schema"}
+                if (key := values.pop("key", None)) is not None:
+                    typed_value(RunKey, key, "key")
+            result: RunResult = typed_value(RunResult, values)
             if "task" not in result.config:
                 return result
             check_recorded(result.config)
             # What was recorded before of words that nothing took notice of.
             return dataclasses.replace(result, config=what_runs(result.config))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error

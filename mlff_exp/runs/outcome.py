@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlff_exp.common import hydra_override, shell_command
 from mlff_exp.config import Tracking
-from mlff_exp.results import STATE_FILE, RunResult, Status, label
+from mlff_exp.results import STATE_FILE, FailureKind, RunResult, Status, label
 from mlff_exp.tracking import store_directory, ui_command
 
 EXIT_FAILED = 1
@@ -52,7 +52,7 @@ class Outcome:
     @property
     def refused(self) -> bool:
         """Whether the configuration turned out to be wrong once the task looked at the files it names."""
-        return self.failure_kind == "ConfigError"
+        return self.failure_kind == FailureKind.REFUSED
 
     def summary(self, tracking: Tracking) -> str:
         """Where to look next, or what went wrong."""

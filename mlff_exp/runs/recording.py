@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mlff_exp.config import UnavailableError
-from mlff_exp.results import RESULT_FILE, Failure, RunResult, Status
+from mlff_exp.results import RESULT_FILE, Failure, FailureKind, RunResult, Status
 from mlff_exp.runs.failures import record_failure, write_traceback
 from mlff_exp.runs.outcome import Outcome
 from mlff_exp.runs.planning import Job
@@ -37,7 +37,7 @@ class Recorder:
 
     def skipped(self, job: Job, number: int) -> Outcome:
         """Record a job that can't run on this machine."""
-        return self._record(job, number, "SKIPPED", Failure("unavailable", job.unavailable or ""))
+        return self._record(job, number, "SKIPPED", Failure(FailureKind.UNAVAILABLE, job.unavailable or ""))
 
     def failed(self, job: Job, number: int, error: Exception) -> Outcome:
         """Record a job that returned nothing: it was refused where it was to run, raised, or was lost.
@@ -53,7 +53,7 @@ class Recorder:
         run_directory.mkdir(parents=True, exist_ok=True)
         write_traceback(run_directory, error)
         unavailable = isinstance(error, UnavailableError)
-        failure = Failure("unavailable" if unavailable else type(error).__name__, str(error))
+        failure = Failure(FailureKind.UNAVAILABLE if unavailable else type(error).__name__, str(error))
         # A gate must not be passed by: without a verdict it has failed.
         return self._record(job, number, "SKIPPED" if unavailable and not job.gate else "FAILED", failure)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlff_exp.common import CALLED, interrupts_postponed, learn_secrets, load_object, mask_secrets, printable_streams
 from mlff_exp.config import Config
-from mlff_exp.results import RESULT_FILE, Failure, RunResult
+from mlff_exp.results import RESULT_FILE, Failure, FailureKind, RunResult
 from mlff_exp.runs.failures import record_failure, write_traceback
 from mlff_exp.runs.outside_metrics import with_outside_metrics, with_those_of
 from mlff_exp.runs.sessions import begin_session, signal_session, start_server
@@ -61,12 +61,12 @@ def run_task(
             try:
                 in_time = _ended_in_time(process, config.timeout_s, watch)
             except NotStartedError as error:
-                return _left(directory, resolved, started, "FAILED", Failure("crash", str(error)))
+                return _left(directory, resolved, started, "FAILED", Failure(FailureKind.CRASH, str(error)))
     if not in_time:
-        failure = Failure("timeout", f"stopped after timeout_s={config.timeout_s:g}")
+        failure = Failure(FailureKind.TIMEOUT, f"stopped after timeout_s={config.timeout_s:g}")
         return _left(directory, resolved, started, "KILLED", failure)
     killed = (process.exitcode or 0) < 0
-    failure = Failure("killed" if killed else "crash", how_it_ended(process))
+    failure = Failure(FailureKind.KILLED if killed else FailureKind.CRASH, how_it_ended(process))
     return _left(directory, resolved, started, "KILLED" if killed else "FAILED", failure)
 
 
@@ -83,7 +83,7 @@ def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Ite
         yield
     except KeyboardInterrupt as interrupt:
         kind, by = CALLED[type(interrupt)]
-        _left(directory, resolved, started, "KILLED", Failure(kind, f"{kind.replace('_', ' ')} {by}"))
+        _left(directory, resolved, started, "KILLED", Failure(FailureKind(kind), f"{kind.replace('_', ' ')} {by}"))
         raise
 
 
@@ -207,7 +207,7 @@ def failure_kind(error: Exception) -> str:
     """What an error is called in a record."""
     from mlff_exp.engines import is_out_of_memory
 
-    return "out_of_memory" if is_out_of_memory(error) else type(error).__name__
+    return FailureKind.OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
 
 
 def _left(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:

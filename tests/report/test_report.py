@@ -29,7 +29,9 @@ from mlff_exp.report.targets import JudgedTarget, Target
 from mlff_exp.report.targets import judge_targets as judge_list
 from mlff_exp.report.text import format_number, markdown_table
 from mlff_exp.report.validity import validity
-from mlff_exp.results.result import Failure, RunResult
+from mlff_exp.results.failure import Failure
+from mlff_exp.results.gate import combine_verdicts
+from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Criterion, Verdict
 from tests.helpers.sweeps import CRITERIA, SWEEP, changed, config, evaluated, interval, moved, timed
 
@@ -309,7 +311,9 @@ def test_of_systems_side_by_side_each_has_its_own_verdict() -> None:
         moved("cuda_graph", "fp32", "NO-GO"),
         task={"name": "nve", "replicas": 3, "systems": ["benzene", "water"], "duration_ps": 100.0},
     )
-    both = replace(both, verdict=Verdict("NO-GO", "strict", CRITERIA, ("water: temperature_mean_k is 400",)))
+    stable = Verdict("GO", "strict", CRITERIA, ())
+    verdicts = {"benzene": stable, "water": Verdict("NO-GO", "strict", CRITERIA, ("temperature_mean_k is 400",))}
+    both = replace(both, verdict=combine_verdicts(verdicts))
     assert validity(result, [both]) == "yes"
     assert validity(changed(result, system={"name": "water"}), [both]) == "no: unstable"
     assert validity(changed(result, system={"name": "methane"}), [both]) == "stability not known"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlff_exp.results.naming import MAX_LABEL, label, run_key, shown, told_apart, varied
+from mlff_exp.results.naming import MAX_LABEL, RunKey, label, run_key, shown, told_apart, varied
 from mlff_exp.runs.planning import plan_jobs
 from tests.helpers.here import resolved_of
 from tests.helpers.results import CONFIG
@@ -157,10 +157,10 @@ def test_values_that_differ_are_shown_differently() -> None:
 
 
 def test_a_run_is_fields() -> None:
-    assert run_key(resolved_of("device=cpu", "engine=eager", "batch_size=4")) == {
+    assert run_key(resolved_of("device=cpu", "engine=eager", "batch_size=4")) == RunKey(**{
         "task": "inference", "model": "student", "system": "benzene", "engine": "eager", "mode": "",
-        "precision": "fp32", "batch_size": "4", "device": "cpu",
-    }  # fmt: skip
+        "precision": "fp32", "batch_size": 4, "device": "cpu",
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize(

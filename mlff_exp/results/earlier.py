@@ -1,0 +1,47 @@
+"""Results of earlier versions, brought into the form of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on all systems
+
+
+def upgraded(values: Any) -> Any:
+    """The plain values of a result in the form of this version.
+
+    Args:
+        values: as a file has them; what is no result of ours is returned as it is.
+
+    Raises:
+        ValueError: the result is of a later version.
+    """
+    if not isinstance(values, dict):
+        return values
+    schema = values.get("schema", 1)
+    if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise ValueError(f"schema={schema!r:.40} is none of 1 … {SCHEMA}: a later version may have written it")
+    return _with_systems(values) | {"schema": SCHEMA} if schema == 1 else values
+
+
+def _with_systems(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With a verdict on each of several systems, which had its name behind metrics and before reasons."""
+    config, verdict = values.get("config"), values.get("verdict")
+    task = config.get("task") if isinstance(config, dict) else None
+    names = task.get("systems") if isinstance(task, dict) else None
+    if not isinstance(verdict, dict) or not isinstance(names, list) or not names:
+        return dict(values)
+    systems = {str(name): _on(str(name), verdict) for name in names}
+    return {**values, "verdict": {**verdict, "systems": systems}}
+
+
+def _on(name: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    behind, before = f"/{name}", f"{name}: "
+    criteria = [
+        {**criterion, "metric": criterion["metric"].removesuffix(behind)}
+        for criterion in verdict["criteria"]
+        if criterion["metric"].endswith(behind)
+    ]
+    reasons = [reason.removeprefix(before) for reason in verdict["reasons"] if reason.startswith(before)]
+    return {"decision": "NO-GO" if reasons else "GO", "gate": verdict["gate"], "criteria": criteria, "reasons": reasons}

@@ -1,0 +1,33 @@
+"""Why a run did not finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """The kinds of failure that are no exception of the task's own; those are recorded by their class's name."""
+
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    INTERRUPTED = "interrupted"
+    TERMINATED = "terminated"
+    HUNG_UP = "hung_up"
+    CRASH = "crash"
+    OUT_OF_MEMORY = "out_of_memory"
+    UNAVAILABLE = "unavailable"
+    REFUSED = "ConfigError"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run did not finish.
+
+    Attributes:
+        kind: a `FailureKind`, or the name of an exception's class.
+        message: for people.
+    """
+
+    kind: str
+    message: str
