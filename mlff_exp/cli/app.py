@@ -29,6 +29,7 @@ from mlff_exp.cli.words import (
     ending,
     explain_error,
     flags,
+    flags_first,
     is_job,
     parser,
     refuse_command_line,
@@ -192,7 +193,8 @@ def main() -> None:
                 raise ConfigError(
                     f"{Path.cwd()}: Hydra takes the ${{ in this directory's name for a reference: rename it"
                 )
-            with _errors_handed_over():
+            ordered = [*sys.argv[:1], *flags_first(sys.argv[1:])]
+            with patch.object(sys, "argv", ordered), _errors_handed_over():
                 run()
         except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
             end_command("mlff-exp", explain_error(error), EXIT_REFUSED)

@@ -62,6 +62,10 @@ _SWEEPERS = (
     "hydra_plugins.mlff_exp_sweeper.staged.StagedSweeper",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
 )
+_MADE = ("launcher", "sweeper")
+_MAPPINGS = (*_MADE, "run", "sweep", "job", "runtime", "overrides")
+# Arguments of every ASE calculator that make directories, read files or start programs; by position as well.
+_FILES_OF_CALCULATORS = ("_args_", "label", "directory", "restart", "command", "profile")
 _IN_DIRECTORIES = re.compile(r"\$\{(?:now:[^${}]*|sweep\.name|hydra\.job\.(?:num|id|name))\}")
 
 
@@ -113,6 +117,10 @@ def _is_plain_name(_: Parts, value: Any) -> bool:
     return value == "???" or re.fullmatch(r"[\w-][\w.-]*", str(value)) is not None
 
 
+def _is_unset(_: Parts, value: Any) -> bool:
+    return value in (None, "???")
+
+
 def _is_nothing(_: Parts, value: Any) -> bool:
     return value is None
 
@@ -127,6 +135,9 @@ RULES = {
     "hydra.hydra_logging": ("hydra.hydra_logging", _is_plain_log),
     "hydra.launcher": ("hydra.launcher", _is_plain_launcher),
     "hydra.sweeper": ("hydra.sweeper", _is_plain_sweeper),
+    "hydra.runtime.output_dir": ("hydra.run.dir", _is_unset),
+    "hydra.job.id": ("hydra.job.name", _is_unset),
+    "hydra.job.num": ("hydra.job.name", _is_unset),
     "hydra.run.dir": ("hydra.run.dir", _is_plain_directory),
     "hydra.sweep.dir": ("hydra.sweep.dir", _is_plain_directory),
     "hydra.sweep.subdir": ("hydra.sweep.dir", _is_plain_directory),
@@ -189,6 +200,7 @@ class GuardedLoader(ConfigLoaderImpl):
     def _judge(self, composed: DictConfig, overrides: Sequence[str], *, hydra_alone: bool) -> None:
         hydra = OmegaConf.to_container(composed.hydra, resolve=False)
         assert isinstance(hydra, dict)
+        _refuse_unmade(hydra)
         said = [*hydra["overrides"]["hydra"], *hydra["overrides"]["task"]]
         if sorted(said) != sorted(overrides):
             raise ConfigError("hydra.overrides is Hydra's record of the command line: no file can set it")
@@ -267,8 +279,20 @@ class GuardedLoader(ConfigLoaderImpl):
                         f"{key}={value} comes from a file, and is an argument of {target}: say it on the command line, "
                         f"or trust=[{top}]"
                     )
+        elif top not in self._trust:
+            self._judge_files_of_calculator(_at({"model": model}, "model.calculator"), top)
         judge_import_path(target, [*self._trust, *named])
         return named
+
+    def _judge_files_of_calculator(self, calculator: Any, top: str) -> None:
+        """Refuse from a file what lets a plain calculator make directories or read files."""
+        for parts, value in _leaves(calculator):
+            key = ".".join(("model.calculator", *parts))
+            if parts and parts[0] in _FILES_OF_CALCULATORS and (key, str(value)) not in self._said:
+                raise ConfigError(
+                    f"{key}={value} comes from a file, and lets a calculator make directories or read files: say it on "
+                    f"the command line, or trust=[{top}]"
+                )
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         """Before Hydra looks there: for ``pkg://`` it imports a module."""
@@ -290,6 +314,16 @@ class GuardedLoader(ConfigLoaderImpl):
 def guarded(words: Sequence[str]) -> Any:
     """What Hydra is to make in place of its loader, for these words on the command line."""
     return partial(GuardedLoader, words=tuple(words))
+
+
+def _refuse_unmade(hydra: Mapping[str, Any]) -> None:
+    """Refuse Hydra's own part where Hydra needs a mapping, or something to make, and has none."""
+    for key in _MAPPINGS:
+        if not isinstance(hydra.get(key), Mapping):
+            raise ConfigError(f"hydra.{key}={hydra.get(key)} must be a mapping: leave it as it is")
+    for key in _MADE:
+        if not isinstance(hydra[key].get("_target_"), str):
+            raise ConfigError(f"hydra.{key} makes nothing: choose one by hydra/{key}=…")
 
 
 def _is_allowed(target: object, trust: Collection[str]) -> bool:

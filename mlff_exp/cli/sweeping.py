@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlff_exp.cli.guard import GuardedLoader
-from mlff_exp.cli.words import composing_errors, n_values, without_hydra
+from mlff_exp.cli.words import composing_errors, n_values, parse_words, without_hydra
 from mlff_exp.measure import Look
 from mlff_exp.runs import place_directories, plan_sweep, refuse_moved, results_root, run_sweep
 
@@ -61,7 +60,7 @@ class HydraHost:
 
     def parse(self, words: Sequence[str]) -> list[Any]:
         """Words of the command line as Hydra's overrides."""
-        return list(OverridesParser.create(config_loader=self.loader).parse_overrides(list(words)))
+        return parse_words(words, self.loader)
 
     def products(self, words: list[Any], planned: int = 0) -> list[list[str]]:
         """The overrides of each job that words with several values come to.

@@ -145,6 +145,29 @@ def flags(arguments: Sequence[str]) -> argparse.Namespace:
     return given
 
 
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """The same words with the flags, and what belongs to them, before the overrides: Hydra reads no other order.
+
+    Args:
+        arguments: of the command line, without the program; what follows ``--`` stays where it is.
+    """
+    taking = [name for action in parser()._actions if action.nargs is None for name in action.option_strings]
+    first, rest = list[str](), list[str]()
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return [*first, word, *rest, *words]
+        if not word.startswith("-"):
+            rest.append(word)
+            continue
+        first.append(word)
+        long = word.startswith("--") and "=" not in word
+        named = [name for name in taking if name == word or (long and name.startswith(word))]
+        if named:
+            first += [value for value in [next(words, None)] if value is not None]
+    return [*first, *rest]
+
+
 def is_job(given: argparse.Namespace) -> bool:
     """Whether something is to be run, rather than shown."""
     return not (given.help or given.hydra_help or given.shell_completion or given.cfg or given.info)
@@ -184,6 +207,7 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
         keys = [_key(word) for word in given.overrides]
         if not (given.multirun or given.config_dir or given.config_name or {"experiment", "hydra.mode"} & {*keys}):
             _refuse_ignored(None, given)
+        _refuse_params(given.overrides)
         composed = _composed(given, conf, config_name)
         several = composed.hydra.mode is RunMode.MULTIRUN
         _refuse_ignored(composed if several else None, given)
@@ -252,17 +276,36 @@ def refuse_words(words: Sequence[str], loader: Any) -> None:
     Raises:
         ConfigError: naming the word.
     """
-    parser = OverridesParser.create(config_loader=loader)
     groups = set(loader.list_groups(""))
+    for parsed in parse_words(words, loader):
+        n_values([parsed])
+        _refuse_empty(parsed)
+        _refuse_group(parsed, groups, loader)
+
+
+def parse_words(words: Iterable[str], loader: Any) -> list[Override]:
+    """Words of a command line or of a stage as Hydra's overrides.
+
+    Raises:
+        ConfigError: naming the word that can't be read, and why.
+    """
+    parser, found = OverridesParser.create(config_loader=loader), []
     for word in words:
         if word.startswith("="):
             raise ConfigError(f"{shown(word)} can't be read: there is no key before =")
         try:
-            (parsed,) = parser.parse_overrides([word])
+            found += parser.parse_overrides([word])
         except (HydraException, ValueError) as error:  # the second for a number of too many digits
             raise ConfigError(f"{shown(word)!r} can't be read: {_unread(word, error)}") from error
-        n_values([parsed])
-        _refuse_group(parsed, groups, loader)
+    return found
+
+
+def _refuse_empty(word: Override) -> None:
+    """Refuse a mapping without keys, which Hydra merges into what is there."""
+    if word.is_delete() or word.is_add() or word.is_sweep_override():
+        return
+    if word.value() == {}:
+        raise ConfigError(f"{word.input_line} changes nothing: a mapping is merged into what is there")
 
 
 def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
@@ -287,6 +330,8 @@ def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
 
 def _unread(word: str, error: Exception) -> str:
     """Why a word is none of Hydra's grammar, which says it for those who wrote that."""
+    if word.startswith("-"):
+        return "a flag stands on the command line, and a stage has key=value"
     if "=" not in word and not word.startswith("~"):
         return "it is no key=value"
     for quote in "'\"":
@@ -364,9 +409,6 @@ def _refuse_ignored(sweep: DictConfig | None, given: argparse.Namespace) -> None
             if key.startswith(OF_SWEEPS):
                 raise ConfigError(f"{word} changes nothing in a single run: for a sweep add -m")
             continue
-        if key.startswith("hydra.sweeper.params."):
-            name = key.removeprefix("hydra.sweeper.params.")
-            raise ConfigError(f"{word}: say {name}={word.partition('=')[2]} instead")
         if key == "hydra.mode" and given.multirun and not word.endswith("=MULTIRUN"):
             raise ConfigError(f"{word} and -m exclude each other")
         if key == "hydra/sweeper" and not word.endswith("=staged"):
@@ -376,6 +418,16 @@ def _refuse_ignored(sweep: DictConfig | None, given: argparse.Namespace) -> None
                 raise ConfigError(f"{word} changes nothing: only the stages of an experiment refer to sweep.parameters")
         elif key.startswith("sweep.") and OverridesParser.create().parse_override(word).is_sweep_override():
             raise ConfigError(f"{word}: a sweep has one {key}, which its jobs share")
+
+
+def _refuse_params(words: Iterable[str]) -> None:
+    """Refuse words for every job that go around the command line; before Hydra composes, which can't add to them."""
+    for word in words:
+        key, params = _key(word), "hydra.sweeper.params"
+        if key.startswith(f"{params}."):
+            raise ConfigError(f"{word}: say {key.removeprefix(f'{params}.')}={word.partition('=')[2]} instead")
+        if key == params:
+            raise ConfigError(f"{word}: say key=value for each of them instead")
 
 
 def _existing(key: str, name: str) -> Path:

@@ -110,6 +110,8 @@ def refuse_used_by_sweep(directory: Path) -> None:
     Raises:
         ConfigError: naming the file, and how to go on with that sweep.
     """
+    if (directory.parent / SWEEP_FILE).is_file():
+        raise ConfigError(f"hydra.sweep.dir={directory} is in the directory of another sweep: choose another")
     left = [
         path for path in (directory / SWEEP_FILE, directory / REPORT_FILE, directory / RESULT_FILE) if path.exists()
     ]
@@ -143,8 +145,10 @@ def refuse_used_by_run(directory: Path, resume: str | None = None) -> None:
     Raises:
         ConfigError: naming the file.
     """
-    if (directory.parent / SWEEP_FILE).is_file() and NUMBER.fullmatch(directory.name):
-        raise ConfigError(f"hydra.run.dir={directory} is a run of a sweep, whose report would show it: choose another")
+    if (directory.parent / SWEEP_FILE).is_file():
+        raise ConfigError(
+            f"hydra.run.dir={directory} is in the directory of a sweep, which has runs of its own: choose another"
+        )
     if resume is not None and Path(resume).expanduser().resolve() == directory.resolve():
         return
     for name in (CONFIG_FILE, PROGRESS_FILE, STATE_FILE):

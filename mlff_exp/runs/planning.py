@@ -146,10 +146,27 @@ def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> 
             jobs.append(Job(stage.name, gate, overrides, config, {}, unavailable))
             every.append(composed)
     refuse_unused((job.config, job.overrides) for job in jobs)
+    _refuse_doubles(jobs)
     # What tells the jobs apart is known once all of them are.
     for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
         composed.sweep.varied = told
     return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
+
+
+def _refuse_doubles(jobs: Sequence[Job]) -> None:
+    """Refuse a value that is swept twice: a second run of the same words would be a row that looks like the first.
+
+    Raises:
+        ConfigError: naming the words.
+    """
+    seen = set()
+    for job in jobs:
+        words = (job.stage, *job.overrides)
+        if words in seen:
+            raise ConfigError(
+                f"two runs of the sweep have the same words, {' '.join(job.overrides)}: give each value once"
+            )
+        seen.add(words)
 
 
 def refuse_gates_that_cannot_run(jobs: Iterable[Job]) -> None:

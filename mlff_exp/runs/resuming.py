@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from mlff_exp.config import ConfigError, changed_keys
-from mlff_exp.results import RESULT_FILE, RunResult
+from mlff_exp.results import RESULT_FILE, RunResult, run_directories
 from mlff_exp.runs.planning import Job, refuse_gates_that_cannot_run
 from mlff_exp.tracking import SWEEP_FILE, Store, directory_of
+
+N_JOBS = "n_jobs"  # in the file of a sweep: how many runs it has
 
 
 def directory_to_resume(store: Store | None, resume: str) -> Path:
@@ -21,6 +27,35 @@ def directory_to_resume(store: Store | None, resume: str) -> Path:
     if not (directory / SWEEP_FILE).is_file():
         raise ConfigError(f"sweep.resume={directory}: no sweep began there: it has no {SWEEP_FILE}")
     return directory
+
+
+def refuse_other_number(n_jobs: int, directory: Path) -> None:
+    """Refuse to go on with fewer or more jobs than a sweep began with: its report shows all of them.
+
+    Args:
+        n_jobs: that the words come to now.
+        directory: of the sweep.
+
+    Raises:
+        ConfigError: saying how many there were and are.
+    """
+    began = _began_with(directory)
+    if began is None:  # of an earlier version; its directories tell the least that it was
+        began = max(n_jobs, 1 + max(run_directories(directory), default=-1))
+    if n_jobs != began:
+        raise ConfigError(
+            f"sweep.resume={directory}: the sweep has {began} runs, and these words come to {n_jobs}: give the words "
+            "that it began with"
+        )
+
+
+def _began_with(directory: Path) -> int | None:
+    try:
+        recorded = OmegaConf.to_container(OmegaConf.load(directory / SWEEP_FILE), resolve=False)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"sweep.resume={directory}: {SWEEP_FILE} can't be read") from error
+    number = recorded.get(N_JOBS) if isinstance(recorded, dict) else None
+    return number if isinstance(number, int) else None
 
 
 def jobs_done(jobs: Sequence[Job], directory: Path) -> set[int]:

@@ -22,7 +22,7 @@ from mlff_exp.runs.host import Host
 from mlff_exp.runs.outcome import EXIT_INCOMPLETE, Outcome, exit_code, where_to_look
 from mlff_exp.runs.planning import Plan, refuse_gates_that_cannot_run
 from mlff_exp.runs.recording import Recorder
-from mlff_exp.runs.resuming import directory_to_resume, jobs_done
+from mlff_exp.runs.resuming import N_JOBS, directory_to_resume, jobs_done, refuse_other_number
 from mlff_exp.runs.stages import Stages
 from mlff_exp.tracking import SWEEP_FILE, open_store, set_run_tag, sweep_run
 
@@ -52,11 +52,13 @@ def run_sweep(host: Host, plan: Plan, look: Look) -> int:
         host.place(directory_to_resume(store, resume))
     directory = host.directory
     decision = gate_decision(host, plan, store)
+    if resume is not None:
+        refuse_other_number(len(jobs), directory)
     done = jobs_done(jobs, directory)
     directory.mkdir(parents=True, exist_ok=True)
     if resume is None:
         claim_directory(directory)
-    OmegaConf.save(mask_secrets(host.settings()), directory / SWEEP_FILE)
+    OmegaConf.save({**mask_secrets(host.settings()), N_JOBS: len(jobs)}, directory / SWEEP_FILE)
 
     timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
     if timed and host.here:

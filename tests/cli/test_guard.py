@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlff_exp.cli.app import main
-from mlff_exp.cli.guard import GuardedLoader
+from mlff_exp.cli.guard import GuardedLoader, _refuse_unmade
 from mlff_exp.cli.words import without_hydra
 from mlff_exp.config.config import parse_config
 from mlff_exp.config.errors import ConfigError
@@ -82,6 +82,8 @@ BAD = [
     ("hydra.sweep.dir", "../elsewhere"),
     ("hydra.sweep.subdir", "../../elsewhere"),
     ("hydra.job.name", "../../elsewhere"),
+    ("hydra.job.num", "7"),
+    ("hydra.runtime.output_dir", "elsewhere"),
 ]
 
 
@@ -93,7 +95,7 @@ def test_what_would_run_code_is_refused_from_a_file_and_told_how_to_allow(
     with pytest.raises(ConfigError, match=r"comes from a file, and .*: to allow it say trust=\[hydra\.") as refused:
         loader(tmp_path)._judge_hydra(composed)  # type: ignore[arg-type]
     word = str(refused.value).partition("trust=[")[2].partition("]")[0]
-    assert key.startswith(word) or key == "hydra.sweep.subdir"
+    assert key.startswith(word) or key in ("hydra.sweep.subdir", "hydra.job.num", "hydra.runtime.output_dir")
     loader(tmp_path, f"trust=[{word}]")._judge_hydra(composed)  # type: ignore[arg-type]
 
 
@@ -144,6 +146,16 @@ def test_a_configuration_without_our_schema_makes_nothing(
     (tmp_path / "main.yaml").write_text(yaml.safe_dump({"hydra": {"output_subdir": None}} | beside))
     with pytest.raises(ConfigError, match="is not based on mlff_exp's schema"):
         loader(tmp_path).load_configuration("main", [], run_mode=mode)
+
+
+def test_a_launcher_that_makes_nothing_is_refused(plain: DictConfig) -> None:
+    hydra = OmegaConf.to_container(plain.hydra, resolve=False)
+    assert isinstance(hydra, dict)
+    _refuse_unmade(hydra)
+    with pytest.raises(ConfigError, match="hydra.launcher makes nothing: choose one by hydra/launcher="):
+        _refuse_unmade(hydra | {"launcher": {"x": 1}})
+    with pytest.raises(ConfigError, match="hydra.runtime=None must be a mapping"):
+        _refuse_unmade(hydra | {"runtime": None})
 
 
 def test_the_help_of_hydra_is_shown(tmp_path: Path) -> None:
@@ -278,6 +290,20 @@ def test_a_calculator_of_a_file_is_a_plain_one(
     monkeypatch.setenv("WHAT", "sent_calculator.Calculator")
     with pytest.raises(ConfigError, match=message):
         sent(tmp_path, ASE | {"model": {"calculator": calculator}})
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"label": "/abs/label/x"}, {"directory": "/abs"}, {"restart": "x"}, {"_args_": ["x", None, "/abs/label/x"]}],
+)
+def test_a_plain_calculator_of_a_file_makes_no_directories(tmp_path: Path, argument: dict[str, Any]) -> None:
+    (key,) = argument
+    values = ASE | {"model": {"calculator": {"_target_": LJ, **argument}}}
+    with pytest.raises(ConfigError, match=rf"model\.calculator\.{key}.* comes from a file, and lets a calculator make"):
+        sent(tmp_path, values)
+    assert sent(tmp_path, values, "trust=[ase]").trust == ["ase"]
+    typed = ["model=ase", f"model.calculator._target_={LJ}", "+model.calculator.label=/abs/label/x"]
+    assert sent(tmp_path, {}, *typed).model.calculator.label == "/abs/label/x"
 
 
 def test_the_command_line_may_name_an_installed_package_and_its_arguments(tmp_path: Path) -> None:

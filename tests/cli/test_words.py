@@ -18,7 +18,7 @@ from mlff_exp.cli.publish import publish_main
 from mlff_exp.cli.relocate import relocate_main
 from mlff_exp.cli.report import report_main
 from mlff_exp.cli.sync import sync_main
-from mlff_exp.cli.words import MAX_JOBS, n_values
+from mlff_exp.cli.words import MAX_JOBS, flags_first, n_values, parse_words
 from mlff_exp.config.checks import LIMITS, is_file, nearest
 from mlff_exp.config.config import Config, Sweep, Tracking
 from mlff_exp.config.errors import ConfigError
@@ -37,6 +37,14 @@ from tests.helpers.here import configured
 
 LONG = "9" * 5000
 BAD = {
+    "-m hydra.launcher=null seed=1,2": "hydra.launcher=None must be a mapping",
+    "-m hydra.sweeper=null seed=1,2": "hydra.sweeper=None must be a mapping",
+    "-m ~hydra.launcher seed=1,2": "hydra.launcher=None must be a mapping",
+    "-m hydra.sweeper.params.x=1": "hydra.sweeper.params.x=1: say x=1 instead",
+    "-m seed=1,1": "two runs of the sweep have the same words, seed=1: give each value once",
+    "device=cpu -m --cfg job": "-m and --cfg exclude each other",
+    "gate.criteria={}": "gate.criteria={} changes nothing: a mapping is merged",
+    "model=ase model.calculator={}": "model.calculator={} changes nothing",
     "--nonsense": "unrecognized arguments: --nonsense",
     "--resolve": "--resolve changes nothing without --cfg",
     "--package task": "--package changes nothing without --cfg",
@@ -126,6 +134,22 @@ def said_against(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     (line,) = said.err.splitlines()
     assert line.startswith("mlff-exp: ")
     return line
+
+
+def test_flags_may_stand_behind_overrides() -> None:
+    def ordered(words: str) -> str:
+        return " ".join(flags_first(words.split()))
+
+    assert ordered("device=cpu -m seed=1,2") == "-m device=cpu seed=1,2"
+    assert ordered("a=1 -cn main b=2 --config-dir=x --cfg job") == "-cn main --config-dir=x --cfg job a=1 b=2"
+    assert ordered("a=1 --config-d mine b=2 --multirun") == "--config-d mine --multirun a=1 b=2"
+    assert ordered("a=1 -m -- b=1 -x") == "-m -- a=1 b=1 -x"
+    assert ordered("a=1 -cd") == "-cd a=1"
+
+
+def test_a_stage_takes_no_flags() -> None:
+    with pytest.raises(ConfigError, match="'--config-dir' can't be read: a flag stands on the command line"):
+        parse_words(["seed=1", "--config-dir"], None)
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.items(), ids=[words[:50] for words in BAD])

@@ -92,7 +92,7 @@ def test_a_single_run_begins_where_no_other_has_been(tmp_path: Path) -> None:
         refuse_used_by_run(tmp_path)
     refuse_used_by_run(tmp_path, str(tmp_path))  # it goes on in its own
     (tmp_path / "multirun.yaml").write_text("")
-    with pytest.raises(ConfigError, match="is a run of a sweep"):
+    with pytest.raises(ConfigError, match="is in the directory of a sweep"):
         refuse_used_by_run(tmp_path / "0")
 
 
