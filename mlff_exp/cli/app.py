@@ -193,8 +193,8 @@ def main() -> None:
                 raise ConfigError(
                     f"{Path.cwd()}: Hydra takes the ${{ in this directory's name for a reference: rename it"
                 )
-            ordered = [*sys.argv[:1], *flags_first(sys.argv[1:])]
-            with patch.object(sys, "argv", ordered), _errors_handed_over():
+            sys.argv[1:] = flags_first(sys.argv[1:])
+            with _errors_handed_over():
                 run()
         except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
             end_command("mlff-exp", explain_error(error), EXIT_REFUSED)

@@ -39,7 +39,6 @@ LONG = "9" * 5000
 BAD = {
     "-m hydra.launcher=null seed=1,2": "hydra.launcher=None must be a mapping",
     "-m hydra.sweeper=null seed=1,2": "hydra.sweeper=None must be a mapping",
-    "-m ~hydra.launcher seed=1,2": "hydra.launcher=None must be a mapping",
     "-m hydra.sweeper.params.x=1": "hydra.sweeper.params.x=1: say x=1 instead",
     "-m seed=1,1": "two runs of the sweep have the same words, seed=1: give each value once",
     "device=cpu -m --cfg job": "-m and --cfg exclude each other",
