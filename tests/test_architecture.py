@@ -126,6 +126,7 @@ def test_tests_share_helpers_and_not_each_other(path: Path) -> None:
     ("library", "users"),
     [
         ("hydra", {"cli", "common.shell", "tasks.setup"}),
+        ("jinja2", {"report.html"}),
         ("mlflow", {"tracking"}),
         ("pynvml", {"measure"}),
         ("rich", {"report"}),

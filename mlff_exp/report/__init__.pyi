@@ -1,14 +1,14 @@
+from .content import machine_facts as machine_facts
 from .drawing import subplots as subplots
 from .plots import plot_accuracy as plot_accuracy
 from .plots import plot_latency as plot_latency
 from .plots import plot_nve as plot_nve
 from .plots import plot_training as plot_training
 from .publish import publish as publish
-from .report import describe_result as describe_result
-from .report import machine_facts as machine_facts
 from .report import read_sweep as read_sweep
 from .report import write_report as write_report
 from .target_files import USUAL_TARGETS as USUAL_TARGETS
 from .target_files import load_targets as load_targets
+from .terminal import describe_result as describe_result
 from .text import markdown_table as markdown_table
 from .text import one_line as one_line

@@ -11,8 +11,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from mlff_exp.report.content import named, report_content
 from mlff_exp.report.figures import figures
-from mlff_exp.report.report import markdown, named, report_content
+from mlff_exp.report.markdown import markdown
 from mlff_exp.report.targets import TargetList
 from mlff_exp.report.text import format_ratio, markdown_table
 from mlff_exp.report.validity import force_field, least_accurate, stability

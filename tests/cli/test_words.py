@@ -28,7 +28,7 @@ from mlff_exp.config.systems import WaterBox
 from mlff_exp.config.tasks import TASK_TYPES, InferenceTask, NveTask
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
-from mlff_exp.report.report import _verdict
+from mlff_exp.report.content import _verdict
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
 from mlff_exp.results.result import Failure, RunResult
 from mlff_exp.runs.failures import TRACEBACK_FILE

@@ -13,20 +13,14 @@ import pytest
 
 from mlff_exp.cli.report import report_main
 from mlff_exp.report import report
+from mlff_exp.report.content import report_content
 from mlff_exp.report.figures import figures
-from mlff_exp.report.report import (
-    VERDICT_FILE,
-    describe_result,
-    markdown,
-    read_sweep,
-    report_content,
-    terminal_table,
-    unfinished,
-    write_report,
-)
+from mlff_exp.report.markdown import markdown
+from mlff_exp.report.report import read_sweep, write_report
 from mlff_exp.report.target_files import load_targets
 from mlff_exp.report.targets import JudgedTarget, Target
 from mlff_exp.report.targets import judge_targets as judge_list
+from mlff_exp.report.terminal import VERDICT_FILE, describe_result, terminal_table, unfinished
 from mlff_exp.report.text import format_number, markdown_table
 from mlff_exp.report.validity import validity
 from mlff_exp.results.failure import Failure
@@ -370,7 +364,7 @@ def test_timings_that_resolve_nothing_are_told_of_in_one_line_and_marked_one_by_
     page = write_report(tmp_path, "a sweep").page.read_text()
     assert page.count("<details") == 1
     assert (
-        '<details class="warning"><summary>not to be trusted: 4 of 5 timings, marked (?); 4 of them can&#x27;t resolve '
+        '<details class="warning"><summary>not to be trusted: 4 of 5 timings, marked (?); 4 of them can&#39;t resolve '
         "a difference of 5%: ask for more calls (task.min_calls, task.min_time_s; of an experiment "
         "sweep.parameters.min_calls, sweep.parameters.min_time_s)</summary>" in page
     )

@@ -9,7 +9,7 @@ import pytest
 
 from mlff_exp.cli.report import report_main
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.report.report import report_content
+from mlff_exp.report.content import report_content
 from mlff_exp.report.target_files import USUAL_TARGETS, load_targets
 from mlff_exp.report.targets import judge_targets
 from tests.helpers.here import CONF

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mlff_exp.common import registry
-from mlff_exp.report.report import describe_result, report_content
+from mlff_exp.report.content import report_content
+from mlff_exp.report.terminal import describe_result
 from mlff_exp.results.metrics import METRICS, Metric
 from mlff_exp.results.result import NOT_COMPUTED, RunResult
 from mlff_exp.runs.outside_metrics import with_outside_metrics, with_those_of

@@ -1,0 +1,63 @@
+"""The report as one page of HTML, with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mlff_exp.report.content import PROMISES, UNFINISHED, Content, Row, filled_columns
+from mlff_exp.report.validity import MAX_ENERGY_ERROR_PERCENT, MAX_FORCE_ERROR_PERCENT
+from mlff_exp.results import ENOUGH_PS, RunResult
+
+TEMPLATE = "report.html.j2"
+MAX_UNFOLDED = 3  # lines below a warning that are shown without being asked for
+
+
+def html_page(name: str, content: Content, results: Sequence[RunResult]) -> str:
+    """The report as HTML, with the figures of its runs.
+
+    Args:
+        name: title.
+        content: what it says.
+        results: of the runs.
+    """
+    # Imported here: a single run prints its row without matplotlib.
+    from mlff_exp.report.figures import figures
+
+    environment = Environment(
+        loader=PackageLoader("mlff_exp.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cells"] = _cells
+    images = {}
+    for title, figure in figures(results).items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        images[title] = base64.b64encode(buffer.getvalue()).decode()
+    columns, rows = filled_columns(content.columns, content.rows)
+    return environment.get_template(TEMPLATE).render(
+        name=name,
+        content=content,
+        promises=PROMISES,
+        columns=columns,
+        rows=rows,
+        images=images,
+        max_unfolded=MAX_UNFOLDED,
+        force_percent=f"{MAX_FORCE_ERROR_PERCENT:g}",
+        energy_percent=f"{MAX_ENERGY_ERROR_PERCENT:g}",
+        enough_ps=f"{ENOUGH_PS:g}",
+    )
+
+
+def _cells(row: Row) -> list[tuple[str, int | None]]:
+    """Cells with how many columns the last spans: a reason stands in place of the numbers, where it is seen."""
+    cells, span = row.cells, 1
+    if row.style in UNFINISHED:
+        status = cells.index(row.style.upper(), 1)
+        cells, span = (*cells[: status + 1], cells[-1]), len(cells) - status - 1
+    return [*((cell, None) for cell in cells[:-1]), (cells[-1], span)]

@@ -1,0 +1,94 @@
+"""The report and a single run in a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+
+from mlff_exp.report.content import AFTER, BEFORE, UNFINISHED, Row, filled_columns, table_columns, table_row
+from mlff_exp.report.text import format_number
+from mlff_exp.results import (
+    METRICS,
+    NOT_COMPUTED,
+    NOT_WRITTEN,
+    SEPARATOR,
+    RunResult,
+)
+
+MIN_WIDTH = 8  # characters of a column of the terminal's table
+LEFT = (*BEFORE, *AFTER)
+VERDICT_FILE = "validation_report.txt"
+
+
+def describe_result(result: RunResult) -> str:
+    """What a single run prints at its end: what the table would say, and why not to trust it or why it is a NO-GO."""
+    (name, *cells), (_, *columns) = table_row(result).cells, table_columns()
+    said = [cell if column in LEFT else f"{column} {cell}" for column, cell in zip(columns, cells, strict=True) if cell]
+    lines = ["  ".join([name, *said])]
+    if not result.trusted:
+        lines.append(f"not to be trusted (?): {result.tags['timing.trust']}")
+    if result.verdict is not None:
+        decision = result.verdict.decision
+        lines += [
+            reason if reason.startswith(f"{decision} over ") else f"{decision}: {reason}"
+            for reason in result.verdict.reasons
+        ]
+        lines.append(_moved(result))
+    if NOT_WRITTEN in result.tags:
+        lines.append(f"not written: {result.tags[NOT_WRITTEN]}")
+    if NOT_COMPUTED in result.tags:
+        lines.append(f"not computed: {result.tags[NOT_COMPUTED]}")
+    return "\n".join(lines)
+
+
+def _moved(result: RunResult) -> str:
+    """The main numbers of a trajectory, of one system, and how long it was, without which a GO says nothing."""
+    task = result.config["task"]
+    known = [
+        f"{metric.brief} {format_number(result.metrics[metric.name])}"
+        for metric in METRICS
+        if metric.brief and metric.name in result.metrics
+    ]
+    length = f"{task['duration_ps']:g} ps of {task['replicas']} start{'s' * (task['replicas'] > 1)}"
+    # A file that could not be written is not named.
+    where = f"; what that is worth: {VERDICT_FILE}" if VERDICT_FILE in result.artifacts else ""
+    return f"{', '.join([*known, length])}{where}"
+
+
+def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> Table:
+    """For a terminal: what the names of all runs begin with stands once, and reasons are left to `unfinished`."""
+    colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    rows = [replace(item, cells=(*item.cells[:-1], "")) if item.style in UNFINISHED else item for item in rows]
+    names = [item.cells[0].split(SEPARATOR) for item in rows if item.style != "control"]
+    alike = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
+    shared = [words[0] for words in alike] if len(names) > 1 else []
+    columns, rows = filled_columns(columns, rows)
+    if shared:
+        columns[0] += f" ({SEPARATOR.join([*shared, '…'])})"
+    rows = [replace(item, cells=(_without(shared, item.cells[0]), *item.cells[1:])) for item in rows]
+    for index, column in enumerate(columns):
+        widest = max([MIN_WIDTH, *map(len, column.split()), *(len(item.cells[index]) for item in rows)])
+        justify: Literal["left", "right"] = "left" if column.startswith(LEFT) else "right"
+        # A heading is no reason for a column to be wider than what stands in it.
+        table.add_column(textwrap.fill(column, widest), justify=justify, overflow="fold", min_width=MIN_WIDTH)
+    for item in rows:
+        table.add_row(*item.cells, style=colours.get(item.style))
+    return table
+
+
+def _without(shared: Sequence[str], name: str) -> str:
+    return name.removeprefix(SEPARATOR.join([*shared, ""]))
+
+
+def unfinished(rows: Sequence[Row]) -> list[str]:
+    """Why runs did not finish, a line for each reason."""
+    reasons = Counter((item.style.upper(), item.cells[-1]) for item in rows if item.style in UNFINISHED)
+    return [f"{count} {status}: {reason}" for (status, reason), count in reasons.items()]
