@@ -23,6 +23,7 @@ from mlff_exp.common import atomic_file, parse_json
 from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
 from mlff_exp.models.painn import Architecture, PaiNN
 from mlff_exp.models.predecessor import PredecessorPaiNN, check_weights, is_predecessor, load_predecessor, misfit
+from mlff_exp.models.probe import refuse_no_force_field
 
 FORMAT = "mlff_exp.painn.v2"
 UNITS = {"length": "Å", "energy": "eV", "force": "eV/Å"}
@@ -149,6 +150,8 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
     """
     path = checkpoint_path(name_or_path)
     try:
+        if path.stat().st_size == 0:  # as files that the system makes up, which may wait for ever
+            raise CheckpointError(f"{path}: neither a safetensors nor a PyTorch checkpoint (it is empty)")
         with path.open("rb") as file:
             magic = file.read(9)
     except OSError as error:
@@ -179,7 +182,11 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
     model = PaiNN(header.architecture, header.reference_energies)
     model.load_state_dict(weights)
     model.requires_grad_(False)
-    return Checkpoint(model.eval(), header, path, _weights_sha256(model.state_dict()))
+    try:
+        refuse_no_force_field(model.eval())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return Checkpoint(model, header, path, _weights_sha256(model.state_dict()))
 
 
 def _read_safetensors(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -196,10 +203,10 @@ def _read_safetensors(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def _load_legacy(content: Mapping[str, Any], path: Path) -> Checkpoint:
     try:
-        model = load_predecessor(content)
+        model = load_predecessor(content).requires_grad_(False)
+        refuse_no_force_field(model)
     except ValueError as error:
         raise CheckpointError(f"{path}: a checkpoint of the predecessor, but {error}") from error
-    model.requires_grad_(False)
     # It has no energies of isolated atoms, and says nothing of its labels.
     header = Header(model.architecture, dict.fromkeys(model.elements, 0.0), "unknown", "unknown")
     return Checkpoint(model, header, path, _weights_sha256(model.state_dict()))

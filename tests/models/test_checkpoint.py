@@ -222,3 +222,25 @@ def test_tensors_without_numbers_are_refused(saved: Path, tmp_path: Path) -> Non
     torch.save({"header": header(saved)[HEADER_KEY], "weights": with_huge}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=rf"do not fit its header: {name} has the shape"):
         load_checkpoint(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(0.0, "feel no force"), (1e-42, "feel no force"), (1e30, "more than 1e\\+09")]
+)
+def test_weights_that_are_no_force_field_are_refused(saved: Path, tmp_path: Path, factor: float, message: str) -> None:
+    path = tmp_path / "scaled.safetensors"
+    scaled = {
+        name: weight * torch.tensor(factor, dtype=torch.float64).to(weight.dtype)
+        for name, weight in weights(saved).items()
+    }
+    save_file(scaled, path, metadata=header(saved))
+    with pytest.raises(CheckpointError, match=f"scaled.safetensors: its weights are no force field: .*{message}"):
+        load_checkpoint(path)
+    torch.save({"header": header(saved)[HEADER_KEY], "weights": scaled}, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def test_a_file_that_the_system_makes_up_is_no_checkpoint() -> None:
+    with pytest.raises(CheckpointError, match="it is empty"):
+        load_checkpoint("/proc/self/mounts")

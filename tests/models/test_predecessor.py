@@ -147,3 +147,17 @@ def test_what_is_wrong_with_one_is_said(tmp_path: Path, change: Any, message: st
     torch.save(saved, path)
     with pytest.raises(CheckpointError, match=rf"broken\.pt: a checkpoint of the predecessor, but {message}"):
         load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore::mlff_exp.models.predecessor.PredecessorWarning")
+@pytest.mark.parametrize(
+    ("factor", "message"), [(0.0, "feel no force"), (1e-42, "feel no force"), (1e30, "more than 1e\\+09")]
+)
+def test_weights_that_are_no_force_field_are_refused(tmp_path: Path, factor: float, message: str) -> None:
+    saved = content()
+    for name, weight in saved["model_state_dict"].items():
+        if not name.startswith("rbf."):
+            weight *= torch.tensor(factor, dtype=torch.float64).float()
+    torch.save(saved, tmp_path / "scaled.pt")
+    with pytest.raises(CheckpointError, match=f"its weights are no force field: .*{message}"):
+        load_checkpoint(tmp_path / "scaled.pt")

@@ -1,0 +1,57 @@
+"""A look at what freshly read weights do with a few atoms, because numbers can be finite and no force field."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from mlff_exp.models.painn import PaiNN
+from mlff_exp.models.predecessor import PredecessorPaiNN
+from mlff_exp.structures import AtomicBatch, collate
+
+# Å, no two distances alike; the largest is 1.6, so it is scaled down for a shorter cutoff.
+PLACES = ((0.0, 0.0, 0.0), (1.0, 0.1, 0.0), (-0.3, 1.1, 0.2), (0.2, -0.4, 0.9))
+LONGEST_ANG = 2.0
+WEAKEST_EV_PER_ANG, STRONGEST_EV_PER_ANG = 1e-9, 1e9
+
+
+def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
+    """Refuse weights with which atoms at the distance of a bond feel nothing, or more than numbers hold.
+
+    Args:
+        model: FP32 weights, on the CPU.
+
+    Raises:
+        ValueError: saying which.
+    """
+    symbols = [model.elements[index % len(model.elements)] for index in range(len(PLACES))]
+    atoms = Atoms(symbols, PLACES)
+    atoms.positions *= min(1.0, model.cutoff / LONGEST_ANG)
+    batch = collate([atoms], model.cutoff)
+    # What is in no weight, as the repulsion of nuclei, is felt with weights of zero too.
+    without = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in without.parameters():
+            weight.zero_()
+    gradient = _gradient(model, batch)
+    learned = gradient - _gradient(without, batch)
+    strongest, shown = float(gradient.norm(dim=-1).max().nan_to_num(math.inf)), " ".join(symbols)
+    if strongest < math.inf and float(learned.norm(dim=-1).max()) < WEAKEST_EV_PER_ANG:
+        raise ValueError(f"its weights are no force field: {shown} at the distance of a bond feel no force of them")
+    if strongest > STRONGEST_EV_PER_ANG:
+        raise ValueError(
+            f"its weights are no force field: the force on {shown} at the distance of a bond is {strongest:.3g} eV/Å, "
+            f"more than {STRONGEST_EV_PER_ANG:g}"
+        )
+
+
+def _gradient(model: PaiNN | PredecessorPaiNN, batch: AtomicBatch) -> Tensor:
+    """Of the energy, [n_atoms, 3] eV/Å; NaN throughout if the energy is infinite or NaN."""
+    positions = batch.positions.clone().requires_grad_(True)
+    energy = model(batch.with_positions(positions)).sum()
+    (gradient,) = torch.autograd.grad(energy, positions)
+    return gradient if energy.isfinite() else torch.full_like(gradient, math.nan)
