@@ -6,6 +6,7 @@ from .checks import fluctuation_ratio_dt as fluctuation_ratio_dt
 from .checks import potential_along as potential_along
 from .checks import teacher_drift as teacher_drift
 from .checks import time_reversal_error as time_reversal_error
+from .checks import unbound_atoms as unbound_atoms
 from .integrators import langevin_step as langevin_step
 from .recording import Trajectory as Trajectory
 from .relaxation import find_minimum as find_minimum

@@ -23,6 +23,7 @@ MAX_TEACHER_FRAMES = 200
 PROBE_FS = 100.0  # of the trajectories that compare timesteps: many periods of the fastest vibration
 REVERSED_STEPS = 200
 SLOTS_AT_ONCE = 8192
+UNBOUND_EV_PER_ANG = 1e-6  # of an atom 0.05 Å off its place; atoms of a noble gas feel a thousand times as much
 
 
 def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Generator) -> float:
@@ -43,6 +44,24 @@ def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Gene
         directions[torch.arange(len(part)), torch.from_numpy(part)] = 1
         errors.append(float(slope_errors(reference, batch, directions.view(-1, 3), DIFFERENCE_STEP_ANG).max()))
     return max(errors)
+
+
+def unbound_atoms(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> list[int]:
+    """Atoms that feel no force even off the geometry given: their motion says nothing of a force field.
+
+    Args:
+        atoms: near a minimum; looked at after a random displacement.
+        reference: FP64.
+        rng: of the displacement.
+    """
+    moved = atoms.copy()
+    moved.positions += rng.normal(scale=0.05, size=moved.positions.shape)
+    if not np.isfinite(moved.positions).all():
+        return []
+    batch = collate([moved], reference.cutoff, device=reference.device)
+    forces = reference(batch).forces.norm(dim=-1)[: len(atoms)]
+    unbound: list[int] = (forces < UNBOUND_EV_PER_ANG).nonzero().flatten().tolist()
+    return unbound
 
 
 def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState, system: int = 0) -> float:

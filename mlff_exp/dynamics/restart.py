@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mlff_exp.common import atomic_file, parse_json, typed_value
@@ -32,7 +34,10 @@ ARRAYS = {
     **{f"record_{name}": column for name, column in COLUMNS.items()},
     "steps": Expected("int64", ("r",)),
     "identity": Expected("str", ()),
+    "sha256": Expected("str", ()),
 }
+# Which column of the records holds what of a state.
+RECORDED = {"energy": "potential", "positions": "positions", "velocities": "velocities"}
 
 
 def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Mapping[str, Any]) -> None:
@@ -47,14 +52,9 @@ def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Ma
     arrays = {f"now_{name}": getattr(snapshot.state, name).cpu().numpy() for name in STATE_COLUMNS}
     arrays |= {f"start_{name}": getattr(start, name).cpu().numpy() for name in STATE_COLUMNS}
     arrays |= {f"record_{name}": column.numpy() for name, column in snapshot.columns.items()}
+    arrays |= {"steps": np.array(snapshot.steps), "identity": np.array(json.dumps(identity, sort_keys=True))}
     with atomic_file(directory / STATE_FILE) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            **arrays,
-            steps=np.array(snapshot.steps),
-            identity=np.array(json.dumps(identity, sort_keys=True)),
-        )
+        np.savez(file, allow_pickle=False, **arrays, sha256=np.array(_sha256(arrays)))
 
 
 def load_state(directory: Path, identity: Mapping[str, Any], device: torch.device) -> tuple[Snapshot, MDState]:
@@ -75,6 +75,13 @@ def load_state(directory: Path, identity: Mapping[str, Any], device: torch.devic
         n_systems, n_slots = arrays["record_positions"].shape[1:3]
         if n_systems * n_slots != len(arrays["now_positions"]):
             raise ValueError(f"now_positions has not {n_systems * n_slots} atoms, as record_positions has")
+        for which, record in (("now", -1), ("start", 0)):
+            for name, column in RECORDED.items():
+                recorded = arrays[f"record_{column}"][record]
+                if not np.array_equal(arrays[f"{which}_{name}"].ravel(), recorded.ravel()):
+                    raise ValueError(f"{which}_{name} is not what record_{column} has of step {steps[record]}")
+        if str(arrays.pop("sha256")) != _sha256(arrays):
+            raise ValueError("its numbers are not those that were written")
     except ValueError as error:
         raise ConfigError(f"task.resume={directory}: {STATE_FILE} is damaged: {error}") from error
     now, start = (
@@ -91,3 +98,12 @@ def load_state(directory: Path, identity: Mapping[str, Any], device: torch.devic
     if other:
         raise ConfigError(f"task.resume={directory} is another run: {'; '.join(other)}")
     return Snapshot(now, steps, columns), start
+
+
+def _sha256(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Of all numbers and texts, by name."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        found.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()

@@ -32,6 +32,7 @@ from mlff_exp.dynamics import (
     save_state,
     teacher_drift,
     time_reversal_error,
+    unbound_atoms,
 )
 from mlff_exp.engines import AseEngine, Engine, make_engine
 from mlff_exp.measure import describe_machine, energy_conservation, mean_of_independent, require_correct
@@ -218,10 +219,12 @@ def _minima(
     """Systems as they are given, at their minima with the energy, eV, and what is wrong with each; by name.
 
     Raises:
-        ConfigError: a single atom, or a file with a structure that relaxing makes another molecule of.
+        ConfigError: a single atom, or a file with atoms that feel no force or with a structure that relaxing makes
+            another molecule of.
     """
     given = load_systems(config, subject)
-    minima, faults = {}, {}
+    minima: dict[str, tuple[Atoms, float]] = {}
+    faults: dict[str, list[str]] = {}
     for name, atoms in given.items():
         where = f"system.name={name}"
         if not config.task.systems and isinstance(config.system, FileSystem):
@@ -242,6 +245,12 @@ def _minima(
                     "three-dimensional positions in Å"
                 )
             faults[name].append(f"{name} changes its bonds when it relaxes: {listed}")
+        elif free := unbound_atoms(found.atoms, reference, np.random.default_rng(config.seed)):
+            listed = ", ".join(map(str, free[:MAX_NAMED])) + ", …" * (len(free) > MAX_NAMED)
+            told = f"atoms {listed} feel no force of the others"
+            if where.startswith("system.path"):
+                raise ConfigError(f"{where}: {told}, so task=nve can't judge it: give positions in Å of bound atoms")
+            faults[name].append(f"{name}: {told}")
     return given, minima, faults
 
 

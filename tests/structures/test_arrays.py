@@ -151,6 +151,21 @@ def test_a_state_is_looked_at(tmp_path: Path) -> None:
         ({"identity": np.array("[]")}, "identity"),
         ({"identity": np.array("nonsense")}, "Expecting value"),
         ({"column_5": np.zeros(1)}, "with column_5"),
+        ({"now_positions": arrays["now_positions"] + 1e9}, "now_positions is not what record_positions has of step 10"),
+        (
+            {"now_velocities": arrays["now_velocities"] + 1},
+            "now_velocities is not what record_velocities has of step 10",
+        ),
+        ({"now_energy": arrays["now_energy"] + 100}, "now_energy is not what record_potential has of step 10"),
+        (
+            {"start_positions": arrays["start_positions"] + 1},
+            "start_positions is not what record_positions has of step 0",
+        ),
+        ({"now_forces": arrays["now_forces"] + 1}, "its numbers are not those that were written"),
+        ({"start_forces": arrays["start_forces"] + 1}, "its numbers are not those that were written"),
+        ({"record_kinetic": arrays["record_kinetic"] + 50}, "its numbers are not those that were written"),
+        ({"steps": np.array([0, 20])}, "its numbers are not those that were written"),
+        ({"sha256": np.array("0")}, "its numbers are not those that were written"),
     ]:
         np.savez(tmp_path / STATE_FILE, **{**arrays, **changed})
         with pytest.raises(ConfigError, match=rf"is damaged: .*({message})"):

@@ -107,6 +107,21 @@ def test_a_sound_force_field_passes_what_the_broken_ones_fail(tmp_path: Path) ->
     assert all(judged(result).values())
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("2\n\nH 0 0 0\nH 0 0 30\n", "atoms 0, 1 feel"),
+        ("3\n\nO 0 0 0\nH 500 0 0\nH 0 500 0\n", "atoms 0, 1, 2 feel"),
+        ("4\n\nO 0 0 0\nH 0 0 0.96\nH 0 0.93 -0.24\nH 0 0 40\n", "atoms 3 feel"),
+    ],
+)
+def test_atoms_that_feel_nothing_are_refused(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "far.xyz").write_text(text)
+    words = ["device=cpu", "engine=eager", "model.checkpoint=student_small", "task=nve", "gate=off", "system=file"]
+    with pytest.raises(ConfigError, match=f"far.xyz': {named} no force of the others, so task=nve can't judge it"):
+        run(configured(*words, f"system.path={tmp_path}/far.xyz"), tmp_path)
+
+
 def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
     result = run(configured(*of_calculator("ScaledForces")), tmp_path)
     assert result.verdict is not None
