@@ -30,7 +30,8 @@ def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
         weights = load_checkpoint(master.model.checkpoint).weights_sha256
     except CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
-    wanted = [WantedGo(weights, master.gate, system) for system in plan.systems or [None]]
+    wanted = [WantedGo(weights, master.gate, system) for system in plan.systems]
+    wanted = wanted or [WantedGo(weights, master.gate)]
     missing = next((one for one in wanted if not found_go(store, one, host.roots)), None)
     if missing is None:
         return "GO"

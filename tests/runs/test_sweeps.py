@@ -297,7 +297,7 @@ def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: 
     host = host_of(words)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plan = plan_sweep(host, words[:3])
-        config = host.settings() | {"task": {"name": "nve", "duration_ps": 100.0, "systems": []}}
+        config = host.settings() | {"task": {"name": "nve", "replicas": 1, "duration_ps": 100.0, "systems": []}}
         config["gate"] = asdict(plan.master.gate)
         host.roots = place_sweep(host.config)
     run = tmp_path / "gate" / "0"
