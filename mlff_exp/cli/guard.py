@@ -27,6 +27,7 @@ from mlff_exp.config import (
     ConfigError,
     check_trust,
     is_installed,
+    judge_factory,
     judge_import_path,
     make_importable,
     plain,
@@ -34,7 +35,7 @@ from mlff_exp.config import (
     top_level,
 )
 
-TARGET = "model.calculator._target_"
+TARGET, FACTORY = "model.calculator._target_", "model.factory"
 # Said by the sweeper to the jobs that it launches; anybody else who says one of them would forge a record.
 VOUCHED: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
 
@@ -216,7 +217,7 @@ class GuardedLoader(ConfigLoaderImpl):
         refuse_other_schema(composed)
         self._judge_trust(composed)
         self._judge_sweep(composed)
-        named = self._judge_calculator(composed)
+        named = [*self._judge_calculator(composed), *self._judge_factory(composed)]
         composed.trust = [*self._trust, *(top for top in named if top not in self._trust)]
         make_importable(composed.trust, self._directory)
 
@@ -293,6 +294,29 @@ class GuardedLoader(ConfigLoaderImpl):
                     f"{key}={value} comes from a file, and lets a calculator make directories or read files: say it on "
                     f"the command line, or trust=[{top}]"
                 )
+
+    def _judge_factory(self, composed: DictConfig) -> list[str]:
+        """The installed package that the command line names for a factory of force fields."""
+        model = OmegaConf.to_container(composed, resolve=False).get("model")  # type: ignore[union-attr]
+        asked = _at({"model": model}, FACTORY)
+        try:
+            path = OmegaConf.select(composed, FACTORY)
+        except OmegaConfBaseException:  # told when the configuration is parsed
+            return []
+        if asked in (None, "???") or path is None:
+            return []
+        top = top_level(str(path))
+        typed = "${" not in str(asked) and (FACTORY, str(asked)) in self._said
+        named = [top] if typed and top not in self._trust and is_installed(top) else []
+        for parts, value in _leaves(_at({"model": model}, "model.arguments") or {}):
+            key = ".".join(("model.arguments", *parts))
+            if named and (key, str(value)) not in self._said:
+                raise ConfigError(
+                    f"{key}={value} comes from a file, and is an argument of {path}: say it on the command line, or "
+                    f"trust=[{top}]"
+                )
+        judge_factory(path, [*self._trust, *named])
+        return named
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         """Before Hydra looks there: for ``pkg://`` it imports a module."""

@@ -15,6 +15,7 @@ from mlff_exp.config import (
     MoleculeSystem,
     PrecisionConfig,
     StudentModel,
+    TorchModel,
     Tracking,
     WaterBox,
     fast_engine,
@@ -29,7 +30,7 @@ def option_types() -> dict[str, dict[str, type]]:
     """The dataclasses of the options of each group, by group and name."""
     return {
         "task": TASK_TYPES,
-        "model": {"student": StudentModel, "ase": AseModel},
+        "model": {"student": StudentModel, "ase": AseModel, "torch": TorchModel},
         "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
         "engine": {spec.name: spec.options for spec in ENGINES},
     }
@@ -58,5 +59,6 @@ def register_schemas() -> None:
     for group, nodes in schemas.items():
         for name, node in nodes.items():
             store.store(group=f"schema/{group}", name=name, node=node)
+    store.store(group="model", name="torch", node=TorchModel)
     for spec in ENGINES:
         store.store(group="engine", name=spec.name, node=spec.options)

@@ -26,6 +26,7 @@ from .gate import Gate as Gate
 from .models import CHECKPOINTS as CHECKPOINTS
 from .models import AseModel as AseModel
 from .models import StudentModel as StudentModel
+from .models import TorchModel as TorchModel
 from .models import shipped_checkpoints as shipped_checkpoints
 from .precision import PrecisionConfig as PrecisionConfig
 from .recorded import NATIVE as NATIVE
@@ -42,6 +43,7 @@ from .tasks import NveTask as NveTask
 from .trust import FEATURES as FEATURES
 from .trust import check_trust as check_trust
 from .trust import is_installed as is_installed
+from .trust import judge_factory as judge_factory
 from .trust import judge_import_path as judge_import_path
 from .trust import make_importable as make_importable
 from .trust import top_level as top_level

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
 from mlff_exp.config.checks import finite, is_file, shown
 from mlff_exp.config.errors import ConfigError
 
@@ -51,3 +53,17 @@ class AseModel:
         if "_target_" not in self.calculator:
             raise ConfigError("model.calculator needs a _target_, for example mlff_exp.distill.teacher_calculator")
         finite("model.calculator", self.calculator)
+
+
+@dataclass
+class TorchModel:
+    """A force field that a function of a package makes.
+
+    Attributes:
+        factory: ``package.module:function``, which returns a `GraphForceField` or a `ForceField`.
+        arguments: of that function, by name.
+    """
+
+    name: str = "torch"
+    factory: str = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)

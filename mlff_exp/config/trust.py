@@ -84,6 +84,31 @@ def judge_import_path(path: object, trust: Collection[str], key: str = "model.ca
     )
 
 
+def judge_factory(path: object, trust: Collection[str], key: str = "model.factory") -> None:
+    """Refuse a factory of force fields that a configuration may not name; imports nothing.
+
+    A factory can be any function, so no package is plain here, this one neither.
+
+    Args:
+        path: ``package.module:function``.
+        trust: top-level packages that the command line allows, and those that it named itself.
+        key: under which it stands.
+
+    Raises:
+        ConfigError: naming the path, and what would allow it.
+    """
+    if not isinstance(path, str) or ":" not in path or not _PATH.fullmatch(path):
+        raise ConfigError(f"{key}={path!r} is no import path such as package.module:function")
+    top = top_level(path)
+    if top in sys.stdlib_module_names:
+        raise ConfigError(f"{key}={path}: {top} is a module of Python itself, which holds no force field")
+    if top not in trust:
+        raise ConfigError(
+            f"{key}={path}: calling it runs the code of {top}. To allow it say trust=[{top}] on the command line; an "
+            "installed package needs no trust where the command line itself says model.factory and its arguments"
+        )
+
+
 def is_installed(top: str) -> bool:
     """Whether a package belongs to an installed distribution, and nothing in the current directory hides it."""
     if top in sys.stdlib_module_names or is_beside(top):

@@ -4,6 +4,9 @@ from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import save_checkpoint as save_checkpoint
 from .graph import GraphForceField as GraphForceField
 from .graph import GraphModel as GraphModel
+from .outside import FactoryError as FactoryError
+from .outside import OutsideModel as OutsideModel
+from .outside import make_outside_model as make_outside_model
 from .painn import BOHR_ANG as BOHR_ANG
 from .painn import CORE_INNER as CORE_INNER
 from .painn import CORE_OUTER as CORE_OUTER

@@ -47,7 +47,9 @@ class Where:
         config, task = result.config, result.config["task"]
         words = {
             "task": str(task["name"]),
-            "model": str(config["model"].get("checkpoint") or config["model"]["name"]),
+            "model": str(
+                config["model"].get("checkpoint") or config["model"].get("factory") or config["model"]["name"]
+            ),
             "engine": choice(result, "engine"),
             "mode": str(config["engine"].get("mode", "")),
             "precision": choice(result, "precision"),
@@ -233,7 +235,7 @@ def _memory_change(result: RunResult, results: Results) -> Estimate | None:
 
 def _weights(result: RunResult) -> tuple[object, ...]:
     model = result.config["model"]
-    return model.get("checkpoint"), model.get("calculator")
+    return model.get("checkpoint") or model.get("factory"), model.get("arguments") or model.get("calculator")
 
 
 STEP_US, THROUGHPUT = "step_us", "throughput_systems_per_s"

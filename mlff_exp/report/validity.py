@@ -58,7 +58,13 @@ def force_field(result: RunResult) -> tuple[Any, ...]:
     if model["name"] == "ase":
         return (json.dumps(model["calculator"], sort_keys=True),)
     weights = result.tags.get("checkpoint.sha256")
-    return model["checkpoint"], weights, engine["name"], engine.get("mode"), choice(result, "precision")
+    return (
+        model.get("checkpoint") or model.get("factory"),
+        weights,
+        engine["name"],
+        engine.get("mode"),
+        choice(result, "precision"),
+    )
 
 
 def least_accurate(metric: str, results: Results) -> RunResult | None:

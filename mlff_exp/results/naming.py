@@ -108,9 +108,9 @@ def force_field_words(config: Mapping[str, Any]) -> dict[str, str]:
     model, engine = config["model"], config["engine"]
     if model["name"] == "ase":
         return {"model": "ase/" + _word(model["calculator"]["_target_"].rpartition(".")[2])}
-    checkpoint = model["checkpoint"]
+    named = model["factory"] if model["name"] == "torch" else Path(model["checkpoint"]).name
     return {
-        "model": "" if checkpoint == "student" else _word(Path(checkpoint).name),
+        "model": "" if model.get("checkpoint") == "student" else _word(named),
         "engine": _word(f"{engine['name']}/{engine['mode']}" if "mode" in engine else str(engine["name"])),
         "precision": _word(str(config["precision"]["name"])),
     }

@@ -20,6 +20,8 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "model": Mapping,
     "model.name": str,
     "model.checkpoint": str,
+    "model.factory": str,
+    "model.arguments": Mapping,
     "model.calculator": Mapping,
     "model.calculator._target_": str,
     "system": Mapping,
@@ -46,7 +48,7 @@ NEEDED = {
     "nve": (*FORCE_FIELD, "task.replicas"),
     "distill": ("task.n_features", "task.n_interactions"),
 }
-OF_MODELS = {"student": "model.checkpoint", "ase": "model.calculator._target_"}
+OF_MODELS = {"student": "model.checkpoint", "ase": "model.calculator._target_", "torch": "model.factory"}
 
 
 def check_recorded(config: Mapping[str, Any]) -> None:

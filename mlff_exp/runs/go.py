@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlff_exp.config import ConfigError
+from mlff_exp.config import ConfigError, TorchModel
 from mlff_exp.results import DECIDING_PS
 from mlff_exp.runs.host import Host
 from mlff_exp.runs.planning import Plan
@@ -24,10 +24,17 @@ def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
     if not master.gate_required or master.gate.name == "off" or master.model.name == "ase" or plan.jobs[0].gate:
         return "no_verdict"
     # Imported here: it imports PyTorch.
-    from mlff_exp.models import CheckpointError, load_checkpoint
+    from mlff_exp.models import CheckpointError, FactoryError, load_checkpoint, make_outside_model
 
     try:
-        weights = load_checkpoint(master.model.checkpoint).weights_sha256
+        if isinstance(master.model, TorchModel):  # the command line has allowed its factory, or nothing was composed
+            named = master.model.factory
+            weights = make_outside_model(named, master.model.arguments).weights_sha256
+        else:
+            named = master.model.checkpoint
+            weights = load_checkpoint(named).weights_sha256
+    except FactoryError as error:
+        raise ConfigError(f"model.factory={error}") from error
     except CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
     wanted = [WantedGo(weights, master.gate, system) for system in plan.systems]
@@ -37,7 +44,7 @@ def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
         return "GO"
     of = "" if missing.system is None else f" on system {missing.system_words}"
     raise ConfigError(
-        f"{master.sweep.name} wants a GO of gate={master.gate.name} for {master.model.checkpoint} "
+        f"{master.sweep.name} wants a GO of gate={master.gate.name} for {named} "
         f"({weights[:12]}){of}, over {DECIDING_PS:g} ps, with these limits, and none is recorded: "
         f"run experiment=nve_gate{'' if missing.system is None else ' on this system'} first, or say gate=off"
     )

@@ -103,9 +103,10 @@ def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
         raise ConfigError(f"task.dataset={name!r}: {error}") from error
     unknown = sorted({chemical_symbols[number] for number in dataset.atomic_numbers} - set(known or chemical_symbols))
     if known is not None and unknown:
+        key = "checkpoint" if hasattr(config.model, "checkpoint") else "factory"
         raise ConfigError(
-            f"task.dataset={name!r} holds {', '.join(unknown)}, which model.checkpoint={config.model.checkpoint!r} was "
-            f"not trained on; it knows {', '.join(known)}"
+            f"task.dataset={name!r} holds {', '.join(unknown)}, which "
+            f"model.{key}={getattr(config.model, key)!r} was not trained on; it knows {', '.join(known)}"
         )
     return dataset
 

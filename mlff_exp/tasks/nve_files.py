@@ -111,7 +111,8 @@ def write_report(
     if config.model.name == "ase":
         what, how = config.model.calculator["_target_"], "as it is"
     else:
-        what, how = config.model.checkpoint, f"{config.engine.name}, {config.precision.name}"
+        named = getattr(config.model, "checkpoint", None) or config.model.factory
+        what, how = named, f"{config.engine.name}, {config.precision.name}"
     lines = [
         f"NVE validation of {what} on {', '.join(verdicts)}",
         f"{0 if trajectory is None else trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, "

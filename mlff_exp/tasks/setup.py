@@ -22,12 +22,21 @@ from mlff_exp.config import (
     MoleculeSystem,
     Precision,
     System,
+    TorchModel,
+    judge_factory,
     judge_import_path,
     make_importable,
     top_level,
 )
 from mlff_exp.engines import AseEngine, Engine, make_engine
-from mlff_exp.models import Checkpoint, CheckpointError, load_checkpoint
+from mlff_exp.models import (
+    Checkpoint,
+    CheckpointError,
+    FactoryError,
+    OutsideModel,
+    load_checkpoint,
+    make_outside_model,
+)
 from mlff_exp.structures import build_systems, check_neighbors, refuse_unknown, uses_all_pairs
 
 # Import paths of calculators before 0.2.0, and where each is now.
@@ -46,7 +55,7 @@ class ModelUnderTest:
     """
 
     engine: Engine
-    checkpoint: Checkpoint | None
+    checkpoint: Checkpoint | OutsideModel | None
     device: torch.device
 
     @property
@@ -71,6 +80,14 @@ def prepare_model(config: Config) -> ModelUnderTest:
             return ModelUnderTest(AseEngine(calculator), None, device)
         except (InstantiationException, ValueError) as error:
             raise ConfigError(f"model.calculator: {error}") from error
+    if isinstance(config.model, TorchModel):
+        judge_factory(config.model.factory, config.trust)  # importing it would run its code
+        make_importable(config.trust, Path.cwd())
+        try:
+            outside = make_outside_model(config.model.factory, config.model.arguments)
+        except FactoryError as error:
+            raise ConfigError(f"model.factory={error}") from error
+        return ModelUnderTest(at_precision(config, outside, config.precision.name), outside, device)
     try:
         loaded = load_checkpoint(config.model.checkpoint)
     except CheckpointError as error:
@@ -131,7 +148,7 @@ def _keys(value: Any) -> Iterator[str]:
             yield from _keys(below)
 
 
-def at_precision(config: Config, loaded: Checkpoint, precision: str) -> Engine:
+def at_precision(config: Config, loaded: Checkpoint | OutsideModel, precision: str) -> Engine:
     """The engine of the configuration at a precision."""
     device, options = torch.device(config.device), config.engine
     return make_engine(loaded.model, options.name, cast(Precision, precision), device, options)

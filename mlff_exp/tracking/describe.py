@@ -165,7 +165,8 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
     if result.verdict is not None:
         where = f"verdict.{result.verdict.gate}.{name.replace(', ', '+')}.{config['precision']['name']}"
         verdict = {valid_key(where): result.verdict.decision}
-    model = model_name(f"{cut(Path(config['model']['checkpoint']).stem, 200)}-{sha256[:12]}")
+    named = config["model"].get("factory") or Path(config["model"]["checkpoint"]).stem
+    model = model_name(f"{cut(named, 200)}-{sha256[:12]}")
     return described, Weights(cut(sha256, MAX_TAG), model, verdict)
 
 
