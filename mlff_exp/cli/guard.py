@@ -340,7 +340,7 @@ def guarded(words: Sequence[str]) -> Any:
     return partial(GuardedLoader, words=tuple(words))
 
 
-def _refuse_unmade(hydra: Mapping[str, Any]) -> None:
+def _refuse_unmade(hydra: Mapping[Any, Any]) -> None:
     """Refuse Hydra's own part where Hydra needs a mapping, or something to make, and has none."""
     for key in _MAPPINGS:
         if not isinstance(hydra.get(key), Mapping):

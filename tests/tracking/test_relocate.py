@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from mlff_exp.tracking.relocate import relocate
         (lambda whole: whole[:4096] + bytes(len(whole) - 4096), "malformed: mlflow.db is damaged"),
     ],
 )
-def test_a_damaged_database_is_named(tmp_path: Path, fresh_database: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_database_is_named(
+    tmp_path: Path, fresh_database: Path, spoil: Callable[[bytes], bytes], message: str
+) -> None:
     (tmp_path / "mlflow.db").write_bytes(spoil(fresh_database.read_bytes()))
     with pytest.raises(ConfigError, match=f"mlflow.db.*{message}"):
         relocate(tmp_path)

@@ -1,0 +1,51 @@
+"""Secrets under other keys and in other places, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlff_exp.common.secrets import mask_secrets
+
+KEYS = (
+    "sas", "pin", "pw", "jwt", "otp", "session_id", "sessionId", "signature", "sig", "dsn", "webhook", "cred", "creds",
+    "hmac", "psk", "userpwd", "mypass", "csrf", "cert", "pem", "user_pin", "tls.cert", "X-Sig",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_stands_under_such_a_key_is_hidden(key: str) -> None:
+    assert mask_secrets({key: "SEC1234"}) == {key: "***"}
+    assert mask_secrets(f"+model.calculator.{key}=SEC1234") == f"+model.calculator.{key}=***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--password SEC1234", "prog --api-key 'SEC1234' x", "curl -u me:SEC1234 http://x", "Bearer SEC1234",
+        "Basic SEC1234", "https://h/?sig=SEC1234", "http://u:80 SEC1234@h/", "//u:SEC1234@h/",
+        "machine h login u password SEC1234", '+password=(\n+  "SEC1234"\n+)', "+password: |\n+  SEC1234",
+        "+password: >-\n+  SEC1234", '+password="""\n+SEC1234"""', '+{"auth": {"key": "SEC1234"}}',
+        "+PASSWORD := SEC1234", "+<password>SEC1234</password>", '+passwords = ["a", "SEC1234"]',
+        "+TOKEN=$(echo SEC1234)", "+password={SEC1234}", "+password = (SEC1234)",
+    ],
+)  # fmt: skip
+def test_a_secret_in_a_command_an_address_or_a_difference_is_hidden(text: str) -> None:
+    assert "SEC1234" not in mask_secrets(text)
+    assert "***" in mask_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model.checkpoint: /etc/passwd: neither a safetensors nor a PyTorch file",
+        "tokens.xyz: ASE can't read it",
+        "system.path: my/passwords.pdb: no atoms",
+        "+model.calculator.sigma=3.4",
+        "spin=1, uncertainty: 0.5, design=2, pinned: 3, pin_memory=true",
+        "the basic sweeper, and Basic launcher of Hydra",
+        "see http://127.0.0.1:5000 by a@b",
+        "task.systems=[benzene,water]",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert mask_secrets(text) == text
