@@ -1,0 +1,1 @@
+"""What an installed package adds: an engine and a model."""
