@@ -2,7 +2,7 @@
 
 Evaluations that follow one another in a CUDA graph are timed, as in molecular dynamics, against those of the shape that
 is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
-PROGRAMS,WARPS,CHUNK,REGISTERS: the attributes of `Stages` or `Molecules` in `mlff_exp/engines/fused/engine.py`.
+WARPS,REGISTERS: the attributes of `Stages` or `Molecules` in `mlff_exp/engines/fused/engine.py`.
 """
 
 from __future__ import annotations

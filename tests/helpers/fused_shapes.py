@@ -10,6 +10,4 @@ SPLIT = Stages(slots=16, molecules=1, columns=16, warps=4, split=True, pair_colu
 JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=4)
 WIDE = dataclasses.replace(JOINED, split=False)
 SHARED = Stages(slots=16, molecules=4, columns=16, warps=4, split=False, pair_columns=32, pair_warps=1, early=False)
-# Fewer programs than molecules, so that one takes two of them.
-MOLECULES = Molecules(programs=1, warps=8, chunk=0, registers=255)
-IN_CHUNKS = dataclasses.replace(MOLECULES, chunk=32, registers=128)
+MOLECULES = Molecules(warps=8, registers=255)

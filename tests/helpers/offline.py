@@ -20,7 +20,7 @@ from mlff_exp.engines.fused.engine import FusedEngine
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.models.painn import Architecture, PaiNN
 from mlff_exp.structures.batch import collate
-from tests.helpers.fused_shapes import IN_CHUNKS, MOLECULES, SHARED, WIDE
+from tests.helpers.fused_shapes import MOLECULES, SHARED, WIDE
 
 HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
@@ -53,10 +53,10 @@ def main() -> None:
 
     JITFunction.__getitem__ = launch
     # What is one kernel takes the compiler six times as long with two layers, and has the same twice.
-    n_interactions = 1 if sys.argv[1] in ("in chunks", "molecules") else 2
+    n_interactions = 1 if sys.argv[1] == "molecules" else 2
     model = PaiNN(Architecture(32, n_interactions, 8, 5.0), {"H": -13.6, "O": -2040.0})
     shape, precision = (
-        {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES, "in chunks": IN_CHUNKS}[sys.argv[1]],
+        {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES}[sys.argv[1]],
         sys.argv[2],
     )
     engine = FusedEngine(model, precision, torch.device("cpu"), shape)  # type: ignore[arg-type]

@@ -104,18 +104,14 @@ def _stages(n_layers: int, joins: bool) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Molecules:
-    """A program for each molecule of up to 16 atoms, in one launch.
+    """A program for each molecule of up to 16 atoms, in one launch. Products need the room that FP16 alone leaves them.
 
     Attributes:
-        programs: at most; each takes one molecule after the other, in scratch of its own.
         warps: of a program.
-        chunk: rows of weights that a product reads at once; 0 for all, asked for early, which FP16 alone has room for.
-        registers: of a thread at most; with 128 two programs of eight warps share a multiprocessor.
+        registers: of a thread at most.
     """
 
-    programs: int
     warps: int
-    chunk: int
     registers: int
 
 
@@ -146,7 +142,7 @@ def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precisio
         return Stages(slots, 1, columns, 4, split, columns, 4, early)
     fits = slots == ATOMS.value and n_features <= 128 and _has_room(device, WHOLE_MOLECULE_BYTES)
     if half and fits and n_systems <= _multiprocessors(device):
-        return Molecules(n_systems, warps=8, chunk=0, registers=255)
+        return Molecules(warps=8, registers=255)
     columns = 32 if half else 16
     # Of another width than the products where one molecule fills a program: not joined there either.
     return Stages(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False)
@@ -375,7 +371,7 @@ class _MoleculesPlan:
         low, product, arithmetic = PRODUCTS[precision]
         layers, features, slots = weights.n_layers, weights.features, ATOMS.value
         self._weights = weights
-        self._programs = programs = min(shape.programs, batch.n_systems)
+        self._programs = programs = batch.n_systems
         warps = min(shape.warps, features // 8)  # that columns of a product are shared among
 
         def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -394,7 +390,7 @@ class _MoleculesPlan:
         )
         self._options: dict[str, Any] = {
             "LAYERS": layers, "F": features, "HALF": weights.half, "RBF": weights.rbf, "N_RBF": weights.n_rbf,
-            "WARPS": warps, "CHUNK": min(shape.chunk, weights.half), "LOW": product, "IP": arithmetic,
+            "WARPS": warps, "LOW": product, "IP": arithmetic,
             "num_warps": shape.warps, "maxnreg": shape.registers,
         }  # fmt: skip
         self._nobody = torch.empty(1, device=batch.positions.device, dtype=torch.float64)

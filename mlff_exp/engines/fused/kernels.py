@@ -954,26 +954,22 @@ def stage_kernel(
 
 
 # All of a molecule in one program: rows of its atoms, and planes [ATOMS, F] of its scratch. ``kept``, in the precision
-# of products, holds for each layer what the backward pass needs; ``shared``, FP32, what partners read of each other,
-# and in its first plane a left operand that is read chunk by chunk.
+# of products, holds for each layer what the backward pass needs; ``shared``, FP32, what partners read of each other.
 ATOMS = tl.constexpr(16)
 KEPT_PHI, MOLECULE_PLANES = (tl.constexpr(n) for n in (10, 13))  # after those that the other form keeps as well
 SHARED_GS, SHARED_GM, SHARED_V = (tl.constexpr(n) for n in (1, 2, 5))  # the last for each layer
 
 
 @triton.jit
-def _weights(weights, K: tl.constexpr, F: tl.constexpr, CHUNK: tl.constexpr):
-    """[K, F], asked for at once; or where they are, if products read them chunk by chunk."""
-    if CHUNK == 0:
-        return tl.load(weights + tl.arange(0, K)[:, None] * F + tl.arange(0, F)[None, :])
-    else:
-        return weights
+def _weights(weights, K: tl.constexpr, F: tl.constexpr):
+    """[K, F]."""
+    return tl.load(weights + tl.arange(0, K)[:, None] * F + tl.arange(0, F)[None, :])
 
 
 @triton.jit
-def _square(weights, matrix, F: tl.constexpr, CHUNK: tl.constexpr):
+def _square(weights, matrix, F: tl.constexpr):
     """One of a layer's matrices [F, F]."""
-    return _weights(weights + matrix * F * F, F, F, CHUNK)
+    return _weights(weights + matrix * F * F, F, F)
 
 
 @triton.jit
@@ -990,22 +986,9 @@ def _filters(weights, part, F: tl.constexpr, RBF: tl.constexpr):
 
 
 @triton.jit
-def _times(left, right, shared, F: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr):
-    """left [ATOMS, K] · right [K, F], FP32; where registers can't hold them chunk by chunk, left through memory."""
-    K: tl.constexpr = left.shape[1]
-    if CHUNK == 0:
-        return tl.dot(left.to(LOW), right, input_precision=IP)
-    else:
-        rows, k, column = tl.arange(0, ATOMS), tl.arange(0, CHUNK), tl.arange(0, F)
-        tl.debug_barrier()  # until all have read what was there
-        tl.store(shared + rows[:, None] * K + tl.arange(0, K)[None, :], left)
-        tl.debug_barrier()
-        total = tl.zeros((ATOMS, F), tl.float32)
-        for first in tl.range(0, K, CHUNK):
-            part = tl.load(shared + rows[:, None] * K + (first + k)[None, :])
-            weights = tl.load(right + (first + k)[:, None] * F + column[None, :])
-            total = tl.dot(part.to(LOW), weights, total, input_precision=IP)
-        return total
+def _times(left, right, LOW: tl.constexpr, IP: tl.constexpr):
+    """left [ATOMS, K] · right [K, F], FP32."""
+    return tl.dot(left.to(LOW), right, input_precision=IP)
 
 
 @triton.jit
@@ -1029,7 +1012,7 @@ def _row(base, row, F: tl.constexpr):
 @triton.jit
 def _layer(
     s, v_x, v_y, v_z, kept, shared, element, unit, basis, weights, offsets, phi0, n_slots,
-    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, CHUNK: tl.constexpr,
+    LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """Messages and update of one layer. Weights are asked for some products before they are needed."""
@@ -1037,17 +1020,17 @@ def _layer(
     filters_s, filters_r = _filters(weights, 0, F, RBF), _filters(weights, 2, F, RBF)
     if LAYER > 0:
         filters_v = _filters(weights, 1, F, RBF)
-        right = _square(weights, W1, F, CHUNK)
+        right = _square(weights, W1, F)
         right_s, right_v, right_r = (
-            _square(weights, W2, F, CHUNK),
-            _square(weights, W2 + 1, F, CHUNK),
-            _square(weights, W2 + 2, F, CHUNK),
+            _square(weights, W2, F),
+            _square(weights, W2 + 1, F),
+            _square(weights, W2 + 2, F),
         )
-        hidden, derivative = _silu(_times(s, right, shared, F, CHUNK, LOW, IP) + _bias(offsets, B1, F))
+        hidden, derivative = _silu(_times(s, right, LOW, IP) + _bias(offsets, B1, F))
         tl.store(_at(kept, DH, F), derivative.to(LOW))
-        phi_s = _times(hidden, right_s, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2, F)
-        phi_v = _times(hidden, right_v, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2 + 1, F)
-        phi_r = _times(hidden, right_r, shared, F, CHUNK, LOW, IP) + _bias(offsets, B2 + 2, F)
+        phi_s = _times(hidden, right_s, LOW, IP) + _bias(offsets, B2, F)
+        phi_v = _times(hidden, right_v, LOW, IP) + _bias(offsets, B2 + 1, F)
+        phi_r = _times(hidden, right_r, LOW, IP) + _bias(offsets, B2 + 2, F)
         tl.store(_at(kept, KEPT_PHI, F), phi_s.to(LOW))
         tl.store(_at(kept, KEPT_PHI + 1, F), phi_v.to(LOW))
         tl.store(_at(kept, KEPT_PHI + 2, F), phi_r.to(LOW))
@@ -1055,7 +1038,7 @@ def _layer(
         tl.store(_at(shared, SHARED_V + 3 * LAYER + 1, F), v_y)
         tl.store(_at(shared, SHARED_V + 3 * LAYER + 2, F), v_z)
         tl.debug_barrier()
-    right_u, right_w = _square(weights, MIXED, F, CHUNK), _square(weights, MIXED + 1, F, CHUNK)
+    right_u, right_w = _square(weights, MIXED, F), _square(weights, MIXED + 1, F)
     for b in tl.range(0, n_slots, num_stages=AHEAD):
         inputs = tl.load(basis + (b * ATOMS + a[:, None]) * RBF + k[None, :])
         if LAYER > 0:
@@ -1076,14 +1059,14 @@ def _layer(
         v_y += along * tl.load(at + ATOMS)
         v_z += along * tl.load(at + 2 * ATOMS)
 
-    right_s, right_n = _square(weights, WA, F, CHUNK), _square(weights, WA + 1, F, CHUNK)
-    u_x = _times(v_x, right_u, shared, F, CHUNK, LOW, IP)
-    u_y = _times(v_y, right_u, shared, F, CHUNK, LOW, IP)
-    u_z = _times(v_z, right_u, shared, F, CHUNK, LOW, IP)
-    w_x = _times(v_x, right_w, shared, F, CHUNK, LOW, IP)
-    w_y = _times(v_y, right_w, shared, F, CHUNK, LOW, IP)
-    w_z = _times(v_z, right_w, shared, F, CHUNK, LOW, IP)
-    right_ss, right_sv = _square(weights, WB, F, CHUNK), _square(weights, WB + 1, F, CHUNK)
+    right_s, right_n = _square(weights, WA, F), _square(weights, WA + 1, F)
+    u_x = _times(v_x, right_u, LOW, IP)
+    u_y = _times(v_y, right_u, LOW, IP)
+    u_z = _times(v_z, right_u, LOW, IP)
+    w_x = _times(v_x, right_w, LOW, IP)
+    w_y = _times(v_y, right_w, LOW, IP)
+    w_z = _times(v_z, right_w, LOW, IP)
+    right_ss, right_sv = _square(weights, WB, F), _square(weights, WB + 1, F)
     tl.store(_at(kept, U, F), u_x.to(LOW))
     tl.store(_at(kept, U + 1, F), u_y.to(LOW))
     tl.store(_at(kept, U + 2, F), u_z.to(LOW))
@@ -1092,16 +1075,16 @@ def _layer(
     tl.store(_at(kept, W + 2, F), w_z.to(LOW))
     inner = u_x * w_x + u_y * w_y + u_z * w_z
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
-    total = _times(s, right_s, shared, F, CHUNK, LOW, IP) + _times(norm, right_n, shared, F, CHUNK, LOW, IP)
+    total = _times(s, right_s, LOW, IP) + _times(norm, right_n, LOW, IP)
     if not LAST:
-        right_vv = _square(weights, WB + 2, F, CHUNK)
+        right_vv = _square(weights, WB + 2, F)
     hidden, derivative = _silu(total + _bias(offsets, BA, F))
     tl.store(_at(kept, DA, F), derivative.to(LOW))
-    gate_sv = _times(hidden, right_sv, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB + 1, F)
+    gate_sv = _times(hidden, right_sv, LOW, IP) + _bias(offsets, BB + 1, F)
     tl.store(_at(kept, SV, F), gate_sv.to(LOW))
-    s += _times(hidden, right_ss, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB, F) + gate_sv * inner
+    s += _times(hidden, right_ss, LOW, IP) + _bias(offsets, BB, F) + gate_sv * inner
     if not LAST:
-        gate_vv = _times(hidden, right_vv, shared, F, CHUNK, LOW, IP) + _bias(offsets, BB + 2, F)
+        gate_vv = _times(hidden, right_vv, LOW, IP) + _bias(offsets, BB + 2, F)
         tl.store(_at(kept, VV, F), gate_vv.to(LOW))
         v_x += gate_vv * u_x
         v_y += gate_vv * u_y
@@ -1111,40 +1094,40 @@ def _layer(
 
 @triton.jit
 def _update_back(
-    grad_s, grad_x, grad_y, grad_z, kept, shared, weights,
-    LAST: tl.constexpr, F: tl.constexpr, CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    grad_s, grad_x, grad_y, grad_z, kept, weights,
+    LAST: tl.constexpr, F: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """Gradients by s and v between messages and update, from those after it; v after the last update has none."""
-    right_ss, right_sv = _square(weights, WB_BACK, F, CHUNK), _square(weights, WB_BACK + 1, F, CHUNK)
+    right_ss, right_sv = _square(weights, WB_BACK, F), _square(weights, WB_BACK + 1, F)
     if not LAST:
-        right_vv = _square(weights, WB_BACK + 2, F, CHUNK)
+        right_vv = _square(weights, WB_BACK + 2, F)
     u_x, u_y, u_z = _read(kept, U, F), _read(kept, U + 1, F), _read(kept, U + 2, F)
     w_x, w_y, w_z = _read(kept, W, F), _read(kept, W + 1, F), _read(kept, W + 2, F)
-    right_s, right_n = _square(weights, WA_BACK, F, CHUNK), _square(weights, WA_BACK + 1, F, CHUNK)
+    right_s, right_n = _square(weights, WA_BACK, F), _square(weights, WA_BACK + 1, F)
     inner = u_x * w_x + u_y * w_y + u_z * w_z
-    total = _times(grad_s, right_ss, shared, F, CHUNK, LOW, IP)
-    total += _times(grad_s * inner, right_sv, shared, F, CHUNK, LOW, IP)
+    total = _times(grad_s, right_ss, LOW, IP)
+    total += _times(grad_s * inner, right_sv, LOW, IP)
     if not LAST:
         grad_vv = grad_x * u_x + grad_y * u_y + grad_z * u_z
-        total += _times(grad_vv, right_vv, shared, F, CHUNK, LOW, IP)
+        total += _times(grad_vv, right_vv, LOW, IP)
     before = total * _read(kept, DA, F)
-    right_u, right_w = _square(weights, MIXED_BACK, F, CHUNK), _square(weights, MIXED_BACK + 1, F, CHUNK)
+    right_u, right_w = _square(weights, MIXED_BACK, F), _square(weights, MIXED_BACK + 1, F)
     grad_inner = grad_s * _read(kept, SV, F)
-    grad_s += _times(before, right_s, shared, F, CHUNK, LOW, IP)
+    grad_s += _times(before, right_s, LOW, IP)
     norm = tl.sqrt(w_x * w_x + w_y * w_y + w_z * w_z + EPSILON)
-    by_norm = _times(before, right_n, shared, F, CHUNK, LOW, IP) / norm
+    by_norm = _times(before, right_n, LOW, IP) / norm
     if LAST:
-        grad_x = _times(grad_inner * w_x, right_u, shared, F, CHUNK, LOW, IP)
-        grad_y = _times(grad_inner * w_y, right_u, shared, F, CHUNK, LOW, IP)
-        grad_z = _times(grad_inner * w_z, right_u, shared, F, CHUNK, LOW, IP)
+        grad_x = _times(grad_inner * w_x, right_u, LOW, IP)
+        grad_y = _times(grad_inner * w_y, right_u, LOW, IP)
+        grad_z = _times(grad_inner * w_z, right_u, LOW, IP)
     else:
         gate_vv = _read(kept, VV, F)
-        grad_x += _times(grad_inner * w_x + gate_vv * grad_x, right_u, shared, F, CHUNK, LOW, IP)
-        grad_y += _times(grad_inner * w_y + gate_vv * grad_y, right_u, shared, F, CHUNK, LOW, IP)
-        grad_z += _times(grad_inner * w_z + gate_vv * grad_z, right_u, shared, F, CHUNK, LOW, IP)
-    grad_x += _times(by_norm * w_x + grad_inner * u_x, right_w, shared, F, CHUNK, LOW, IP)
-    grad_y += _times(by_norm * w_y + grad_inner * u_y, right_w, shared, F, CHUNK, LOW, IP)
-    grad_z += _times(by_norm * w_z + grad_inner * u_z, right_w, shared, F, CHUNK, LOW, IP)
+        grad_x += _times(grad_inner * w_x + gate_vv * grad_x, right_u, LOW, IP)
+        grad_y += _times(grad_inner * w_y + gate_vv * grad_y, right_u, LOW, IP)
+        grad_z += _times(grad_inner * w_z + gate_vv * grad_z, right_u, LOW, IP)
+    grad_x += _times(by_norm * w_x + grad_inner * u_x, right_w, LOW, IP)
+    grad_y += _times(by_norm * w_y + grad_inner * u_y, right_w, LOW, IP)
+    grad_z += _times(by_norm * w_z + grad_inner * u_z, right_w, LOW, IP)
     return grad_s, grad_x, grad_y, grad_z
 
 
@@ -1244,11 +1227,11 @@ def _molecule_senders_back(
 def _layer_back(
     grad_s, grad_x, grad_y, grad_z, kept, shared, element, unit, basis, slope, partial, weights, phi0, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr,
-    CHUNK: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """Gradients by s and v before a layer, from those after it; those by its pairs go into ``partial``."""
     grad_s, grad_x, grad_y, grad_z = _update_back(
-        grad_s, grad_x, grad_y, grad_z, kept, shared, weights, LAST, F, CHUNK, LOW, IP
+        grad_s, grad_x, grad_y, grad_z, kept, weights, LAST, F, LOW, IP
     )  # fmt: skip
     filters_s, filters_v = _filters(weights, 0, F, RBF), _filters(weights, 1, F, RBF)
     filters_r = _filters(weights, 2, F, RBF)
@@ -1265,11 +1248,11 @@ def _layer_back(
         sent_s, sent_v, sent_r, grad_x, grad_y, grad_z = _molecule_senders_back(
             kept, shared, unit, basis, filters_s, filters_v, filters_r, n_slots, LAYER, F, RBF, IP
         )
-        total = _times(sent_s, _square(weights, W2_BACK, F, CHUNK), shared, F, CHUNK, LOW, IP)
-        total += _times(sent_v, _square(weights, W2_BACK + 1, F, CHUNK), shared, F, CHUNK, LOW, IP)
-        total += _times(sent_r, _square(weights, W2_BACK + 2, F, CHUNK), shared, F, CHUNK, LOW, IP)
+        total = _times(sent_s, _square(weights, W2_BACK, F), LOW, IP)
+        total += _times(sent_v, _square(weights, W2_BACK + 1, F), LOW, IP)
+        total += _times(sent_r, _square(weights, W2_BACK + 2, F), LOW, IP)
         before = total * _read(kept, DH, F)
-        grad_s = _times(before, _square(weights, W1_BACK, F, CHUNK), shared, F, CHUNK, LOW, IP)
+        grad_s = _times(before, _square(weights, W1_BACK, F), LOW, IP)
         grad_s += _read(shared, SHARED_GS, F)
         tl.debug_barrier()  # until all have read what the layer below writes
     return grad_s, grad_x, grad_y, grad_z
@@ -1295,7 +1278,7 @@ def molecule_kernel(
     kept, shared, element, unit, push, repelled, basis, slope, partial, energy, forces,
     velocities, masses, timestep, n_steps, n_systems, n_slots, cutoff, out_bias,
     LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr,
-    WARPS: tl.constexpr, CHUNK: tl.constexpr, MOVES: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
+    WARPS: tl.constexpr, MOVES: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """All of a molecule, one after the other where there are more than programs. Scratch is of the program.
 
@@ -1340,22 +1323,22 @@ def molecule_kernel(
                 s, v_x, v_y, v_z = _layer(
                     s, v_x, v_y, v_z, kept + layer * MOLECULE_PLANES * ATOMS * F, shared, element, unit, basis,
                     weights + layer * SIZE, offsets + layer * LAYER_OFFSETS * F, phi0, n_slots,
-                    layer, layer == LAYERS - 1, F, RBF, CHUNK, LOW, IP,
+                    layer, layer == LAYERS - 1, F, RBF, LOW, IP,
                 )  # fmt: skip
             tl.debug_barrier()
-            right, back = _weights(into, F, HALF, CHUNK), _weights(into + F * HALF, HALF, F, CHUNK)
-            value, derivative = _silu(_times(s, right, shared, HALF, CHUNK, LOW, IP) + tl.load(ends + half)[None, :])
+            right, back = _weights(into, F, HALF), _weights(into + F * HALF, HALF, F)
+            value, derivative = _silu(_times(s, right, LOW, IP) + tl.load(ends + half)[None, :])
             last = tl.load(ends + HALF + half)[None, :]
             each = tl.sum(value * last, axis=1).to(tl.float64) + out_bias
             each += tl.load(repelled + a) + tl.load(reference + kind)
             tl.store(energy + molecule, tl.sum(tl.where(is_atom, each, 0.0)))
-            grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, shared, F, CHUNK, LOW, IP)
+            grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, LOW, IP)
             grad_x, grad_y, grad_z = v_x, v_y, v_z  # of the last update: nobody reads them
             for down in tl.static_range(LAYERS):
                 grad_s, grad_x, grad_y, grad_z = _layer_back(
                     grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * MOLECULE_PLANES * ATOMS * F, shared,
                     element, unit, basis, slope, partial, weights + (LAYERS - 1 - down) * SIZE, phi0, n_slots,
-                    LAYERS - 1 - down, down == 0, F, RBF, WARPS, CHUNK, LOW, IP,
+                    LAYERS - 1 - down, down == 0, F, RBF, WARPS, LOW, IP,
                 )  # fmt: skip
             tl.debug_barrier()
             paired = is_atom[:, None] & (tl.load(element + b) > 0)[None, :] & (a[:, None] != b[None, :])
