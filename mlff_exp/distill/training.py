@@ -6,17 +6,17 @@ import copy
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mlff_exp.common import atomic_file
+from mlff_exp.config import ConfigError
+from mlff_exp.distill.training_state import TrainingState
 from mlff_exp.engines import capture, energy_and_forces, matmul_arithmetic, side_stream
 from mlff_exp.measure import accuracy_vs_teacher
 from mlff_exp.models import PaiNN
@@ -85,6 +85,7 @@ class Training:
             Whether the training is complete.
 
         Raises:
+            ConfigError: the state on disk is damaged, or of another model.
             FloatingPointError: the loss became NaN or infinite.
         """
         if state.is_file():
@@ -161,30 +162,39 @@ class Training:
                 mean.lerp_(current, self._ema_weight)
 
     def _save(self, path: Path) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "step": self.step,
-            "losses": self.losses,
-            "seconds": self.seconds,
-        }
-        with atomic_file(path) as partial:
-            torch.save(state, partial)
+        TrainingState(
+            model=self.model.state_dict(),
+            averaged=self.averaged.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            step=self.step,
+            losses=self.losses,
+            seconds=self.seconds,
+        ).save(path)
 
     def _load(self, path: Path) -> None:
-        state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        state = TrainingState.load(path, _shapes(self.model))
+        self.model.load_state_dict(state.model)
+        self.averaged.load_state_dict(state.averaged)
+        try:
+            self._optimizer.load_state_dict(dict(state.optimizer))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} holds no state of this training: its optimizer: {error}") from error
         # The optimizer must keep reading the tensor that the schedule writes.
         self._optimizer.param_groups[0]["lr"] = self._learning_rate
-        self.step, self.losses, self.seconds = state["step"], list(state["losses"]), state["seconds"]
+        self.step, self.losses, self.seconds = state.step, list(state.losses), state.seconds
 
 
 def continue_from(model: PaiNN, state: Path) -> None:
-    """Give a model the averaged weights of a training on disk, in place."""
-    model.load_state_dict(torch.load(state, map_location="cpu", weights_only=True)["averaged"])
+    """Give a model the averaged weights of a training on disk, in place.
+
+    Raises:
+        ConfigError: the file is damaged, or of another model.
+    """
+    model.load_state_dict(TrainingState.load(state, _shapes(model)).averaged)
+
+
+def _shapes(model: PaiNN) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in model.state_dict().items()}
 
 
 def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array, Array]:

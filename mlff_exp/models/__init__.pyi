@@ -18,4 +18,6 @@ from .painn import PaiNN as PaiNN
 from .painn import Update as Update
 from .painn import check_elements as check_elements
 from .predecessor import PredecessorPaiNN as PredecessorPaiNN
+from .predecessor import check_weights as check_weights
+from .predecessor import misfit as misfit
 from .protocol import ForceField as ForceField

@@ -41,6 +41,10 @@ from mlff_exp.structures import build_systems, check_neighbors, refuse_unknown, 
 
 # Import paths of calculators before 0.2.0, and where each is now.
 MOVED_TARGETS = {"mlff_exp.labelling.teacher_calculator": "mlff_exp.distill.teacher_calculator"}
+# Calculators that take any word as an argument and refuse it when they first calculate, and a molecule to try.
+TRIED_OUT = {"tblite.ase.TBLite": "H2"}
+TRIED_AT = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.74))  # Å
+TRIAL_FAILED = (RuntimeError, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def prepare_model(config: Config) -> ModelUnderTest:
         _refuse_other_targets(described, config.trust)
         try:
             calculator = hydra.utils.instantiate(described, _recursive_=False)
+            _try_out(calculator)
             return ModelUnderTest(AseEngine(calculator), None, device)
         except (InstantiationException, ValueError) as error:
             raise ConfigError(f"model.calculator: {error}") from error
@@ -93,6 +98,24 @@ def prepare_model(config: Config) -> ModelUnderTest:
     except CheckpointError as error:
         raise ConfigError(f"model.checkpoint: {error}") from error
     return ModelUnderTest(at_precision(config, loaded, config.precision.name), loaded, device)
+
+
+def _try_out(calculator: BaseCalculator) -> None:
+    """Evaluate a molecule with a calculator that looks at its arguments only then.
+
+    Raises:
+        ValueError: it can't be evaluated.
+    """
+    kind = type(calculator)
+    symbols = TRIED_OUT.get(f"{kind.__module__}.{kind.__qualname__}")
+    if symbols is None:
+        return
+    try:
+        Atoms(symbols, TRIED_AT[: len(Atoms(symbols))], calculator=calculator).get_forces()
+    except TRIAL_FAILED as error:
+        told = f"argument {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{kind.__name__} can't evaluate {symbols} with these arguments: {told}") from error
+    calculator.reset()
 
 
 def _with_present_target(calculator: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.distill.exploration import Explored, explore, worst
-from mlff_exp.distill.training import Schedule, Training, force_field_errors, learning_rate, predict
+from mlff_exp.distill.training import Schedule, Training, continue_from, force_field_errors, learning_rate, predict
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.painn import Architecture, PaiNN
 from mlff_exp.results.progress import Progress
@@ -91,6 +91,40 @@ def test_an_interrupted_training_ends_with_the_same_weights(exact: PaiNN, tmp_pa
     assert [step for step, _ in current.losses] == list(range(1, SCHEDULE.steps + 1))
     for ours, theirs in zip(whole.averaged.parameters(), current.averaged.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_state_of_a_training_is_looked_at(exact: PaiNN, tmp_path: Path) -> None:
+    path, dataset = tmp_path / "state.pt", labelled_by(exact)
+
+    def begin() -> Training:
+        return Training(make_random_model().cast(torch.float32), dataset, SCHEDULE, seed=3, device=CPU)
+
+    begin().run(path, 0.0, lambda current: None)
+    good = torch.load(path, weights_only=True)
+    first = next(iter(good["model"]))
+    moments = good["optimizer"]["state"]
+    for changed, message in [
+        ({"step": "1"}, "its step is '1'"),
+        ({"step": -1}, "its step is -1"),
+        ({"step": 7}, "its losses are no pairs"),
+        ({"losses": [(1, math.nan)]}, "its losses are no pairs"),
+        ({"losses": [1]}, "its losses are no pairs"),
+        ({"seconds": None}, "its seconds are None"),
+        ({"other": 1}, "must hold exactly"),
+        ({"model": {**good["model"], first: good["model"][first] * math.nan}}, "holds NaN"),
+        ({"averaged": {**good["averaged"], first: torch.zeros(1)}}, "its averaged does not fit the model"),
+        ({"averaged": []}, "holds no weights by name"),
+        ({"optimizer": {}}, "must hold exactly state, param_groups"),
+        ({"optimizer": {"state": {0: {"exp_avg": moments[0]["exp_avg"] * math.inf}}, "param_groups": []}}, "holds NaN"),
+        ({"optimizer": {"state": {}, "param_groups": []}}, "its optimizer"),
+    ]:
+        torch.save({**good, **changed}, path)
+        with pytest.raises(ConfigError, match=f"state.pt holds no state of this training: .*{message}"):
+            begin().run(path, 0.0, lambda current: None)
+    for content in (b"", b"PK\x03\x04", b"garbage"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"state\.pt holds no state of this training"):
+            continue_from(make_random_model().cast(torch.float32), path)
 
 
 @pytest.mark.gpu

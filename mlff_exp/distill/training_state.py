@@ -1,0 +1,113 @@
+"""A training on disk: typed, and looked at before any of it is believed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlff_exp.common import atomic_file
+from mlff_exp.config import ConfigError
+from mlff_exp.models import check_weights, misfit
+
+# What zipfile, torch.load and its restricted unpickler raise for a file that is cut or made up.
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError, ValueError,
+    zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
+OPTIMIZER_PARTS = ("state", "param_groups")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a training goes on from.
+
+    Attributes:
+        model: weights by name.
+        averaged: their moving average.
+        optimizer: as PyTorch's optimizer gives and takes it.
+        step: gradient steps done.
+        losses: mean loss, and the step up to which it is the mean.
+        seconds: spent on these steps.
+    """
+
+    model: Mapping[str, Tensor]
+    averaged: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    step: int
+    losses: list[tuple[int, float]]
+    seconds: float
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        with atomic_file(path) as partial:
+            torch.save({item.name: getattr(self, item.name) for item in fields(self)}, partial)
+
+    @staticmethod
+    def load(path: Path, shapes: Mapping[str, torch.Size]) -> TrainingState:
+        """Read what `save` wrote, onto the CPU.
+
+        Args:
+            path: of the file.
+            shapes: of the model's weights by name.
+
+        Raises:
+            ConfigError: it is damaged, or it is of another model, saying in what.
+        """
+        try:
+            with path.open("rb") as file:
+                found = torch.load(file, map_location="cpu", weights_only=True)
+            return _typed(found, shapes)
+        except UNREADABLE as error:
+            told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{path} holds no state of this training: {told.splitlines()[0]}") from error
+
+
+def _typed(found: Any, shapes: Mapping[str, torch.Size]) -> TrainingState:
+    names = sorted(item.name for item in fields(TrainingState))
+    if not isinstance(found, dict) or sorted(map(str, found)) != names:
+        raise ValueError(f"it must hold exactly {', '.join(names)}")
+    state = TrainingState(**found)
+    for name in ("model", "averaged"):
+        weights = getattr(state, name)
+        if not isinstance(weights, Mapping):
+            raise ValueError(f"its {name} holds no weights by name")
+        check_weights(weights)
+        if unfit := misfit(weights, shapes):
+            raise ValueError(f"its {name} does not fit the model: {unfit}")
+    if type(state.step) is not int or state.step < 1:
+        raise ValueError(f"its step is {state.step!r}, which is no whole number from 1 on")
+    if type(state.seconds) not in (int, float) or not 0 <= state.seconds < math.inf:
+        raise ValueError(f"its seconds are {state.seconds!r}, which is no number from 0 on")
+    pairs = state.losses if isinstance(state.losses, list) else [None]
+    if not all(_is_loss(pair) for pair in pairs) or not pairs or pairs[-1][0] != state.step:
+        raise ValueError("its losses are no pairs of a step and a finite number up to its step")
+    _check_optimizer(state.optimizer)
+    return state
+
+
+def _is_loss(pair: Any) -> bool:
+    return (
+        isinstance(pair, tuple)
+        and len(pair) == 2
+        and type(pair[0]) is int
+        and type(pair[1]) is float
+        and math.isfinite(pair[1])
+    )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if not isinstance(optimizer, Mapping) or sorted(map(str, optimizer)) != sorted(OPTIMIZER_PARTS):
+        raise ValueError(f"its optimizer must hold exactly {', '.join(OPTIMIZER_PARTS)}")
+    moments = optimizer["state"]
+    if not isinstance(moments, Mapping) or not all(isinstance(one, Mapping) for one in moments.values()):
+        raise ValueError("its optimizer holds no numbers for each weight")
+    for one in moments.values():
+        check_weights(one)
