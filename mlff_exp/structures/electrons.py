@@ -121,7 +121,7 @@ def take_results(atoms: Atoms, results: Mapping[str, Any]) -> None:
         total = abs(values.sum(axis=0)) if name == "charges" else np.abs(values)
         if len(values) == len(atoms) and initial not in atoms.arrays and (total >= TOLERANCE).any():
             atoms.set_array(initial, values)
-    moment = results.get("magmom")
+    moment: Any = results.get("magmom", 0.0)
     says = any(_is_multiplicity(plain_key(key)) or _is_unpaired(plain_key(key)) for key in atoms.info)
     known = isinstance(moment, int | float | np.integer | np.floating) and abs(float(moment)) >= TOLERANCE
     if known and "initial_magmoms" not in atoms.arrays and not says:
