@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.words import n_values
+from mlff_exp.cli.yaml_files import BoundedRepository
 from mlff_exp.common import mask_secrets
 from mlff_exp.config import (
     FEATURES,
@@ -158,6 +159,7 @@ class GuardedLoader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: Any, words: Sequence[str] = ()) -> None:
         super().__init__(config_search_path)
+        self.repository = BoundedRepository(config_search_path)
         self._directory = Path.cwd()
         self._said = set[tuple[str, str]]()
         self._trust: list[str] = []

@@ -1,0 +1,78 @@
+"""Looks at a file of the configuration before it is read: a few lines of aliases can stand for millions of values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
+
+from mlff_exp.config import ConfigError
+
+MAX_BYTES = 2**20
+MAX_VALUES = 50_000  # aliases counted with all that they stand for
+
+
+class BoundedRepository(ConfigRepository):
+    """Hydra's repository of configurations, which refuses a file that is too large before it reads it."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Load as Hydra does.
+
+        Raises:
+            ConfigError: the file is too large, or stands for too many values.
+        """
+        source = self._find_object_source(config_path=config_path, object_type=ObjectType.CONFIG)
+        if source is not None and source.scheme() == "file":
+            refuse_large(Path(source.path) / source._normalize_file_name(config_path))
+        return super().load_config(config_path)
+
+
+def refuse_large(path: Path) -> None:
+    """Refuse a YAML file that is too large, or whose aliases stand for too many values.
+
+    What is no YAML is left to whoever reads it.
+
+    Raises:
+        ConfigError: naming the file and the bound.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes, which no configuration needs")
+    try:
+        with path.open("rb") as file:
+            n_values = _n_values(file.read())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return
+    if n_values > MAX_VALUES:
+        raise ConfigError(
+            f"{path} stands for more than {MAX_VALUES:,} values, aliases counted with what they stand for"
+        )
+
+
+def _n_values(text: bytes) -> int:
+    """How many values a text of YAML stands for, without making them; more than the bound once it is passed."""
+    sizes: dict[str, int] = {}  # of what has an anchor and is complete
+    open_nodes: list[tuple[str | None, int]] = []  # anchors of mappings and lists, and the count where each began
+    count = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        match event:
+            case yaml.AliasEvent():
+                # What refers to itself has no end; an anchor that is not there is told by whoever reads the file.
+                is_open = any(anchor == event.anchor for anchor, _ in open_nodes)
+                count += MAX_VALUES + 1 if is_open else sizes.get(event.anchor, 1)
+            case yaml.ScalarEvent():
+                count += 1
+                if event.anchor is not None:
+                    sizes[event.anchor] = 1
+            case yaml.CollectionStartEvent():
+                open_nodes.append((event.anchor, count))
+                count += 1
+            case yaml.CollectionEndEvent():
+                anchor, began = open_nodes.pop()
+                if anchor is not None:
+                    sizes[anchor] = count - began
+        if count > MAX_VALUES:
+            break
+    return count

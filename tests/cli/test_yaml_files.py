@@ -1,0 +1,53 @@
+"""A file of a few lines that stands for millions of values is refused before it is read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+
+from mlff_exp.cli.guard import GuardedLoader
+from mlff_exp.cli.yaml_files import MAX_BYTES, refuse_large
+from mlff_exp.config.errors import ConfigError
+from tests.helpers.here import CONF
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 7)
+)
+
+
+def test_a_bomb_is_refused_where_hydra_composes(tmp_path: Path) -> None:
+    (tmp_path / "main.yaml").write_text(BOMB)
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=r"main\.yaml stands for more than 50,000 values"):
+        GuardedLoader(create_config_search_path(str(tmp_path))).load_configuration("main", [], run_mode=RunMode.RUN)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "50,000 values"),
+        ("x: &a {y: *a}", "50,000 values"),
+        ("x: [" + "1," * 60_000 + "]", "50,000 values"),
+        ("#" * (MAX_BYTES + 1), "1,048,576 bytes"),
+    ],
+)
+def test_what_is_too_large_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sent.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"sent.yaml .*{message}"):
+        refuse_large(tmp_path / "sent.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "x: [", "x: &a [1, 2]\ny: *a\nz: *a\n", "x: *unknown"])
+def test_what_is_small_or_no_yaml_is_left_to_others(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sent.yaml").write_text(text)
+    refuse_large(tmp_path / "sent.yaml")
+
+
+def test_our_own_files_are_small() -> None:
+    for path in CONF.rglob("*.yaml"):
+        refuse_large(path)
