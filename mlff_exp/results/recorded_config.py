@@ -65,14 +65,14 @@ def check_recorded(config: Mapping[str, Any]) -> None:
     if _deeper_than(config, MAX_DEPTH):
         raise ValueError(f"config is nested in more than {MAX_DEPTH} levels")
     for key, kind in TYPES.items():
-        value = _at(config, key)
+        value: Any = _at(config, key)
         if value is None:
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"config.{key}={_shown(value)} is not {_named(kind)}")
         if isinstance(value, int) and value not in INT64:
             raise ValueError(f"config.{key}={_shown(value)} has more than 64 bits")
-        if key in LEAST_1 and value < 1:
+        if key in LEAST_1 and isinstance(value, int) and value < 1:
             raise ValueError(f"config.{key}={_shown(value)} is less than 1")
     for name in _at(config, "task.systems") or []:
         if not isinstance(name, str):
@@ -109,7 +109,7 @@ def _deeper_than(value: Any, levels: int) -> bool:
 
 
 def _named(kind: type | tuple[type, ...]) -> str:
-    names = {Mapping: "a mapping", list: "a list"}
+    names: dict[Any, str] = {Mapping: "a mapping", list: "a list"}
     return "a number" if isinstance(kind, tuple) else names.get(kind, kind.__name__)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from mlff_exp.config import ConfigError, changed_keys
 from mlff_exp.results import RESULT_FILE, RunResult, run_directories
