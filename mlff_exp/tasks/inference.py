@@ -187,9 +187,11 @@ def _allocated(device: torch.device) -> int:
     """Bytes in use on a GPU now; 0 where there is none."""
     if device.type != "cuda":
         return 0
-    # cuBLAS keeps a workspace from its first product on: it is no engine's own, and is there before any.
-    ones = torch.ones(16, 16, device=device)
-    functional.linear(ones, ones, ones[0])
+    # cuBLAS keeps a workspace from its first product on, and another for the thread that computes gradients: they are
+    # no engine's own, and are there before any.
+    ones = torch.ones(16, 16, device=device, requires_grad=True)
+    torch.autograd.grad(functional.linear(ones, ones, ones[0]).sum(), ones)
+    del ones
     return torch.cuda.memory_allocated(device)
 
 
