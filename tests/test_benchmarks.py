@@ -74,7 +74,7 @@ def test_the_whole_comparison(tmp_path: Path, weights: Path, monkeypatch: pytest
         else:
             per_step = float(line.split("|")[4])
             assert per_step == pytest.approx(np.median(row["timing"]["values_ms"]) / 2, rel=1e-3)
-    assert f"[{rows['ase_eager']['ratio']['ci_low']:.3g}, " in table["ASE, our calculator, eager"]
+    assert f"[{rows['ase_eager']['ratio']['low']:.3g}, " in table["ASE, our calculator, eager"]
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
 

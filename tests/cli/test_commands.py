@@ -453,7 +453,7 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_
     sync_runs(directory, Tracking(directory=str(mlruns)))
 
     sizes = ["sweep.parameters.batch_sizes=2", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
-    words = ["experiment=batch_scaling", "device=cpu", "engine=eager", "precision=fp32", "system=water", *sizes]
+    words = ["experiment=batch_scaling", "device=cpu", "engine=eager", "precision=fp32", *sizes]
     finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small", "gate=seed")
     assert finished.returncode == 0, finished.stderr
 

@@ -30,6 +30,7 @@ from mlff_exp.results.result import STATE_FILE, RunResult
 from mlff_exp.runs import worker
 from mlff_exp.runs.worker import _child
 from mlff_exp.structures.datasets import Dataset, Shard
+from mlff_exp.tasks.machine import check_engines
 from mlff_exp.tasks.setup import prepare_model
 from tests.helpers.command import mlff_exp, results
 from tests.helpers.here import CONF
@@ -239,7 +240,7 @@ def test_what_an_environment_variable_gives_is_nowhere(monkeypatch: pytest.Monke
         ["task.beside=['${oc.env:GIVEN}']"],
     ):
         with pytest.raises(ConfigError) as refused:
-            parse_config(compose("config", overrides=words))
+            check_engines(parse_config(compose("config", overrides=words)))
         assert "xyzzy" not in mask_secrets(str(refused.value))
     for name in ("sweep.name", "gate.name"):
         with pytest.raises(ConfigError, match=f"{name}=.* would show the value of an environment variable"):

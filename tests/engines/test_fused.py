@@ -8,7 +8,6 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -36,19 +35,14 @@ from mlff_exp.structures.batch import AtomicBatch, collate
 from mlff_exp.structures.systems import unseen_molecule
 from tests.conftest import cluster, make_random_model, rattled
 from tests.helpers.fused_shapes import JOINED, MOLECULES, SHARED, SPLIT, WIDE
-from tests.helpers.interpreter import AS_IT_COMES
-
-if TYPE_CHECKING:
-    from tests.helpers import interpreter
-
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from tests.helpers import interpreter
+
 ON_GPU = torch.cuda.is_available()
 if not ON_GPU:
-    from tests.helpers.interpreter import quicken
-
-    quicken()
+    interpreter.quicken()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 CUTOFF = 5.0
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -95,7 +89,7 @@ def test_the_interpreter_is_made_quicker_and_nothing_else(monkeypatch: pytest.Mo
     found, expected = (tiles.sum(axis + 1) * torch.nan for _ in range(2))
     _sums[1,](tiles, found, axis=axis)
     torch.testing.assert_close(found, tiles.sum(axis + 1))
-    monkeypatch.setattr(interpreter.interpreter.ReduceOps, "generic_reduce", AS_IT_COMES)
+    monkeypatch.setattr(interpreter.interpreter.ReduceOps, "generic_reduce", interpreter.AS_IT_COMES)
     _sums[1,](tiles, expected, axis=axis)
     assert torch.equal(found, expected)
 
@@ -176,7 +170,7 @@ def test_atoms_far_apart_do_not_feel_each_other(small: PaiNN) -> None:
 )
 def test_kernels_compile_for_a_gpu(shape: str, precision: str, kernels: int) -> None:
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.offline", shape, precision],
+        [sys.executable, "-m", "tests.helpers.offline", shape, precision],
         cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "0"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -199,7 +193,7 @@ def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
 
 
 def test_too_many_molecules_are_refused(small: PaiNN, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlff_exp.fused.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("mlff_exp.engines.fused.engine.MAX_PROGRAMS", 2)
     with pytest.raises(EngineError, match="takes up to 2 molecules of this size at once, and this batch has 3: split"):
         fused_engine(small, "fp32")(on_device([molecule("H2O")] * 3))
 

@@ -1,6 +1,6 @@
 """Compile the kernels that a call of the fused engine would launch, for a GPU that need not be there.
 
-Triton's interpreter runs more of Python than its compiler takes. In a process of its own (`python -m tests.offline`),
+Triton's interpreter runs more of Python than its compiler takes. In a process of its own (`-m tests.helpers.offline`),
 because a process either interprets kernels or compiles them.
 """
 

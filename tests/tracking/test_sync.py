@@ -271,8 +271,8 @@ def test_a_damaged_result_keeps_no_other_from_being_uploaded(
     damaged = ["{", "[]", '{"config": {}}', "\xff", '{"a":' * 100_000, '{"metrics": {"x": 1e999}}', ""]
     for number, text in enumerate(damaged):
         (finished(tmp_path / "outputs" / str(number)) / "result.json").write_text(text, encoding="latin-1")
-    empty = RunResult(config={"task": {}})
-    finished(tmp_path / "outputs" / "7", empty)
+    empty = finished(tmp_path / "outputs" / "7") / "result.json"
+    empty.write_text(json.dumps({**json.loads(empty.read_text()), "config": {"task": {}}}))
     (finished(tmp_path / "outputs" / "8") / "progress.jsonl").write_text("[]\n")
     finished(tmp_path / "outputs" / "9")
     words = ["mlff-exp-sync", str(tmp_path / "outputs"), "--mlruns", where.directory]
