@@ -6,6 +6,7 @@ Nothing in this module imports torch.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import re
@@ -209,6 +210,7 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
             _refuse_ignored(None, given)
         _refuse_params(given.overrides)
         composed = _composed(given, conf, config_name)
+        _refuse_log_levels(composed.hydra)
         several = composed.hydra.mode is RunMode.MULTIRUN
         _refuse_ignored(composed if several else None, given)
         if not several:
@@ -223,6 +225,20 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
         key = "hydra.sweep.dir" if several else "hydra.run.dir"
         directory = str(OmegaConf.select(composed, key))
         return Asked(several, composed.hydra, Path(directory).absolute(), _existing(key, directory))
+
+
+def _refuse_log_levels(hydra: DictConfig) -> None:
+    """Refuse a level of logging that does not exist: Hydra would make a directory before it fails at it.
+
+    Raises:
+        ConfigError: naming the key and the legal levels.
+    """
+    legal = logging.getLevelNamesMapping()
+    for part in ("hydra_logging", "job_logging"):
+        for name in ("root", *(f"loggers.{logger}" for logger in OmegaConf.select(hydra, f"{part}.loggers") or ())):
+            level = OmegaConf.select(hydra, f"{part}.{name}.level")
+            if level is not None and level not in legal and not isinstance(level, int):
+                raise ConfigError(f"hydra.{part}.{name}.level={level!r} is not one of: {', '.join(legal)}")
 
 
 def refuse_package(given: argparse.Namespace, conf: Path, config_name: str) -> None:

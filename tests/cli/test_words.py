@@ -37,6 +37,7 @@ from tests.helpers.here import configured
 
 LONG = "9" * 5000
 BAD = {
+    "hydra.job_logging.root.level=LOUD": "hydra.job_logging.root.level='LOUD' is not one of: CRITICAL, FATAL",
     "-m hydra.launcher=null seed=1,2": "hydra.launcher=None must be a mapping",
     "-m hydra.sweeper=null seed=1,2": "hydra.sweeper=None must be a mapping",
     "-m hydra.sweeper.params.x=1": "hydra.sweeper.params.x=1: say x=1 instead",
