@@ -44,7 +44,7 @@ from mlff_exp.common import (
     mask_secrets,
     replaced,
 )
-from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused
+from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused, rename_word
 from mlff_exp.measure import Look
 from mlff_exp.report import describe_result
 from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, ResultError, save_resolved
@@ -187,7 +187,7 @@ def main() -> None:
     with command_boundary("mlff-exp"):
         try:
             # conf/targets is no group of options, and Hydra would take it for one.
-            sys.argv[1:] = [re.sub(r"^targets=", "sweep.targets=", word) for word in sys.argv[1:]]
+            sys.argv[1:] = [rename_word(re.sub(r"^targets=", "sweep.targets=", word)) for word in sys.argv[1:]]
             refuse_tilde(sys.argv[1:])
             if "${" in str(Path.cwd()):
                 raise ConfigError(

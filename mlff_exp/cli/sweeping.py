@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlff_exp.cli.guard import GuardedLoader
 from mlff_exp.cli.words import composing_errors, n_values, parse_words, without_hydra
+from mlff_exp.config import rename_word
 from mlff_exp.measure import Look
 from mlff_exp.runs import place_directories, plan_sweep, refuse_moved, results_root, run_sweep
 
@@ -60,7 +61,7 @@ class HydraHost:
 
     def parse(self, words: Sequence[str]) -> list[Any]:
         """Words of the command line as Hydra's overrides."""
-        return parse_words(words, self.loader)
+        return parse_words(map(rename_word, words), self.loader)
 
     def products(self, words: list[Any], planned: int = 0) -> list[list[str]]:
         """The overrides of each job that words with several values come to.

@@ -8,8 +8,9 @@ import yaml
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig
 
-from mlff_exp.config import ConfigError
+from mlff_exp.config import ConfigError, rename_keys, rename_option
 
 MAX_BYTES = 2**20
 MAX_VALUES = 50_000  # aliases counted with all that they stand for
@@ -24,10 +25,22 @@ class BoundedRepository(ConfigRepository):
         Raises:
             ConfigError: the file is too large, or stands for too many values.
         """
+        config_path = self._renamed(config_path)
         source = self._find_object_source(config_path=config_path, object_type=ObjectType.CONFIG)
-        if source is not None and source.scheme() == "file":
+        is_file = source is not None and source.scheme() == "file"
+        if source is not None and is_file:
             refuse_large(Path(source.path) / source._normalize_file_name(config_path))
-        return super().load_config(config_path)
+        found = super().load_config(config_path)
+        if found is not None and is_file and isinstance(found.config, DictConfig):
+            rename_keys(found.config, config_path.rpartition("/")[0])
+        return found
+
+    def config_exists(self, config_path: str) -> bool:
+        """Whether there is a configuration of this name, or of the new name for it."""
+        return super().config_exists(self._renamed(config_path))
+
+    def _renamed(self, config_path: str) -> str:
+        return config_path if super().config_exists(config_path) else rename_option(config_path)
 
 
 def refuse_large(path: Path) -> None:

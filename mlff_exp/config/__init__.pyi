@@ -31,6 +31,12 @@ from .models import shipped_checkpoints as shipped_checkpoints
 from .precision import PrecisionConfig as PrecisionConfig
 from .recorded import NATIVE as NATIVE
 from .recorded import what_runs as what_runs
+from .renamed import new_option as new_option
+from .renamed import old_options as old_options
+from .renamed import rename_keys as rename_keys
+from .renamed import rename_option as rename_option
+from .renamed import rename_recorded as rename_recorded
+from .renamed import rename_word as rename_word
 from .systems import MOLECULES as MOLECULES
 from .systems import UNSEEN as UNSEEN
 from .systems import FileSystem as FileSystem

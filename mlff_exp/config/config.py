@@ -244,8 +244,10 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
     Raises:
         ConfigError: an engine or a precision for an ASE calculator, or a system beside those of the task.
     """
-    if config.model.name == "ase" and getattr(config.task, "beside", []):
-        raise ConfigError(f"task.beside={config.task.beside}: no engine runs model=ase, so none can be beside it")
+    if config.model.name == "ase" and getattr(config.task, "baselines", []):
+        raise ConfigError(
+            f"task.baselines={config.task.baselines}: no engine runs model=ase, so none can be its baseline"
+        )
     for override in overrides:
         if config.tracking.name != "local" and re.match(r"\+*tracking\.directory=", override):
             raise ConfigError(f"{override}: tracking={config.tracking.name} keeps no store in a directory")
@@ -266,7 +268,7 @@ def _unused(config: Config, key: str, override: str) -> str | None:
         return f"task={task.name} is judged by no gate; task=nve is"
     if key == "device" and config.model.name == "ase" and not override.endswith(("=cpu", "=auto")):
         return "model=ase runs where its calculator does; batches are handed to it on the CPU"
-    engines = {config.engine.name, *getattr(task, "beside", [])}
+    engines = {config.engine.name, *getattr(task, "baselines", [])}
     compiles = task.name == "distill" or (config.model.name != "ase" and engines != {"eager"})
     if key == "cold_compile" and not override.endswith("=false") and not compiles:
         return "nothing is compiled"

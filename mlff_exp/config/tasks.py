@@ -17,18 +17,18 @@ class InferenceTask:
     Attributes:
         min_time_s: measure for at least this long.
         min_calls: and at least this many calls; baselines get a tenth.
-        beside: other engines to time beside it at the same precision, as speedup_vs_<engine>.
+        baselines: other engines to time alternately with it at the same precision, as speedup_vs_<engine>.
     """
 
     name: str = "inference"
     min_time_s: float = limited(2.0, most=DAY_S)
     min_calls: int = limited(1000, most=10_000_000)
-    beside: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         within_limits(self, "task.")
-        if len(set(self.beside)) < len(self.beside):
-            raise ConfigError(f"task.beside={list(self.beside)} names an engine twice")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ConfigError(f"task.baselines={list(self.baselines)} names an engine twice")
 
 
 @dataclass

@@ -1,9 +1,11 @@
-"""Results of earlier versions, brought into the form of this one."""
+"""Bring results of earlier versions into the form of this one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from mlff_exp.config import new_option, rename_recorded
 
 SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on all systems
 
@@ -22,11 +24,36 @@ def upgraded(values: Any) -> Any:
     schema = values.get("schema", 1)
     if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise ValueError(f"schema={schema!r:.40} is none of 1 … {SCHEMA}: a later version may have written it")
+    values = _renamed(values)
     return _with_systems(values) | {"schema": SCHEMA} if schema == 1 else values
 
 
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace old names of words of the configuration."""
+    found = dict(values)
+    if isinstance(config := found.get("config"), Mapping):
+        found["config"] = rename_recorded(config)
+    if isinstance(found.get("verdict"), Mapping):
+        found["verdict"] = _verdict_renamed(found["verdict"])
+    return found
+
+
+def _verdict_renamed(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(verdict)
+    if isinstance(found.get("gate"), str):
+        found["gate"] = new_option("gate", found["gate"])
+    if isinstance(systems := found.get("systems"), Mapping):
+        found["systems"] = {
+            name: {**one, "gate": new_option("gate", one["gate"])}
+            if isinstance(one, Mapping) and isinstance(one.get("gate"), str)
+            else one
+            for name, one in systems.items()
+        }
+    return found
+
+
 def _with_systems(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With a verdict on each of several systems, which had its name behind metrics and before reasons."""
+    """Split the verdict of the first schema by system; metrics ended with the system's name, reasons began with it."""
     config, verdict = values.get("config"), values.get("verdict")
     task = config.get("task") if isinstance(config, dict) else None
     names = task.get("systems") if isinstance(task, dict) else None

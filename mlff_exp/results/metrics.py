@@ -98,7 +98,7 @@ INFERENCE = (
            column="speedup vs eager FP32"),
     Metric("speedup_vs_fp32", "×", "higher", "speedup over the same engine in FP32, with its interval"),
     Metric("speedup_vs_<engine>", "×", "higher",
-           "speedup over this engine at the same precision and batch size, where `task.beside` names it, with its "
+           "speedup over this engine at the same precision and batch size, where `task.baselines` names it, with its "
            "interval"),
     Metric("speedup_vs_single_eager", "×", "higher",
            "speedup per structure over eager FP32 on one structure, with its interval",

@@ -82,7 +82,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             same = at_precision(config, subject.checkpoint, baseline)
         workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
         workloads["eager_fp32_single"] = _eager(subject.checkpoint, _batch(config, subject, 1), config)
-        for name in config.task.beside:
+        for name in config.task.baselines:
             other = make_engine(subject.checkpoint.model, name, precision, subject.device)
             workloads[name] = _Workload(other, engine.batch, config.seed)
         for workload in workloads.values():
@@ -283,7 +283,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
     """Against every baseline that was timed."""
     engine = timing["engine"]
     metrics: dict[str, float] = {}
-    beside = {f"speedup_vs_{name}": name for name in config.task.beside if name in timing}
+    beside = {f"speedup_vs_{name}": name for name in config.task.baselines if name in timing}
     for metric, baseline in (SPEEDUPS | beside).items():
         if baseline not in timing:
             continue

@@ -32,7 +32,7 @@ def engines_of(config: Config) -> Iterator[tuple[str, EngineSpec]]:
     if config.engine.name != NATIVE:
         named = [
             ("engine", config.engine.name),
-            *(("task.beside", name) for name in getattr(config.task, "beside", [])),
+            *(("task.baselines", name) for name in getattr(config.task, "baselines", [])),
         ]
         for key, name in named:
             try:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.config import ConfigError, Gate, flatten
+from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options
 from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult
 from mlff_exp.tracking.address import expanded
 from mlff_exp.tracking.describe import params as as_params
@@ -70,14 +70,17 @@ def found_go(store: Store | None, wanted: WantedGo, roots: Iterable[Path]) -> bo
     if store is None:
         found = {path.resolve(): path for root in roots for path in _result_directories(root)}
         return any(_is_go(directory, wanted) for directory in found)
-    # By its name as well, because a store answers that fast.
-    query = (
+    # The name of the gate is part of the query, because a store answers that fast. An earlier version had other names.
+    names = [wanted.gate.name, *old_options("gate", wanted.gate.name)]
+    queries = [
         f"tags.verdict = 'GO' and tags.`checkpoint.sha256` = '{wanted.weights}' "
-        f"and params.`gate.name` = '{wanted.gate.name}' and params.`precision.name` = 'fp32'"
-    )
+        f"and params.`gate.name` = '{name}' and params.`precision.name` = 'fp32'"
+        for name in names
+    ]
     with answering():
-        runs = store.client.search_runs([store.experiment_id], query)
-    return any(wanted.is_met_by(run.data.params) for run in runs)
+        runs = [run for query in queries for run in store.client.search_runs([store.experiment_id], query)]
+    recorded = [{**run.data.params, "gate.name": new_option("gate", run.data.params["gate.name"])} for run in runs]
+    return any(wanted.is_met_by(params) for params in recorded)
 
 
 def _result_directories(root: Path) -> Iterator[Path]:

@@ -224,7 +224,7 @@ def test_systems_side_by_side_are_each_judged(tmp_path: Path) -> None:
     }
     assert result.metrics["temperature_mean_k/water"] != result.metrics["temperature_mean_k/ammonia"]
     (report,) = tmp_path.glob("outputs/**/validation_report.txt")
-    assert report.read_text().count("Decision (gate=seed): GO") == 2
+    assert report.read_text().count("Decision (gate=plan): GO") == 2
 
 
 @pytest.mark.slow
@@ -454,7 +454,7 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_
 
     sizes = ["sweep.parameters.batch_sizes=2", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
     words = ["experiment=batch_scaling", "device=cpu", "engine=eager", "precision=fp32", *sizes]
-    finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small", "gate=seed")
+    finished = mlff_exp(tmp_path, *words, "model.checkpoint=student_small", "gate=plan")
     assert finished.returncode == 0, finished.stderr
 
     from mlflow import MlflowClient

@@ -228,14 +228,14 @@ def test_an_ase_calculator_takes_no_engine_and_no_precision() -> None:
         with pytest.raises(ConfigError, match=f"{override}: model=ase runs as it is"):
             refuse_ignored(config, ["model=ase", override])
         refuse_ignored(composed(), [override])
-    beside = composed("model=ase", "task=inference", "task.beside=[eager]")
-    with pytest.raises(ConfigError, match=r"task.beside=\['eager'\]: no engine runs model=ase"):
-        refuse_ignored(beside, [])
+    with_baseline = composed("model=ase", "task=inference", "task.baselines=[eager]")
+    with pytest.raises(ConfigError, match=r"task.baselines=\['eager'\]: no engine runs model=ase"):
+        refuse_ignored(with_baseline, [])
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"task.beside='fast' is not one of: eager, compile, cuda_graph, fused"):
-        check_engines(composed("task.beside=[eager,fast]"))
+    with pytest.raises(ConfigError, match=r"task.baselines='fast' is not one of: eager, compile, cuda_graph, fused"):
+        check_engines(composed("task.baselines=[eager,fast]"))
 
 
 def test_a_system_beside_those_of_the_task_is_refused() -> None:
@@ -288,7 +288,10 @@ def test_what_differs_between_two_runs_is_named() -> None:
     [
         (["engine=cuda_graph"], "engine=cuda_graph needs a CUDA GPU; on device=cpu use one of: eager, compile"),
         (["engine=fused"], "engine=fused needs a CUDA GPU; on device=cpu use one of: eager, compile"),
-        (["task.beside=[eager,fused]"], "task.beside=fused needs a CUDA GPU; on device=cpu use one of: eager, compile"),
+        (
+            ["task.baselines=[eager,fused]"],
+            "task.baselines=fused needs a CUDA GPU; on device=cpu use one of: eager, compile",
+        ),
         (["precision=tf32"], "precision=tf32 needs a CUDA GPU; on device=cpu use one of: fp64, fp32"),
     ],
 )

@@ -237,7 +237,7 @@ def test_what_an_environment_variable_gives_is_nowhere(monkeypatch: pytest.Monke
     for words in (
         ["model.checkpoint=${oc.env:GIVEN}"],
         ["device=${oc.env:GIVEN}"],
-        ["task.beside=['${oc.env:GIVEN}']"],
+        ["task.baselines=['${oc.env:GIVEN}']"],
     ):
         with pytest.raises(ConfigError) as refused:
             check_engines(parse_config(compose("config", overrides=words)))

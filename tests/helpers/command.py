@@ -27,7 +27,7 @@ NVE = [
     "task.duration_ps=0.1",
     "task.settle_ps=0.05",
     "task.probe_ps=0.1",
-    "gate=seed",
+    "gate=plan",
 ]
 
 

@@ -53,7 +53,7 @@ def test_conservation_of_a_known_trajectory() -> None:
     metrics = energy_conservation(TIMES, total, temperatures, n_atoms=12, thermal_energy=0.776)
     assert metrics["energy_drift_mev_per_atom_per_ps"] == pytest.approx(0.1, rel=0.01)
     assert metrics["energy_drift_percent_of_thermal"] == pytest.approx(100 * 0.12 / 0.776, rel=0.01)
-    assert abs(metrics["energy_drift_percent"]) < 0.04  # the seed's criterion sees nothing
+    assert abs(metrics["energy_drift_percent"]) < 0.04  # the criterion of the plan sees nothing
     assert metrics["energy_fluctuation_mev_per_atom"] == pytest.approx(10 / np.sqrt(2) / 12, rel=0.01)
     assert metrics["temperature_mean_k"] == pytest.approx(305)
     assert metrics["temperature_drift_k"] == pytest.approx(8, rel=0.01)

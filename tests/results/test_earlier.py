@@ -97,3 +97,16 @@ def test_kinds_of_failure_are_plain_text_on_disk(tmp_path: Path) -> None:
     values = json.loads(failed.save(tmp_path).read_text())
     assert values["failure"] == {"kind": "out_of_memory", "message": "no memory"}
     assert RunResult.load(tmp_path).failure == Failure(FailureKind.OUT_OF_MEMORY, "no memory")
+
+
+def test_old_names_of_words_are_read_as_the_new_ones(tmp_path: Path) -> None:
+    path = full_result().save(tmp_path)
+    values = json.loads(path.read_text())
+    values["config"] = {**values["config"], "gate": {"name": "seed"}}
+    one = {"decision": "GO", "gate": "seed", "criteria": [], "reasons": []}
+    values["verdict"] = {**one, "systems": {"benzene": one}}
+    path.write_text(json.dumps(values))
+    result = RunResult.load(tmp_path)
+    assert result.config["gate"] == {"name": "plan"}
+    assert result.verdict is not None
+    assert (result.verdict.gate, result.verdict.on("benzene").gate) == ("plan", "plan")

@@ -57,7 +57,7 @@ INFERENCE = [
     "task.min_calls=3",
     "task.min_time_s=0.01",
 ]
-NVE = ["task=nve", "task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.05", "gate=seed"]
+NVE = ["task=nve", "task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.05", "gate=plan"]
 
 
 def named(*jobs: str) -> dict[str, Config]:
@@ -94,7 +94,7 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
 
 
 def test_what_is_timed_beside_is_compiled_as_well() -> None:
-    words = "task=inference engine=eager precision=fp16_autocast task.beside=[cuda_graph,fused,compile,eager]"
+    words = "task=inference engine=eager precision=fp16_autocast task.baselines=[cuda_graph,fused,compile,eager]"
     found = to_compile(named(words)).values()
     assert [(config.engine.name, getattr(config.engine, "mode", None), config.precision.name) for config in found] == [
         ("compile", "default", "fp16_autocast"),

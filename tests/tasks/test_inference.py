@@ -104,7 +104,7 @@ def test_a_baseline_is_never_paid_back() -> None:
 
 def test_an_engine_that_is_named_is_timed_beside_it(tmp_path: Path) -> None:
     words = ["task=inference", "engine=eager", "model.checkpoint=student_small", "system=water", "device=cpu"]
-    result = run_here(tmp_path, *words, "task.min_calls=10", "task.min_time_s=0.01", "task.beside=[eager]")
+    result = run_here(tmp_path, *words, "task.min_calls=10", "task.min_time_s=0.01", "task.baselines=[eager]")
     assert 0.5 < result.metrics["speedup_vs_eager"] < 2
     assert result.metrics["speedup_vs_eager_ci_low"] <= result.metrics["speedup_vs_eager_ci_high"]
     assert undocumented(result) == set()
@@ -120,7 +120,7 @@ def test_engines_beside_and_baselines_are_checked_before_they_are_timed(
 
     monkeypatch.setattr("mlff_exp.tasks.inference.require_correct", note)
     words = ["task=inference", "engine=eager", "precision=fp64", "model.checkpoint=student_small", "system=water"]
-    run_here(tmp_path, *words, "device=cpu", "task.min_calls=2", "task.min_time_s=0.01", "task.beside=[eager]")
+    run_here(tmp_path, *words, "device=cpu", "task.min_calls=2", "task.min_time_s=0.01", "task.baselines=[eager]")
     assert checked == [("eager", "fp64"), *[("eager", "fp32")] * 3, ("eager", "fp64")]
 
 

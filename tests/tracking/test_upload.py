@@ -363,6 +363,18 @@ def test_a_go_is_of_the_system_that_it_is_asked_for(
         assert found_go(where, WantedGo("ab" * 32, GATE, wanted), [tmp_path]) == expected
 
 
+def test_a_go_that_an_earlier_version_recorded_is_found_under_the_new_name_of_its_gate(store: Store) -> None:
+    params = {
+        "gate.name": "seed", "gate.criteria.drift.min": "-1.0", "gate.criteria.drift.max": "None",
+        "precision.name": "fp32", "task.duration_ps": "100.0",
+    }  # fmt: skip
+    run = store.client.create_run(store.experiment_id, tags={"verdict": "GO", "checkpoint.sha256": "ab" * 32})
+    for name, value in params.items():
+        store.client.log_param(run.info.run_id, name, value)
+    wanted = WantedGo("ab" * 32, Gate("plan", {"drift": Limit(-1.0)}))
+    assert found_go(store, wanted, [])
+
+
 def test_how_long_a_go_takes_is_no_default_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
