@@ -27,7 +27,7 @@ from mlff_exp.engines import (
     virial_stress,
 )
 from mlff_exp.models import load_checkpoint
-from mlff_exp.structures import AtomicBatch, check_apart, collate, refuse_unknown
+from mlff_exp.structures import AtomicBatch, check_apart, collate, refuse_charge_and_spin
 
 BATCH_PROPERTIES = ("energy", "free_energy", "forces")
 
@@ -195,7 +195,7 @@ class StudentForceFieldCalculator(Calculator):
             self._model.check_elements(atoms.symbols)
             if not self.ignore_charge:
                 try:
-                    refuse_unknown(atoms)
+                    refuse_charge_and_spin(atoms)
                 except ValueError as error:
                     raise ValueError(f"{error}; ignore_charge=True takes it for that") from error
         # Every new shape is a compilation, so a compiled engine gets few of them.

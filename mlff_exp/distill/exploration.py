@@ -43,7 +43,7 @@ ARRAYS = {
 
 
 @dataclass(frozen=True)
-class Explored:
+class ExploredFrames:
     """Frames of the student's dynamics, without labels.
 
     Attributes:
@@ -68,7 +68,7 @@ class Explored:
         )
 
     @staticmethod
-    def load(path: Path) -> Explored:
+    def load(path: Path) -> ExploredFrames:
         """Read what `save` wrote.
 
         Raises:
@@ -85,12 +85,12 @@ class Explored:
             raise DatasetError(f"{path} holds no explored frames, remove it and run again: {error}") from error
         ends = np.cumsum(counts)[:-1]
         parts = zip(np.split(numbers, ends), np.split(arrays["positions"], ends), strict=True)
-        return Explored(arrays["names"].tolist(), [Atoms(*part) for part in parts], arrays["exploded"])
+        return ExploredFrames(arrays["names"].tolist(), [Atoms(*part) for part in parts], arrays["exploded"])
 
 
 def explore(
     student: PaiNN, dataset: Dataset, *, n_frames: int, stride: int, seed: int, device: torch.device
-) -> Explored:
+) -> ExploredFrames:
     """Langevin dynamics of every relaxed structure of a dataset, each at a temperature of its own.
 
     A trajectory that breaks is over: it leaves the frame before and, unless atoms collided, the broken one.
@@ -125,14 +125,14 @@ def explore(
                     atoms.append(Atoms(numbers[system][real], positions[frame, system][real]))
                     exploded.append(frame >= first[system] - 1)
     finite = [bool(np.isfinite(one.positions).all() and np.abs(one.positions).max() < 30) for one in atoms]
-    return Explored(
+    return ExploredFrames(
         [name for name, ok in zip(names, finite, strict=True) if ok],
         [one for one, ok in zip(atoms, finite, strict=True) if ok],
         np.array(exploded, dtype=bool)[finite],
     )
 
 
-def worst(exploded: npt.NDArray[np.bool_], error: npt.NDArray[np.float64], n_kept: int) -> npt.NDArray[np.bool_]:
+def select_worst(exploded: npt.NDArray[np.bool_], error: npt.NDArray[np.float64], n_kept: int) -> npt.NDArray[np.bool_]:
     """Which of the frames to keep, all three arrays [n_frames]: those where it broke first, then by their error."""
     kept = np.zeros(len(error), dtype=bool)
     kept[np.lexsort((error, exploded))[::-1][:n_kept]] = True

@@ -23,8 +23,15 @@ from ase.calculators.calculator import CalculationFailed, Calculator
 
 from mlff_exp.common import atomic_write, progress_bar
 from mlff_exp.config import ConfigError
-from mlff_exp.distill.sampling import Sampling, SamplingError, of_analogues, of_molecule, of_pairs, of_water
-from mlff_exp.structures import RESOLUTION, Dataset, Frame, Origin, Shard, quantised
+from mlff_exp.distill.sampling import (
+    Sampling,
+    SamplingError,
+    reduce_for_analogues,
+    sample_molecule,
+    sample_pairs,
+    sample_water,
+)
+from mlff_exp.structures import RESOLUTION, Dataset, LabelledStructure, Origin, Shard, quantise
 
 TEACHER = "GFN2-xTB (tblite, accuracy 0.1)"
 MAX_FORCE_EV_PER_ANG = 30.0  # beyond this the teacher's electronic structure is not to be trusted
@@ -45,7 +52,7 @@ class Job:
     given: tuple[tuple[Origin, Atoms], ...] = ()
 
 
-def plan_jobs(molecules: Sequence[str], analogues: Sequence[str], small: Sequence[str], recipe: Sampling) -> list[Job]:
+def make_jobs(molecules: Sequence[str], analogues: Sequence[str], small: Sequence[str], recipe: Sampling) -> list[Job]:
     """The jobs of a recipe: each molecule, each analogue, pairs of the small ones, and water clusters."""
     jobs = [Job(f"molecule-{i:05d}", "molecule", (one,), (recipe.seed, i)) for i, one in enumerate(molecules)]
     rng = np.random.default_rng(recipe.seed)
@@ -60,7 +67,7 @@ def plan_jobs(molecules: Sequence[str], analogues: Sequence[str], small: Sequenc
     ]
 
 
-def plan_given_jobs(names: Sequence[str], frames: Sequence[Atoms], exploded: Sequence[bool]) -> list[Job]:
+def make_frame_jobs(names: Sequence[str], frames: Sequence[Atoms], exploded: Sequence[bool]) -> list[Job]:
     """The jobs for structures that the student itself went to, and whether it broke there."""
     origins: list[Origin] = ["student_exploded" if broke else "student_md" for broke in exploded]
     given = list(zip(origins, frames, strict=True))
@@ -75,7 +82,9 @@ def plan_given_jobs(names: Sequence[str], frames: Sequence[Atoms], exploded: Seq
     ]
 
 
-def label_frames(jobs: Sequence[Job], recipe: Sampling, directory: Path, workers: int) -> tuple[Dataset, Counter[str]]:
+def label_structures(
+    jobs: Sequence[Job], recipe: Sampling, directory: Path, workers: int
+) -> tuple[Dataset, Counter[str]]:
     """Label what is not labelled yet; the dataset is in the order of the jobs, whoever did them when.
 
     Args:
@@ -104,7 +113,7 @@ def label_frames(jobs: Sequence[Job], recipe: Sampling, directory: Path, workers
             raise RuntimeError("a labelling process was killed: what is done is kept, run again to go on") from None
     shards = [Shard.load(_path(directory, job)) for job in jobs]
     failures = sum((shard.failures for shard in shards), Counter())
-    return Dataset.joined([shard.dataset for shard in shards if shard.dataset is not None]), failures
+    return Dataset.concatenate([shard.dataset for shard in shards if shard.dataset is not None]), failures
 
 
 def _check_recipe(jobs: Sequence[Job], recipe: Sampling, directory: Path) -> None:
@@ -133,23 +142,23 @@ def _run_job(job: Job, recipe: Sampling, directory: Path) -> None:
     try:
         match job.kind:
             case "molecule":
-                structures = of_molecule(job.smiles[0], recipe, teacher_calculator, rng)
+                structures = sample_molecule(job.smiles[0], recipe, teacher_calculator, rng)
             case "analogue":
-                structures = of_molecule(job.smiles[0], of_analogues(recipe), teacher_calculator, rng)
+                structures = sample_molecule(job.smiles[0], reduce_for_analogues(recipe), teacher_calculator, rng)
             case "pairs":
-                structures = of_pairs(job.smiles, rng)
+                structures = sample_pairs(job.smiles, rng)
             case "water":
-                structures = of_water(len(job.smiles), recipe, teacher_calculator, rng)
+                structures = sample_water(len(job.smiles), recipe, teacher_calculator, rng)
             case "given":
                 structures = list(job.given)
     except SamplingError as error:
         failures[str(error)] += 1
     names = _names(job, len(structures))
     frames = [
-        label_file(name, origin, atoms, failures) for name, (origin, atoms) in zip(names, structures, strict=True)
+        label_structure(name, origin, atoms, failures) for name, (origin, atoms) in zip(names, structures, strict=True)
     ]
     kept = [frame for frame in frames if frame is not None]
-    Shard(Dataset.from_frames(kept) if kept else None, failures).save(_path(directory, job))
+    Shard(Dataset.from_structures(kept) if kept else None, failures).save(_path(directory, job))
 
 
 def _names(job: Job, n_structures: int) -> list[str]:
@@ -160,9 +169,9 @@ def _names(job: Job, n_structures: int) -> list[str]:
     return [".".join(job.smiles)] * n_structures
 
 
-def label_file(name: str, origin: Origin, atoms: Atoms, failures: Counter[str]) -> Frame | None:
+def label_structure(name: str, origin: Origin, atoms: Atoms, failures: Counter[str]) -> LabelledStructure | None:
     """The teacher's energy and forces, or None with the reason counted in ``failures``."""
-    steps = quantised(atoms.positions - atoms.positions.mean(axis=0))
+    steps = quantise(atoms.positions - atoms.positions.mean(axis=0))
     rounded = Atoms(atoms.numbers, steps * RESOLUTION)
     distances = rounded.get_all_distances()[~np.eye(len(atoms), dtype=bool)]
     if distances.min(initial=np.inf) < MIN_DISTANCE_ANG:
@@ -178,7 +187,7 @@ def label_file(name: str, origin: Origin, atoms: Atoms, failures: Counter[str]) 
         if not np.abs(forces).max() <= MAX_FORCE_EV_PER_ANG:
             failures[f"a force above {MAX_FORCE_EV_PER_ANG:g} eV/Å"] += 1
             return None
-        return Frame(name, origin, atoms.numbers.astype(np.int64), steps, energy, forces)
+        return LabelledStructure(name, origin, atoms.numbers.astype(np.int64), steps, energy, forces)
     failures["no self-consistent solution"] += 1
     return None
 

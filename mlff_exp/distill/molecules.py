@@ -71,7 +71,7 @@ def molecule_library() -> dict[Split, list[Molecule]]:
         for molecule in _described(candidates):
             if molecule.key not in keys:
                 keys.add(molecule.key)
-                unseen = molecule.scaffold not in seen and share(molecule.scaffold) < VALIDATION_SHARE
+                unseen = molecule.scaffold not in seen and hash_fraction(molecule.scaffold) < VALIDATION_SHARE
                 yield "validation" if unseen else "training", molecule
 
     for side, molecule in new(_nci()):
@@ -81,7 +81,7 @@ def molecule_library() -> dict[Split, list[Molecule]]:
     return split
 
 
-def share(name: str) -> float:
+def hash_fraction(name: str) -> float:
     """A number in [0, 1) that a name always gets."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
@@ -93,7 +93,7 @@ def _nci() -> Iterator[str]:
         smiles = line.split()[0]
         yield smiles
         molecule = _parse(smiles)
-        if molecule is not None and share(smiles) < FLUORINATED_SHARE:
+        if molecule is not None and hash_fraction(smiles) < FLUORINATED_SHARE:
             yield _substituted(molecule, smiles, ("F",))
 
 
@@ -109,8 +109,8 @@ def _substituted(molecule: Any, name: str, elements: Sequence[str]) -> str:
     hydrogens = [match[1] for match in whole.GetSubstructMatches(chem.MolFromSmarts("[#6][H]"))]
     for turn in range(2 if len(hydrogens) > 6 else 1):
         if hydrogens:
-            hydrogen = whole.GetAtomWithIdx(hydrogens.pop(int(share(f"{name} {turn}") * len(hydrogens))))
-            element = elements[int(share(f"{name} {turn} element") * len(elements))]
+            hydrogen = whole.GetAtomWithIdx(hydrogens.pop(int(hash_fraction(f"{name} {turn}") * len(hydrogens))))
+            element = elements[int(hash_fraction(f"{name} {turn} element") * len(elements))]
             hydrogen.SetAtomicNum(atomic_numbers[element])
             hydrogen.SetNoImplicit(False)
     return str(chem.MolToSmiles(chem.RemoveHs(whole)))

@@ -63,7 +63,7 @@ class Sampling:
     seed: int = 0
 
 
-def of_analogues(sampling: Sampling) -> Sampling:
+def reduce_for_analogues(sampling: Sampling) -> Sampling:
     """A quarter as many structures and no teacher MD: new environments are worth more than new geometries."""
     few = {name: getattr(sampling, name) // 4 for name in ("normal_modes", "rattled", "stretched")}
     return replace(sampling, md_share=0.0, **few)
@@ -84,7 +84,7 @@ class Conformer:
     modes: Array
 
 
-def conformer(smiles: str, rng: np.random.Generator) -> Conformer:
+def make_conformer(smiles: str, rng: np.random.Generator) -> Conformer:
     """A random conformer (ETKDG), relaxed by MMFF94, or UFF for what MMFF94 does not know.
 
     Riniker & Landrum, doi:10.1021/acs.jcim.5b00654; Halgren, doi:10.1002/(SICI)1096-987X(199604)17:5/6<490.
@@ -164,7 +164,7 @@ def thermal_modes(gradient: Callable[[Array], Array], atoms: Atoms) -> Array:
     return displacements
 
 
-def of_molecule(
+def sample_molecule(
     smiles: str, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator
 ) -> list[tuple[Origin, Atoms]]:
     """All structures of one molecule but its pairs.
@@ -172,7 +172,7 @@ def of_molecule(
     Raises:
         SamplingError: there is no geometry to start from.
     """
-    start = conformer(smiles, rng)
+    start = make_conformer(smiles, rng)
     relaxed = start.atoms.copy()
     relaxed.calc = teacher()
     try:
@@ -193,27 +193,27 @@ def of_molecule(
         displacement[side] += (rng.uniform(0.8, 1.7) - 1) * bond
         structures.append(("stretched", _moved(relaxed, displacement)))
     if rng.uniform() < sampling.md_share:
-        structures += [("teacher_md", frame) for frame in dynamics(relaxed, sampling, teacher, rng)]
+        structures += [("teacher_md", frame) for frame in run_dynamics(relaxed, sampling, teacher, rng)]
     return structures
 
 
-def of_pairs(smiles: Sequence[str], rng: np.random.Generator) -> list[tuple[Origin, Atoms]]:
+def sample_pairs(smiles: Sequence[str], rng: np.random.Generator) -> list[tuple[Origin, Atoms]]:
     """Each two molecules beside each other."""
-    parts = [conformer(one, rng).atoms for one in smiles]
+    parts = [make_conformer(one, rng).atoms for one in smiles]
     gaps = rng.uniform(*GAPS_ANG, size=len(parts) // 2)
     pairs = zip(parts[::2], parts[1::2], gaps, strict=True)
-    return [("dimer", beside([a, b], gap, rng)) for a, b, gap in pairs]
+    return [("dimer", place_molecules([a, b], gap, rng)) for a, b, gap in pairs]
 
 
-def of_water(
+def sample_water(
     n_molecules: int, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator
 ) -> list[tuple[Origin, Atoms]]:
     """Frames of a cluster's teacher MD."""
-    cluster = beside([conformer("O", rng).atoms for _ in range(n_molecules)], WATER_GAP_ANG, rng)
-    return [("water", frame) for frame in dynamics(cluster, sampling, teacher, rng)]
+    cluster = place_molecules([make_conformer("O", rng).atoms for _ in range(n_molecules)], WATER_GAP_ANG, rng)
+    return [("water", frame) for frame in run_dynamics(cluster, sampling, teacher, rng)]
 
 
-def dynamics(start: Atoms, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator) -> list[Atoms]:
+def run_dynamics(start: Atoms, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator) -> list[Atoms]:
     """Frames of Langevin dynamics, 1 fs steps; what was reached before a failure of the teacher is kept."""
     atoms = start.copy()
     atoms.calc = teacher()
@@ -233,7 +233,7 @@ def dynamics(start: Atoms, sampling: Sampling, teacher: Callable[[], Any], rng: 
     return frames
 
 
-def beside(parts: Sequence[Atoms], gap: float, rng: np.random.Generator) -> Atoms:
+def place_molecules(parts: Sequence[Atoms], gap: float, rng: np.random.Generator) -> Atoms:
     """Molecules in random orientation, each about ``gap`` Å from the nearest atom of those before it."""
     whole = parts[0].copy()
     for part in parts[1:]:

@@ -20,7 +20,7 @@ from mlff_exp.distill.training_state import TrainingState
 from mlff_exp.engines import capture, energy_and_forces, matmul_arithmetic, side_stream
 from mlff_exp.measure import accuracy_vs_teacher
 from mlff_exp.models import PaiNN
-from mlff_exp.structures import AtomicBatch, Dataset, Labelled, evaluate, make_buckets, pack_batches
+from mlff_exp.structures import AtomicBatch, Dataset, LabelledBatch, evaluate, make_buckets, pack_batches
 
 Array = npt.NDArray[np.float64]
 
@@ -184,7 +184,7 @@ class Training:
         self.step, self.losses, self.seconds = state.step, list(state.losses), state.seconds
 
 
-def continue_from(model: PaiNN, state: Path) -> None:
+def load_averaged(model: PaiNN, state: Path) -> None:
     """Give a model the averaged weights of a training on disk, in place.
 
     Raises:
@@ -220,7 +220,7 @@ def learning_rate(step: int, schedule: Schedule) -> float:
     return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
 
-def _loss(model: PaiNN, labelled: Labelled, energy_weight: float) -> Tensor:
+def _loss(model: PaiNN, labelled: LabelledBatch, energy_weight: float) -> Tensor:
     energies, forces = energy_and_forces(model, labelled.batch, "fp32", differentiable=True)
     real = labelled.batch.is_atom
     counts = labelled.batch.per_system(real).sum(dim=1)

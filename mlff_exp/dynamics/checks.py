@@ -15,7 +15,7 @@ from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines import Engine
 from mlff_exp.measure import detrended_std, linear_slope, slope_errors
 from mlff_exp.results import Estimate
-from mlff_exp.structures import collate, relisted, uses_all_pairs
+from mlff_exp.structures import collate, rebuild_neighbors, uses_all_pairs
 
 DIFFERENCE_STEP_ANG = 1e-3
 MAX_DIFFERENCED_COORDINATES = 36
@@ -115,7 +115,7 @@ def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajector
         filled = np.concatenate([frames, np.repeat(frames[-1:], n_frames - len(frames), axis=0)])
         batch = batch.with_positions(torch.from_numpy(filled.reshape(-1, 3)).to(reference.device))
         if any(listed):
-            batch = relisted(batch, listed, reference.cutoff)
+            batch = rebuild_neighbors(batch, listed, reference.cutoff)
         energies.append(reference(batch).energy.view(n_frames, len(systems))[: len(frames)].cpu().numpy())
     return np.concatenate(energies)
 

@@ -21,7 +21,7 @@ from mlff_exp.dynamics.segment import Segment
 from mlff_exp.dynamics.state import Columns, MDState, Snapshot
 from mlff_exp.engines import Engine, Mover, Prediction
 from mlff_exp.measure import internal_degrees_of_freedom, kinetic_temperature
-from mlff_exp.structures import collate, relisted, uses_all_pairs
+from mlff_exp.structures import collate, rebuild_neighbors, uses_all_pairs
 
 SKIN_ANG = 1.0
 BROKEN_BOND_ANG = 1.0
@@ -222,7 +222,7 @@ class Dynamics:
         The batch and its tensors stay, with new numbers, so that what was captured with them holds; if an atom has more
         neighbours than there is room for, there is a new batch with more room.
         """
-        found = relisted(self.batch.with_positions(positions), self._needs_list, self.engine.cutoff + SKIN_ANG)
+        found = rebuild_neighbors(self.batch.with_positions(positions), self._needs_list, self.engine.cutoff + SKIN_ANG)
         self._list_positions.copy_(positions)
         self._farthest_squared.zero_()
         if found.shape_key == self.batch.shape_key:

@@ -65,7 +65,7 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
         raise EngineError(f"{where}: padding feels forces")
     n_atoms = batch.per_system(batch.is_atom).sum(dim=1).clamp(min=1)
     energy_error = 1e3 * float(((prediction.energy - expected.energy).abs() / n_atoms).max())
-    size = max(float(expected.forces.norm()), FORCE_FLOOR_EV_PER_ANG * batch.n_real_atoms**0.5)
+    size = max(float(expected.forces.norm()), FORCE_FLOOR_EV_PER_ANG * batch.n_atoms**0.5)
     force_error = float((prediction.forces - expected.forces).norm()) / size
     if not energy_error <= allowed.energy_mev_per_atom:
         raise EngineError(

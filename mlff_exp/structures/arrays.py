@@ -52,7 +52,7 @@ def read_arrays(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.N
         raise ValueError(told) from error
 
 
-def names(path: Path) -> set[str]:
+def array_names(path: Path) -> set[str]:
     """Of the arrays in an npz file.
 
     Raises:

@@ -69,7 +69,7 @@ class AtomicBatch:
         return self.atomic_numbers > 0
 
     @property
-    def n_real_atoms(self) -> int:
+    def n_atoms(self) -> int:
         """Atoms that are not padding."""
         return int(self.is_atom.sum())
 
@@ -155,9 +155,9 @@ def collate(
     # Molecules are laid out where they come from, lists where the arithmetic is.
     where = torch.device("cpu" if no_list else device)
     at, element, cells, periodic = (torch.from_numpy(array).to(where) for array in (positions, numbers, cell, pbc))
-    listed = [not uses_all_pairs(atoms) for atoms in systems] + [False] * (n_systems - len(systems))
+    uses_list = [not uses_all_pairs(atoms) for atoms in systems] + [False] * (n_systems - len(systems))
     width = n_slots - 1 if bucketed and no_list else 0
-    neighbors = _neighbors(at, element, cells, periodic, listed, cutoff + skin, width)
+    neighbors = _neighbors(at, element, cells, periodic, uses_list, cutoff + skin, width)
     return AtomicBatch(
         positions=at.flatten(0, 1),
         atomic_numbers=element.flatten(),
@@ -171,14 +171,14 @@ def collate(
     ).to(device)
 
 
-def relisted(batch: AtomicBatch, listed: Sequence[bool], radius: float) -> AtomicBatch:
+def rebuild_neighbors(batch: AtomicBatch, uses_list: Sequence[bool], radius: float) -> AtomicBatch:
     """The same batch with neighbours found anew at its positions, on its device.
 
     Its shape stays, unless an atom has more neighbours than there were columns: then there are more columns.
 
     Args:
         batch: as `collate` made it, at new positions.
-        listed: [n_systems] of which systems the neighbours are a list and not all their atoms.
+        uses_list: [n_systems] of which systems the neighbours are a list and not all their atoms.
         radius: cutoff and skin together, Å.
     """
     found = _neighbors(
@@ -186,7 +186,7 @@ def relisted(batch: AtomicBatch, listed: Sequence[bool], radius: float) -> Atomi
         batch.per_system(batch.atomic_numbers),
         batch.cell,
         batch.pbc,
-        listed,
+        uses_list,
         radius,
         batch.neighbors.shape[1],
     )
@@ -199,7 +199,7 @@ def _neighbors(
     numbers: Tensor,
     cell: Tensor,
     pbc: Tensor,
-    listed: Sequence[bool],
+    uses_list: Sequence[bool],
     radius: float,
     min_columns: int,
 ) -> NeighborMatrix:
@@ -207,14 +207,14 @@ def _neighbors(
     n_slots = numbers.shape[1]
     matrices = []
     for system, n_atoms in enumerate((numbers > 0).sum(dim=1).tolist()):
-        if listed[system]:
+        if uses_list[system]:
             matrices.append(neighbor_list(positions[system, :n_atoms], cell[system], pbc[system], radius))
         elif n_atoms > 0:
             matrices.append(all_pairs(n_atoms).to(positions.device))
         else:
             matrices.append(NeighborMatrix.empty(n_slots, 1, positions.device))
     max_neighbors = max(min_columns, *(matrix.max_neighbors for matrix in matrices))
-    return NeighborMatrix.joined([matrix.padded(n_slots, max_neighbors) for matrix in matrices])
+    return NeighborMatrix.stack([matrix.padded(n_slots, max_neighbors) for matrix in matrices])
 
 
 def _up(value: int, step: int) -> int:

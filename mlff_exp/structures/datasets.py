@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from mlff_exp.common import atomic_file, parse_json, typed_value
-from mlff_exp.structures.arrays import Expected, names, read_arrays
+from mlff_exp.structures.arrays import Expected, array_names, read_arrays
 
 Origin = Literal[
     "relaxed", "normal_modes", "rattled", "stretched", "teacher_md", "dimer", "water", "student_md", "student_exploded"
@@ -46,7 +46,7 @@ class DatasetError(ValueError):
 
 
 @dataclass(frozen=True)
-class Frame:
+class LabelledStructure:
     """One labelled structure.
 
     Attributes:
@@ -143,7 +143,7 @@ class Dataset:
             raise DatasetError(f"{path} is not a dataset of labelled structures: {error}") from error
 
     @staticmethod
-    def from_frames(frames: Sequence[Frame]) -> Dataset:
+    def from_structures(frames: Sequence[LabelledStructure]) -> Dataset:
         """Join labelled frames; none of their forces may exceed `LARGEST`."""
         molecules, molecule = np.unique([frame.molecule for frame in frames], return_inverse=True)
         return Dataset(
@@ -154,11 +154,11 @@ class Dataset:
             atomic_numbers=np.concatenate([frame.atomic_numbers for frame in frames]).astype(np.int8),
             position_steps=np.concatenate([frame.steps for frame in frames]),
             energies=np.array([frame.energy for frame in frames]),
-            force_steps=np.concatenate([quantised(frame.forces) for frame in frames]),
+            force_steps=np.concatenate([quantise(frame.forces) for frame in frames]),
         )
 
     @staticmethod
-    def joined(parts: Sequence[Dataset]) -> Dataset:
+    def concatenate(parts: Sequence[Dataset]) -> Dataset:
         """One after the other."""
         molecules, molecule = np.unique(np.concatenate([part.names for part in parts]), return_inverse=True)
         rest = {
@@ -183,7 +183,7 @@ class Dataset:
         )
 
 
-def quantised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
+def quantise(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
     """Values in units of `RESOLUTION`.
 
     Raises:
@@ -214,7 +214,7 @@ class Shard:
             DatasetError: the file is broken.
         """
         try:
-            labelled = names(path) != {"failures"}
+            labelled = array_names(path) != {"failures"}
             arrays = read_arrays(path, {"failures": Expected("str", ()), **(ARRAYS if labelled else {})})
             failures = typed_value(Mapping[str, int], parse_json(str(arrays.pop("failures"))), "failures")
             if min(failures.values(), default=1) < 1:

@@ -50,7 +50,7 @@ class Electrons:
         return abs(self.charge) < TOLERANCE and abs(self.unpaired) < TOLERANCE and not self.has_moments
 
 
-def electrons(atoms: Atoms) -> Electrons:
+def read_electrons(atoms: Atoms) -> Electrons:
     """What ``info`` and the arrays of a structure say of its electrons; what is not said is neutral and a singlet.
 
     Raises:
@@ -76,13 +76,13 @@ def electrons(atoms: Atoms) -> Electrons:
     )
 
 
-def refuse_unknown(atoms: Atoms) -> None:
+def refuse_charge_and_spin(atoms: Atoms) -> None:
     """Refuse a structure that a model without charge and spin would take for a neutral singlet.
 
     Raises:
         ValueError: a total charge, unpaired electrons or magnetic moments, saying which.
     """
-    found = electrons(atoms)
+    found = read_electrons(atoms)
     if found.is_plain:
         return
     said = [f"a total charge of {found.charge:+g}"] if abs(found.charge) >= TOLERANCE else []
@@ -96,22 +96,22 @@ def refuse_unknown(atoms: Atoms) -> None:
     )
 
 
-def set_initial(atoms: Atoms) -> None:
+def set_initial_electrons(atoms: Atoms) -> None:
     """Give the atoms initial charges and moments, in place, where only ``info`` tells of charge and spin.
 
     ASE's calculators read those of the atoms, TBLite among them, and only their sum; they are spread evenly.
 
     Raises:
-        ValueError: as `electrons`.
+        ValueError: as `read_electrons`.
     """
-    found = electrons(atoms)
+    found = read_electrons(atoms)
     if abs(atoms.get_initial_charges().sum() - found.charge) >= TOLERANCE:
         atoms.set_initial_charges(np.full(len(atoms), found.charge / len(atoms)))
     if found.unpaired and not atoms.get_initial_magnetic_moments().any():
         atoms.set_initial_magnetic_moments(np.full(len(atoms), found.unpaired / len(atoms)))
 
 
-def take_results(atoms: Atoms, results: Mapping[str, Any]) -> None:
+def take_calculated_electrons(atoms: Atoms, results: Mapping[str, Any]) -> None:
     """Take over charges and moments that a file holds as results of a calculation, in place, where it has no others.
 
     ASE puts the columns ``charge`` and ``magmoms`` of a file there.
@@ -128,7 +128,7 @@ def take_results(atoms: Atoms, results: Mapping[str, Any]) -> None:
         atoms.info["magmom"] = float(moment)
 
 
-def add_told(atoms: Atoms, charge: float | None, multiplicity: float | None) -> None:
+def add_declared(atoms: Atoms, charge: float | None, multiplicity: float | None) -> None:
     """Put into ``info``, in place, what a file tells besides, where the structure says nothing of it."""
     if charge and not any(_is_charge(plain_key(key)) for key in atoms.info):
         atoms.info["charge"] = charge
@@ -142,7 +142,7 @@ def plain_key(key: object) -> str:
     return re.sub(r"[^a-z0-9+]", "", str(key).lower())
 
 
-def without_electrons(atoms: Atoms) -> Atoms:
+def copy_without_labels(atoms: Atoms) -> Atoms:
     """New atoms of the same elements, positions, cell, masses, charge, spin and moments, and with nothing else."""
     plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     for name, values in atoms.arrays.items():
@@ -152,7 +152,7 @@ def without_electrons(atoms: Atoms) -> Atoms:
     return plain
 
 
-def strip_electrons(atoms: Atoms) -> None:
+def make_neutral_singlet(atoms: Atoms) -> None:
     """Make a neutral singlet of a structure, in place."""
     for key in [key for key in atoms.info if _is_electronic(key)]:
         del atoms.info[key]

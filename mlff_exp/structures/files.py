@@ -14,9 +14,9 @@ from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from mlff_exp.structures.checks import check_apart, check_period, check_structure
 from mlff_exp.structures.deadline import DeadlineError, deadline
-from mlff_exp.structures.electrons import add_told, plain_key, set_initial, take_results
-from mlff_exp.structures.memory import at_most_more
-from mlff_exp.structures.told import Told, read_told
+from mlff_exp.structures.declared import DeclaredElectrons, read_declared
+from mlff_exp.structures.electrons import add_declared, plain_key, set_initial_electrons, take_calculated_electrons
+from mlff_exp.structures.memory import limit_memory
 
 # Readers that find a frame by its number in the whole file, so that not all of it is to be kept.
 BY_NUMBER = ("extxyz", "traj")
@@ -62,7 +62,7 @@ def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
     found = _chosen(name, kind, index)
     try:
         with deadline(_seconds(name)):
-            told = read_told(name, kind)
+            told = read_declared(name, kind)
     except DeadlineError:
         raise StructureError(f"it was not read as {kind} within {_seconds(name):.0f} s") from None
     except ValueError as error:
@@ -116,7 +116,7 @@ def _read(name: str, kind: str, wanted: slice) -> list[Atoms]:
     seconds, n_bytes = _seconds(name), READ_BYTES + READ_BYTES_PER_BYTE * Path(name).stat().st_size
     try:
         # Some of ASE's readers never find the end of a file that is not theirs, or take memory for what it promises.
-        with deadline(seconds), at_most_more(n_bytes):
+        with deadline(seconds), limit_memory(n_bytes):
             found = ase.io.read(name, index=wanted, format=kind, do_not_split_by_at_sign=True)
     except DeadlineError:
         raise StructureError(f"ASE did not finish reading it as {kind} within {seconds:.0f} s") from None
@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _settle(atoms: Atoms, kind: str, told: Told) -> None:
+def _settle(atoms: Atoms, kind: str, told: DeclaredElectrons) -> None:
     """Take from a frame what matters to a force field, in place.
 
     Raises:
@@ -167,7 +167,7 @@ def _settle(atoms: Atoms, kind: str, told: Told) -> None:
         raise ValueError(f"atoms {nameless} are of no element ('X', a ghost or a dummy atom)")
     results = {} if atoms.calc is None else dict(atoms.calc.results)
     atoms.calc = None
-    take_results(atoms, results)
+    take_calculated_electrons(atoms, results)
     # A fixed atom would hide its force from whoever asks ASE, but move nevertheless.
     atoms.set_constraint()
     atoms.arrays.pop("momenta", None)
@@ -177,11 +177,11 @@ def _settle(atoms: Atoms, kind: str, told: Told) -> None:
         atoms.pbc = False
     _refuse_occupancy(atoms)
     _set_masses(atoms)
-    add_told(atoms, told.charge, told.multiplicity)
+    add_declared(atoms, told.charge, told.multiplicity)
     check_structure(atoms)
     check_period(atoms)
     check_apart(atoms)
-    set_initial(atoms)
+    set_initial_electrons(atoms)
 
 
 def _refuse_occupancy(atoms: Atoms) -> None:

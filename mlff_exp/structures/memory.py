@@ -11,7 +11,7 @@ STATM = Path("/proc/self/statm")
 
 
 @contextmanager
-def at_most_more(n_bytes: int) -> Iterator[None]:
+def limit_memory(n_bytes: int) -> Iterator[None]:
     """Let the block take so many bytes more of address space; without effect where the system does not tell its use.
 
     Raises:

@@ -75,7 +75,7 @@ class NeighborMatrix:
         )
 
     @staticmethod
-    def joined(matrices: Sequence[NeighborMatrix]) -> NeighborMatrix:
+    def stack(matrices: Sequence[NeighborMatrix]) -> NeighborMatrix:
         """Stack matrices of one shape, renumbering atoms and slots."""
         n_atoms, max_neighbors = matrices[0].neighbors.shape
         offsets = torch.arange(len(matrices), device=matrices[0].mask.device).view(-1, 1, 1) * n_atoms

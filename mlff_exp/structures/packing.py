@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledBatch:
     """A batch with its labels: energies [n_systems] eV, forces [n_atoms, 3] eV/Å, zero for padding."""
 
     batch: AtomicBatch
@@ -58,7 +58,7 @@ class Bucket:
             setattr(self, name, getattr(self, name).to(device))
         return self
 
-    def take(self, index: Tensor) -> Labelled:
+    def take(self, index: Tensor) -> LabelledBatch:
         """The structures at ``index`` [n_systems]."""
         topology = self._shape(len(index))
         numbers = self.numbers[index].reshape(-1)
@@ -70,7 +70,7 @@ class Bucket:
             mask=topology.mask & is_atom.unsqueeze(-1) & is_atom[topology.neighbors],
             sources=None,  # those of the topology are stand-ins
         )
-        return Labelled(batch, self.energies[index], self.forces[index].reshape(-1, 3))
+        return LabelledBatch(batch, self.energies[index], self.forces[index].reshape(-1, 3))
 
     def _shape(self, n_systems: int) -> AtomicBatch:
         if n_systems not in self._topology:

@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from mlff_exp.config import MOLECULES, UNSEEN, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
 from mlff_exp.structures.datasets import ORIGINS, VALIDATION, Dataset
-from mlff_exp.structures.electrons import strip_electrons
+from mlff_exp.structures.electrons import make_neutral_singlet
 from mlff_exp.structures.files import StructureError, read_frames
 
 WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
@@ -64,7 +64,7 @@ def _read(system: FileSystem) -> dict[str, Atoms]:
         raise ConfigError(f"system.path={system.path!r}: {error}") from error
     if system.ignore_charge:
         for atoms in frames.values():
-            strip_electrons(atoms)
+            make_neutral_singlet(atoms)
     if isinstance(chosen, int):
         return dict(zip([system.name], frames.values(), strict=True))
     return {f"{system.name}_{number}": atoms for number, atoms in frames.items()}

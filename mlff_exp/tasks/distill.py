@@ -21,20 +21,20 @@ from mlff_exp.common import progress_bar
 from mlff_exp.config import Config, ConfigError, DistillTask
 from mlff_exp.distill import (
     TEACHER,
-    Explored,
+    ExploredFrames,
     Sampling,
     Schedule,
     Training,
-    continue_from,
     explore,
     force_field_errors,
-    label_frames,
+    hash_fraction,
+    label_structures,
+    load_averaged,
+    make_frame_jobs,
+    make_jobs,
     molecule_library,
-    plan_given_jobs,
-    plan_jobs,
     predict,
-    share,
-    worst,
+    select_worst,
 )
 from mlff_exp.measure import describe_machine
 from mlff_exp.models import Architecture, PaiNN, load_checkpoint, save_checkpoint
@@ -70,7 +70,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     while True:
         dataset = Dataset.load(_dataset_file(work, number))
         if task.data_fraction < 1:
-            dataset = dataset.select(np.array([share(name) < task.data_fraction for name in dataset.names]))
+            dataset = dataset.select(np.array([hash_fraction(name) < task.data_fraction for name in dataset.names]))
         trained, complete = _train(config, dataset, validation_set, number, until - time.monotonic(), directory)
         if not complete or number == task.rounds:
             break
@@ -130,20 +130,20 @@ def _label_training(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, 
     library, recipe = molecule_library(), _recipe(task, seed)
     chosen, analogues = library["training"][: task.molecules], library["analogues"][: task.analogues]
     small = [molecule.smiles for molecule in chosen if molecule.n_atoms <= SMALL_ATOMS]
-    jobs = plan_jobs([one.smiles for one in chosen], [one.smiles for one in analogues], small, recipe)
-    return label_frames(jobs, recipe, work / "training", task.workers)
+    jobs = make_jobs([one.smiles for one in chosen], [one.smiles for one in analogues], small, recipe)
+    return label_structures(jobs, recipe, work / "training", task.workers)
 
 
 def _label_validation(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, Counter[str]]:
     """From relaxed to 1,000 K, as molecular dynamics would meet them."""
-    listed = sorted(molecule_library()["validation"], key=lambda molecule: share(molecule.key))
+    listed = sorted(molecule_library()["validation"], key=lambda molecule: hash_fraction(molecule.key))
     chosen = [molecule.smiles for molecule in listed[: task.validation_molecules]]
     recipe = Sampling(
         normal_modes=0, rattled=0, stretched=0, dimers=0, water_clusters=0, seed=seed + 1,
         md_share=1.0, md_temperatures_k=(300.0, 650.0, 1000.0), md_frames=2, md_stride=100,
     )  # fmt: skip
-    jobs = plan_jobs(chosen, [], [], recipe)
-    return label_frames(jobs, recipe, work / "validation", task.workers)
+    jobs = make_jobs(chosen, [], [], recipe)
+    return label_structures(jobs, recipe, work / "validation", task.workers)
 
 
 def _train(
@@ -166,7 +166,7 @@ def _train(
     if unknown:
         raise DatasetError(f"the validation set holds elements that are not trained on: Z = {', '.join(unknown)}")
     if previous.is_file():
-        continue_from(model, previous)
+        load_averaged(model, previous)
     trained = Training(model, dataset, schedule, seed=config.seed, device=device)
     every = max(1, len(validation_set) // WATCHED_STRUCTURES)
     watched = validation_set.select(np.arange(len(validation_set)) % every == 0)
@@ -195,12 +195,12 @@ def _explore(config: Config, trained: Training, dataset: Dataset, number: int) -
             trained.averaged, dataset, n_frames=task.explored_frames, stride=task.explored_stride,
             seed=config.seed + number, device=device,
         ).save(frames_file)  # fmt: skip
-    explored = Explored.load(frames_file)
-    jobs = plan_given_jobs(explored.names, explored.atoms, explored.exploded.tolist())
-    labels, left_out = label_frames(jobs, Sampling(), work / f"round-{number}", task.workers)
+    explored = ExploredFrames.load(frames_file)
+    jobs = make_frame_jobs(explored.names, explored.atoms, explored.exploded.tolist())
+    labels, left_out = label_structures(jobs, Sampling(), work / f"round-{number}", task.workers)
     _, forces = predict(trained.averaged, labels, device)
     squared = np.square(forces - labels.forces).sum(axis=1)
     error = np.sqrt(np.add.reduceat(squared, labels.starts) / labels.counts)
     exploded = labels.origin == ORIGINS.index("student_exploded")
-    kept = worst(exploded, error, task.explored_kept)
-    return Dataset.joined([dataset, labels.select(kept)]), left_out
+    kept = select_worst(exploded, error, task.explored_kept)
+    return Dataset.concatenate([dataset, labels.select(kept)]), left_out

@@ -111,7 +111,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 
     metrics = {
         **memory,
-        **_speed(timing["engine"], config.batch_size, batch.n_real_atoms),
+        **_speed(timing["engine"], config.batch_size, batch.n_atoms),
         **_speedups(timing, config),
         **control.same.as_metrics("control_same"),
         **control.slower.as_metrics("control_slower"),

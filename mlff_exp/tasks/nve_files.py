@@ -14,7 +14,7 @@ from ase.io import write
 from mlff_exp.config import Config
 from mlff_exp.dynamics import Dynamics, FloatArray, Trajectory
 from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits
-from mlff_exp.structures import without_electrons
+from mlff_exp.structures import copy_without_labels
 
 TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
@@ -81,7 +81,7 @@ def write_frames(start: Atoms, trajectory: Trajectory, index: int, path: Path) -
         trajectory.potential[thin, index],
         strict=True,
     ):
-        frame = without_electrons(start)
+        frame = copy_without_labels(start)
         frame.positions = positions
         frame.set_velocities(velocities)
         frame.calc = SinglePointCalculator(frame, energy=float(energy))

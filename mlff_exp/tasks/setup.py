@@ -37,7 +37,7 @@ from mlff_exp.models import (
     load_checkpoint,
     make_outside_model,
 )
-from mlff_exp.structures import build_systems, check_neighbors, refuse_unknown, uses_all_pairs
+from mlff_exp.structures import build_systems, check_neighbors, refuse_charge_and_spin, uses_all_pairs
 
 # Import paths of calculators before 0.2.0, and where each is now.
 MOVED_TARGETS = {"mlff_exp.labelling.teacher_calculator": "mlff_exp.distill.teacher_calculator"}
@@ -211,7 +211,7 @@ def _built(described: System, subject: ModelUnderTest) -> dict[str, Atoms]:
             raise ConfigError(f"{at}{error}") from error
         if subject.checkpoint is not None:
             try:
-                refuse_unknown(atoms)
+                refuse_charge_and_spin(atoms)
             except ValueError as error:
                 raise ConfigError(f"{at}{error}; system.ignore_charge=true takes it for that") from error
     return found

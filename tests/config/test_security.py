@@ -22,7 +22,7 @@ from mlff_exp.common import secrets
 from mlff_exp.common.secrets import mask_logs, mask_secrets
 from mlff_exp.config.config import asked, parse_config
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.distill.exploration import Explored
+from mlff_exp.distill.exploration import ExploredFrames
 from mlff_exp.dynamics.restart import load_state
 from mlff_exp.models.checkpoint import CheckpointError, load_checkpoint
 from mlff_exp.results.resolved import resolve_config
@@ -66,7 +66,8 @@ def test_no_checkpoint_is_unpickled(tmp_path: Path, name: str, write: Callable[[
 
 
 @pytest.mark.parametrize(
-    "load", [Dataset.load, Shard.load, Explored.load, lambda path: load_state(path.parent, {}, torch.device("cpu"))]
+    "load",
+    [Dataset.load, Shard.load, ExploredFrames.load, lambda path: load_state(path.parent, {}, torch.device("cpu"))],
 )
 def test_no_array_is_unpickled(tmp_path: Path, load: Callable[[Path], object]) -> None:
     path, made = tmp_path / STATE_FILE, tmp_path / "made"

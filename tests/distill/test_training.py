@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.distill.exploration import Explored, explore, worst
-from mlff_exp.distill.training import Schedule, Training, continue_from, force_field_errors, learning_rate, predict
+from mlff_exp.distill.exploration import ExploredFrames, explore, select_worst
+from mlff_exp.distill.training import Schedule, Training, force_field_errors, learning_rate, load_averaged, predict
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.painn import Architecture, PaiNN
 from mlff_exp.results.progress import Progress
 from mlff_exp.structures.batch import AtomicBatch
-from mlff_exp.structures.datasets import Dataset, Frame, reference_energies
+from mlff_exp.structures.datasets import Dataset, LabelledStructure, reference_energies
 from mlff_exp.structures.packing import evaluate, make_buckets, pack_batches
 from tests.conftest import make_random_model
 from tests.helpers.command import mlff_exp, results
@@ -68,9 +68,11 @@ def test_padding_in_a_packed_batch_changes_nothing(exact: PaiNN) -> None:
 
 
 def test_a_structure_that_is_too_large_is_refused() -> None:
-    frame = Frame("big", "rattled", np.ones(65, dtype=np.int64), np.zeros((65, 3), np.int16), 0.0, np.zeros((65, 3)))
+    frame = LabelledStructure(
+        "big", "rattled", np.ones(65, dtype=np.int64), np.zeros((65, 3), np.int16), 0.0, np.zeros((65, 3))
+    )
     with pytest.raises(ValueError, match="a structure of 65 atoms: packed batches hold up to 64"):
-        make_buckets(Dataset.from_frames([frame]), 5.0, CPU)
+        make_buckets(Dataset.from_structures([frame]), 5.0, CPU)
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(exact: PaiNN, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_a_state_of_a_training_is_looked_at(exact: PaiNN, tmp_path: Path) -> Non
     for content in (b"", b"PK\x03\x04", b"garbage"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"state\.pt holds no state of this training"):
-            continue_from(make_random_model().cast(torch.float32), path)
+            load_averaged(make_random_model().cast(torch.float32), path)
 
 
 @pytest.mark.gpu
@@ -186,7 +188,7 @@ def test_exploration_tells_what_broke(student: PaiNN, tmp_path: Path) -> None:
     assert len(explored.names) == len(explored.atoms) == 2 * len(calm)
     assert not explored.exploded.any()
     explored.save(tmp_path / "frames.npz")
-    again = Explored.load(tmp_path / "frames.npz")
+    again = ExploredFrames.load(tmp_path / "frames.npz")
     assert again.names == explored.names
     assert all((a.positions == b.positions).all() for a, b in zip(again.atoms, explored.atoms, strict=True))
 
@@ -206,7 +208,7 @@ def test_exploration_tells_what_broke(student: PaiNN, tmp_path: Path) -> None:
 def test_exploded_frames_are_kept_first_and_then_the_worst(seed: int, n_kept: int) -> None:
     rng = np.random.default_rng(seed)
     exploded, error = rng.random(30) < 0.3, rng.random(30)
-    kept = worst(exploded, error, n_kept)
+    kept = select_worst(exploded, error, n_kept)
     assert kept.sum() == min(n_kept, 30)
     for a in np.flatnonzero(kept):
         for b in np.flatnonzero(~kept):

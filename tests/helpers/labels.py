@@ -7,7 +7,7 @@ import numpy as np
 from mlff_exp.engines.eager import energy_and_forces
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate
-from mlff_exp.structures.datasets import Dataset, Frame, quantised
+from mlff_exp.structures.datasets import Dataset, LabelledStructure, quantise
 from tests.conftest import rattled
 
 
@@ -17,10 +17,12 @@ def random_dataset(seed: int) -> Dataset:
     frames = []
     for index in range(int(rng.integers(1, 30))):
         n_atoms = int(rng.integers(2, 10))
-        steps = quantised(rng.normal(scale=2, size=(n_atoms, 3)))
+        steps = quantise(rng.normal(scale=2, size=(n_atoms, 3)))
         forces = rng.normal(size=(n_atoms, 3))
-        frames.append(Frame(f"m{index % 3}", "rattled", rng.choice([1, 6, 8], n_atoms), steps, float(index), forces))
-    return Dataset.from_frames(frames)
+        frames.append(
+            LabelledStructure(f"m{index % 3}", "rattled", rng.choice([1, 6, 8], n_atoms), steps, float(index), forces)
+        )
+    return Dataset.from_structures(frames)
 
 
 def labelled_by(model: PaiNN, names: tuple[str, ...] = ("H2O", "CH4", "C6H6", "NH3")) -> Dataset:
@@ -29,8 +31,10 @@ def labelled_by(model: PaiNN, names: tuple[str, ...] = ("H2O", "CH4", "C6H6", "N
     for seed in range(3):
         for name in names:
             atoms = rattled(name, seed)
-            steps = quantised(atoms.positions)
+            steps = quantise(atoms.positions)
             atoms.positions = steps * 1e-3
             energy, forces = energy_and_forces(model, collate([atoms], 5.0), "fp64")
-            frames.append(Frame(name, "relaxed", atoms.numbers.astype(np.int64), steps, float(energy), forces.numpy()))
-    return Dataset.from_frames(frames)
+            frames.append(
+                LabelledStructure(name, "relaxed", atoms.numbers.astype(np.int64), steps, float(energy), forces.numpy())
+            )
+    return Dataset.from_structures(frames)

@@ -17,7 +17,7 @@ import torch
 from ase.build import molecule
 
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.distill.exploration import Explored
+from mlff_exp.distill.exploration import ExploredFrames
 from mlff_exp.dynamics.restart import load_state, save_state
 from mlff_exp.dynamics.state import MDState, Snapshot
 from mlff_exp.results.result import STATE_FILE
@@ -112,14 +112,14 @@ def test_a_shard_is_looked_at(tmp_path: Path) -> None:
 
 def test_explored_frames_are_looked_at(tmp_path: Path) -> None:
     path, atoms = tmp_path / "frames.npz", [molecule("H2O"), molecule("CH4")]
-    Explored(["O", "C"], atoms, np.array([True, False])).save(path)
-    assert [len(one) for one in Explored.load(path).atoms] == [3, 5]
+    ExploredFrames(["O", "C"], atoms, np.array([True, False])).save(path)
+    assert [len(one) for one in ExploredFrames.load(path).atoms] == [3, 5]
     with np.load(path) as file:
         arrays = dict(file)
     for changed in ({"counts": np.array([3, 4])}, {"numbers": arrays["numbers"] * 0}, {"names": np.array(["O"])}):
         np.savez(path, **{**arrays, **changed})
         with pytest.raises(DatasetError, match=r"frames.npz holds no explored frames"):
-            Explored.load(path)
+            ExploredFrames.load(path)
 
 
 def test_a_state_is_looked_at(tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.distill.labelling import label_file, label_frames, plan_jobs, teacher_calculator
+from mlff_exp.distill.labelling import label_structure, label_structures, make_jobs, teacher_calculator
 from mlff_exp.distill.molecules import SMALL, _described, molecule_library
-from mlff_exp.distill.sampling import Sampling, SamplingError, conformer, thermal_modes
+from mlff_exp.distill.sampling import Sampling, SamplingError, make_conformer, thermal_modes
 from mlff_exp.structures.datasets import (
     ORIGINS,
     RESOLUTION,
     VALIDATION,
     Dataset,
     DatasetError,
-    quantised,
+    quantise,
     reference_energies,
 )
 from tests.helpers.labels import random_dataset
@@ -31,14 +31,14 @@ TINY = Sampling(
     normal_modes=3, rattled=2, stretched=2, md_share=1.0, md_temperatures_k=(300.0,), md_frames=2, md_stride=2,
     dimers=20, water_clusters=1,
 )  # fmt: skip
-JOBS = plan_jobs(["O", "C", "CO"], ["CCl"], ["O", "C"], TINY)
+JOBS = make_jobs(["O", "C", "CO"], ["CCl"], ["O", "C"], TINY)
 seeds = st.integers(0, 2**32 - 1)
 
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Counter[str], Path]:
     directory = tmp_path_factory.mktemp("labels")
-    return *label_frames(JOBS, TINY, directory, 2), directory
+    return *label_structures(JOBS, TINY, directory, 2), directory
 
 
 @given(seed=seeds)
@@ -50,7 +50,7 @@ def test_a_dataset_survives_the_disk_and_splitting(seed: int, tmp_path_factory: 
     assert Dataset.load(path).sha256 == dataset.sha256
     first = dataset.names == dataset.names[0]
     parts = [part for part in (first, ~first) if part.any()]
-    joined = Dataset.joined([dataset.select(part) for part in parts])
+    joined = Dataset.concatenate([dataset.select(part) for part in parts])
     assert sorted(joined.energies) == sorted(dataset.energies)
     order = np.argsort(joined.energies)
     assert (joined.names[order] == dataset.names).all()
@@ -88,9 +88,9 @@ def test_reference_energies_are_recovered(seed: int) -> None:
 
 
 def test_values_that_16_bits_cannot_hold_are_refused() -> None:
-    assert quantised(np.array([0.0014, -30.0])).tolist() == [1, -30000]
+    assert quantise(np.array([0.0014, -30.0])).tolist() == [1, -30000]
     with pytest.raises(ValueError, match=r"33\.000 is more than the 32\.767"):
-        quantised(np.array([-33.0]))
+        quantise(np.array([-33.0]))
 
 
 def test_no_molecule_and_no_scaffold_is_on_both_sides() -> None:
@@ -140,7 +140,7 @@ def test_thermal_displacements_have_the_variance_of_equipartition() -> None:
 def test_a_molecule_without_a_geometry_is_a_named_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rdkit.Chem.rdDistGeom.EmbedMolecule", lambda molecule, parameters: -1)
     with pytest.raises(SamplingError, match="no conformer"):
-        conformer("C", np.random.default_rng(0))
+        make_conformer("C", np.random.default_rng(0))
 
 
 @pytest.mark.slow
@@ -165,17 +165,17 @@ def test_what_was_killed_goes_on_with_nothing_lost_or_duplicated(
     for job in JOBS[::2]:
         (tmp_path / f"{job.name}.npz").write_bytes((whole / f"{job.name}.npz").read_bytes())
     (tmp_path / f"{JOBS[1].name}.npz.partial").write_bytes(b"half")
-    again, same_failures = label_frames(JOBS, TINY, tmp_path, 1)
+    again, same_failures = label_structures(JOBS, TINY, tmp_path, 1)
     assert again.sha256 == dataset.sha256
     assert same_failures == failures
     with pytest.raises(ConfigError, match="holds labels of another recipe"):
-        label_frames(JOBS, dataclasses.replace(TINY, rattled=7), tmp_path, 1)
+        label_structures(JOBS, dataclasses.replace(TINY, rattled=7), tmp_path, 1)
 
 
 @pytest.mark.slow
 def test_what_the_teacher_cannot_be_trusted_on_is_counted() -> None:
     failures: Counter[str] = Counter()
-    assert label_file("[H][H]", "rattled", Atoms("H2", [[0, 0, 0], [0, 0, 0.3]]), failures) is None
-    assert label_file("N#N", "rattled", Atoms("N2", [[0, 0, 0], [0, 0, 0.8]]), failures) is None
-    assert label_file("[H][H]", "rattled", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), failures) is not None
+    assert label_structure("[H][H]", "rattled", Atoms("H2", [[0, 0, 0], [0, 0, 0.3]]), failures) is None
+    assert label_structure("N#N", "rattled", Atoms("N2", [[0, 0, 0], [0, 0, 0.8]]), failures) is None
+    assert label_structure("[H][H]", "rattled", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), failures) is not None
     assert failures == {"atoms closer than 0.5 Å": 1, "a force above 30 eV/Å": 1}

@@ -21,7 +21,7 @@ from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.ase import AseEngine, EngineCalculator
 from mlff_exp.models.checkpoint import Checkpoint, load_checkpoint
 from mlff_exp.structures.batch import collate
-from mlff_exp.structures.electrons import electrons, refuse_unknown
+from mlff_exp.structures.electrons import read_electrons, refuse_charge_and_spin
 from mlff_exp.structures.systems import build_systems
 from mlff_exp.tasks.inference import _batch
 from mlff_exp.tasks.nve_files import frame_files
@@ -70,7 +70,7 @@ def test_moments_that_cancel_are_moments(student: ModelUnderTest) -> None:
     atoms = molecule("H2O")
     atoms.set_initial_magnetic_moments([0, 1, -1])
     with pytest.raises(ValueError, match="H2O has magnetic moments"):
-        refuse_unknown(atoms)
+        refuse_charge_and_spin(atoms)
 
 
 def test_the_charge_of_a_file_can_be_left_out(student: ModelUnderTest) -> None:
@@ -79,7 +79,7 @@ def test_the_charge_of_a_file_can_be_left_out(student: ModelUnderTest) -> None:
         described_systems(Config(system=FileSystem(path=path)), student)
     config = Config(system=FileSystem(path=path, ignore_charge=True))
     (atoms,) = described_systems(config, student).values()
-    assert electrons(atoms).is_plain
+    assert read_electrons(atoms).is_plain
 
 
 @pytest.mark.parametrize("comment", ["charge=0 spin=1", "spin=0", "total_charge=0.0 multiplicity=1", ""])

@@ -60,14 +60,14 @@ FLAG_WORDS = {"t", "f", "true", "false", "1", "0"}
 
 
 @dataclass(frozen=True)
-class Told:
+class DeclaredElectrons:
     """What a file tells of its electrons; None where it says nothing."""
 
     charge: float | None = None
     multiplicity: float | None = None
 
 
-def read_told(name: str, kind: str) -> Told:
+def read_declared(name: str, kind: str) -> DeclaredElectrons:
     """Read in the text of a file what ASE leaves out.
 
     Args:
@@ -81,18 +81,18 @@ def read_told(name: str, kind: str) -> Told:
         return _of_cif(name)
     reader = READERS.get(kind)
     if reader is None and not any(kind in table for table in (CHARGES, MULTIPLICITIES, UNPAIRED, MASSES)):
-        return Told()
+        return DeclaredElectrons()
     with open_with_compression(name) as file:
         # A trajectory may be long, and only its comments matter.
         text = "".join(line for line in file if "pbc" in line.lower()) if kind == "extxyz" else file.read()
     return _of_program(text, kind) if reader is None else reader(text)
 
 
-def _of_program(text: str, kind: str) -> Told:
+def _of_program(text: str, kind: str) -> DeclaredElectrons:
     if kind in MASSES and (found := re.search(MASSES[kind], text)):
         raise ValueError(f"{found[0].strip()!r} tells of masses, and {WAY_OUT}")
     charge, multiplicity, unpaired = (_last(table, kind, text) for table in (CHARGES, MULTIPLICITIES, UNPAIRED))
-    return Told(charge, multiplicity if unpaired is None else abs(unpaired) + 1)
+    return DeclaredElectrons(charge, multiplicity if unpaired is None else abs(unpaired) + 1)
 
 
 def _last(table: dict[str, str], kind: str, text: str) -> float | None:
@@ -100,16 +100,16 @@ def _last(table: dict[str, str], kind: str, text: str) -> float | None:
     return float(found[-1]) if found else None
 
 
-def _of_xyz(text: str) -> Told:
+def _of_xyz(text: str) -> DeclaredElectrons:
     """Refuse words for periodic directions that are none: ASE takes any word for true."""
     for given in FLAGS.findall(text):
         words = re.sub(r"[\"'{}\[\],]", " ", given).split()
         if len(words) not in (1, 3) or not {word.lower() for word in words} <= FLAG_WORDS:
             raise ValueError(f"pbc={given} is neither one nor three of T and F")
-    return Told()
+    return DeclaredElectrons()
 
 
-def _of_mol(text: str) -> Told:
+def _of_mol(text: str) -> DeclaredElectrons:
     records = [record for record in re.split(r"(?m)^\$\$\$\$.*$", text) if record.strip()]
     if len(records) > 1:
         raise ValueError(
@@ -132,10 +132,10 @@ def _of_mol(text: str) -> Told:
             by_property += [int(word) for word in words[4::2]]
         elif words[:2] in (["M", "ISO"], ["M", "RAD"]):
             raise ValueError(f"a line 'M  {words[1]}' tells of isotopes or radicals, and {WAY_OUT}")
-    return Told(sum(by_property or [MOL_CHARGES.get(field, 0) for field in fields]))
+    return DeclaredElectrons(sum(by_property or [MOL_CHARGES.get(field, 0) for field in fields]))
 
 
-def _of_pdb(text: str) -> Told:
+def _of_pdb(text: str) -> DeclaredElectrons:
     """Of the first model: the element in columns 77 and 78, the charge in 79 and 80, as 1+ or 2-."""
     charge = 0
     for line in re.split(r"(?m)^ENDMDL", text, maxsplit=1)[0].splitlines():
@@ -145,10 +145,10 @@ def _of_pdb(text: str) -> Told:
             raise ValueError(f"it has atoms of the isotope {element}, and {WAY_OUT}")
         if found := re.fullmatch(r"(\d)([+-])", line[78:80]):
             charge += int(found[1]) * (1 if found[2] == "+" else -1)
-    return Told(charge)
+    return DeclaredElectrons(charge)
 
 
-def _of_cif(name: str) -> Told:
+def _of_cif(name: str) -> DeclaredElectrons:
     """D is heavy hydrogen to ASE; of a symbol with a mass number only the letters are seen."""
     with open_with_compression(name, "rb") as file:
         blocks = list(parse_cif(file))
@@ -157,10 +157,10 @@ def _of_cif(name: str) -> Told:
         for symbol in [species] if isinstance(species, str) else species:
             if re.match(r"\W*\d+\W*[A-Za-z]|[A-Z][a-z]?[-(^]\d+\)?$", str(symbol)):
                 raise ValueError(f"it has atoms of the isotope {symbol}, and {WAY_OUT}")
-    return Told()
+    return DeclaredElectrons()
 
 
-READERS: dict[str, Callable[[str], Told]] = {
+READERS: dict[str, Callable[[str], DeclaredElectrons]] = {
     "extxyz": _of_xyz,
     "mol": _of_mol,
     "proteindatabank": _of_pdb,

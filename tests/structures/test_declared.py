@@ -9,7 +9,7 @@ import pytest
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.systems import FileSystem
-from mlff_exp.structures.electrons import electrons
+from mlff_exp.structures.electrons import read_electrons
 from mlff_exp.structures.systems import build_systems
 from tests.helpers.structures import WATER
 
@@ -74,16 +74,16 @@ def test_a_column_of_masses_has_many_names(tmp_path: Path, column: str) -> None:
 @pytest.mark.parametrize("key", ["Charge", "CHARGE", "q", "mol_charge", "Net-Charge", "total charge", "formal_charge"])
 def test_a_charge_has_many_names(tmp_path: Path, key: str) -> None:
     (atoms,) = read(tmp_path, "x.xyz", WATER.format(f'"{key}"=1'))
-    assert electrons(atoms).charge == 1
+    assert read_electrons(atoms).charge == 1
     assert atoms.get_initial_charges().sum() == pytest.approx(1)
     (tmp_path / "y.xyz").write_text(WATER.format(f'"{key}"=1'))
     (plain,) = build_systems(FileSystem(path=str(tmp_path / "y.xyz"), ignore_charge=True)).values()
-    assert electrons(plain).is_plain
+    assert read_electrons(plain).is_plain
 
 
 @pytest.mark.parametrize("words", ["uhf=2", "n_unpaired=2", "Spin=3", "UHF=2", "num_unpaired_electrons=2", "magmom=2"])
 def test_spin_has_many_names(tmp_path: Path, words: str) -> None:
-    assert electrons(read(tmp_path, "x.xyz", WATER.format(words))[0]).unpaired == 2
+    assert read_electrons(read(tmp_path, "x.xyz", WATER.format(words))[0]).unpaired == 2
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_spin_has_many_names(tmp_path: Path, words: str) -> None:
 def test_inputs_of_programs_tell_charge_and_spin(
     tmp_path: Path, name: str, text: str, charge: int, unpaired: int
 ) -> None:
-    found = electrons(read(tmp_path, name, text)[0])
+    found = read_electrons(read(tmp_path, name, text)[0])
     assert (found.charge, found.unpaired) == (charge, unpaired)
 
 
