@@ -125,7 +125,7 @@ def test_tests_share_helpers_and_not_each_other(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("hydra", {"cli", "common.shell", "tasks.setup"}),
+        ("hydra", {"cli", "common.shell", "models.adapters.calculator"}),
         ("jinja2", {"report.html"}),
         ("mlflow", {"tracking"}),
         ("pynvml", {"measure"}),

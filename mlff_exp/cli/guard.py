@@ -35,8 +35,9 @@ from mlff_exp.config import (
     refuse_other_schema,
     top_level,
 )
+from mlff_exp.models import MODELS
 
-TARGET, FACTORY = "model.calculator._target_", "model.factory"
+TARGET = "model.calculator._target_"
 # Said by the sweeper to the jobs that it launches; anybody else who says one of them would forge a record.
 VOUCHED: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
 
@@ -219,7 +220,7 @@ class GuardedLoader(ConfigLoaderImpl):
         refuse_other_schema(composed)
         self._judge_trust(composed)
         self._judge_sweep(composed)
-        named = [*self._judge_calculator(composed), *self._judge_factory(composed)]
+        named = [*self._judge_calculator(composed), *self._judge_factories(composed)]
         composed.trust = [*self._trust, *(top for top in named if top not in self._trust)]
         make_importable(composed.trust, self._directory)
 
@@ -297,27 +298,32 @@ class GuardedLoader(ConfigLoaderImpl):
                     f"the command line, or trust=[{top}]"
                 )
 
-    def _judge_factory(self, composed: DictConfig) -> list[str]:
-        """The installed package that the command line names for a factory of force fields."""
-        model = OmegaConf.to_container(composed, resolve=False).get("model")  # type: ignore[union-attr]
-        asked = _at({"model": model}, FACTORY)
+    def _judge_factories(self, composed: DictConfig) -> list[str]:
+        """The installed packages that the command line names for functions that make force fields."""
+        codes = dict.fromkeys(f"model.{spec.code}" for spec in MODELS if spec.code is not None)
+        return [top for key in codes if key != TARGET for top in self._judge_factory(composed, key)]
+
+    def _judge_factory(self, composed: DictConfig, key: str) -> list[str]:
+        """The installed package that the command line names for a function under a key of the model."""
+        model = {"model": OmegaConf.to_container(composed, resolve=False).get("model")}  # type: ignore[union-attr]
+        asked = _at(model, key)
         try:
-            path = OmegaConf.select(composed, FACTORY)
+            path = OmegaConf.select(composed, key)
         except OmegaConfBaseException:  # told when the configuration is parsed
             return []
         if asked in (None, "???") or path is None:
             return []
         top = top_level(str(path))
-        typed = "${" not in str(asked) and (FACTORY, str(asked)) in self._said
+        typed = "${" not in str(asked) and (key, str(asked)) in self._said
         named = [top] if typed and top not in self._trust and is_installed(top) else []
-        for parts, value in _leaves(_at({"model": model}, "model.arguments") or {}):
-            key = ".".join(("model.arguments", *parts))
-            if named and (key, str(value)) not in self._said:
+        for parts, value in _leaves(model):
+            argument = ".".join(parts)
+            if named and argument not in (key, "model.name") and (argument, str(value)) not in self._said:
                 raise ConfigError(
-                    f"{key}={value} comes from a file, and is an argument of {path}: say it on the command line, or "
-                    f"trust=[{top}]"
+                    f"{argument}={value} comes from a file, and is an argument of {path}: say it on the command line, "
+                    f"or trust=[{top}]"
                 )
-        judge_factory(path, [*self._trust, *named])
+        judge_factory(path, [*self._trust, *named], key)
         return named
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:

@@ -8,29 +8,28 @@ from omegaconf import OmegaConf
 from mlff_exp.common import env_resolver
 from mlff_exp.config import (
     TASK_TYPES,
-    AseModel,
     Config,
     FileSystem,
     Gate,
     MoleculeSystem,
     PrecisionConfig,
-    StudentModel,
-    TorchModel,
     Tracking,
     WaterBox,
     fast_engine,
     is_cuda,
+    learn_native,
     learn_words,
     low_precision,
 )
 from mlff_exp.engines import ENGINES
+from mlff_exp.models import MODELS
 
 
 def option_types() -> dict[str, dict[str, type]]:
     """The dataclasses of the options of each group, by group and name."""
     return {
         "task": TASK_TYPES,
-        "model": {"student": StudentModel, "ase": AseModel, "torch": TorchModel},
+        "model": {spec.name: spec.options for spec in MODELS},
         "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
         "engine": {spec.name: spec.options for spec in ENGINES},
     }
@@ -50,6 +49,7 @@ def register_schemas() -> None:
     types = option_types()
     for group in ("model", "engine"):
         learn_words(types[group])
+    learn_native(spec.name for spec in MODELS if spec.native)
     schemas: dict[str, dict[str, type]] = {
         **types,
         "precision": {"precision": PrecisionConfig},
@@ -59,6 +59,6 @@ def register_schemas() -> None:
     for group, nodes in schemas.items():
         for name, node in nodes.items():
             store.store(group=f"schema/{group}", name=name, node=node)
-    store.store(group="model", name="torch", node=TorchModel)
-    for spec in ENGINES:
-        store.store(group="engine", name=spec.name, node=spec.options)
+    for group in ("model", "engine"):
+        for name, node in types[group].items():
+            store.store(group=group, name=name, node=node)

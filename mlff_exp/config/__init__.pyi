@@ -1,5 +1,9 @@
+from .checkpoints import CHECKPOINTS as CHECKPOINTS
+from .checkpoints import shipped_checkpoints as shipped_checkpoints
 from .checks import choose as choose
 from .checks import did_you_mean as did_you_mean
+from .checks import finite as finite
+from .checks import is_file as is_file
 from .checks import plain as plain
 from .checks import positive as positive
 from .checks import shown as shown
@@ -23,11 +27,6 @@ from .errors import UnavailableError as UnavailableError
 from .flat import changed_keys as changed_keys
 from .flat import flatten as flatten
 from .gate import Gate as Gate
-from .models import CHECKPOINTS as CHECKPOINTS
-from .models import AseModel as AseModel
-from .models import StudentModel as StudentModel
-from .models import TorchModel as TorchModel
-from .models import shipped_checkpoints as shipped_checkpoints
 from .precision import PrecisionConfig as PrecisionConfig
 from .recorded import NATIVE as NATIVE
 from .recorded import what_runs as what_runs
@@ -57,4 +56,6 @@ from .words import COMPILE_MODES as COMPILE_MODES
 from .words import PRECISIONS as PRECISIONS
 from .words import CompileMode as CompileMode
 from .words import Precision as Precision
+from .words import is_native as is_native
+from .words import learn_native as learn_native
 from .words import learn_words as learn_words

@@ -16,10 +16,10 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.common import learn_secrets, mask_secrets, reading_secrets, remember_secret
+from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_limits
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import USUAL_GATE, Gate
-from mlff_exp.config.models import AseModel, StudentModel, shipped_checkpoints
 from mlff_exp.config.precision import PrecisionConfig
 from mlff_exp.config.recorded import NATIVE, UNUSED, what_runs
 from mlff_exp.config.systems import MOLECULES, FileSystem, WaterBox
@@ -34,19 +34,20 @@ from mlff_exp.config.words import (
     TRACKING_NAMES,
     YEAR_S,
     is_learned,
+    is_native,
 )
 
 
 @dataclass
 class NativeEngine:
-    """That of an ASE calculator, which runs as it is; it is not to be chosen."""
+    """That of a model that runs as it is, such as an ASE calculator; it is not to be chosen."""
 
     name: str = NATIVE
 
 
 @dataclass
 class NativePrecision(PrecisionConfig):
-    """That of an ASE calculator, whatever it is; it is not to be chosen."""
+    """That of a model that runs as it is, whatever that is; it is not to be chosen."""
 
     name: str = NATIVE
 
@@ -159,7 +160,7 @@ class Config:
         if not re.fullmatch(DEVICE, self.device):
             choose("device", self.device, ("auto", "cpu", "cuda"), "cuda:<number>")
         self._refuse_what_cannot_fit()
-        if isinstance(self.model, AseModel):
+        if is_native(getattr(self.model, "name", "")):
             self.engine, self.precision = NativeEngine(), NativePrecision()
 
     def _refuse_what_cannot_fit(self) -> None:
@@ -244,9 +245,10 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
     Raises:
         ConfigError: an engine or a precision for an ASE calculator, or a system beside those of the task.
     """
-    if config.model.name == "ase" and getattr(config.task, "baselines", []):
+    model = f"model={config.model.name}"
+    if config.engine.name == NATIVE and getattr(config.task, "baselines", []):
         raise ConfigError(
-            f"task.baselines={config.task.baselines}: no engine runs model=ase, so none can be its baseline"
+            f"task.baselines={config.task.baselines}: no engine runs {model}, so none can be its baseline"
         )
     for override in overrides:
         if config.tracking.name != "local" and re.match(r"\+*tracking\.directory=", override):
@@ -255,8 +257,8 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
             raise ConfigError(f"{override}: tracking=offline is no experiment's: say mlff-exp-sync --experiment later")
         if getattr(config.task, "systems", []) and re.match(r"\+*system\b", override):
             raise ConfigError(f"{override}: task.systems={list(config.task.systems)} takes its place")
-        if config.model.name == "ase" and re.match(r"\+*(engine|precision)\b", override):
-            raise ConfigError(f"{override}: model=ase runs as it is and takes no engine and no precision")
+        if config.engine.name == NATIVE and re.match(r"\+*(engine|precision)\b", override):
+            raise ConfigError(f"{override}: {model} runs as it is and takes no engine and no precision")
 
 
 def _unused(config: Config, key: str, override: str) -> str | None:
@@ -266,10 +268,10 @@ def _unused(config: Config, key: str, override: str) -> str | None:
         return f"task={task.name} takes no {key}; {instead}"
     if key == "gate" and task.name != "nve" and not config.gate_required:
         return f"task={task.name} is judged by no gate; task=nve is"
-    if key == "device" and config.model.name == "ase" and not override.endswith(("=cpu", "=auto")):
-        return "model=ase runs where its calculator does; batches are handed to it on the CPU"
+    if key == "device" and config.engine.name == NATIVE and not override.endswith(("=cpu", "=auto")):
+        return f"model={config.model.name} runs where its calculator does; batches are handed to it on the CPU"
     engines = {config.engine.name, *getattr(task, "baselines", [])}
-    compiles = task.name == "distill" or (config.model.name != "ase" and engines != {"eager"})
+    compiles = task.name == "distill" or (config.engine.name != NATIVE and engines != {"eager"})
     if key == "cold_compile" and not override.endswith("=false") and not compiles:
         return "nothing is compiled"
     return None
@@ -303,11 +305,16 @@ def asked(composed: DictConfig) -> dict[str, Any]:
     return given | what_runs(given)
 
 
-def usual(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run has where nothing else is said, in the form of its plain values."""
+def usual(values: Mapping[str, Any], model: type) -> dict[str, Any]:
+    """What a run has where nothing else is said, in the form of its plain values.
+
+    Args:
+        values: plain values of a configuration.
+        model: dataclass of the options of its model.
+    """
     groups = {
         "task": TASK_TYPES.get(values["task"]["name"], InferenceTask),
-        "model": StudentModel,
+        "model": model,
         "system": FileSystem,
     }
     usual: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NATIVE = "native"  # engine and precision of an ASE calculator, which runs as it is
+from mlff_exp.config.words import is_native
+
+NATIVE = "native"  # engine and precision of a model that runs as it is, such as an ASE calculator
 
 # Words that a task takes no notice of, and what to say instead.
 UNUSED: dict[str, dict[str, str]] = {
@@ -25,13 +27,13 @@ UNUSED: dict[str, dict[str, str]] = {
 def what_runs(values: Mapping[str, Any]) -> dict[str, Any]:
     """The plain values of a configuration without those that are not used.
 
-    An ASE calculator has the engine and the precision ``native``.
+    A model that runs as it is has the engine and the precision ``native``.
     """
     task = values["task"]
     unused = set(UNUSED.get(task["name"], {}))
     if task.get("systems"):
         unused.add("system")
     kept = {key: value for key, value in values.items() if key not in unused}
-    if kept.get("model", {}).get("name") == "ase":
+    if is_native(kept.get("model", {}).get("name", "")):
         kept |= {"engine": {"name": NATIVE}, "precision": {"name": NATIVE}}
     return kept

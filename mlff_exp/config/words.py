@@ -28,6 +28,7 @@ YEAR_S = 365 * DAY_S
 DEVICE = r"auto|cpu|cuda(:[0-9]{1,4})?"
 
 _learned: set[str] = set()
+_native: set[str] = set()
 
 
 def learn_words(words: Iterable[str]) -> None:
@@ -38,3 +39,13 @@ def learn_words(words: Iterable[str]) -> None:
 def is_learned(word: str) -> bool:
     """Whether `learn_words` was given a word."""
     return word in _learned
+
+
+def learn_native(names: Iterable[str]) -> None:
+    """Take names of models for those that run as they are, with no engine and no precision of ours."""
+    _native.update(names)
+
+
+def is_native(model: str) -> bool:
+    """Whether `learn_native` was given the name of a model."""
+    return model in _native

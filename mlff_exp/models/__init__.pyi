@@ -4,9 +4,9 @@ from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import save_checkpoint as save_checkpoint
 from .graph import GraphForceField as GraphForceField
 from .graph import GraphModel as GraphModel
-from .outside import FactoryError as FactoryError
-from .outside import OutsideModel as OutsideModel
-from .outside import make_outside_model as make_outside_model
+from .loading import LoadedModel as LoadedModel
+from .loading import load_calculator as load_calculator
+from .loading import load_model as load_model
 from .painn import BOHR_ANG as BOHR_ANG
 from .painn import CORE_INNER as CORE_INNER
 from .painn import CORE_OUTER as CORE_OUTER
@@ -21,3 +21,6 @@ from .predecessor import PredecessorPaiNN as PredecessorPaiNN
 from .predecessor import check_weights as check_weights
 from .predecessor import misfit as misfit
 from .protocol import ForceField as ForceField
+from .registry import MODELS as MODELS
+from .spec import Capabilities as Capabilities
+from .spec import ModelSpec as ModelSpec

@@ -158,7 +158,7 @@ def judge_targets(results: Results, listed: TargetList) -> list[JudgedTarget]:
         listed: targets, and which results they are about.
     """
     results = [result for result in results if listed.about.selects(result)]
-    results = [result for result in results if _weights(result) == _weights(results[0])]
+    results = [result for result in results if result.config["model"] == results[0].config["model"]]
     systems = [systems_of(result) for result in results if choice(result, "task") != "accuracy"]
     preferred = [{"name": listed.prefer_system}]
     one = preferred if preferred in systems else next(iter(systems), [])
@@ -231,11 +231,6 @@ def _memory_change(result: RunResult, results: Results) -> Estimate | None:
         if same and metric in result.metrics and metric in full.metrics:
             return Estimate.exact(100 * (result.metrics[metric] / full.metrics[metric] - 1))
     return None
-
-
-def _weights(result: RunResult) -> tuple[object, ...]:
-    model = result.config["model"]
-    return model.get("checkpoint") or model.get("factory"), model.get("arguments") or model.get("calculator")
 
 
 STEP_US, THROUGHPUT = "step_us", "throughput_systems_per_s"

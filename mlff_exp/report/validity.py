@@ -55,12 +55,9 @@ def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
 def force_field(result: RunResult) -> tuple[Any, ...]:
     """What computes the forces: model with its weights, engine with its mode, and precision."""
     model, engine = result.config["model"], result.config["engine"]
-    if model["name"] == "ase":
-        return (json.dumps(model["calculator"], sort_keys=True),)
-    weights = result.tags.get("checkpoint.sha256")
     return (
-        model.get("checkpoint") or model.get("factory"),
-        weights,
+        json.dumps(model, sort_keys=True),
+        result.tags.get("checkpoint.sha256"),
         engine["name"],
         engine.get("mode"),
         choice(result, "precision"),

@@ -19,6 +19,7 @@ from .naming import force_field_words as force_field_words
 from .naming import label as label
 from .naming import label_parts as label_parts
 from .naming import label_words as label_words
+from .naming import model_word as model_word
 from .naming import recorded_varied as recorded_varied
 from .naming import run_key as run_key
 from .naming import short_names as short_names

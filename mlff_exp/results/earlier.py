@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlff_exp.config import new_option, rename_recorded
+from mlff_exp.config import NATIVE, new_option, rename_recorded
 
 SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on all systems
 
@@ -25,7 +25,16 @@ def upgraded(values: Any) -> Any:
     if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise ValueError(f"schema={schema!r:.40} is none of 1 … {SCHEMA}: a later version may have written it")
     values = _renamed(values)
-    return _with_systems(values) | {"schema": SCHEMA} if schema == 1 else values
+    return _with_systems(_as_it_ran(values)) | {"schema": SCHEMA} if schema == 1 else values
+
+
+def _as_it_ran(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With engine and precision ``native`` for an ASE calculator, which had those that the configuration named."""
+    config = values.get("config")
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(model, dict) or model.get("name") != "ase":
+        return dict(values)
+    return {**values, "config": {**config, "engine": {"name": NATIVE}, "precision": {"name": NATIVE}}}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlff_exp.config import NATIVE
+
 SEPARATOR = " · "  # of the words of a label
 MAX_VALUE, MAX_LABEL = 60, 240  # characters; MLflow keeps 250 of a run's name
 MAX_SYSTEMS = 4  # that a label names one by one
@@ -31,7 +33,8 @@ SIZES = {
     "distill": ("task.n_features", "task.n_interactions"),
 }
 # What a word tells in part.
-ABRIDGED = re.compile(r"model\.(checkpoint|calculator\..*)|system\.(path|index|n_molecules)")
+ABRIDGED = re.compile(r"model\.(?!name$).*|system\.(path|index|n_molecules)")
+USUAL_MODEL = {"name": "student", "checkpoint": "student"}
 KNOWN_CALCULATORS = ("ase.calculators.", "mlff_exp.")  # their last word says which
 
 
@@ -104,16 +107,32 @@ def label_parts(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def force_field_words(config: Mapping[str, Any]) -> dict[str, str]:
-    """Model, engine and precision; an ASE calculator runs as it is and has neither of the latter."""
+    """Model, engine and precision; a model that runs as it is has neither of the latter."""
     model, engine = config["model"], config["engine"]
-    if model["name"] == "ase":
-        return {"model": "ase/" + _word(model["calculator"]["_target_"].rpartition(".")[2])}
-    named = model["factory"] if model["name"] == "torch" else Path(model["checkpoint"]).name
+    if engine["name"] == NATIVE:
+        return {"model": _word(model_word(model))}
     return {
-        "model": "" if model.get("checkpoint") == "student" else _word(named),
+        "model": "" if model == USUAL_MODEL else _word(model_word(model)),
         "engine": _word(f"{engine['name']}/{engine['mode']}" if "mode" in engine else str(engine["name"])),
         "precision": _word(str(config["precision"]["name"])),
     }
+
+
+def model_word(model: Mapping[str, Any]) -> str:
+    """What a model is called: a checkpoint by its file, a function by its import path, others by their own name.
+
+    Args:
+        model: its part of a configuration, as plain values.
+    """
+    if "factory" in model:
+        return str(model["factory"])
+    calculator = model.get("calculator")
+    if isinstance(calculator, Mapping):
+        return f"{model['name']}/{str(calculator['_target_']).rpartition('.')[2]}"
+    if "checkpoint" not in model:
+        return str(model["name"])
+    file = Path(model["checkpoint"]).name
+    return file if model["name"] == USUAL_MODEL["name"] else f"{model['name']}/{file}"
 
 
 def system_name(config: Mapping[str, Any]) -> str:
@@ -166,10 +185,10 @@ def told_apart(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def run_key(config: Mapping[str, Any]) -> RunKey:
     """What a run is, from its configuration."""
     task, known = str(config["task"]["name"]), label_parts(config)
-    checkpoint = str(config.get("model", {}).get("checkpoint", ""))
+    model = config.get("model")
     return RunKey(
         task=task,
-        model=known.get("model") or checkpoint,
+        model=known.get("model") or ("" if model is None else model_word(model)),
         system=known.get("system", ""),
         engine=str(config.get("engine", {}).get("name", "")),
         mode=str(config.get("engine", {}).get("mode", "")),

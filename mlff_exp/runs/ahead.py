@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
 from mlff_exp.common import interrupts_postponed, load_object, progress_bar, write_below_bars
-from mlff_exp.config import Config, PrecisionConfig
+from mlff_exp.config import NATIVE, Config, PrecisionConfig
 from mlff_exp.runs.sessions import begin_session, signal_session
 from mlff_exp.runs.worker import NotStartedError, failure_kind, fork_server, how_it_ended, start_process, use_device
 from mlff_exp.tasks import TASKS, engines_of
@@ -91,7 +91,7 @@ def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
     """
     found: dict[str, tuple[str, Config]] = {}
     for name, config in jobs.items():
-        if config.model.name == "ase" or TASKS[config.task.name].batches is None or config.cold_compile:
+        if config.engine.name == NATIVE or TASKS[config.task.name].batches is None or config.cold_compile:
             continue
         for key, spec in engines_of(config):
             engine = spec.ahead(config.engine if key == "engine" else spec.options())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mlff_exp.config import ConfigError, TorchModel
-from mlff_exp.results import DECIDING_PS
+from dataclasses import asdict
+
+from mlff_exp.config import NATIVE, ConfigError
+from mlff_exp.results import DECIDING_PS, model_word
 from mlff_exp.runs.host import Host
 from mlff_exp.runs.planning import Plan
 from mlff_exp.tracking import Store, WantedGo, found_go
@@ -21,22 +23,14 @@ def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
         ConfigError: the experiment wants a GO, has no gate of its own, and none is recorded.
     """
     master = plan.master
-    if not master.gate_required or master.gate.name == "off" or master.model.name == "ase" or plan.jobs[0].gate:
+    if not master.gate_required or master.gate.name == "off" or master.engine.name == NATIVE or plan.jobs[0].gate:
         return "no_verdict"
     # Imported here: it imports PyTorch.
-    from mlff_exp.models import CheckpointError, FactoryError, load_checkpoint, make_outside_model
+    from mlff_exp.models import load_model
 
-    try:
-        if isinstance(master.model, TorchModel):  # the command line has allowed its factory, or nothing was composed
-            named = master.model.factory
-            weights = make_outside_model(named, master.model.arguments).weights_sha256
-        else:
-            named = master.model.checkpoint
-            weights = load_checkpoint(named).weights_sha256
-    except FactoryError as error:
-        raise ConfigError(f"model.factory={error}") from error
-    except CheckpointError as error:
-        raise ConfigError(f"model.checkpoint: {error}") from error
+    # The command line has allowed the code that this runs, or nothing was composed.
+    weights = load_model(master.model, master.trust).weights_sha256
+    named = model_word(asdict(master.model))
     wanted = [WantedGo(weights, master.gate, system) for system in plan.systems]
     wanted = wanted or [WantedGo(weights, master.gate)]
     missing = next((one for one in wanted if not found_go(store, one, host.roots)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mlff_exp.config import Config, ConfigError
 from mlff_exp.engines import Engine, make_engine
 from mlff_exp.measure import accuracy_vs_fp64, accuracy_vs_teacher, describe_machine
 from mlff_exp.report import plot_accuracy
-from mlff_exp.results import RunResult
+from mlff_exp.results import RunResult, model_word
 from mlff_exp.structures import (
     VALIDATION,
     AtomicBatch,
@@ -103,10 +104,9 @@ def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
         raise ConfigError(f"task.dataset={name!r}: {error}") from error
     unknown = sorted({chemical_symbols[number] for number in dataset.atomic_numbers} - set(known or chemical_symbols))
     if known is not None and unknown:
-        key = "checkpoint" if hasattr(config.model, "checkpoint") else "factory"
         raise ConfigError(
-            f"task.dataset={name!r} holds {', '.join(unknown)}, which "
-            f"model.{key}={getattr(config.model, key)!r} was not trained on; it knows {', '.join(known)}"
+            f"task.dataset={name!r} holds {', '.join(unknown)}, which the model {model_word(asdict(config.model))} was "
+            f"not trained on; it knows {', '.join(known)}"
         )
     return dataset
 

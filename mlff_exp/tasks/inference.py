@@ -34,7 +34,7 @@ from mlff_exp.measure import (
     wall_median_ms,
     write_kernels,
 )
-from mlff_exp.models import Checkpoint, OutsideModel
+from mlff_exp.models import LoadedModel
 from mlff_exp.report import plot_latency
 from mlff_exp.results import Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
@@ -179,7 +179,7 @@ def _batch(config: Config, subject: ModelUnderTest, n_systems: int) -> AtomicBat
     return collate(filled, subject.engine.cutoff, device=subject.device)
 
 
-def _eager(loaded: Checkpoint | OutsideModel, batch: AtomicBatch, config: Config) -> _Workload:
+def _eager(loaded: LoadedModel, batch: AtomicBatch, config: Config) -> _Workload:
     return _Workload(make_engine(loaded.model, "eager", "fp32", batch.positions.device), batch, config.seed)
 
 

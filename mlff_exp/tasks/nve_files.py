@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from mlff_exp.config import Config
+from mlff_exp.config import NATIVE, Config
 from mlff_exp.dynamics import Dynamics, FloatArray, Trajectory
-from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits
+from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits, model_word
 from mlff_exp.structures import copy_without_labels
 
 TRAJECTORY_FILE = "trajectory_data.npz"
@@ -108,13 +109,10 @@ def write_report(
         path: of the file.
     """
     task = config.task
-    if config.model.name == "ase":
-        what, how = config.model.calculator["_target_"], "as it is"
-    else:
-        named = getattr(config.model, "checkpoint", None) or config.model.factory
-        what, how = named, f"{config.engine.name}, {config.precision.name}"
+    native = config.engine.name == NATIVE
+    how = "as it is" if native else f"{config.engine.name}, {config.precision.name}"
     lines = [
-        f"NVE validation of {what} on {', '.join(verdicts)}",
+        f"NVE validation of {model_word(asdict(config.model))} on {', '.join(verdicts)}",
         f"{0 if trajectory is None else trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, "
         f"{task.timestep_fs:g} fs steps, {task.replicas} replicas, {how}",
     ]

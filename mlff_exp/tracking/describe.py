@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.config import flatten
-from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, Progress, Record, ResultError, RunResult, label, system_name
+from mlff_exp.results import (
+    PROGRESS_FILE,
+    RESULT_FILE,
+    Progress,
+    Record,
+    ResultError,
+    RunResult,
+    label,
+    model_word,
+    system_name,
+)
 from mlff_exp.tracking.faults import say_on_stderr
 from mlff_exp.tracking.files import own_file
 from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG
@@ -165,7 +175,9 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
     if result.verdict is not None:
         where = f"verdict.{result.verdict.gate}.{name.replace(', ', '+')}.{config['precision']['name']}"
         verdict = {valid_key(where): result.verdict.decision}
-    named = config["model"].get("factory") or Path(config["model"]["checkpoint"]).stem
+    named = model_word(config["model"])
+    if "checkpoint" in config["model"]:
+        named = named.removesuffix(Path(named).suffix)
     model = model_name(f"{cut(named, 200)}-{sha256[:12]}")
     return described, Weights(cut(sha256, MAX_TAG), model, verdict)
 

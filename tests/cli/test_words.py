@@ -23,11 +23,11 @@ from mlff_exp.config.checks import LIMITS, is_file, nearest
 from mlff_exp.config.config import Config, Sweep, Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
-from mlff_exp.config.models import AseModel
 from mlff_exp.config.systems import WaterBox
 from mlff_exp.config.tasks import TASK_TYPES, InferenceTask, NveTask
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
+from mlff_exp.models.adapters.calculator import AseModel
 from mlff_exp.report.content import _verdict
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
 from mlff_exp.results.result import Failure, RunResult

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mlff_exp.config.models import shipped_checkpoints
+from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.models.checkpoint import HEADER_KEY, CheckpointError, load_checkpoint, save_checkpoint
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from mlff_exp.config.models import shipped_checkpoints
+from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.engines.eager import energy_and_forces
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.painn import PaiNN, smooth_envelope

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from mlff_exp.calculator import StudentForceFieldCalculator
-from mlff_exp.config.models import shipped_checkpoints
+from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.config.systems import N_UNSEEN
 from mlff_exp.engines.eager import EagerEngine, energy_and_forces
 from mlff_exp.measure.correctness import slope_errors

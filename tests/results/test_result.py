@@ -174,6 +174,6 @@ def test_labels() -> None:
     distill = CONFIG | {"task": {"name": "distill", "n_features": 64, "n_interactions": 2}}
     assert label(distill) == "distill · 64/2"
     teacher = {"name": "ase", "calculator": {"_target_": "tblite.ase.TBLite"}}
-    assert label(CONFIG | {"model": teacher}) == "inference · benzene · ase/TBLite · B16"
+    assert label(CONFIG | {"model": teacher, "engine": {"name": "native"}}) == "inference · benzene · ase/TBLite · B16"
     mine = CONFIG | {"task": {"name": "accuracy"}, "model": {"name": "student", "checkpoint": "/models/mine.pt"}}
     assert label(mine) == "accuracy · mine.pt · compile/reduce-overhead · fp32"

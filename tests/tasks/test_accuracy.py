@@ -75,7 +75,7 @@ def test_elements_that_the_model_does_not_know_are_refused(student: PaiNN, tmp_p
     dataset = labelled_by(student, ("H2O",))
     dataset.atomic_numbers[dataset.atomic_numbers == 8] = 14
     dataset.save(tmp_path / "silicon.npz")
-    with pytest.raises(ConfigError, match=r"holds Si, which model\.checkpoint='student' was not trained on"):
+    with pytest.raises(ConfigError, match=r"holds Si, which the model student was not trained on"):
         run_here(tmp_path / "run", *ACCURACY, f"task.dataset={tmp_path}/silicon.npz")
 
 

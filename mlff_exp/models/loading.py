@@ -1,0 +1,101 @@
+"""Makes the force field of a configuration by its spec."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlff_exp.common import load_object
+from mlff_exp.config import ConfigError
+from mlff_exp.models.graph import GraphForceField, GraphModel
+from mlff_exp.models.protocol import ForceField
+from mlff_exp.models.registry import MODELS
+from mlff_exp.models.spec import Capabilities, ModelSpec
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A force field that engines evaluate.
+
+    Attributes:
+        model: frozen, in evaluation mode, on the CPU.
+        weights_sha256: identifies the weights.
+    """
+
+    model: ForceField
+    weights_sha256: str
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it says that it can do; the defaults where it says nothing."""
+        found: Capabilities = getattr(self.model, "capabilities", Capabilities())
+        return found
+
+
+def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
+    """The force field that options describe.
+
+    Args:
+        options: those of a spec that is not ``native``.
+        trust: packages that the command line allows a configuration to import.
+
+    Raises:
+        ConfigError: it can't be made, or is no force field; the message names the model and what is wrong.
+    """
+    spec = MODELS[options.name]
+    made = _made(spec, options, trust)
+    if isinstance(made, LoadedModel):
+        return made
+    where = _where(spec, options)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{where} returned {type(made).__name__}; expected a torch.nn.Module")
+    if isinstance(made, GraphForceField) or not isinstance(made, ForceField):
+        try:
+            made = GraphModel(made)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: {error}") from error
+    model: Any = made.cpu().eval().requires_grad_(False)
+    return LoadedModel(model, _sha256(model.state_dict()))
+
+
+def load_calculator(options: Any, trust: Sequence[str]) -> Any:
+    """The ASE calculator that options describe.
+
+    Args:
+        options: those of a spec that is ``native``.
+        trust: packages that the command line allows a configuration to import.
+
+    Raises:
+        ConfigError: it can't be made; the message names the model and what is wrong.
+    """
+    return _made(MODELS[options.name], options, trust)
+
+
+def _made(spec: ModelSpec, options: Any, trust: Sequence[str]) -> Any:
+    try:
+        return load_object(spec.factory)(options, trust)
+    except ConfigError:
+        raise
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{_where(spec, options)}: {type(error).__name__}: {error}") from error
+
+
+def _where(spec: ModelSpec, options: Any) -> str:
+    """The word of the configuration that chose a force field."""
+    value = getattr(options, str(spec.code), None)
+    return f"model={spec.name}" if value is None else f"model.{spec.code}={value}"
+
+
+def _sha256(weights: Mapping[str, torch.Tensor]) -> str:
+    """Of the weights by name, with their types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""What the rest of the project has to know about a kind of force field; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlff_exp.config import PRECISIONS
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a force field can do.
+
+    Attributes:
+        periodic: whether it takes systems that are periodic.
+        charged: whether it takes charges, spins and magnetic moments of a structure into account.
+        precisions: those that its arithmetic works at.
+        traceable: whether its forward can be recorded as a graph of plain operations. Engines that compile need that.
+    """
+
+    periodic: bool = True
+    charged: bool = False
+    precisions: tuple[str, ...] = PRECISIONS
+    traceable: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One kind of force field.
+
+    Attributes:
+        name: the word for it in a configuration.
+        options: dataclass of its options; its field ``name`` has the name as default.
+        summary: one line of help.
+        factory: ``package.module:function``, called with the options and the packages that the command line trusts. It
+            returns a `ForceField`, a `GraphForceField` or a `LoadedModel`; or, if the spec is ``native``, an ASE
+            calculator. It raises `ConfigError`, or another `ValueError`, where the options are wrong.
+        native: whether it runs as it is, as an ASE calculator does: no engine evaluates it, it has no precision of ours
+            and no hash of its weights, and nothing is compared with its FP64.
+        code: key of the options that names a function of the user's choosing, whose code the factory runs; None if
+            there is no such key. A configuration file may say such a key only if the command line trusts the package.
+        capabilities: what every force field of this kind can do.
+    """
+
+    name: str
+    options: type
+    summary: str
+    factory: str
+    native: bool = False
+    code: str | None = None
+    capabilities: Capabilities = Capabilities()
