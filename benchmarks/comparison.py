@@ -17,16 +17,16 @@ from torch import Tensor
 
 from benchmarks.contenders import Contender, Running, Work
 from mlff_exp.dynamics import Dynamics
-from mlff_exp.engines import end_compilers, make_engine
+from mlff_exp.engines import make_engine, stop_compile_workers
 from mlff_exp.measure import (
     FORCE_FLOOR_EV_PER_ANG,
     TOLERANCES,
     Candidate,
     DisturbanceMonitor,
-    controls,
     judge_controls,
+    make_controls,
     measure_side_by_side,
-    ratio_of,
+    time_ratio,
 )
 from mlff_exp.results import Estimate, Timing
 
@@ -64,7 +64,7 @@ class Row:
     ratio: Estimate | None = None
 
 
-def start(batch_size: int, seed: int) -> list[Atoms]:
+def make_start(batch_size: int, seed: int) -> list[Atoms]:
     """Benzenes, each with velocities of its own."""
     rng = np.random.default_rng(seed)
     systems = [molecule("C6H6") for _ in range(batch_size)]
@@ -116,8 +116,10 @@ def compare(
 
     candidates = {name: Candidate(one.call, min_calls, min_time_s) for name, one in running.items()}
     ours = {"ours": candidates["ours"]}  # first: it is what the others are compared with
-    end_compilers()
-    timing = measure_side_by_side(ours | candidates | controls(candidates["ours"]), work.device, "peers", watch.sample)
+    stop_compile_workers()
+    timing = measure_side_by_side(
+        ours | candidates | make_controls(candidates["ours"]), work.device, "peers", watch.sample
+    )
     for name, one in running.items():
         if not _on_cpu(one.positions()).isfinite().all():
             raise DifferentWorkError(f"{name}: positions became NaN or infinite, so its times mean nothing")
@@ -126,7 +128,7 @@ def compare(
             name,
             package=f"{package} {version(package)}" if package else "",
             timing=replace(timing[name], first_call_s=first_call_s[name]),
-            ratio=ratio_of(timing[name], timing["ours"]),
+            ratio=time_ratio(timing[name], timing["ours"]),
         )
     return [rows[name] for name in contenders], watch.faults() + judge_controls(timing, "ours").faults
 

@@ -2,7 +2,7 @@
 
 Evaluations that follow one another in a CUDA graph are timed, as in molecular dynamics, against those of the shape that
 is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
-WARPS,REGISTERS: the attributes of `Stages` or `Molecules` in `mlff_exp/engines/fused/engine.py`.
+WARPS,REGISTERS: the attributes of `StagedShape` or `MoleculeShape` in `mlff_exp/engines/fused/engine.py`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from mlff_exp.engines import (
     ENGINES,
     EngineError,
     FusedEngine,
-    Molecules,
+    MoleculeShape,
     Shape,
-    Stages,
+    StagedShape,
     capture,
     make_engine,
 )
-from mlff_exp.measure import Candidate, measure_side_by_side, median_ms, profile_kernels, ratio_of, require_correct
+from mlff_exp.measure import Candidate, measure_side_by_side, median_ms, profile_kernels, require_correct, time_ratio
 from mlff_exp.models import PaiNN, load_checkpoint
 from mlff_exp.structures import AtomicBatch, collate
 
@@ -60,21 +60,21 @@ def parse_shape(words: str) -> Shape:
     """
     try:
         numbers = [int(word) for word in words.split(",")]
-        if len(numbers) == len(fields(Molecules)):
-            return Molecules(*numbers)
+        if len(numbers) == len(fields(MoleculeShape)):
+            return MoleculeShape(*numbers)
         slots, molecules, columns, warps, split, pair_columns, pair_warps, early = numbers
     except ValueError as error:
-        legal = " nor ".join(",".join(field.name for field in fields(kind)) for kind in (Stages, Molecules))
+        legal = " nor ".join(",".join(field.name for field in fields(kind)) for kind in (StagedShape, MoleculeShape))
         raise argparse.ArgumentTypeError(f"{words!r} is neither {legal} in whole numbers") from error
-    return Stages(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
+    return StagedShape(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
 
 
-def words_of(shape: Shape) -> str:
+def format_shape(shape: Shape) -> str:
     """What `parse_shape` reads."""
     return ",".join(str(int(number)) for number in astuple(shape))
 
 
-def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> AtomicBatch:
+def make_benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> AtomicBatch:
     """Displaced at random, each otherwise."""
     random, systems = np.random.default_rng(seed), []
     for _ in range(n_systems):
@@ -84,7 +84,7 @@ def benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> 
     return collate(systems, cutoff, device=device)
 
 
-def engine_of(name: str, precision: Precision, shape: Shape | None = None) -> FusedEngine:
+def make_fused_engine(name: str, precision: Precision, shape: Shape | None = None) -> FusedEngine:
     """Of a checkpoint, on the GPU."""
     model = load_checkpoint(name).model.to("cuda")
     if not isinstance(model, PaiNN):
@@ -92,14 +92,14 @@ def engine_of(name: str, precision: Precision, shape: Shape | None = None) -> Fu
     return FusedEngine(model, precision, torch.device("cuda"), shape)
 
 
-def ready(case: Case) -> tuple[FusedEngine, AtomicBatch]:
+def make_checked_engine(case: Case) -> tuple[FusedEngine, AtomicBatch]:
     """Compiled, and compared with eager FP64.
 
     Raises:
         EngineError: it computes something else.
     """
-    engine = engine_of(case.checkpoint, case.precision, case.shape)
-    batch = benzenes(case.n_systems, engine.cutoff, engine.device, 0)
+    engine = make_fused_engine(case.checkpoint, case.precision, case.shape)
+    batch = make_benzenes(case.n_systems, engine.cutoff, engine.device, 0)
     reference = make_engine(load_checkpoint(case.checkpoint).model.to("cuda"), "eager", "fp64", engine.device)
     require_correct(engine, reference, batch, case.precision)
     return engine, batch
@@ -107,23 +107,23 @@ def ready(case: Case) -> tuple[FusedEngine, AtomicBatch]:
 
 def chosen_shape(name: str, precision: Precision, n_systems: int) -> Shape:
     """What the engine takes by itself."""
-    engine = engine_of(name, precision)
-    return engine.shape_of(benzenes(n_systems, engine.cutoff, engine.device, 0))
+    engine = make_fused_engine(name, precision)
+    return engine.shape_of(make_benzenes(n_systems, engine.cutoff, engine.device, 0))
 
 
-def failures(cases: list[Case]) -> list[str]:
+def find_failures(cases: list[Case]) -> list[str]:
     """Fill Triton's cache; for each case why it can't be timed, or nothing."""
     found = []
     for case in cases:
         try:
-            ready(case)
+            make_checked_engine(case)
             found.append("")
         except (EngineError, FloatingPointError, RuntimeError, TritonError) as error:
             found.append(str(error).strip().split("\n")[0] or type(error).__name__)
     return found
 
 
-def usable(cases: list[Case]) -> list[Case]:
+def select_usable(cases: list[Case]) -> list[Case]:
     """Those that compile and compute what they should, in their order; what becomes of the others goes to stderr."""
     alike: dict[tuple[Precision, Shape], list[Case]] = {}  # their kernels are the same, whatever the batch
     for case in cases:
@@ -131,17 +131,17 @@ def usable(cases: list[Case]) -> list[Case]:
     context = multiprocessing.get_context("spawn")  # processes that are forked can't use the GPU
     left_out = set()
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 16, len(alike)), mp_context=context) as pool:
-        futures = {pool.submit(failures, group): group for group in alike.values()}
+        futures = {pool.submit(find_failures, group): group for group in alike.values()}
         for future in tqdm(as_completed(futures), total=len(futures), desc="compiling", unit="shape", disable=None):
             for case, failure in zip(futures[future], future.result(), strict=True):
                 if failure:
                     left_out.add(case)
-                    what = f"{case.precision} {case.n_systems} {words_of(case.shape)}"
+                    what = f"{case.precision} {case.n_systems} {format_shape(case.shape)}"
                     tqdm.write(f"fused_shapes: not timed: {what}: {failure}", file=sys.stderr)
     return [case for case in cases if case not in left_out]
 
 
-def replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None]:
+def capture_replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None]:
     """Some evaluations, one after the other."""
 
     def evaluate() -> None:
@@ -152,18 +152,18 @@ def replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None]:
     return graph.replay
 
 
-def rows(cases: list[Case], min_calls: int) -> Iterator[str]:
+def make_rows(cases: list[Case], min_calls: int) -> Iterator[str]:
     """Table rows of one precision and batch size, timed in turns; the first case is what the others are set against."""
-    engines = [ready(case) for case in cases]
+    engines = [make_checked_engine(case) for case in cases]
     candidates = {
-        words_of(case.shape): Candidate(replay(engine, batch), min_calls, 0.2)
+        format_shape(case.shape): Candidate(capture_replay(engine, batch), min_calls, 0.2)
         for case, (engine, batch) in zip(cases, engines, strict=True)
     }
     timing = measure_side_by_side(candidates, torch.device("cuda"))
     first, *_ = timing.values()
     for case, (engine, batch) in zip(cases, engines, strict=True):
-        own, words = timing[words_of(case.shape)], words_of(case.shape)
-        faster = ratio_of(first, own)
+        own, words = timing[format_shape(case.shape)], format_shape(case.shape)
+        faster = time_ratio(first, own)
         found = profile_kernels(functools.partial(engine, batch))
         kernels = "; ".join(f"{kernel.name} {kernel.total_us:.1f} µs/{kernel.launches}" for kernel in found)
         chosen = case.shape == chosen_shape(case.checkpoint, case.precision, case.n_systems)
@@ -195,7 +195,7 @@ def main() -> None:
         for shape in dict.fromkeys([chosen_shape(options.checkpoint, precision, n_systems), *options.shape])
     ]
     groups: dict[tuple[Precision, int], list[Case]] = {}
-    for case in usable(cases):
+    for case in select_usable(cases):
         groups.setdefault((case.precision, case.n_systems), []).append(case)
     options.output.mkdir(parents=True, exist_ok=True)
     with (options.output / "fused_shapes.md").open("w", encoding="utf-8") as file:
@@ -207,7 +207,7 @@ def main() -> None:
         ):
             print(line, file=file)
         for group in groups.values():
-            for line in rows(group, options.min_calls):
+            for line in make_rows(group, options.min_calls):
                 tqdm.write(line)
                 print(line, file=file, flush=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.comparison import DifferentWorkError, compare, start
+from benchmarks.comparison import DifferentWorkError, compare, make_start
 from benchmarks.contenders import CONTENDERS, Work
 from benchmarks.tables import markdown, plot
 from mlff_exp.config import PRECISIONS, ConfigError, positive
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for key in ("batch_size", "steps_per_call", "min_calls", "min_time_s"):
             positive(key, getattr(options, key))
         work = Work(
-            systems=start(options.batch_size, options.seed),
+            systems=make_start(options.batch_size, options.seed),
             checkpoint=load_checkpoint(options.checkpoint),
             device=device,
             precision=options.precision,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.comparison import AbsentError, DifferentWorkError, compare, make_ready, require_same_work, start
+from benchmarks.comparison import AbsentError, DifferentWorkError, compare, make_ready, make_start, require_same_work
 from benchmarks.contenders import CONTENDERS, Contender, Running, Work, ours
 from mlff_exp.measure.machine import DisturbanceMonitor
 from mlff_exp.models.checkpoint import load_checkpoint, save_checkpoint
@@ -29,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(weights: Path) -> Work:
-    return Work(start(1, 0), load_checkpoint(weights), CPU, "fp32", "eager", 0.5, 2)
+    return Work(make_start(1, 0), load_checkpoint(weights), CPU, "fp32", "eager", 0.5, 2)
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_the_whole_comparison(tmp_path: Path, weights: Path, monkeypatch: pytest
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("name", ["ours", "ase_eager", "torchsim"])
 def test_the_same_work(name: str, batch_size: int, work: Work) -> None:
-    work = replace(work, systems=start(batch_size, 1))
+    work = replace(work, systems=make_start(batch_size, 1))
     try:
         running = make_ready(CONTENDERS[name], work)
     except AbsentError as error:

@@ -42,10 +42,10 @@ from mlff_exp.common import (
     learn_overrides,
     mask_logs,
     mask_secrets,
-    replaced,
+    replace_attribute,
 )
 from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused, rename_word
-from mlff_exp.measure import Look
+from mlff_exp.measure import LoadMonitor
 from mlff_exp.report import describe_result
 from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, ResultError, save_resolved
 from mlff_exp.runs import (
@@ -60,7 +60,7 @@ from mlff_exp.runs import (
     run_task,
 )
 from mlff_exp.tasks import check_engines, on_this_machine
-from mlff_exp.tracking import CONFIG_FILE, OPENED_FILE, LiveRun, directory_of, open_store, record_run
+from mlff_exp.tracking import CONFIG_FILE, OPENED_FILE, ActiveRun, find_run_directory, open_store, record_run
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -121,7 +121,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
         refuse_unused([(config, overrides)])
     check_engines(config)
     config = on_this_machine(config)
-    look = Look() if single and config.task.name == "inference" else None
+    look = LoadMonitor() if single and config.task.name == "inference" else None
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
@@ -134,7 +134,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
     resolved = save_resolved(composed, directory)
     resume = getattr(config.task, "resume", None)
     if resume is not None:
-        found = directory_of(store, "task.resume", resume)
+        found = find_run_directory(store, "task.resume", resume)
         config = replace(config, task=replace(config.task, resume=str(found)))
     if look is not None:
         look.warn(config.device)
@@ -143,7 +143,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
         with recorded_if_interrupted(resolved, directory):
             if store is not None:
                 with interrupts_postponed():  # nobody would end a record that was opened and is not known yet
-                    live = _reached(lambda: LiveRun(store, directory, resolved, config.sweep.id), single)
+                    live = _reached(lambda: ActiveRun(store, directory, resolved, config.sweep.id), single)
             result = run_task(config, resolved, directory, live)
             refused = single and Outcome.of(result, directory).refused
     finally:
@@ -213,7 +213,7 @@ def _errors_handed_over() -> Iterator[None]:
         with redirect_stderr(None if sys.stderr is None else cast(TextIO, MaskedStream(sys.stderr))):
             said = _said()
             learn_overrides(said)
-            with replaced(hydra._internal.hydra, "ConfigLoaderImpl", guarded(said)):
+            with replace_attribute(hydra._internal.hydra, "ConfigLoaderImpl", guarded(said)):
                 yield
     finally:
         # What is started from this process later is to behave as if this had not been.

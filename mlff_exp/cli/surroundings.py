@@ -11,7 +11,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from mlff_exp.common import replaced
+from mlff_exp.common import replace_attribute
 
 # With these set, a run would not do what its configuration says; so it runs without, and a line says so.
 CHANGING = {
@@ -81,7 +81,7 @@ def _directories() -> None:
         names = ("TMPDIR", "TEMP", "TMP")
         taken = {name: os.environ.pop(name) for name in names if name in os.environ}
         try:
-            with replaced(tempfile, "tempdir", None):
+            with replace_attribute(tempfile, "tempdir", None):
                 multiprocessing.util.get_temp_dir()
         finally:
             os.environ.update(taken)

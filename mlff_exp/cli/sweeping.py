@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mlff_exp.cli.guard import GuardedLoader
 from mlff_exp.cli.words import composing_errors, n_values, parse_words, without_hydra
 from mlff_exp.config import rename_word
-from mlff_exp.measure import Look
-from mlff_exp.runs import place_directories, plan_sweep, refuse_moved, results_root, run_sweep
+from mlff_exp.measure import LoadMonitor
+from mlff_exp.runs import place_directories, prepare_sweep, refuse_moved, results_root, run_sweep
 
 BASIC_LAUNCHER = ("hydra._internal.core_plugins.basic_launcher", "BasicLauncher")
 
@@ -107,7 +107,7 @@ def sweep(host: HydraHost, arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: a job is wrong; none has run.
     """
-    look = Look()
+    look = LoadMonitor()
     with composing_errors():
-        plan = plan_sweep(host, arguments)
+        plan = prepare_sweep(host, arguments)
     return run_sweep(host, plan, look)

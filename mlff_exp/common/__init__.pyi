@@ -1,4 +1,4 @@
-from .attributes import replaced as replaced
+from .attributes import replace_attribute as replace_attribute
 from .files import DISK_ERRORS as DISK_ERRORS
 from .files import atomic_file as atomic_file
 from .files import atomic_write as atomic_write
@@ -20,7 +20,7 @@ from .secrets import reading_secrets as reading_secrets
 from .secrets import remember_secret as remember_secret
 from .shell import hydra_override as hydra_override
 from .shell import shell_command as shell_command
-from .signals import CALLED as CALLED
+from .signals import SIGNAL_REASONS as SIGNAL_REASONS
 from .signals import HungUp as HungUp
 from .signals import Terminated as Terminated
 from .signals import interrupts_postponed as interrupts_postponed

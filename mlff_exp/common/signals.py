@@ -26,7 +26,7 @@ RAISED: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGHUP: HungUp,
 }
 # How an end by each is recorded: the kind of the failure, and who asked for it.
-CALLED = {
+SIGNAL_REASONS = {
     KeyboardInterrupt: ("interrupted", "from the keyboard"),
     Terminated: ("terminated", "by SIGTERM"),
     HungUp: ("hung_up", "by SIGHUP"),

@@ -12,12 +12,12 @@ from .config import NativeEngine as NativeEngine
 from .config import Stage as Stage
 from .config import Sweep as Sweep
 from .config import Tracking as Tracking
-from .config import asked as asked
+from .config import default_values as default_values
 from .config import parse_config as parse_config
 from .config import refuse_ignored as refuse_ignored
 from .config import refuse_other_schema as refuse_other_schema
 from .config import refuse_unused as refuse_unused
-from .config import usual as usual
+from .config import requested_values as requested_values
 from .device import fast_engine as fast_engine
 from .device import is_cuda as is_cuda
 from .device import low_precision as low_precision

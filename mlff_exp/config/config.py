@@ -299,26 +299,26 @@ def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
             raise ConfigError(reason)
 
 
-def asked(composed: DictConfig) -> dict[str, Any]:
+def requested_values(composed: DictConfig) -> dict[str, Any]:
     """The configuration of one run as plain values, with what is not used as well."""
     given: dict[str, Any] = mask_secrets(_recorded(composed))
     return given | what_runs(given)
 
 
-def usual(values: Mapping[str, Any], model: type) -> dict[str, Any]:
-    """What a run has where nothing else is said, in the form of its plain values.
+def default_values(values: Mapping[str, Any], model: type) -> dict[str, Any]:
+    """Return the defaults of a run as plain values.
 
     Args:
-        values: plain values of a configuration.
-        model: dataclass of the options of its model.
+        values: the plain values of the run; its task decides on the defaults.
+        model: the dataclass of the options of its model.
     """
     groups = {
         "task": TASK_TYPES.get(values["task"]["name"], InferenceTask),
         "model": model,
         "system": FileSystem,
     }
-    usual: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}
-    return _defaults(Config) | usual | {"gate": {"name": USUAL_GATE}}
+    chosen: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}
+    return _defaults(Config) | chosen | {"gate": {"name": USUAL_GATE}}
 
 
 def _defaults(kind: type) -> dict[str, Any]:

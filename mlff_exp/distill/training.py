@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mlff_exp.config import ConfigError
 from mlff_exp.distill.training_state import TrainingState
-from mlff_exp.engines import capture, energy_and_forces, matmul_arithmetic, side_stream
+from mlff_exp.engines import capture, energy_and_forces, matmul_precision, side_stream
 from mlff_exp.measure import accuracy_vs_teacher
 from mlff_exp.models import PaiNN
 from mlff_exp.structures import AtomicBatch, Dataset, LabelledBatch, evaluate, make_buckets, pack_batches
@@ -148,7 +148,7 @@ class Training:
         self.step += 1
 
     def _update(self, number: int, index: Tensor) -> None:
-        with matmul_arithmetic("tf32" if self.device.type == "cuda" else "fp32"):
+        with matmul_precision("tf32" if self.device.type == "cuda" else "fp32"):
             loss = _loss(self.model, self._buckets[number].take(index), self.schedule.energy_weight)
             gradients = torch.autograd.grad(loss, self._parameters)
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()

@@ -19,7 +19,7 @@ from mlff_exp.dynamics.integrators import velocity_verlet
 from mlff_exp.dynamics.recording import Trajectory, joined_columns, recorded_columns
 from mlff_exp.dynamics.segment import Segment
 from mlff_exp.dynamics.state import Columns, MDState, Snapshot
-from mlff_exp.engines import Engine, Mover, Prediction
+from mlff_exp.engines import DynamicsEngine, Engine, Prediction
 from mlff_exp.measure import internal_degrees_of_freedom, kinetic_temperature
 from mlff_exp.structures import collate, rebuild_neighbors, uses_all_pairs
 
@@ -89,7 +89,7 @@ class Dynamics:
         With ``look`` each step looks where the atoms are before it evaluates them, and rebuilds a list that may miss a
         pair. Without it nothing waits for the device, and `list_is_stale` tells afterwards.
         """
-        if isinstance(engine, Mover) and engine.can_move(self.batch):
+        if isinstance(engine, DynamicsEngine) and engine.can_integrate(self.batch):
             last = Prediction(state.energy, state.forces)
             batch = self.batch.with_positions(state.positions)
             engine.move(batch, state.velocities, last, self.masses, self._timestep, n_steps)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mlff_exp.config import CompileMode, Precision
-from mlff_exp.engines.eager import energy_and_forces, matmul_arithmetic
-from mlff_exp.engines.inductor import dynamo_counters, graphs_compiled
+from mlff_exp.engines.eager import energy_and_forces, matmul_precision
+from mlff_exp.engines.inductor import count_graphs, dynamo_counters
 from mlff_exp.engines.memory import is_out_of_memory
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import ForceField
@@ -59,7 +59,7 @@ class CompiledEngine:
 
     def _evaluate(self, batch: AtomicBatch) -> Prediction:
         tensors = batch.tensors()
-        with torch.no_grad(), matmul_arithmetic(self.precision):
+        with torch.no_grad(), matmul_precision(self.precision):
             graph = self._graphs.get(batch.shape_key)
             if graph is None:
                 graph = self._compile(batch)
@@ -75,7 +75,7 @@ class CompiledEngine:
         from mlff_exp.engines.tracing import trace
 
         started = time.perf_counter()
-        skips, before = dynamo_counters()["inductor"]["cudagraph_skips"], graphs_compiled()
+        skips, before = dynamo_counters()["inductor"]["cudagraph_skips"], count_graphs()
 
         def from_tensors(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
@@ -92,7 +92,7 @@ class CompiledEngine:
             # CUDA graphs warm up on the first call and record on the second.
             for _ in range(3 if self.uses_cuda_graphs else 1):
                 graph(*batch.tensors())
-        if graphs_compiled() == before:
+        if count_graphs() == before:
             raise EngineError(
                 f"{self.name} was asked for, but torch.compile compiled nothing: are TORCHDYNAMO_DISABLE, "
                 "TORCH_COMPILE_DISABLE or TORCHDYNAMO_SUPPRESS_ERRORS set?"

@@ -54,12 +54,12 @@ class EagerEngine:
     def __call__(self, batch: AtomicBatch) -> Prediction:
         """Energy and forces."""
         self.evaluations += batch.n_systems
-        with matmul_arithmetic(self.precision):
+        with matmul_precision(self.precision):
             return Prediction(*energy_and_forces(self.model, batch, self.precision))
 
 
 @contextlib.contextmanager
-def matmul_arithmetic(precision: Precision) -> Iterator[None]:
+def matmul_precision(precision: Precision) -> Iterator[None]:
     """TF32 for FP32 products on CUDA if the precision says so, IEEE otherwise; restored afterwards."""
     # Not through torch.backends.cuda.matmul: Inductor reads the older of its two interfaces, which must agree.
     before = torch.get_float32_matmul_precision()

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from mlff_exp.common import replaced
+from mlff_exp.common import replace_attribute
 
 
-def end_compilers() -> None:
+def stop_compile_workers() -> None:
     """End the processes that Inductor compiles in; it starts others when it needs them.
 
     Each takes seconds of a core to start, which should not happen beside what is timed.
@@ -21,14 +21,14 @@ def end_compilers() -> None:
         torch._inductor.async_compile.shutdown_compile_workers()
 
 
-def graph_breaks() -> int:
+def count_graph_breaks() -> int:
     """Graph breaks in this process so far."""
     if "torch._dynamo" not in sys.modules:  # nothing was compiled
         return 0
     return sum(dynamo_counters()["graph_break"].values())
 
 
-def graphs_compiled() -> int:
+def count_graphs() -> int:
     """Graphs that Dynamo has compiled in this process so far; one that it compiles again counts again."""
     if "torch._dynamo" not in sys.modules:
         return 0
@@ -46,7 +46,7 @@ class TimedChoiceError(RuntimeError):
     """Inductor wanted to choose by timing."""
 
 
-def timed_choice(error: BaseException) -> TimedChoiceError | None:
+def find_timed_choice(error: BaseException) -> TimedChoiceError | None:
     """The refusal of a choice by timing that an error is, or that Dynamo wrapped in it; None if it is another error."""
     inner = getattr(error, "inner_exception", error)
     return inner if isinstance(inner, TimedChoiceError) else None
@@ -60,17 +60,17 @@ def compiling_ahead(most_threads: int) -> Iterator[None]:
         most_threads: that compile.
 
     Raises:
-        TimedChoiceError: as `nothing_timed_kept`.
+        TimedChoiceError: as `discard_timed_choices`.
     """
     import torch._inductor.config as settings
 
     threads = min(most_threads, settings.compile_threads or 1)
-    with nothing_timed_kept(), settings.patch({"compile_threads": threads}):
+    with discard_timed_choices(), settings.patch({"compile_threads": threads}):
         yield
 
 
 @contextmanager
-def nothing_timed_kept() -> Iterator[None]:
+def discard_timed_choices() -> Iterator[None]:
     """Leave nothing in Inductor's cache that was chosen by timing: other processes are using the device.
 
     Kernels are tuned at their first call, after the graph was kept, and only the best configuration must not be.
@@ -89,5 +89,5 @@ def nothing_timed_kept() -> Iterator[None]:
     def refuse(*arguments: Any, **keywords: Any) -> float:
         raise TimedChoiceError("Inductor times whether to pad a product, which the run is left to do by itself")
 
-    with replaced(AutotuneCache, "save", save), replaced(pad_mm, "get_do_bench", lambda: refuse):
+    with replace_attribute(AutotuneCache, "save", save), replace_attribute(pad_mm, "get_do_bench", lambda: refuse):
         yield

@@ -59,10 +59,10 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Mover(Protocol):
+class DynamicsEngine(Protocol):
     """An engine that does whole steps of dynamics by itself, for some batches."""
 
-    def can_move(self, batch: AtomicBatch) -> bool:
+    def can_integrate(self, batch: AtomicBatch) -> bool:
         """Whether it does those of such a batch."""
 
     def move(

@@ -4,7 +4,7 @@ from .correctness import require_correct as require_correct
 from .correctness import slope_errors as slope_errors
 from .machine import DisturbanceMonitor as DisturbanceMonitor
 from .machine import describe_machine as describe_machine
-from .machine_load import Look as Look
+from .machine_load import LoadMonitor as LoadMonitor
 from .physics import accuracy_vs_fp64 as accuracy_vs_fp64
 from .physics import accuracy_vs_teacher as accuracy_vs_teacher
 from .physics import detrended_std as detrended_std
@@ -16,12 +16,12 @@ from .physics import mean_of_independent as mean_of_independent
 from .profiler import profile_kernels as profile_kernels
 from .profiler import write_kernels as write_kernels
 from .timing import Candidate as Candidate
-from .timing import controls as controls
 from .timing import judge_controls as judge_controls
 from .timing import mad_ms as mad_ms
+from .timing import make_controls as make_controls
 from .timing import measure_side_by_side as measure_side_by_side
 from .timing import median_interval_ms as median_interval_ms
 from .timing import median_ms as median_ms
 from .timing import p95_ms as p95_ms
-from .timing import ratio_of as ratio_of
+from .timing import time_ratio as time_ratio
 from .timing import wall_median_ms as wall_median_ms

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from mlff_exp.common import mask_secrets
-from mlff_exp.measure.machine_load import OTHERS_CORES, busiest, busy_cpu_s, cpu_s_by_process, own_cpu_s
+from mlff_exp.measure.machine_load import OTHERS_CORES, busiest_processes, busy_cpu_s, cpu_s_by_process, own_cpu_s
 
 PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
 CLOCK_SPREAD = 0.1
@@ -97,7 +97,7 @@ class DisturbanceMonitor:
     def _busiest(self) -> str:
         """Which processes those are, where the system shows them."""
         assert self._started is not None, "it has looked once"
-        names = busiest(self._by_process, cpu_s_by_process(), time.monotonic() - self._started)
+        names = busiest_processes(self._by_process, cpu_s_by_process(), time.monotonic() - self._started)
         return f": {', '.join(names)}" if names else ""
 
 

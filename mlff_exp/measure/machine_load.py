@@ -15,7 +15,7 @@ MAX_NAMED = 3
 LOOK_FOR_S = 0.5
 
 
-class Look:
+class LoadMonitor:
     """From its making on, how many cores other processes use."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Look:
             device: that is to be timed, as in the configuration.
         """
         time.sleep(max(0.0, LOOK_FOR_S - (time.monotonic() - self._started)))
-        found = [*self._on_cpu(), *(on_gpu(device) if device.startswith("cuda") else [])]
+        found = [*self._on_cpu(), *(other_gpu_processes(device) if device.startswith("cuda") else [])]
         if found:
             print(f"mlff-exp: this machine is busy: {'; '.join(found)}; timings will suffer", file=sys.stderr)
 
@@ -38,11 +38,11 @@ class Look:
         others = (busy_cpu_s() - self._busy - (own_cpu_s() - self._own)) / elapsed
         if others <= OTHERS_CORES:
             return []
-        names = busiest(self._by_process, cpu_s_by_process(), elapsed)
+        names = busiest_processes(self._by_process, cpu_s_by_process(), elapsed)
         return [f"other processes use {others:.1f} of {psutil.cpu_count()} cores{': ' * bool(names)}{', '.join(names)}"]
 
 
-def on_gpu(device: str) -> list[str]:
+def other_gpu_processes(device: str) -> list[str]:
     """The processes that use a CUDA device now, in a list of one or none; NVML says nothing of a part of a GPU."""
     import pynvml
 
@@ -66,7 +66,7 @@ def on_gpu(device: str) -> list[str]:
     return [f"other processes on {device}: {len(running)} ({used}% busy): {', '.join(named)}"]
 
 
-def busiest(
+def busiest_processes(
     before: Mapping[int, tuple[str, float]], now: Mapping[int, tuple[str, float]], elapsed_s: float
 ) -> list[str]:
     """The processes other than this one that used most, each with its cores.

@@ -70,15 +70,15 @@ def _percent(ratio: Estimate) -> str:
     return f"{value:+.1f}% [{low:+.1f}, {high:+.1f}]"
 
 
-def controls(candidate: Candidate) -> dict[str, Candidate]:
+def make_controls(candidate: Candidate) -> dict[str, Candidate]:
     """Controls of a candidate, to be measured beside it."""
     return {"control_same": candidate, "control_slower": replace(candidate, planted=PLANTED)}
 
 
 def judge_controls(timing: Mapping[str, Timing], of: str) -> Controls:
-    """What came out of `controls`. Their intervals are wider than others, because every run has two to get wrong."""
+    """Compare the measured controls with their known ratios, at 99.9% confidence because every run has two of them."""
     same, slower = (
-        ratio_of(timing[name], timing[of], CONTROL_CONFIDENCE) for name in ("control_same", "control_slower")
+        time_ratio(timing[name], timing[of], CONTROL_CONFIDENCE) for name in ("control_same", "control_slower")
     )
     return Controls(same, slower)
 
@@ -180,7 +180,7 @@ def wall_median_ms(timing: Timing) -> float:
     return float(np.median(timing.wall_ms))
 
 
-def ratio_of(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Estimate:
+def time_ratio(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Estimate:
     """How many times longer ``numerator`` takes than ``denominator``: the median of ratios of neighbouring blocks.
 
     Each block of the one with fewer is set against those of the other on either side of it. The interval resamples

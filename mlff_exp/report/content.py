@@ -20,10 +20,10 @@ from mlff_exp.results import (
     Metric,
     RunResult,
     Verdict,
+    add_varied_keys,
     label,
     recorded_varied,
     short_names,
-    told_apart,
 )
 
 BEFORE, AFTER = ("run", "status"), ("valid speedup", "verdict")  # columns around those of the metrics
@@ -113,7 +113,7 @@ def report_content(results: Sequence[RunResult], targets: Sequence[TargetList] |
 
 def named(results: Sequence[RunResult]) -> list[RunResult]:
     """The same results, with names that tell them apart where an earlier version recorded none."""
-    configs = told_apart([result.config for result in results])
+    configs = add_varied_keys([result.config for result in results])
     return [replace(result, config=config) for result, config in zip(results, configs, strict=True)]
 
 

@@ -10,7 +10,7 @@ from mlff_exp.config import NATIVE, new_option, rename_recorded
 SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on all systems
 
 
-def upgraded(values: Any) -> Any:
+def upgrade(values: Any) -> Any:
     """The plain values of a result in the form of this version.
 
     Args:

@@ -141,7 +141,7 @@ def system_name(config: Mapping[str, Any]) -> str:
     return Path(system["path"]).stem if system["name"] == "file" else str(system["name"])
 
 
-def varied(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def find_varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """For each job of a sweep the keys that tell those of its task apart and that no word of their labels tells.
 
     With them recorded as ``sweep.varied``, no two jobs that differ have the same label.
@@ -172,17 +172,17 @@ def _varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(chosen, key=keys.index)
 
 
-def told_apart(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def add_varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same configurations, with ``sweep.varied`` where none is recorded: those of earlier versions have none."""
     found = []
-    for config, keys in zip(configs, varied(configs), strict=True):
+    for config, keys in zip(configs, find_varied_keys(configs), strict=True):
         sweep = config.get("sweep", {})
         known = isinstance(sweep.get("varied"), Mapping)
         found.append({**config} if known else {**config, "sweep": {**sweep, "varied": values_of(config, keys)}})
     return found
 
 
-def run_key(config: Mapping[str, Any]) -> RunKey:
+def make_run_key(config: Mapping[str, Any]) -> RunKey:
     """What a run is, from its configuration."""
     task, known = str(config["task"]["name"]), label_parts(config)
     model = config.get("model")
@@ -198,7 +198,7 @@ def run_key(config: Mapping[str, Any]) -> RunKey:
     )
 
 
-def unusual(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+def find_unusual_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """The keys of a run by itself that are not as usual and that the words of its label do not tell.
 
     Args:
@@ -231,15 +231,15 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     short = {key: _last(key) for key in keys}
     last = list(short.values())
-    return {key: shown(name if last.count(name) == 1 else key) for key, name in short.items()}
+    return {key: format_value(name if last.count(name) == 1 else key) for key, name in short.items()}
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value in a line of text; different values look different, and a long one ends with a digest of the whole."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list | tuple):
-        text = f"[{','.join(shown(item) for item in value)}]"
+        text = f"[{','.join(format_value(item) for item in value)}]"
     elif isinstance(value, str):
         # In quotes what would be taken for something else.
         other = not value or value.lower() in ("true", "false", "null") or NUMBER.fullmatch(value)
@@ -290,7 +290,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = shown(value)
+            flat[f"{prefix}{key}"] = format_value(value)
     return flat
 
 

@@ -17,7 +17,7 @@ PROGRESS_FILE = "progress.jsonl"
 
 
 @dataclass(frozen=True)
-class Record:
+class ProgressPoint:
     """Metrics of one step, and when they were measured, in milliseconds since 1970."""
 
     step: int
@@ -39,10 +39,10 @@ class Progress:
         """
         refuse_non_finite(metrics, f" at step {step}")
         with self._path.open("a", encoding="utf-8") as file:
-            record = Record(step, metrics, int(time.time() * 1000))
+            record = ProgressPoint(step, metrics, int(time.time() * 1000))
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
 
-    def read(self, position: int) -> tuple[list[Record], int]:
+    def read(self, position: int) -> tuple[list[ProgressPoint], int]:
         """What was written since a position in the file, and the position to go on from.
 
         Raises:
@@ -55,7 +55,7 @@ class Progress:
             text = file.read(MAX_BYTES)
         whole = text[: text.rfind(b"\n") + 1]  # the last line may still be written
         try:
-            records = [typed_value(Record, parse_json(line.decode())) for line in whole.splitlines()]
+            records = [typed_value(ProgressPoint, parse_json(line.decode())) for line in whole.splitlines()]
         except (ValueError, TypeError) as error:
             raise ResultError(f"{self._path} has a line that is no record of progress: {error}") from error
         return records, position + len(whole)

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.config import what_runs
 from mlff_exp.results.checks import refuse_non_finite
-from mlff_exp.results.earlier import SCHEMA, upgraded
+from mlff_exp.results.earlier import SCHEMA, upgrade
 from mlff_exp.results.failure import Failure
-from mlff_exp.results.naming import RunKey, run_key
+from mlff_exp.results.naming import RunKey, make_run_key
 from mlff_exp.results.recorded_config import check_recorded
 from mlff_exp.results.verdict import Verdict
 
@@ -103,7 +103,7 @@ class RunResult:
     @property
     def key(self) -> RunKey:
         """What the run is, field by field."""
-        return run_key(self.config)
+        return make_run_key(self.config)
 
     def save(self, directory: Path) -> Path:
         """Write ``result.json``, whole or not at all."""
@@ -123,7 +123,7 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            values = upgraded(read_json(path))
+            values = upgrade(read_json(path))
             if isinstance(values, dict):
                 values = {name: value for name, value in values.items() if name != "schema"}
                 if (key := values.pop("key", None)) is not None:

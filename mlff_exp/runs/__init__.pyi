@@ -4,7 +4,7 @@ from .directories import refuse_tilde as refuse_tilde
 from .directories import refuse_used_by_run as refuse_used_by_run
 from .directories import results_root as results_root
 from .failures import TRACEBACK_FILE as TRACEBACK_FILE
-from .host import Host as Host
+from .host import SweepHost as SweepHost
 from .outcome import EXIT_FAILED as EXIT_FAILED
 from .outcome import EXIT_HUNG_UP as EXIT_HUNG_UP
 from .outcome import EXIT_INTERRUPTED as EXIT_INTERRUPTED
@@ -13,7 +13,7 @@ from .outcome import EXIT_TERMINATED as EXIT_TERMINATED
 from .outcome import Outcome as Outcome
 from .outcome import exit_code as exit_code
 from .outcome import where_to_look as where_to_look
-from .planning import plan_sweep as plan_sweep
+from .preparing import prepare_sweep as prepare_sweep
 from .sweep import run_sweep as run_sweep
 from .worker import recorded_if_interrupted as recorded_if_interrupted
 from .worker import run_task as run_task

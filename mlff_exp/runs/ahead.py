@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from mlff_exp.common import interrupts_postponed, load_object, progress_bar, write_below_bars
 from mlff_exp.config import NATIVE, Config, PrecisionConfig
 from mlff_exp.runs.sessions import begin_session, signal_session
-from mlff_exp.runs.worker import NotStartedError, failure_kind, fork_server, how_it_ended, start_process, use_device
+from mlff_exp.runs.worker import NotStartedError, describe_exit, failure_kind, fork_server, start_process, use_device
 from mlff_exp.tasks import TASKS, engines_of
 
 MAX_PROCESSES = 16
@@ -36,7 +36,7 @@ class _Started:
         try:
             return str(self.reason.recv())
         except EOFError:
-            return how_it_ended(self.process)
+            return describe_exit(self.process)
 
 
 def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> None:
@@ -53,7 +53,7 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
     """
     waiting = [
         (name, config, share)
-        for name, config in to_compile(jobs).items()
+        for name, config in select_to_compile(jobs).items()
         for share in range(TASKS[config.task.name].shares)
     ]
     if not waiting:
@@ -83,7 +83,7 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
         _stop(list(running.values()))
 
 
-def to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
+def select_to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
     """Engines to compile at one precision each, by name; what several jobs will ask for is there once.
 
     What is compiled for an engine is what its `EngineSpec.ahead` gives: a graph that is captured is one that
@@ -142,15 +142,15 @@ def _child(config: Config, share: int, reason: Connection) -> None:
         _first_calls(config, share)
     # Not swallowed: it becomes a line on stderr, and the run itself will fail with a traceback.
     except Exception as error:
-        failure = said_of(error)
+        failure = describe_error(error)
     reason.send(failure)
 
 
-def said_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """One line; what was refused here on purpose is no error of the compiler's."""
-    from mlff_exp.engines import timed_choice
+    from mlff_exp.engines import find_timed_choice
 
-    if (refused := timed_choice(error)) is not None:
+    if (refused := find_timed_choice(error)) is not None:
         return str(refused)
     return ": ".join([failure_kind(error), " ".join(str(error).split("\n")[:2]).strip()])
 

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 from mlff_exp.config import NATIVE, ConfigError
 from mlff_exp.results import DECIDING_PS, model_word
-from mlff_exp.runs.host import Host
-from mlff_exp.runs.planning import Plan
-from mlff_exp.tracking import Store, WantedGo, found_go
+from mlff_exp.runs.host import SweepHost
+from mlff_exp.runs.preparing import PreparedSweep
+from mlff_exp.tracking import RequiredGo, Store, find_go
 
 
-def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
+def gate_decision(host: SweepHost, plan: PreparedSweep, store: Store | None) -> str:
     """``GO`` where a recorded verdict says so, else ``no_verdict``.
 
     Args:
@@ -31,9 +31,9 @@ def gate_decision(host: Host, plan: Plan, store: Store | None) -> str:
     # The command line has allowed the code that this runs, or nothing was composed.
     weights = load_model(master.model, master.trust).weights_sha256
     named = model_word(asdict(master.model))
-    wanted = [WantedGo(weights, master.gate, system) for system in plan.systems]
-    wanted = wanted or [WantedGo(weights, master.gate)]
-    missing = next((one for one in wanted if not found_go(store, one, host.roots)), None)
+    wanted = [RequiredGo(weights, master.gate, system) for system in plan.systems]
+    wanted = wanted or [RequiredGo(weights, master.gate)]
+    missing = next((one for one in wanted if not find_go(store, one, host.roots)), None)
     if missing is None:
         return "GO"
     of = "" if missing.system is None else f" on system {missing.system_words}"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 
-class Host(Protocol):
+class SweepHost(Protocol):
     """Composes configurations from words and launches jobs.
 
     Attributes:

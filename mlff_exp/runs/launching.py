@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from mlff_exp.common import DISK_ERRORS, replaced
+from mlff_exp.common import DISK_ERRORS, replace_attribute
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostJob:
     """Stands for what a job would have returned."""
 
     error: Exception
@@ -39,7 +39,7 @@ def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> lis
         with _lost_jobs_returned(launcher):
             returned = launcher.launch(overrides, initial_job_idx=first)
     except Exception as error:
-        returned = [Lost(error)] * len(overrides)
+        returned = [LostJob(error)] * len(overrides)
     return [_came_to(job) for job in returned]
 
 
@@ -68,7 +68,7 @@ def _lost_jobs_returned(launcher: Any) -> Iterator[None]:
         try:
             return list(results(job))
         except Exception as error:
-            return [Lost(error)]
+            return [LostJob(error)]
 
-    with replaced(Job, "results", kept):
+    with replace_attribute(Job, "results", kept):
         yield

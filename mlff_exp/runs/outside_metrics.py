@@ -9,7 +9,7 @@ from mlff_exp.common import load_object, mask_secrets, write_below_bars
 from mlff_exp.results import METRICS, NOT_COMPUTED, Metric, RunResult
 
 
-def with_outside_metrics(result: RunResult) -> RunResult:
+def add_outside_metrics(result: RunResult) -> RunResult:
     """The result with every metric that has a function of its own.
 
     A function that fails costs a warning and its metric, and not the result; a tag of the result names it.
@@ -32,8 +32,8 @@ def with_outside_metrics(result: RunResult) -> RunResult:
     return replace(result, metrics={**result.metrics, **found}, tags={**result.tags, **tags})
 
 
-def with_those_of(earlier: RunResult, result: RunResult) -> RunResult:
-    """The result with what `with_outside_metrics` found for an earlier state of it: each function is called once."""
+def copy_outside_metrics(earlier: RunResult, result: RunResult) -> RunResult:
+    """The result with what `add_outside_metrics` found for an earlier state of it: each function is called once."""
     names = {metric.name for metric in _outside()}
     metrics = {name: value for name, value in earlier.metrics.items() if name in names}
     tags = {name: text for name, text in earlier.tags.items() if name == NOT_COMPUTED}

@@ -11,7 +11,7 @@ from mlff_exp.config import UnavailableError
 from mlff_exp.results import RESULT_FILE, Failure, FailureKind, RunResult, Status
 from mlff_exp.runs.failures import record_failure, write_traceback
 from mlff_exp.runs.outcome import Outcome
-from mlff_exp.runs.planning import Job
+from mlff_exp.runs.preparing import Job
 from mlff_exp.tracking import CONFIG_FILE, Store, record_run
 
 

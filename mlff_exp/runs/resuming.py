@@ -11,8 +11,8 @@ from yaml import YAMLError
 
 from mlff_exp.config import ConfigError, changed_keys
 from mlff_exp.results import RESULT_FILE, RunResult, run_directories
-from mlff_exp.runs.planning import Job, refuse_gates_that_cannot_run
-from mlff_exp.tracking import SWEEP_FILE, Store, directory_of
+from mlff_exp.runs.preparing import Job, refuse_gates_that_cannot_run
+from mlff_exp.tracking import SWEEP_FILE, Store, find_run_directory
 
 N_JOBS = "n_jobs"  # in the file of a sweep: how many runs it has
 
@@ -23,7 +23,7 @@ def directory_to_resume(store: Store | None, resume: str) -> Path:
     Raises:
         ConfigError: no sweep began there.
     """
-    directory = directory_of(store, "sweep.resume", resume)
+    directory = find_run_directory(store, "sweep.resume", resume)
     if not (directory / SWEEP_FILE).is_file():
         raise ConfigError(f"sweep.resume={directory}: no sweep began there: it has no {SWEEP_FILE}")
     return directory
@@ -58,7 +58,7 @@ def _began_with(directory: Path) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def jobs_done(jobs: Sequence[Job], directory: Path) -> set[int]:
+def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
     """Numbers of the jobs that an earlier attempt in the directory has done; what else it left is put aside.
 
     Raises:

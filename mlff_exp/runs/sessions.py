@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
 
-DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+BLOCKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_server() -> None:
@@ -22,7 +22,7 @@ def start_server() -> None:
     It ends with the command, when the kernel closes a pipe between them.
     """
     resource_tracker.ensure_running()  # or it would be started below, and would let the signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
@@ -39,7 +39,7 @@ def begin_session() -> None:
     the process started.
     """
     os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEAF_TO)  # those of `start_server`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)  # those of `start_server`
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has one"
     session, sentinel = os.getpid(), parent.sentinel
@@ -50,7 +50,7 @@ def begin_session() -> None:
 def _end_with(sentinel: int, session: int) -> NoReturn:
     """Kill this session once the other end of ``sentinel`` is closed, which the kernel does when a process ends."""
     try:
-        for number in DEAF_TO:  # which end the others of the session, and this one has to see to it
+        for number in BLOCKED_SIGNALS:  # which end the others of the session, and this one has to see to it
             signal.signal(number, signal.SIG_IGN)
         # What else is open here must not seem to be in use once the worker has ended.
         for descriptor in {int(path.name) for path in Path("/dev/fd").iterdir()} - {sentinel}:

@@ -10,15 +10,15 @@ from mlff_exp.common import hydra_override, progress_bar
 from mlff_exp.config import Sweep
 from mlff_exp.results import label
 from mlff_exp.runs.ahead import fill_cache
-from mlff_exp.runs.host import Host
+from mlff_exp.runs.host import SweepHost
 from mlff_exp.runs.launching import launch
 from mlff_exp.runs.outcome import Outcome
-from mlff_exp.runs.planning import Job
+from mlff_exp.runs.preparing import Job
 from mlff_exp.runs.recording import Recorder
 
 
 @dataclass
-class Stages:
+class StageRunner:
     """The jobs of a sweep while they run.
 
     Attributes:
@@ -30,7 +30,7 @@ class Stages:
         outcomes: so far, in the order of the jobs, each with whether it is a gate.
     """
 
-    host: Host
+    host: SweepHost
     recorder: Recorder
     jobs: Sequence[Job]
     done: Collection[int]

@@ -14,20 +14,20 @@ from omegaconf import OmegaConf
 
 from mlff_exp.common import hydra_override, mask_secrets, shell_command
 from mlff_exp.config import ConfigError
-from mlff_exp.measure import Look
+from mlff_exp.measure import LoadMonitor
 from mlff_exp.report import load_targets, write_report
 from mlff_exp.runs.directories import claim_directory, refuse_used_by_sweep
 from mlff_exp.runs.go import gate_decision
-from mlff_exp.runs.host import Host
+from mlff_exp.runs.host import SweepHost
 from mlff_exp.runs.outcome import EXIT_INCOMPLETE, Outcome, exit_code, where_to_look
-from mlff_exp.runs.planning import Plan, refuse_gates_that_cannot_run
+from mlff_exp.runs.preparing import PreparedSweep, refuse_gates_that_cannot_run
 from mlff_exp.runs.recording import Recorder
-from mlff_exp.runs.resuming import N_JOBS, directory_to_resume, jobs_done, refuse_other_number
-from mlff_exp.runs.stages import Stages
+from mlff_exp.runs.resuming import N_JOBS, directory_to_resume, find_done_jobs, refuse_other_number
+from mlff_exp.runs.stages import StageRunner
 from mlff_exp.tracking import SWEEP_FILE, open_store, set_run_tag, sweep_run
 
 
-def run_sweep(host: Host, plan: Plan, look: Look) -> int:
+def run_sweep(host: SweepHost, plan: PreparedSweep, look: LoadMonitor) -> int:
     """Run everything, write the report, and return the exit code of the whole.
 
     Args:
@@ -54,7 +54,7 @@ def run_sweep(host: Host, plan: Plan, look: Look) -> int:
     decision = gate_decision(host, plan, store)
     if resume is not None:
         refuse_other_number(len(jobs), directory)
-    done = jobs_done(jobs, directory)
+    done = find_done_jobs(jobs, directory)
     directory.mkdir(parents=True, exist_ok=True)
     if resume is None:
         claim_directory(directory)
@@ -64,7 +64,7 @@ def run_sweep(host: Host, plan: Plan, look: Look) -> int:
     if timed and host.here:
         look.warn(timed[0].config.device)
     with sweep_run(store, master.sweep.name, directory) as sweep_id:
-        stages = Stages(host, Recorder(directory, sweep_id, store), jobs, done, decision)
+        stages = StageRunner(host, Recorder(directory, sweep_id, store), jobs, done, decision)
         try:
             left = stages.run(master.sweep)
         except KeyboardInterrupt:

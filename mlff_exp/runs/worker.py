@@ -16,16 +16,23 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.common import CALLED, interrupts_postponed, learn_secrets, load_object, mask_secrets, printable_streams
+from mlff_exp.common import (
+    SIGNAL_REASONS,
+    interrupts_postponed,
+    learn_secrets,
+    load_object,
+    mask_secrets,
+    printable_streams,
+)
 from mlff_exp.config import Config
 from mlff_exp.results import RESULT_FILE, Failure, FailureKind, RunResult
 from mlff_exp.runs.failures import record_failure, write_traceback
-from mlff_exp.runs.outside_metrics import with_outside_metrics, with_those_of
+from mlff_exp.runs.outside_metrics import add_outside_metrics, copy_outside_metrics
 from mlff_exp.runs.sessions import begin_session, signal_session, start_server
 from mlff_exp.tasks import TASKS, compiles
 
 GRACE_S = 5.0
-WATCH_EVERY_S = 5.0
+POLL_EVERY_S = 5.0
 # Imported once and inherited by every worker; importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.engines.tracing", "torch._inductor.compile_fx"]
@@ -66,7 +73,7 @@ def run_task(
         failure = Failure(FailureKind.TIMEOUT, f"stopped after timeout_s={config.timeout_s:g}")
         return _left(directory, resolved, started, "KILLED", failure)
     killed = (process.exitcode or 0) < 0
-    failure = Failure(FailureKind.KILLED if killed else FailureKind.CRASH, how_it_ended(process))
+    failure = Failure(FailureKind.KILLED if killed else FailureKind.CRASH, describe_exit(process))
     return _left(directory, resolved, started, "KILLED" if killed else "FAILED", failure)
 
 
@@ -82,7 +89,7 @@ def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Ite
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        kind, by = CALLED[type(interrupt)]
+        kind, by = SIGNAL_REASONS[type(interrupt)]
         _left(directory, resolved, started, "KILLED", Failure(FailureKind(kind), f"{kind.replace('_', ' ')} {by}"))
         raise
 
@@ -94,7 +101,7 @@ def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], N
             start_process(process)
         deadline = time.monotonic() + timeout_s
         while process.is_alive() and (left := deadline - time.monotonic()) > 0:
-            process.join(min(left, WATCH_EVERY_S))
+            process.join(min(left, POLL_EVERY_S))
             if watch is not None:
                 watch()
         return not process.is_alive()
@@ -116,7 +123,7 @@ def start_process(process: BaseProcess) -> None:
         ) from error
 
 
-def how_it_ended(process: BaseProcess) -> str:
+def describe_exit(process: BaseProcess) -> str:
     """What is to be said of a process that left nothing behind."""
     code = process.exitcode or 0
     if code >= 0:
@@ -165,7 +172,7 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
     def keep(result: RunResult) -> None:
         nonlocal kept
         result = replace(result, config=resolved, duration_s=time.monotonic() - started)
-        kept = with_outside_metrics(result) if kept is None else with_those_of(kept, result)
+        kept = add_outside_metrics(result) if kept is None else copy_outside_metrics(kept, result)
         kept.save(directory)
 
     try:

@@ -15,22 +15,30 @@ import torch
 from torch.nn import functional
 
 from mlff_exp.config import Config, Precision
-from mlff_exp.engines import Engine, Prediction, check_finite, end_compilers, graph_breaks, graphs_compiled, make_engine
+from mlff_exp.engines import (
+    Engine,
+    Prediction,
+    check_finite,
+    count_graph_breaks,
+    count_graphs,
+    make_engine,
+    stop_compile_workers,
+)
 from mlff_exp.measure import (
     Candidate,
     DisturbanceMonitor,
     accuracy_vs_fp64,
-    controls,
     describe_machine,
     judge_controls,
     mad_ms,
+    make_controls,
     measure_side_by_side,
     median_interval_ms,
     median_ms,
     p95_ms,
     profile_kernels,
-    ratio_of,
     require_correct,
+    time_ratio,
     wall_median_ms,
     write_kernels,
 )
@@ -98,13 +106,13 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         for name, workload in workloads.items()
         if name not in repeats
     }
-    candidates |= controls(Candidate(engine.call, *tenth))
-    end_compilers()
+    candidates |= make_controls(Candidate(engine.call, *tenth))
+    stop_compile_workers()
     watch = DisturbanceMonitor(subject.device)
-    compiled = graphs_compiled()
+    compiled = count_graphs()
     with all_evaluated(list(workloads.values())):
         timing = measure_side_by_side(candidates, subject.device, between=watch.sample)
-    again = graphs_compiled() - compiled
+    again = count_graphs() - compiled
     timing |= {name: timing[measured] for name, measured in repeats.items()}
     timing |= {name: replace(timing[name], first_call_s=one.first_call_s) for name, one in workloads.items()}
     control = judge_controls(timing, "engine")
@@ -118,7 +126,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         "first_call_s": engine.first_call_s,
         "compile_s": engine.engine.compile_s,
         "graph_count": float(engine.engine.compiled_graphs),
-        "graph_breaks": float(graph_breaks()),
+        "graph_breaks": float(count_graph_breaks()),
         "recompiles": float(max(again, engine.engine.compiled_graphs - after_first_call)),
     }
     if reference is not None:
@@ -289,7 +297,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
             continue
         # Per structure: a single eager call does one, this engine does a batch.
         structures = config.batch_size if baseline == "eager_fp32_single" else 1
-        metrics |= ratio_of(timing[baseline], engine).scaled(structures).as_metrics(metric)
+        metrics |= time_ratio(timing[baseline], engine).scaled(structures).as_metrics(metric)
     is_baseline = (config.engine.name, config.precision.name) == ("eager", "fp32")
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1 and not is_baseline:
         # By the ratio of neighbours, as the speedup itself; the first calls are calls as well.

@@ -1,10 +1,10 @@
+from .active import ActiveRun as ActiveRun
 from .address import store_directory as store_directory
 from .address import ui_command as ui_command
 from .faults import first_line as first_line
-from .live import LiveRun as LiveRun
-from .lookup import WantedGo as WantedGo
-from .lookup import directory_of as directory_of
-from .lookup import found_go as found_go
+from .lookup import RequiredGo as RequiredGo
+from .lookup import find_go as find_go
+from .lookup import find_run_directory as find_run_directory
 from .markers import OPENED_FILE as OPENED_FILE
 from .recovery import open_store as open_store
 from .relocate import relocate as relocate

@@ -17,20 +17,20 @@ def store_directory(tracking: Tracking) -> Path:
     Raises:
         ConfigError: there is no such user.
     """
-    directory = expanded(tracking.directory)
+    directory = expand_home(tracking.directory)
     if str(directory).startswith("~") and not directory.exists():
         raise ConfigError(f"{directory}: there is no such user as {directory.parts[0][1:] or '~'}; write the path out")
     return directory.resolve()
 
 
-def in_store(path: Path) -> bool:
+def is_in_store(path: Path) -> bool:
     """Whether a file is a copy that a local store keeps, as its artifact."""
     above = path.resolve().parents
     stores = (one.parent for one in above if one.name == ARTIFACTS)
     return any((store / DATABASE_FILE).is_file() for store in stores)
 
 
-def expanded(path: str) -> Path:
+def expand_home(path: str) -> Path:
     """Return a path in which a leading ``~`` is the home directory; it stays if there is no such user."""
     try:
         return Path(path).expanduser()
@@ -49,11 +49,11 @@ def database_url(database: Path) -> str:
     return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
 
 
-def url_of(directory: str) -> str:
+def store_url(directory: str) -> str:
     """Return the URL of the database of a store in a directory as somebody typed it."""
-    return database_url(expanded(directory).resolve() / DATABASE_FILE)
+    return database_url(expand_home(directory).resolve() / DATABASE_FILE)
 
 
 def ui_command(directory: Path) -> str:
     """Return the command that opens the MLflow UI on the store in a directory, to be pasted into a shell."""
-    return shell_command("mlflow", "ui", "--backend-store-uri", url_of(str(directory)))
+    return shell_command("mlflow", "ui", "--backend-store-uri", store_url(str(directory)))

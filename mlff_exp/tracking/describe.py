@@ -15,7 +15,7 @@ from mlff_exp.results import (
     PROGRESS_FILE,
     RESULT_FILE,
     Progress,
-    Record,
+    ProgressPoint,
     ResultError,
     RunResult,
     label,
@@ -24,7 +24,15 @@ from mlff_exp.results import (
 )
 from mlff_exp.tracking.faults import say_on_stderr
 from mlff_exp.tracking.files import own_file
-from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG
+from mlff_exp.tracking.heartbeat import (
+    DIRECTORY_TAG,
+    FAILURE_TAGS,
+    HEARTBEAT_TAG,
+    HOST_TAG,
+    KEY_TAG,
+    PID_TAG,
+    STATUS_TAG,
+)
 from mlff_exp.tracking.limits import (
     INT64,
     MAX_DATASET_NAME,
@@ -32,8 +40,8 @@ from mlff_exp.tracking.limits import (
     MAX_RUN_NAME,
     MAX_SOURCE,
     MAX_TAG,
-    cut,
     model_name,
+    shorten,
     valid_key,
 )
 
@@ -68,7 +76,7 @@ class Description:
     status: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    metrics: list[Record]
+    metrics: list[ProgressPoint]
     source: Source | None
     weights: Weights | None
     artifacts: tuple[object, ...]
@@ -92,7 +100,7 @@ def describe(directory: Path) -> Description:
         raise ResultError(f"{path} is not a result of this version: {error!r}") from error
 
 
-def progress(directory: Path, position: int) -> list[Record] | None:
+def read_progress(directory: Path, position: int) -> list[ProgressPoint] | None:
     """Return the points of the progress file from a position on; None if the run left none.
 
     Raises:
@@ -100,11 +108,11 @@ def progress(directory: Path, position: int) -> list[Record] | None:
     """
     if own_file(directory, PROGRESS_FILE) is None:
         return None
-    found, file = list[Record](), Progress(directory)
+    found, file = list[ProgressPoint](), Progress(directory)
     try:
         # A long file is read in parts.
         while (part := file.read(position))[1] > position:
-            found += [point(record) for record in part[0]]
+            found += [valid_point(record) for record in part[0]]
             position = part[1]
     except (AttributeError, OSError, OverflowError, RecursionError, TypeError) as error:
         raise ResultError(f"{directory / PROGRESS_FILE} is damaged: {error!r}") from error
@@ -113,7 +121,9 @@ def progress(directory: Path, position: int) -> list[Record] | None:
 
 def _described(result: RunResult, directory: Path, ended: int) -> Description:
     source, weights = _inputs(result)
-    series = [Record(step, {name: value}, ended) for name, points in result.series.items() for step, value in points]
+    series = [
+        ProgressPoint(step, {name: value}, ended) for name, points in result.series.items() for step, value in points
+    ]
     tags = {
         **_tags(result),
         "mlflow.note.content": _note(result),
@@ -123,9 +133,9 @@ def _described(result: RunResult, directory: Path, ended: int) -> Description:
     return Description(
         name=run_name(result.config),
         status="KILLED" if result.status == "SKIPPED" else result.status,
-        tags={valid_key(name): cut(str(value), MAX_TAG) for name, value in tags.items()},
-        params=params(result.config),
-        metrics=[point(Record(0, result.metrics, ended)), *map(point, series)],
+        tags={valid_key(name): shorten(str(value), MAX_TAG) for name, value in tags.items()},
+        params=as_params(result.config),
+        metrics=[valid_point(ProgressPoint(0, result.metrics, ended)), *map(valid_point, series)],
         source=source,
         weights=weights,
         artifacts=tuple(result.artifacts),
@@ -134,15 +144,15 @@ def _described(result: RunResult, directory: Path, ended: int) -> Description:
 
 def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run in MLflow."""
-    return cut(label(config), MAX_RUN_NAME)
+    return shorten(label(config), MAX_RUN_NAME)
 
 
-def params(config: Mapping[str, Any]) -> dict[str, str]:
+def as_params(config: Mapping[str, Any]) -> dict[str, str]:
     """Return a configuration as MLflow's parameters; a value that is too long is cut."""
     return {valid_key(str(name)): value[:MAX_PARAM] for name, value in flatten(config).items()}
 
 
-def point(record: Record) -> Record:
+def valid_point(record: ProgressPoint) -> ProgressPoint:
     """Return metrics of one step under names that MLflow takes; a message says what its database has no room for."""
     metrics = {}
     for name, value in record.metrics.items():
@@ -152,7 +162,7 @@ def point(record: Record) -> Record:
             say_on_stderr(f"not in MLflow: {name} at step {record.step} is {value}")
         else:
             metrics[valid_key(name)] = float(value)
-    return Record(int(record.step), metrics, int(record.time_ms))
+    return ProgressPoint(int(record.step), metrics, int(record.time_ms))
 
 
 def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
@@ -168,7 +178,7 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
         source = {"systems": systems} if systems else config["system"]
     text = json.dumps(source, sort_keys=True)
     digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
-    described = Source(cut(str(name) or "_", MAX_DATASET_NAME), digest, text[:MAX_SOURCE], config["task"]["name"])
+    described = Source(shorten(str(name) or "_", MAX_DATASET_NAME), digest, text[:MAX_SOURCE], config["task"]["name"])
     if sha256 is None:
         return described, None
     verdict = {}
@@ -178,8 +188,8 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
     named = model_word(config["model"])
     if "checkpoint" in config["model"]:
         named = named.removesuffix(Path(named).suffix)
-    model = model_name(f"{cut(named, 200)}-{sha256[:12]}")
-    return described, Weights(cut(sha256, MAX_TAG), model, verdict)
+    model = model_name(f"{shorten(named, 200)}-{sha256[:12]}")
+    return described, Weights(shorten(sha256, MAX_TAG), model, verdict)
 
 
 def _tags(result: RunResult) -> dict[str, str]:

@@ -44,7 +44,7 @@ def is_permanent(error: MlflowException) -> bool:
 
 
 @contextmanager
-def answering(otherwise: str = "no answer from MLflow's store") -> Iterator[None]:
+def store_must_answer(otherwise: str = "no answer from MLflow's store") -> Iterator[None]:
     """Raise a ConfigError where a store gives no answer before any work was done."""
     from mlflow.exceptions import MlflowException
 

@@ -12,7 +12,7 @@ MAX_PARAM, MAX_TAG, MAX_EXPERIMENT_NAME = 6000, 5000, 500
 INT64 = range(-(2**63), 2**63)
 
 
-def cut(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
     """Return a text of at most ``limit`` characters; one that is cut ends with a hash of the whole."""
     return text if len(text) <= limit else f"{text[: limit - 9]}_{_hash(text)}"
 
@@ -28,7 +28,7 @@ def valid_key(text: str) -> str:
 
 def model_name(text: str) -> str:
     """Return a name for a logged model, in which MLflow takes neither dots nor quotes nor some more."""
-    return cut(re.sub(r"[^\w-]", "_", text) or "_", MAX_KEY)
+    return shorten(re.sub(r"[^\w-]", "_", text) or "_", MAX_KEY)
 
 
 def _hash(text: str) -> str:

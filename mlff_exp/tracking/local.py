@@ -62,7 +62,7 @@ def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
                 "to: choose another tracking.directory"
             )
         # Processes that migrate a fresh database at the same time crash one another.
-        with opened_alone(directory):
+        with lock_store(directory):
             if database.exists():
                 _refuse_unusable(database)
             else:
@@ -73,7 +73,7 @@ def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
             store = Store(client, find_experiment(client, tracking.experiment, location))
         return store, running_runs(store)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise ConfigError(f"tracking=local: no store in {directory}: {reason_of(error, directory)}") from None
+        raise ConfigError(f"tracking=local: no store in {directory}: {explain_store_error(error, directory)}") from None
 
 
 def make_database(database: Path) -> None:
@@ -90,7 +90,7 @@ def make_database(database: Path) -> None:
 
 
 @contextmanager
-def opened_alone(directory: Path) -> Iterator[None]:
+def lock_store(directory: Path) -> Iterator[None]:
     """Let one process at a time make or open the store; whoever waits for long is told for what."""
     path = directory / "mlflow.lock"
     lock = FileLock(path)
@@ -155,7 +155,7 @@ def _refuse_other_version(database: Path, found: list[str]) -> None:
     )
 
 
-def reason_of(error: BaseException, directory: Path) -> str:
+def explain_store_error(error: BaseException, directory: Path) -> str:
     """What an error says, and what to do: it may come through SQLAlchemy and MLflow."""
     text = first_line(error) if isinstance(error, Exception) else ""
     cause: Any = error

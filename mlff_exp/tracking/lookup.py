@@ -11,17 +11,17 @@ from typing import Any
 
 from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options
 from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult
-from mlff_exp.tracking.address import expanded
-from mlff_exp.tracking.describe import params as as_params
-from mlff_exp.tracking.faults import answering, first_line
-from mlff_exp.tracking.life import DIRECTORY_TAG
+from mlff_exp.tracking.address import expand_home
+from mlff_exp.tracking.describe import as_params as as_params
+from mlff_exp.tracking.faults import first_line, store_must_answer
+from mlff_exp.tracking.heartbeat import DIRECTORY_TAG
 from mlff_exp.tracking.store import Store
 
 MAX_DEPTH = 5
 
 
 @dataclass(frozen=True)
-class WantedGo:
+class RequiredGo:
     """What a recorded GO must be about.
 
     Attributes:
@@ -56,7 +56,7 @@ class WantedGo:
         return moved == as_params({"system": self.system})
 
 
-def found_go(store: Store | None, wanted: WantedGo, roots: Iterable[Path]) -> bool:
+def find_go(store: Store | None, wanted: RequiredGo, roots: Iterable[Path]) -> bool:
     """Whether a GO is recorded, in FP32 and for long enough to decide.
 
     Args:
@@ -77,7 +77,7 @@ def found_go(store: Store | None, wanted: WantedGo, roots: Iterable[Path]) -> bo
         f"and params.`gate.name` = '{name}' and params.`precision.name` = 'fp32'"
         for name in names
     ]
-    with answering():
+    with store_must_answer():
         runs = [run for query in queries for run in store.client.search_runs([store.experiment_id], query)]
     recorded = [{**run.data.params, "gate.name": new_option("gate", run.data.params["gate.name"])} for run in runs]
     return any(wanted.is_met_by(params) for params in recorded)
@@ -93,7 +93,7 @@ def _result_directories(root: Path) -> Iterator[Path]:
         below[:] = [one for one in below if not one.startswith(".")] if len(directory.parts) - depth < MAX_DEPTH else []
 
 
-def _is_go(directory: Path, wanted: WantedGo) -> bool:
+def _is_go(directory: Path, wanted: RequiredGo) -> bool:
     """Whether a run's result says GO; one that can't be read says nothing."""
     try:
         result = RunResult.load(directory)
@@ -108,7 +108,7 @@ def _is_go(directory: Path, wanted: WantedGo) -> bool:
     )
 
 
-def directory_of(store: Store | None, key: str, run: str) -> Path:
+def find_run_directory(store: Store | None, key: str, run: str) -> Path:
     """Where a run, named by its directory or its MLflow id, left its files.
 
     Args:
@@ -119,7 +119,7 @@ def directory_of(store: Store | None, key: str, run: str) -> Path:
     Raises:
         ConfigError: there is no such run, or it was on another machine.
     """
-    named = expanded(run)
+    named = expand_home(run)
     if named.is_dir():
         return named.resolve()
     if store is None:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from mlff_exp.common import atomic_write
 from mlff_exp.results import ResultError
 from mlff_exp.tracking.files import own_file
-from mlff_exp.tracking.life import DIRECTORY_TAG, KEY_TAG
+from mlff_exp.tracking.heartbeat import DIRECTORY_TAG, KEY_TAG
 from mlff_exp.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedRun:
     """The MLflow run that was opened for a directory.
 
     Attributes:
@@ -60,12 +60,12 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def read_opened(directory: Path) -> Opened | None:
+def read_opened(directory: Path) -> OpenedRun | None:
     """Return which MLflow run was opened for a directory; None if it does not say, or not in our words."""
     try:
         path = own_file(directory, OPENED_FILE)
         values = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-        opened = Opened(values["run_id"], values.get("key", ""), values["position"], values.get("ended", ""))
+        opened = OpenedRun(values["run_id"], values.get("key", ""), values["position"], values.get("ended", ""))
     except (OSError, ResultError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     words = isinstance(opened.run_id, str) and isinstance(opened.key, str)
@@ -74,7 +74,7 @@ def read_opened(directory: Path) -> Opened | None:
     return opened if opened.ended in ("", "FINISHED", "FAILED", "KILLED") else None
 
 
-def write_opened(directory: Path, opened: Opened) -> None:
+def write_opened(directory: Path, opened: OpenedRun) -> None:
     """Write down which MLflow run was opened for a directory."""
     atomic_write(directory / OPENED_FILE, json.dumps(asdict(opened)))
 
@@ -94,7 +94,7 @@ def note_uploaded(directory: Path, run_id: str) -> None:
     atomic_write(directory / UPLOADED_FILE, "\n".join([*uploaded_ids(directory), run_id]))
 
 
-def find(store: Store, run_id: str) -> Run | None:
+def find_run(store: Store, run_id: str) -> Run | None:
     """Return a run; None if this store does not have it, or has deleted it."""
     from mlflow.exceptions import MlflowException
 
@@ -109,10 +109,10 @@ def find(store: Store, run_id: str) -> Run | None:
 
 def is_uploaded(store: Store, directory: Path) -> bool:
     """Whether a run's directory is complete in this store."""
-    return any(find(store, run_id) is not None for run_id in uploaded_ids(directory))
+    return any(find_run(store, run_id) is not None for run_id in uploaded_ids(directory))
 
 
-def belongs(run: Run, directory: Path) -> bool:
+def belongs_to_directory(run: Run, directory: Path) -> bool:
     """Whether a run was opened for a directory: the directory has its key, or the run names the directory.
 
     Any file may name any run; without this, uploading somebody's directory could overwrite somebody else's run.
@@ -124,7 +124,7 @@ def belongs(run: Run, directory: Path) -> bool:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[None]:
     """Keep other processes from uploading the same directory.
 
     Raises:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from mlff_exp.config import Tracking
 from mlff_exp.results import RESULT_FILE, ResultError
 from mlff_exp.tracking.faults import first_line, is_permanent, say_on_stderr
-from mlff_exp.tracking.life import DIRECTORY_TAG, FAILURE_TAGS, STATUS_TAG, is_alive
-from mlff_exp.tracking.limits import MAX_TAG, cut
+from mlff_exp.tracking.heartbeat import DIRECTORY_TAG, FAILURE_TAGS, STATUS_TAG, is_alive
+from mlff_exp.tracking.limits import MAX_TAG, shorten
 from mlff_exp.tracking.local import open_local_store
-from mlff_exp.tracking.markers import belongs, read_opened
+from mlff_exp.tracking.markers import belongs_to_directory, read_opened
 from mlff_exp.tracking.server import open_server_store
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.sweeps import end_sweep_late
@@ -70,7 +70,7 @@ def _close(store: Store, run: Run) -> None:
     directory, why = Path(run.data.tags.get(DIRECTORY_TAG, "")), "the process ended without a word"
     try:
         opened = read_opened(directory)
-        if opened is not None and opened.run_id == run.info.run_id and belongs(run, directory):
+        if opened is not None and opened.run_id == run.info.run_id and belongs_to_directory(run, directory):
             if end_sweep_late(store, directory):
                 return
             if (directory / RESULT_FILE).is_file():
@@ -84,7 +84,7 @@ def _close(store: Store, run: Run) -> None:
             raise
         why = f"MLflow refuses the end of run {run.info.run_id}: {first_line(error)}"
         say_on_stderr(why)
-    values = dict(zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", "killed", cut(why, MAX_TAG)), strict=True))
+    values = dict(zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", "killed", shorten(why, MAX_TAG)), strict=True))
     for name, value in values.items():
         store.client.set_tag(run.info.run_id, name, value)
     store.client.set_terminated(run.info.run_id, status="KILLED")

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from mlff_exp.config import ConfigError
-from mlff_exp.tracking.address import ARTIFACTS, DATABASE_FILE, expanded
-from mlff_exp.tracking.local import BUSY_S, opened_alone, reason_of
+from mlff_exp.tracking.address import ARTIFACTS, DATABASE_FILE, expand_home
+from mlff_exp.tracking.local import BUSY_S, explain_store_error, lock_store
 
 # Where MLflow's database keeps absolute addresses of artifacts.
 ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
@@ -23,15 +23,15 @@ def relocate(directory: Path) -> int:
     Raises:
         ConfigError: there is no store, or its database can't be read or written.
     """
-    directory = expanded(str(directory)).resolve()
+    directory = expand_home(str(directory)).resolve()
     database = directory / DATABASE_FILE
     if not database.is_file():
         raise ConfigError(f"{directory} holds no {DATABASE_FILE}")
     try:
-        with opened_alone(directory), closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
+        with lock_store(directory), closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
             return _changed(connection, database, (directory / ARTIFACTS).as_uri())
     except sqlite3.Error as error:
-        raise ConfigError(f"{database}: {reason_of(error, directory)}") from error
+        raise ConfigError(f"{database}: {explain_store_error(error, directory)}") from error
 
 
 def _changed(connection: sqlite3.Connection, database: Path, now: str) -> int:

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 from mlff_exp.common import interrupts_postponed, shell_command
 from mlff_exp.results import ResultError
-from mlff_exp.tracking.faults import answering, disk_errors, first_line, say_on_stderr
+from mlff_exp.tracking.faults import disk_errors, first_line, say_on_stderr, store_must_answer
 from mlff_exp.tracking.files import own_file
-from mlff_exp.tracking.life import FAILURE_TAGS, STATUS_TAG, heart, signs_of_life
-from mlff_exp.tracking.limits import MAX_RUN_NAME, MAX_TAG, cut
+from mlff_exp.tracking.heartbeat import FAILURE_TAGS, STATUS_TAG, heartbeat_tags, send_heartbeats
+from mlff_exp.tracking.limits import MAX_RUN_NAME, MAX_TAG, shorten
 from mlff_exp.tracking.markers import (
-    Opened,
-    belongs,
-    find,
-    locked,
+    OpenedRun,
+    belongs_to_directory,
+    find_run,
+    lock_directory,
     note_uploaded,
     read_opened,
     uploaded_ids,
     write_opened,
 )
 from mlff_exp.tracking.store import Store
-from mlff_exp.tracking.upload import forget, log_file, open_run
+from mlff_exp.tracking.upload import delete_tags, log_file, open_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,9 +49,9 @@ def sweep_run(store: Store | None, name: str, directory: Path) -> Iterator[str |
         return
     status, run_id = "FAILED", None
     try:
-        with interrupts_postponed(), answering():  # nobody would end a run that is not known yet
+        with interrupts_postponed(), store_must_answer():  # nobody would end a run that is not known yet
             run_id = open_sweep(store, name, directory)
-        with heart(store, run_id):
+        with send_heartbeats(store, run_id):
             yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -66,16 +66,16 @@ def sweep_run(store: Store | None, name: str, directory: Path) -> Iterator[str |
 @disk_errors()
 def open_sweep(store: Store, name: str, directory: Path) -> str:
     """Make the parent run of a sweep, or open again the one that its directory names; returns its id."""
-    with locked(directory):
+    with lock_directory(directory):
         client, run = store.client, _parent(store, directory)
         if run is None:
             return _make(store, name, directory)
         run_id = str(run.info.run_id)
         client.update_run(run_id, status="RUNNING")
-        for tag, value in signs_of_life(directory).items():
+        for tag, value in heartbeat_tags(directory).items():
             client.set_tag(run_id, tag, value)
         # Of an earlier attempt that was killed.
-        forget(client, run, (STATUS_TAG, *FAILURE_TAGS))
+        delete_tags(client, run, (STATUS_TAG, *FAILURE_TAGS))
         _note_end(directory, run_id, "")
         return run_id
 
@@ -86,7 +86,7 @@ def sweep_for_upload(store: Store, directory: Path) -> Iterator[str]:
 
     One that is there is left as it is, but for an end that its store was not told.
     """
-    with disk_errors(), locked(directory):
+    with disk_errors(), lock_directory(directory):
         run = _parent(store, directory)
         if run is None:
             run_id = _make(store, directory.name, directory)
@@ -107,21 +107,21 @@ def end_sweep_late(store: Store, directory: Path) -> bool:
     run = _parent(store, directory)
     if run is None or run.info.run_id != opened.run_id:
         return False
-    forget(store.client, run, (STATUS_TAG, *FAILURE_TAGS))
+    delete_tags(store.client, run, (STATUS_TAG, *FAILURE_TAGS))
     _end(store, opened.run_id, directory, opened.ended)
     return True
 
 
 def _make(store: Store, name: str, directory: Path) -> str:
-    opened = open_run(store, cut(name, MAX_RUN_NAME), directory, tags={"sweep": name[:MAX_TAG]})
+    opened = open_run(store, shorten(name, MAX_RUN_NAME), directory, tags={"sweep": name[:MAX_TAG]})
     note_uploaded(directory, opened.run_id)
     return opened.run_id
 
 
 def _parent(store: Store, directory: Path) -> Run | None:
     """The parent run of a sweep's directory, if it has one in this store."""
-    found = (find(store, run_id) for run_id in uploaded_ids(directory))
-    return next((run for run in found if run is not None and belongs(run, directory)), None)
+    found = (find_run(store, run_id) for run_id in uploaded_ids(directory))
+    return next((run for run in found if run is not None and belongs_to_directory(run, directory)), None)
 
 
 def _close(store: Store, run_id: str, directory: Path, status: str) -> None:
@@ -148,7 +148,7 @@ def _end(store: Store, run_id: str, directory: Path, status: str) -> None:
         table = None  # said above
     if table is not None:
         text = table.read_text(encoding="utf-8", errors="replace")
-        store.client.set_tag(run_id, "mlflow.note.content", cut(text, MAX_TAG))
+        store.client.set_tag(run_id, "mlflow.note.content", shorten(text, MAX_TAG))
     store.client.set_terminated(run_id, status=status)
     _note_end(directory, run_id, "")
 
@@ -157,6 +157,6 @@ def _note_end(directory: Path, run_id: str, status: str) -> None:
     """Write down how a sweep ended while its store does not know, and that it knows afterwards."""
     opened = read_opened(directory)
     if opened is None or opened.run_id != run_id:
-        opened = Opened(run_id, "")
+        opened = OpenedRun(run_id, "")
     if opened.ended != status:
         write_opened(directory, replace(opened, ended=status))

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlff_exp.common import progress_bar
 from mlff_exp.config import Tracking
 from mlff_exp.results import RESULT_FILE, ResultError
-from mlff_exp.tracking.address import in_store
+from mlff_exp.tracking.address import is_in_store
 from mlff_exp.tracking.faults import first_line, say_on_stderr
 from mlff_exp.tracking.markers import is_uploaded, uploaded_ids
 from mlff_exp.tracking.recovery import open_store
@@ -48,7 +48,7 @@ def sync_runs(root: Path, where: Tracking, failed: Callable[[str], None] = say_o
 
 
 def _sync(root: Path, where: Tracking, failed: Callable[[str], None]) -> list[str]:
-    finished = [path.parent for path in sorted(root.rglob(RESULT_FILE)) if not in_store(path)]
+    finished = [path.parent for path in sorted(root.rglob(RESULT_FILE)) if not is_in_store(path)]
     # Opening the store uploads what was under way when its process ended; it counts as well.
     before = {directory: uploaded_ids(directory) for directory in finished}
     store = open_store(where)
@@ -64,7 +64,7 @@ def _sync(root: Path, where: Tracking, failed: Callable[[str], None]) -> list[st
                         uploaded.append(log_run(store, directory, parent))
                     bar.update()
     for path in sorted(root.rglob(SWEEP_FILE)):
-        if in_store(path):
+        if is_in_store(path):
             continue
         with _failing(store, path.parent, failed):
             end_sweep_late(store, path.parent)

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mlff_exp.common import interrupts_postponed, shell_command
-from mlff_exp.results import RESULT_FILE, Record, ResultError
-from mlff_exp.tracking.describe import Description, Source, Weights, describe, progress
+from mlff_exp.results import RESULT_FILE, ProgressPoint, ResultError
+from mlff_exp.tracking.describe import Description, Source, Weights, describe, read_progress
 from mlff_exp.tracking.faults import disk_errors, first_line, is_permanent, say_on_stderr
 from mlff_exp.tracking.files import own_file
-from mlff_exp.tracking.life import FAILURE_TAGS, KEY_TAG, signs_of_life
-from mlff_exp.tracking.limits import MAX_TAG, cut, valid_key
+from mlff_exp.tracking.heartbeat import FAILURE_TAGS, KEY_TAG, heartbeat_tags
+from mlff_exp.tracking.limits import MAX_TAG, shorten, valid_key
 from mlff_exp.tracking.markers import (
     OPENED_FILE,
-    Opened,
-    belongs,
-    find,
-    locked,
+    OpenedRun,
+    belongs_to_directory,
+    find_run,
+    lock_directory,
     new_key,
     note_uploaded,
     read_opened,
@@ -57,13 +57,13 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
         MlflowException: the store gives no answer, or refuses the run.
         OSError: the disk is full.
     """
-    with locked(directory):
-        there = next((run_id for run_id in uploaded_ids(directory) if find(store, run_id) is not None), None)
+    with lock_directory(directory):
+        there = next((run_id for run_id in uploaded_ids(directory) if find_run(store, run_id) is not None), None)
         if there is not None:
             return there
         described = describe(directory)
         run, opened = _opened(store, directory)
-        left = progress(directory, opened.position)  # read before a run is made for what is damaged
+        left = read_progress(directory, opened.position)  # read before a run is made for what is damaged
         if run is None:
             opened = open_run(store, described.name, directory, parent_id)
             run = store.client.get_run(opened.run_id)
@@ -75,35 +75,35 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
 
 def open_run(
     store: Store, name: str, directory: Path, parent_id: str | None = None, tags: Mapping[str, str] | None = None
-) -> Opened:
+) -> OpenedRun:
     """Make an MLflow run for a directory, and write that down there: the next upload completes the same run."""
     parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
     key, key_hash = new_key()
     run = store.client.create_run(
         store.experiment_id,
         run_name=name,
-        tags={**(tags or {}), **signs_of_life(directory), KEY_TAG: key_hash, **parent},
+        tags={**(tags or {}), **heartbeat_tags(directory), KEY_TAG: key_hash, **parent},
     )
-    opened = Opened(str(run.info.run_id), key)
+    opened = OpenedRun(str(run.info.run_id), key)
     write_opened(directory, opened)
     return opened
 
 
-def _opened(store: Store, directory: Path) -> tuple[Run | None, Opened]:
+def _opened(store: Store, directory: Path) -> tuple[Run | None, OpenedRun]:
     """The MLflow run that was opened for a directory, if it is in this store and is this directory's."""
     opened = read_opened(directory)
-    run = None if opened is None else find(store, opened.run_id)
-    if opened is None or run is None or not belongs(run, directory):
-        return None, Opened("", "")
+    run = None if opened is None else find_run(store, opened.run_id)
+    if opened is None or run is None or not belongs_to_directory(run, directory):
+        return None, OpenedRun("", "")
     return run, opened
 
 
-def _upload(store: Store, run: Run, directory: Path, described: Description, left: list[Record] | None) -> None:
+def _upload(store: Store, run: Run, directory: Path, described: Description, left: list[ProgressPoint] | None) -> None:
     client, run_id = store.client, str(run.info.run_id)
     for name, value in described.tags.items():
         client.set_tag(run_id, name, value)
     # A run that was taken for dead and finished after all.
-    forget(client, run, [name for name in FAILURE_TAGS if name not in described.tags])
+    delete_tags(client, run, [name for name in FAILURE_TAGS if name not in described.tags])
     _log_params(client, run, described.params)
     n_metrics = 1 if left is not None else len(described.metrics)  # the series are in the progress as well
     log_points(client, run_id, [*described.metrics[:n_metrics], *(left or [])])
@@ -113,7 +113,7 @@ def _upload(store: Store, run: Run, directory: Path, described: Description, lef
     client.set_terminated(run_id, status=described.status)
 
 
-def forget(client: MlflowClient, run: Run, tags: Iterable[str]) -> None:
+def delete_tags(client: MlflowClient, run: Run, tags: Iterable[str]) -> None:
     """Take tags off a run, if it has them."""
     for name in tags:
         if name in run.data.tags:
@@ -158,7 +158,7 @@ def set_run_tag(store: Store, run_id: str, name: str, value: str) -> None:
 
     try:
         with disk_errors():
-            store.client.set_tag(run_id, valid_key(name), cut(value, MAX_TAG))
+            store.client.set_tag(run_id, valid_key(name), shorten(value, MAX_TAG))
     except MlflowException as error:
         say_on_stderr(f"not in MLflow: {name}={value}: {first_line(error)}")
 
@@ -178,7 +178,7 @@ def _log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> No
         client.log_batch(run.info.run_id, params=some)
 
 
-def log_points(client: MlflowClient, run_id: str, records: list[Record]) -> None:
+def log_points(client: MlflowClient, run_id: str, records: list[ProgressPoint]) -> None:
     """Upload metrics, some of which may be there from an upload that was cut short.
 
     Those are not doubled: their times are the same.

@@ -29,7 +29,7 @@ from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.measure import machine_load
 from mlff_exp.measure import machine_load as load
-from mlff_exp.measure.machine_load import Look, on_gpu
+from mlff_exp.measure.machine_load import LoadMonitor, other_gpu_processes
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate
 
@@ -217,7 +217,7 @@ def test_a_busy_machine_is_told_of_in_a_line(
     monkeypatch.setattr(machine_load, "own_cpu_s", lambda: 0.0)
     monkeypatch.setattr(machine_load, "cpu_s_by_process", lambda: {1: ("sleep", 1.0), 7: ("md", busy[0] - 50)})
     monkeypatch.setattr(load.psutil, "cpu_count", lambda: 8)
-    look = Look()
+    look = LoadMonitor()
     now[0], busy[0] = 2.0, 100.4
     look.warn("cpu")
     assert capsys.readouterr().err == ""
@@ -250,9 +250,9 @@ def test_other_processes_on_a_gpu_are_told_of(
     )
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: SimpleNamespace(gpu=90))
     monkeypatch.setattr(machine_load, "cpu_s_by_process", lambda: {7: ("train", 1.0)})
-    assert on_gpu(device) == [f"other processes on {device}: 1 (90% busy): train (7)"]
+    assert other_gpu_processes(device) == [f"other processes on {device}: 1 (90% busy): train (7)"]
     used.clear()
-    assert on_gpu(device) == []
+    assert other_gpu_processes(device) == []
 
 
 def test_a_gpu_that_says_nothing_is_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,4 +260,4 @@ def test_a_gpu_that_says_nothing_is_not_busy(monkeypatch: pytest.MonkeyPatch) ->
         raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 
     monkeypatch.setattr(pynvml, "nvmlInit", none)
-    assert on_gpu("cuda") == []
+    assert other_gpu_processes("cuda") == []

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlff_exp.common.attributes import replaced
+from mlff_exp.common.attributes import replace_attribute
 
 
 class Base:
@@ -24,7 +24,7 @@ class Derived(Base):
 def test_what_was_replaced_is_back_whatever_ends_the_block() -> None:
     before = vars(Base)["said"]
 
-    @replaced(Base, "said", lambda: "other")
+    @replace_attribute(Base, "said", lambda: "other")
     def stop() -> None:
         raise ValueError(Base.said())
 
@@ -34,11 +34,11 @@ def test_what_was_replaced_is_back_whatever_ends_the_block() -> None:
 
 
 def test_what_was_inherited_is_inherited_again() -> None:
-    with replaced(Derived, "word", "own"):
+    with replace_attribute(Derived, "word", "own"):
         assert (Derived.word, Base.word) == ("own", "base")
     assert "word" not in vars(Derived)
 
 
 def test_what_is_not_there_cannot_be_replaced() -> None:
-    with pytest.raises(AttributeError), replaced(SimpleNamespace(), "word", 1):
+    with pytest.raises(AttributeError), replace_attribute(SimpleNamespace(), "word", 1):
         pass

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.common import secrets
 from mlff_exp.common.secrets import mask_logs, mask_secrets
-from mlff_exp.config.config import asked, parse_config
+from mlff_exp.config.config import parse_config, requested_values
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.distill.exploration import ExploredFrames
 from mlff_exp.dynamics.restart import load_state
@@ -228,7 +228,7 @@ def test_what_an_environment_variable_gives_is_nowhere(monkeypatch: pytest.Monke
     words = ["model=ase", "+model.calculator.x=${oc.env:GIVEN}", "+model.calculator.y=${model.calculator.x}/z"]
     words += ["+model.calculator.z=[a,${oc.env:GIVEN}]", "batch_size=${oc.env:SIZE}", "timeout_s=${oc.env:UNSET,60}"]
     composed = compose("config", overrides=[*words, "precision.name=${oc.env:HOW}"])
-    config, recorded = parse_config(composed), asked(composed)
+    config, recorded = parse_config(composed), requested_values(composed)
     assert config.model.calculator["y"] == "xyzzy-4711/z"
     calculator = recorded["model"]["calculator"]
     assert (calculator["x"], calculator["y"]) == ("${oc.env:GIVEN}", "${oc.env:GIVEN}")

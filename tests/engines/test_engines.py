@@ -20,9 +20,9 @@ from mlff_exp.config.words import PRECISIONS, Precision
 from mlff_exp.engines import compiled as compiling
 from mlff_exp.engines import tracing
 from mlff_exp.engines.cuda_graph import _Capture
-from mlff_exp.engines.eager import energy_and_forces, matmul_arithmetic
+from mlff_exp.engines.eager import energy_and_forces, matmul_precision
 from mlff_exp.engines.factory import check_finite, make_engine
-from mlff_exp.engines.inductor import end_compilers, graph_breaks
+from mlff_exp.engines.inductor import count_graph_breaks, stop_compile_workers
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import Engine
 from mlff_exp.engines.registry import engine_options
@@ -100,11 +100,11 @@ def test_eager_on_the_cpu(student: PaiNN, precision: Precision, n_systems: int) 
 def test_compiled_on_the_cpu_is_one_graph_per_shape(precision: Precision, mode: str, names: list[tuple[str]]) -> None:
     model = make_random_model(16, 1)  # half as many kernels to compile as the smallest student has
     engine = make_engine(model, "compile", precision, CPU, engine_options("compile", mode=mode))
-    breaks = graph_breaks()
+    breaks = count_graph_breaks()
     for molecules in names:
         assert_agrees(engine, model, [rattled(name, seed) for seed, name in enumerate(molecules)], precision)
     assert engine.compiled_graphs == 1
-    assert graph_breaks() == breaks
+    assert count_graph_breaks() == breaks
     assert engine.compile_s > 0
     assert not engine.uses_cuda_graphs
 
@@ -125,7 +125,7 @@ def test_processes_that_compile_end_and_start_again(monkeypatch: pytest.MonkeyPa
         before = set(mine.read_text().split())
         compiles_in = AsyncCompile.process_pool().submit(os.getppid).result()
         assert str(compiles_in) in set(mine.read_text().split()) - before
-        end_compilers()
+        stop_compile_workers()
         assert set(mine.read_text().split()) == before
 
 
@@ -152,9 +152,9 @@ def test_every_engine_agrees_on_the_gpu(
     student: PaiNN, name: str, mode: str, precision: Precision, n_systems: int
 ) -> None:
     engine = make_engine(student, name, precision, CUDA, engine_options(name, mode=mode))
-    breaks = graph_breaks()
+    breaks = count_graph_breaks()
     assert_agrees(engine, student, benzenes(n_systems), precision)
-    assert graph_breaks() == breaks
+    assert count_graph_breaks() == breaks
     assert engine.uses_cuda_graphs == (name == "cuda_graph" or (name == "compile" and mode != "default"))
 
     batch, moved = (
@@ -272,7 +272,7 @@ def test_missing_memory_is_said_whatever_dynamo_makes_of_it(
 
     monkeypatch.setattr(tracing, "trace", lambda *arguments: None)
     monkeypatch.setattr(torch, "compile", lambda *arguments, **more: compiled)
-    monkeypatch.setattr(compiling, "graphs_compiled", itertools.count().__next__)
+    monkeypatch.setattr(compiling, "count_graphs", itertools.count().__next__)
     engine = make_engine(random_model, "compile", "fp32", torch.device("cpu"))
     batch = collate([benzene], engine.cutoff)
     for _ in range(good_calls // 2):
@@ -284,9 +284,9 @@ def test_missing_memory_is_said_whatever_dynamo_makes_of_it(
 
 def test_an_engine_leaves_no_trace(student: PaiNN) -> None:
     before = torch.get_float32_matmul_precision()
-    with matmul_arithmetic("tf32"):
+    with matmul_precision("tf32"):
         assert torch.backends.cuda.matmul.allow_tf32
-    with matmul_arithmetic("fp32"):
+    with matmul_precision("fp32"):
         assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.get_float32_matmul_precision() == before
     make_engine(student, "eager", "fp64", CPU)

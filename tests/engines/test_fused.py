@@ -23,7 +23,7 @@ from mlff_exp.config.words import Precision
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.cuda_graph import CudaGraphEngine
 from mlff_exp.engines.factory import make_engine
-from mlff_exp.engines.fused.engine import FusedEngine, Shape, Stages, shape_for
+from mlff_exp.engines.fused.engine import FusedEngine, Shape, StagedShape, shape_for
 from mlff_exp.engines.fused.kernels import _add_4
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.engines.protocol import Engine
@@ -207,7 +207,7 @@ def test_steps_in_one_launch_are_those_of_velocity_verlet(small: PaiNN) -> None:
         state = dynamics.state(dynamics.batch.positions, 0.01 * torch.ones_like(dynamics.batch.positions))
         dynamics._steps(state, 3, dynamics.engine)
         moved.append(state)
-    assert dynamics.engine.can_move(dynamics.batch)  # type: ignore[attr-defined]
+    assert dynamics.engine.can_integrate(dynamics.batch)  # type: ignore[attr-defined]
     assert dynamics.engine.evaluations == 4 * len(systems)
     assert float((moved[0].positions - dynamics.batch.positions).abs().max()) > 0.01
     for name in ("positions", "velocities", "energy", "forces"):
@@ -266,7 +266,7 @@ def test_dynamics_are_those_of_eager_on_the_gpu(student: PaiNN, shape: Shape | N
     positions = []
     precision: Precision = "fp32" if shape is None else "fp16_autocast"
     fused = CudaGraphEngine("fused", FusedEngine(student.to(DEVICE), precision, DEVICE, shape))
-    assert fused.capturable.can_move(on_device([molecule("CH3OH")])) == (shape is not None)  # type: ignore[attr-defined]
+    assert fused.capturable.can_integrate(on_device([molecule("CH3OH")])) == (shape is not None)  # type: ignore[attr-defined]
     for engine in (reference(student), fused):
         dynamics = Dynamics(engine, [molecule("CH3OH")] * 2, timestep_fs=0.2)
         state = dynamics.state(dynamics.batch.positions, torch.zeros_like(dynamics.batch.positions))
@@ -281,7 +281,7 @@ def test_large_molecules_are_not_joined(n_systems: int, precision: Precision) ->
     """Their programs would need more shared memory than many a GPU has."""
     for n_slots in (33, 64):
         shape = shape_for(n_systems, n_slots, 128, precision, DEVICE)
-        assert isinstance(shape, Stages)
+        assert isinstance(shape, StagedShape)
         assert not shape.joins
 
 
@@ -305,8 +305,8 @@ def test_molecules_have_a_program_each_where_there_is_a_multiprocessor_for_it(
     found = types.SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=shared_memory)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: found)
     shape = shape_for(n_systems, n_slots, n_features, precision, torch.device("cuda"))
-    assert shape == MOLECULES if whole else isinstance(shape, Stages)
-    assert isinstance(shape_for(n_systems, n_slots, n_features, precision, torch.device("cpu")), Stages)
+    assert shape == MOLECULES if whole else isinstance(shape, StagedShape)
+    assert isinstance(shape_for(n_systems, n_slots, n_features, precision, torch.device("cpu")), StagedShape)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16_autocast"])
@@ -318,7 +318,7 @@ def test_programs_are_joined_where_the_gpu_has_room_for_them(
     found = types.SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=shared_memory)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: found)
     shape = shape_for(n_systems, 12, 128, precision, torch.device("cuda"))
-    assert isinstance(shape, Stages)
+    assert isinstance(shape, StagedShape)
     assert shape.joins == (precision != "fp32" or n_systems == 4 or shared_memory > 101_376)
 
 

@@ -19,14 +19,14 @@ from mlff_exp.measure.timing import (
     RESAMPLES,
     Candidate,
     Controls,
-    controls,
     judge_controls,
     mad_ms,
+    make_controls,
     measure_side_by_side,
     median_interval_ms,
     median_ms,
     p95_ms,
-    ratio_of,
+    time_ratio,
     wall_median_ms,
 )
 from mlff_exp.results.estimate import Estimate
@@ -60,16 +60,16 @@ def test_a_known_duration_is_measured() -> None:
 
 def test_a_slower_one_is_told_apart_and_an_equal_one_is_not() -> None:
     measured = measure_side_by_side({"a": sleeper(1.0), "b": sleeper(1.0), "slow": sleeper(1.3)}, CPU)
-    slower = ratio_of(measured["slow"], measured["a"])
+    slower = time_ratio(measured["slow"], measured["a"])
     assert slower.low > 1.1
     assert slower.value == pytest.approx(1.3, rel=0.1)
-    equal = ratio_of(measured["b"], measured["a"])
+    equal = time_ratio(measured["b"], measured["a"])
     assert equal.value == pytest.approx(1.0, rel=0.05)
 
 
 def test_controls_are_judged_rightly_on_a_quiet_machine() -> None:
     spin = sleeper(1.0)
-    measured = measure_side_by_side({"engine": spin, **controls(spin)}, CPU)
+    measured = measure_side_by_side({"engine": spin, **make_controls(spin)}, CPU)
     found = judge_controls(measured, "engine")
     assert found.slower.value == pytest.approx(1 + PLANTED, abs=0.02)
     assert found.same.low <= found.same.value <= found.same.high
@@ -116,11 +116,11 @@ def test_a_known_kernel_is_measured_on_the_gpu(cycles: int) -> None:
     true_ms = (time.perf_counter() - started) * 10
     spin = Candidate(lambda: torch.cuda._sleep(cycles), min_calls=100, min_time_s=0.0)
     slower = Candidate(lambda: torch.cuda._sleep(round(1.1 * cycles)), min_calls=100, min_time_s=0.0)
-    measured = measure_side_by_side({"engine": spin, "slower": slower, **controls(spin)}, device)
+    measured = measure_side_by_side({"engine": spin, "slower": slower, **make_controls(spin)}, device)
     # From an idle device, whose wait for the launch is a part of every call.
     assert 0.97 * true_ms <= median_ms(measured["engine"]) <= 1.03 * true_ms + 0.01
     assert wall_median_ms(measured["engine"]) >= median_ms(measured["engine"])
-    tenth = ratio_of(measured["slower"], measured["engine"])
+    tenth = time_ratio(measured["slower"], measured["engine"])
     assert 1.05 < tenth.low <= tenth.high < 1.15
     assert judge_controls(measured, "engine").faults == []
 
@@ -131,7 +131,7 @@ def test_statistics_scale_and_ratios_of_scaled_samples_are_exact(values: list[fl
     base, scaled = timing(values), timing([factor * value for value in values])
     for statistic in (median_ms, p95_ms, mad_ms):
         assert statistic(scaled) == pytest.approx(factor * statistic(base))
-    result = ratio_of(scaled, base)
+    result = time_ratio(scaled, base)
     assert result.low <= result.value * (1 + 1e-9)
     low, high = median_interval_ms(base)
     assert min(values) <= low <= median_ms(base) <= high <= max(values)
@@ -141,7 +141,7 @@ def test_statistics_scale_and_ratios_of_scaled_samples_are_exact(values: list[fl
 @settings(max_examples=20, deadline=None)
 def test_the_interval_is_that_of_scipy(ratios: list[float], confidence: float) -> None:
     numerator, denominator = (timing(values, len(ratios)) for values in (ratios, [1.0] * len(ratios)))
-    found = ratio_of(numerator, denominator, confidence)
+    found = time_ratio(numerator, denominator, confidence)
     expected = bootstrap(
         (ratios,), np.median, n_resamples=RESAMPLES, confidence_level=confidence, method="percentile",
         rng=np.random.default_rng(0),
@@ -177,13 +177,13 @@ def test_what_a_machine_does_to_neighbours_leaves_their_ratio() -> None:
         )
         for truth, turns in ((1.0, np.arange(0, 100, 2)), (1.05, np.arange(1, 100, 2)))
     )
-    found = ratio_of(b, a)
+    found = time_ratio(b, a)
     assert 1.03 < found.low <= 1.05 <= found.high < 1.07
-    assert ratio_of(a, b).value == pytest.approx(1 / 1.05, abs=0.02)
+    assert time_ratio(a, b).value == pytest.approx(1 / 1.05, abs=0.02)
     # Of every second block: the neighbours are found by their turns.
     half = Timing(b.values_ms[::2], (), 0.0, (2,) * 50, turns=b.turns)
     sparse = Timing(half.values_ms[:50], (), 0.0, (2,) * 25, turns=half.turns[:25])
-    assert ratio_of(sparse, a).value == pytest.approx(1.05, abs=0.02)
+    assert time_ratio(sparse, a).value == pytest.approx(1.05, abs=0.02)
 
 
 class Machine:
@@ -217,7 +217,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: pytest.Monke
         measured = measure_side_by_side({name: machine.candidate(*values) for name, values in times.items()}, CPU)
         low, high = median_interval_ms(measured["engine"])
         held["known"] += low <= 1.0 <= high
-        same, slower = (ratio_of(measured[name], measured["engine"]) for name in ("same", "slower"))
+        same, slower = (time_ratio(measured[name], measured["engine"]) for name in ("same", "slower"))
         held["same"] += same.low <= 1 <= same.high
         held["slower"] += slower.low <= 1.1 <= slower.high
         assert slower.low > 1.05, "a tenth is told apart every time"

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from mlff_exp.results.naming import MAX_LABEL, RunKey, label, run_key, shown, told_apart, varied
-from mlff_exp.runs.planning import plan_jobs
+from mlff_exp.results.naming import (
+    MAX_LABEL,
+    RunKey,
+    add_varied_keys,
+    find_varied_keys,
+    format_value,
+    label,
+    make_run_key,
+)
+from mlff_exp.runs.preparing import prepare_jobs
 from tests.helpers.here import resolved_of
 from tests.helpers.results import CONFIG
 from tests.helpers.sweeps import host_of
@@ -17,7 +25,7 @@ from tests.helpers.sweeps import host_of
 
 def names(*words: str) -> list[str]:
     """Of the jobs of a sweep."""
-    return [label(job.resolved) for job in plan_jobs(host_of([]), ["device=cpu", *words], [])]
+    return [label(job.resolved) for job in prepare_jobs(host_of([]), ["device=cpu", *words], [])]
 
 
 @pytest.fixture
@@ -97,7 +105,7 @@ def test_jobs_of_a_sweep_that_differ_have_different_names(seed: int) -> None:
     """And jobs that do not differ the same."""
     rng = random.Random(seed)
     jobs = [drawn(rng) for _ in range(rng.randint(2, 30))]
-    found = [label(config) for config in told_apart(jobs)]
+    found = [label(config) for config in add_varied_keys(jobs)]
     for first, one in zip(jobs, found, strict=True):
         for second, other in zip(jobs, found, strict=True):
             assert (one == other) == (first == second), (first, second)
@@ -126,8 +134,8 @@ def test_an_earlier_result_is_told_apart_where_it_is_read() -> None:
     """It has no record of what was swept."""
     early = [CONFIG | {"seed": seed} for seed in (0, 1)]
     assert [label(config) for config in early] == ["inference · benzene · compile/reduce-overhead · fp32 · B16"] * 2
-    assert [label(config).rpartition(" · ")[2] for config in told_apart(early)] == ["seed=0", "seed=1"]
-    assert varied([CONFIG, CONFIG]) == [[], []]
+    assert [label(config).rpartition(" · ")[2] for config in add_varied_keys(early)] == ["seed=0", "seed=1"]
+    assert find_varied_keys([CONFIG, CONFIG]) == [[], []]
 
 
 def test_values_that_differ_are_shown_differently() -> None:
@@ -151,13 +159,13 @@ def test_values_that_differ_are_shown_differently() -> None:
         "é",
     ]
     values += ["x" * 99, "x" * 98]
-    texts = [shown(value) for value in values]
+    texts = [format_value(value) for value in values]
     assert len(set(texts)) == len(values)
     assert all(text.isprintable() and len(text) <= 60 for text in texts)
 
 
 def test_a_run_is_fields() -> None:
-    assert run_key(resolved_of("device=cpu", "engine=eager", "batch_size=4")) == RunKey(**{
+    assert make_run_key(resolved_of("device=cpu", "engine=eager", "batch_size=4")) == RunKey(**{
         "task": "inference", "model": "student", "system": "benzene", "engine": "eager", "mode": "",
         "precision": "fp32", "batch_size": 4, "device": "cpu",
     })  # fmt: skip

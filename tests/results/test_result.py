@@ -15,7 +15,7 @@ import pytest
 
 from mlff_exp.common.typed_json import MAX_BYTES
 from mlff_exp.results.naming import label
-from mlff_exp.results.progress import Progress, Record
+from mlff_exp.results.progress import Progress, ProgressPoint
 from mlff_exp.results.result import RESULT_FILE, Failure, ResultError, RunResult
 from tests.helpers.results import CONFIG, full_result
 
@@ -150,7 +150,9 @@ def test_a_line_that_is_no_progress_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(ResultError, match=r"progress.jsonl has a line that is no record of progress"):
         Progress(tmp_path).read(0)
     (tmp_path / "progress.jsonl").write_text(good + good[:7])
-    assert Progress(tmp_path).read(0) == ([Record(1, {"loss": 0.5}, 3)], len(good)), "the last line is being written"
+    assert Progress(tmp_path).read(0) == ([ProgressPoint(1, {"loss": 0.5}, 3)], len(good)), (
+        "the last line is being written"
+    )
 
 
 def test_an_earlier_result_says_what_ran(tmp_path: Path) -> None:

@@ -27,17 +27,17 @@ from mlff_exp.config.config import Config, Sweep
 from mlff_exp.engines import compiled, eager
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.eager import energy_and_forces
-from mlff_exp.engines.inductor import TimedChoiceError, nothing_timed_kept
+from mlff_exp.engines.inductor import TimedChoiceError, discard_timed_choices
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.runs import ahead, stages
 from mlff_exp.runs.ahead import (
     _first_calls,
     _start,
+    describe_error,
     fill_cache,
-    said_of,
-    to_compile,
+    select_to_compile,
 )
-from mlff_exp.runs.planning import Job
+from mlff_exp.runs.preparing import Job
 from mlff_exp.runs.recording import Recorder
 from mlff_exp.structures.batch import AtomicBatch
 from mlff_exp.tasks.machine import on_this_machine
@@ -77,7 +77,7 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
         "task=nve engine=cuda_graph precision=tf32 task.replicas=2",
         "task=accuracy engine=cuda_graph precision=tf32",
     )
-    found = to_compile(jobs).values()
+    found = select_to_compile(jobs).values()
     assert [(c.task.name, c.engine.mode, c.precision.name, c.batch_size) for c in found] == [
         ("inference", "default", "fp16_autocast", 1),
         ("inference", "default", "fp32", 1),
@@ -89,13 +89,13 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
         ("inference", "reduce-overhead", "fp32", 1),
     ]
     assert {config.engine.name for config in found} == {"compile"}
-    (kernels,) = to_compile(named("task=nve engine=fused precision=fp32")).values()
+    (kernels,) = select_to_compile(named("task=nve engine=fused precision=fp32")).values()
     assert kernels.engine.name == "fused"
 
 
 def test_what_is_timed_beside_is_compiled_as_well() -> None:
     words = "task=inference engine=eager precision=fp16_autocast task.baselines=[cuda_graph,fused,compile,eager]"
-    found = to_compile(named(words)).values()
+    found = select_to_compile(named(words)).values()
     assert [(config.engine.name, getattr(config.engine, "mode", None), config.precision.name) for config in found] == [
         ("compile", "default", "fp16_autocast"),
         ("fused", None, "fp16_autocast"),
@@ -114,7 +114,7 @@ def test_what_is_timed_beside_is_compiled_as_well() -> None:
     ],
 )
 def test_what_compiles_nothing_or_by_itself_is_left_out(words: str) -> None:
-    assert to_compile(named(words)) == {}
+    assert select_to_compile(named(words)) == {}
 
 
 def test_the_command_itself_needs_no_torch_for_it() -> None:
@@ -143,7 +143,7 @@ def test_a_run_compiles_what_was_compiled_ahead(
         "accuracy": ["task=accuracy", "engine=compile", "batch_size=2", f"task.dataset={tmp_path}/own.npz"],
         "nve": [*NVE, "engine=compile", "task.replicas=2", "task.systems=[water,ammonia]"],
     }[task] + ["model.checkpoint=student_small", "device=cpu"]
-    for config in to_compile({task: on_this_machine(configured(*words))}).values():
+    for config in select_to_compile({task: on_this_machine(configured(*words))}).values():
         for share in range(TASKS[task].shares):
             _first_calls(config, share)
     before = noted.copy()
@@ -164,7 +164,7 @@ def test_a_run_finds_its_graph_in_inductors_cache(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     words = [*INFERENCE, "device=cpu", "model.checkpoint=student_small"]
     with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
-        for config in to_compile({"run 0": on_this_machine(configured(*words))}).values():
+        for config in select_to_compile({"run 0": on_this_machine(configured(*words))}).values():
             _first_calls(config, 0)
         counters.clear()
         assert run_here(tmp_path / "run", *words).metrics["graph_count"] == 1
@@ -179,7 +179,7 @@ def test_no_choice_by_timing_is_kept(tmp_path: Path) -> None:
         return cache
 
     choice = SimpleNamespace(kwargs={"XBLOCK": 128}, num_warps=4, num_stages=1)
-    with nothing_timed_kept():
+    with discard_timed_choices():
         tuned("ahead").save(choice, 1)
         kept = pickle.dumps(tuned("ahead").save)  # as it is in the graphs that are kept
         with pytest.raises(TimedChoiceError, match="pad"):
@@ -195,8 +195,8 @@ def test_what_is_left_to_the_run_is_said_in_our_words() -> None:
 
     with pytest.raises(BackendCompilerFailed) as caught:
         torch.compile(torch.neg, backend=backend)(torch.ones(1))
-    assert said_of(caught.value) == "left to the run"
-    assert said_of(ValueError("one\ntwo\nthree")) == "ValueError: one two"
+    assert describe_error(caught.value) == "left to the run"
+    assert describe_error(ValueError("one\ntwo\nthree")) == "ValueError: one two"
 
 
 def test_what_fails_is_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,7 +302,7 @@ def test_the_sweeper_compiles_for_what_is_to_be_done_here_before_its_first_run(
     if not local:
         host.launcher = SimpleNamespace(launched=[], launch=host.launcher.launch)
     jobs = [job(Config(seed=seed), "no GPU" if seed == 2 else None) for seed in range(3)]
-    running = stages.Stages(host, Recorder(tmp_path), jobs, {0}, "no_verdict")
+    running = stages.StageRunner(host, Recorder(tmp_path), jobs, {0}, "no_verdict")
     running.run(Sweep(compile_ahead=wanted, budget_s=600))
     assert asked == expected
 
@@ -312,7 +312,7 @@ def test_a_sweep_goes_on_after_a_crash(
 ) -> None:
     monkeypatch.setattr(ahead, "_child", fail_by_seed)
     jobs = [job(configured("engine=compile", "device=cpu", f"seed={seed}", f"batch_size={seed}")) for seed in (2, 3)]
-    stages.Stages(host, Recorder(tmp_path), jobs, set(), "no_verdict").run(Sweep(compile_ahead=True))
+    stages.StageRunner(host, Recorder(tmp_path), jobs, set(), "no_verdict").run(Sweep(compile_ahead=True))
     assert host.launcher.launched == [0, 1]
     errors = capsys.readouterr().err
     assert "mlff-exp: not compiled ahead: run 0, seed=2 (compile/reduce-overhead fp32): the process ended" in errors

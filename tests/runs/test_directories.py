@@ -20,7 +20,7 @@ from mlff_exp.runs.directories import (
     refuse_used_by_sweep,
     results_root,
 )
-from mlff_exp.runs.planning import join_parameters
+from mlff_exp.runs.preparing import join_parameters
 from tests.helpers.results import full_result
 from tests.helpers.sweeps import host_of
 

@@ -14,7 +14,7 @@ from mlff_exp.report.content import report_content
 from mlff_exp.report.terminal import describe_result
 from mlff_exp.results.metrics import METRICS, Metric
 from mlff_exp.results.result import NOT_COMPUTED, RunResult
-from mlff_exp.runs.outside_metrics import with_outside_metrics, with_those_of
+from mlff_exp.runs.outside_metrics import add_outside_metrics, copy_outside_metrics
 from tests.helpers.sweeps import timed
 
 CALLS: list[RunResult] = []
@@ -43,7 +43,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_it_is_recorded_and_has_a_column(tmp_path: Path) -> None:
-    found = with_outside_metrics(RUN)
+    found = add_outside_metrics(RUN)
     assert found.metrics == {**RUN.metrics, "planted_ms": 0.5}
     assert [result.config for result in CALLS] == [RUN.config]
     content = report_content([found])
@@ -55,15 +55,15 @@ def test_it_is_recorded_and_has_a_column(tmp_path: Path) -> None:
 
 
 def test_it_is_computed_once_for_a_run_that_is_kept_twice() -> None:
-    first = with_outside_metrics(RUN)
-    later = with_those_of(first, RUN)
+    first = add_outside_metrics(RUN)
+    later = copy_outside_metrics(first, RUN)
     assert later.metrics == first.metrics
     assert len(CALLS) == 1
 
 
 def test_one_that_does_not_apply_is_absent() -> None:
     RETURNED[0] = None
-    assert with_outside_metrics(RUN) == RUN
+    assert add_outside_metrics(RUN) == RUN
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_one_that_fails_costs_itself_and_a_warning(
     returned: Any, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     RETURNED[0] = returned
-    found = with_outside_metrics(RUN)
+    found = add_outside_metrics(RUN)
     assert found.metrics == RUN.metrics
     assert found.tags[NOT_COMPUTED].startswith(message)
-    assert with_those_of(found, RUN).tags == found.tags
+    assert copy_outside_metrics(found, RUN).tags == found.tags
     said = capsys.readouterr()
     assert "mlff-exp: warning: the result is safe, but a metric was not computed: planted_ms" in said.out + said.err
     assert "not computed: planted_ms" in describe_result(found)
@@ -92,6 +92,6 @@ def test_one_that_fails_costs_itself_and_a_warning(
 
 
 def test_a_name_that_the_task_measured_is_not_overwritten() -> None:
-    measured = with_outside_metrics(timed("eager", "fp32", 1, 1.0, planted_ms=7.0))
+    measured = add_outside_metrics(timed("eager", "fp32", 1, 1.0, planted_ms=7.0))
     assert measured.metrics["planted_ms"] == 7.0
     assert "measured a metric of this name" in measured.tags[NOT_COMPUTED]

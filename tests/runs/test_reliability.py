@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from mlff_exp.config.config import Tracking
 from mlff_exp.results.progress import Progress
 from mlff_exp.results.result import RunResult
-from mlff_exp.tracking.live import LiveRun
+from mlff_exp.tracking.active import ActiveRun
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.sync import sync_runs
 from mlff_exp.tracking.upload import log_run
@@ -110,7 +110,7 @@ def test_a_series_of_twenty_thousand_points(tmp_path: Path) -> None:
     assert store is not None
     directory = tmp_path / "outputs" / "run"
     directory.mkdir(parents=True)
-    live, progress = LiveRun(store, directory, CONFIG), Progress(directory)
+    live, progress = ActiveRun(store, directory, CONFIG), Progress(directory)
     started = time.monotonic()
     for step in range(POINTS // 2):
         progress.write(step, {"loss": step / 2})

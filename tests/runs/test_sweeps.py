@@ -28,10 +28,10 @@ from mlff_exp.results.verdict import Verdict
 from mlff_exp.runs.go import gate_decision
 from mlff_exp.runs.launching import launch
 from mlff_exp.runs.outcome import Outcome
-from mlff_exp.runs.planning import Job, plan_jobs, plan_sweep
+from mlff_exp.runs.preparing import Job, prepare_jobs, prepare_sweep
 from mlff_exp.runs.recording import Recorder
-from mlff_exp.runs.resuming import jobs_done
-from mlff_exp.runs.stages import Stages
+from mlff_exp.runs.resuming import find_done_jobs
+from mlff_exp.runs.stages import StageRunner
 from mlff_exp.tracking import upload
 from tests.helpers.here import CONF
 from tests.helpers.results import CONFIG, full_result
@@ -70,7 +70,7 @@ def launched_by(launcher: Any) -> HydraHost:
 def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, launched: int, left: int) -> None:
     launcher = Launcher(gate)
     jobs = [Job(stage, stage == "stability", [], None, CONFIG, None) for stage in ("stability", "speed", "speed")]
-    stages = Stages(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
+    stages = StageRunner(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
     undone = stages.run(Sweep())
     assert (len(launcher.launched), len(stages.outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
@@ -114,7 +114,7 @@ def sweep(tmp_path: Path) -> Callable[[Any, list[Job]], list[Outcome]]:
     """Run jobs with a launcher."""
 
     def run(launcher: Any, jobs: list[Job]) -> list[Outcome]:
-        stages = Stages(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
+        stages = StageRunner(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
         stages.run(Sweep())
         return [outcome for outcome, _ in stages.outcomes]
 
@@ -207,7 +207,7 @@ def test_a_gate_that_cannot_run_here_is_refused_before_any_work(tmp_path: Path, 
         RunResult(CONFIG, before, failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 0))
     jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, None)]
     with pytest.raises(UnavailableError, match=f"the gate of stage 'stability' can't run: {NO_GPU}"):
-        jobs_done(jobs, tmp_path)
+        find_done_jobs(jobs, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ([] if before is None else ["0"])
 
 
@@ -216,7 +216,7 @@ def test_a_gate_that_has_said_its_word_need_not_run_again(tmp_path: Path) -> Non
     full_result().save(directory_of(tmp_path, 0))
     RunResult(CONFIG, "SKIPPED", failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 1))
     jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, NO_GPU)]
-    assert jobs_done(jobs, tmp_path) == {0, 1}
+    assert find_done_jobs(jobs, tmp_path) == {0, 1}
 
 
 def directory_of(sweep: Path, number: int) -> Path:
@@ -257,7 +257,7 @@ def test_no_stage_is_a_gate_without_one(gate: str, *, expected: bool) -> None:
     overrides = ["experiment=nve_gate", "device=cpu", f"gate={gate}"]
     host = host_of(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        (job,) = plan_jobs(host, overrides, parse_config(without_hydra(host.config)).sweep.stages)
+        (job,) = prepare_jobs(host, overrides, parse_config(without_hydra(host.config)).sweep.stages)
     assert job.gate is expected
 
 
@@ -274,14 +274,14 @@ def test_a_go_is_asked_for_the_systems_that_were_named(words: list[str], expecte
     words = ["device=cpu", "engine=eager", *words]
     host = host_of([word for word in words if word.startswith(("experiment", "device"))])
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert [system["name"] for system in plan_sweep(host, words).systems] == expected
+        assert [system["name"] for system in prepare_sweep(host, words).systems] == expected
 
 
 def test_what_runs_here_knows_its_device() -> None:
     """It is compiled ahead for that device."""
     host = host_of([])
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        (job,) = plan_jobs(host, ["engine=eager"], [])
+        (job,) = prepare_jobs(host, ["engine=eager"], [])
     assert job.config.device in ("cpu", "cuda")
 
 
@@ -296,7 +296,7 @@ def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: 
     ]
     host = host_of(words)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        plan = plan_sweep(host, words[:3])
+        plan = prepare_sweep(host, words[:3])
         config = host.settings() | {"task": {"name": "nve", "replicas": 1, "duration_ps": 100.0, "systems": []}}
         config["gate"] = asdict(plan.master.gate)
         host.roots = place_sweep(host.config)
@@ -317,7 +317,7 @@ def test_a_cluster_gets_what_suits_the_device_that_is_named(monkeypatch: pytest.
     host.launcher = object()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         master = parse_config(without_hydra(host.config))
-        jobs = plan_jobs(host, overrides, master.sweep.stages)
+        jobs = prepare_jobs(host, overrides, master.sweep.stages)
     assert master.sweep.compile_ahead
     assert jobs[0].gate
     assert (jobs[0].config.engine.name, jobs[-1].config.precision.name) == ("fused", "fp16_autocast")
@@ -332,4 +332,4 @@ def test_a_word_that_none_of_its_jobs_takes_ends_a_sweep_before_any_runs(words: 
     words = ["device=cpu", "engine=eager", *words]
     host = host_of(["device=cpu", "engine=eager"])
     with pytest.raises(ConfigError, match="task=nve takes no batch_size") if refused else nullcontext():
-        assert len(plan_jobs(host, words, [])) == 2
+        assert len(prepare_jobs(host, words, [])) == 2

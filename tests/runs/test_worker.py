@@ -46,7 +46,7 @@ class InterruptedWhileStarting(SpawnProcess):
 def test_what_fails_while_watching_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = SpawnProcess(target=time.sleep, args=(600,))
     monkeypatch.setattr(worker, "_process", lambda *arguments: process)
-    monkeypatch.setattr(worker, "WATCH_EVERY_S", 0.1)
+    monkeypatch.setattr(worker, "POLL_EVERY_S", 0.1)
 
     def watch() -> None:
         raise OSError("no space left on device")
@@ -91,7 +91,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], No
     """Run this instead of a task, in a process that has no torch to import first."""
 
     def instead(target: Callable[..., None]) -> None:
-        monkeypatch.setattr(worker, "WATCH_EVERY_S", 0.1)
+        monkeypatch.setattr(worker, "POLL_EVERY_S", 0.1)
         monkeypatch.setattr(worker, "_process", lambda *arguments: SpawnProcess(target=target, args=arguments))
 
     return instead
@@ -148,7 +148,7 @@ from mlff_exp.runs import sessions
 
 sessions.start_server()
 before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-for number in sessions.DEAF_TO:
+for number in sessions.BLOCKED_SIGNALS:
     os.kill(forkserver._forkserver._forkserver_pid, number)
 process = get_context("forkserver").Process(target=sessions.begin_session)
 process.start()

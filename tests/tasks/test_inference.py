@@ -15,7 +15,7 @@ from ase.calculators.emt import EMT
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.engines.ase import AseEngine
 from mlff_exp.engines.eager import EagerEngine
-from mlff_exp.engines.inductor import graphs_compiled
+from mlff_exp.engines.inductor import count_graphs
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.results.result import Timing
@@ -142,11 +142,11 @@ def test_what_is_compiled_again_is_counted() -> None:
 
     compiled = torch.compile(double, backend="eager", dynamic=False)
     compiled(torch.ones(2))
-    before = graphs_compiled()
+    before = count_graphs()
     compiled(torch.zeros(2))
-    assert graphs_compiled() == before
+    assert count_graphs() == before
     compiled(torch.ones(3))
-    assert graphs_compiled() == before + 1
+    assert count_graphs() == before + 1
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from mlff_exp.config.config import Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.runs.outcome import where_to_look
 from mlff_exp.tracking import local, server
-from mlff_exp.tracking.local import opened_alone
+from mlff_exp.tracking.local import lock_store
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.relocate import relocate
 from mlff_exp.tracking.server import HURRIED
@@ -122,7 +122,7 @@ def test_a_locked_store_is_said_to_be_one(mlruns: Path, monkeypatch: pytest.Monk
     with closing(sqlite3.connect(mlruns / "mlflow.db", isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         refused("database is locked: another process has locked", mlruns)
-    with opened_alone(mlruns):
+    with lock_store(mlruns):
         refused("another process has been opening the store", mlruns)
 
 

@@ -20,11 +20,11 @@ from mlff_exp.config.config import Tracking
 from mlff_exp.results.progress import Progress
 from mlff_exp.results.result import Failure, ResultError, RunResult
 from mlff_exp.tracking import markers
-from mlff_exp.tracking.describe import progress
+from mlff_exp.tracking.active import ActiveRun
+from mlff_exp.tracking.describe import read_progress
 from mlff_exp.tracking.files import own_file
-from mlff_exp.tracking.limits import MAX_DATASET_NAME, MAX_KEY, MAX_PARAM, MAX_TAG, cut, model_name, valid_key
-from mlff_exp.tracking.live import LiveRun
-from mlff_exp.tracking.markers import locked
+from mlff_exp.tracking.limits import MAX_DATASET_NAME, MAX_KEY, MAX_PARAM, MAX_TAG, model_name, shorten, valid_key
+from mlff_exp.tracking.markers import lock_directory
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.sweeps import open_sweep, sweep_run
@@ -92,9 +92,9 @@ def test_names_and_values_pass_mlflows_own_rules(name: str) -> None:
     key = valid_key(name)
     validation._validate_param(key, "x" * MAX_PARAM)
     validation._validate_metric(key, 1.0, 0, 0)
-    validation._validate_tag(key, cut(name * 9000, MAX_TAG))
+    validation._validate_tag(key, shorten(name * 9000, MAX_TAG))
     validation._validate_logged_model_name(model_name(name))
-    assert len(cut(name * 600, MAX_DATASET_NAME)) <= validation.MAX_DATASET_NAME_SIZE
+    assert len(shorten(name * 600, MAX_DATASET_NAME)) <= validation.MAX_DATASET_NAME_SIZE
     assert len(model_name(name)) <= MAX_KEY
     assert valid_key(key) == key
 
@@ -242,7 +242,7 @@ def test_what_a_directory_says_of_its_run_may_be_nonsense(store: Store, tmp_path
 
 def test_a_directory_that_was_moved_goes_on_with_its_run(store: Store, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    live = LiveRun(store, tmp_path / "run", CONFIG)
+    live = ActiveRun(store, tmp_path / "run", CONFIG)
     full_result().save(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
     assert log_run(store, tmp_path / "moved") == live.run_id
@@ -352,7 +352,7 @@ def test_a_directory_that_stays_locked_is_said(
     directory = finished(tmp_path / "outputs" / "run")
     monkeypatch.setattr(markers, "LOCK_S", 0.1)
     failures: list[str] = []
-    with locked(directory):
+    with lock_directory(directory):
         assert sync_runs(tmp_path / "outputs", where, failures.append) == []
     assert "another process has been uploading it" in failures[0]
 
@@ -410,7 +410,7 @@ def test_a_sweep_that_was_killed_and_resumed_has_no_failure_left(store: Store, w
 def test_a_run_that_was_taken_for_dead_and_finished_has_no_failure_left(
     store: Store, where: Tracking, tmp_path: Path
 ) -> None:
-    live = LiveRun(store, tmp_path, CONFIG)
+    live = ActiveRun(store, tmp_path, CONFIG)
     store.client.set_tag(live.run_id, "pid", dead_pid())
     open_store(where)
     full_result().save(tmp_path)
@@ -434,7 +434,7 @@ def test_a_run_that_was_deleted_in_the_ui_gets_a_new_one(
         with sweep_run(store, "sweep", directory) as again:
             assert again != first
         return
-    live = LiveRun(store, directory, CONFIG)
+    live = ActiveRun(store, directory, CONFIG)
     full_result().save(directory)
     if when == "uploaded":
         assert log_run(store, directory) == live.run_id
@@ -458,7 +458,7 @@ def test_one_run_that_mlflow_refuses_does_not_close_the_store(
     lives = []
     for name in ("bad", "good"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
-        lives.append(LiveRun(store, tmp_path / "outputs" / name, CONFIG).run_id)
+        lives.append(ActiveRun(store, tmp_path / "outputs" / name, CONFIG).run_id)
         full_result().save(tmp_path / "outputs" / name)
         store.client.set_tag(lives[-1], "pid", dead_pid())
     bad, good = lives
@@ -508,7 +508,7 @@ def test_a_store_that_is_lost_in_mid_sync_ends_it(
 
 
 def test_a_parameter_keeps_its_first_value(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    live = LiveRun(store, tmp_path, CONFIG)
+    live = ActiveRun(store, tmp_path, CONFIG)
     store.client.log_param(live.run_id, "batch_size", "7")
     full_result().save(tmp_path)
     log_run(store, tmp_path)
@@ -525,7 +525,7 @@ def test_points_that_have_no_place_in_a_database_are_left_out(
         for step, time in ((2**64, 1), (1, -1), (2, 2**80), (3, 4))
     ]
     (tmp_path / "progress.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    records = progress(tmp_path, 0)
+    records = read_progress(tmp_path, 0)
     assert records is not None
     assert [(record.step, dict(record.metrics)) for record in records if record.metrics] == [(3, {"x": 1.0})]
     assert capsys.readouterr().err.count("not in MLflow: x at step") == 3

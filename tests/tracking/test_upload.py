@@ -28,9 +28,9 @@ from mlff_exp.config.tasks import NveTask
 from mlff_exp.results.progress import Progress
 from mlff_exp.results.result import Failure, RunResult
 from mlff_exp.results.verdict import Verdict
-from mlff_exp.tracking import life, upload
-from mlff_exp.tracking.live import LiveRun
-from mlff_exp.tracking.lookup import WantedGo, directory_of, found_go
+from mlff_exp.tracking import heartbeat, upload
+from mlff_exp.tracking.active import ActiveRun
+from mlff_exp.tracking.lookup import RequiredGo, find_go, find_run_directory
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.relocate import relocate
 from mlff_exp.tracking.store import Store
@@ -51,15 +51,15 @@ def store(mlruns: Path) -> Store:
 def test_a_run_is_found_again_by_its_id(store: Store, tmp_path: Path) -> None:
     directory = finished(tmp_path / "run")
     run_id = log_run(store, directory)
-    assert directory_of(store, "task.resume", run_id) == directory.resolve()
-    assert directory_of(None, "task.resume", str(directory)) == directory.resolve()
+    assert find_run_directory(store, "task.resume", run_id) == directory.resolve()
+    assert find_run_directory(None, "task.resume", str(directory)) == directory.resolve()
     with pytest.raises(ConfigError, match=r"task\.resume=nowhere is neither a directory nor an MLflow run"):
-        directory_of(store, "task.resume", "nowhere")
+        find_run_directory(store, "task.resume", "nowhere")
     with pytest.raises(ConfigError, match=r"sweep\.resume=nowhere is not a directory, and tracking=offline"):
-        directory_of(None, "sweep.resume", "nowhere")
+        find_run_directory(None, "sweep.resume", "nowhere")
     directory.rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="is not on this machine"):
-        directory_of(store, "task.resume", run_id)
+        find_run_directory(store, "task.resume", run_id)
 
 
 def test_a_run_arrives_whole(store: Store, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_run_arrives_whole(store: Store, tmp_path: Path) -> None:
 def test_progress_arrives_while_a_run_is_going_on(store: Store, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
-    live = LiveRun(store, directory, CONFIG)
+    live = ActiveRun(store, directory, CONFIG)
     assert store.client.get_run(live.run_id).info.status == "RUNNING"
     progress = Progress(directory)
     progress.write(1, {"loss": 0.5})
@@ -117,7 +117,7 @@ def test_what_a_store_missed_is_uploaded_later_once(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = Progress(tmp_path)
-    live = LiveRun(store, tmp_path, CONFIG)
+    live = ActiveRun(store, tmp_path, CONFIG)
     progress.write(1, {"loss": 0.5})
     live()
     progress.write(2, {"loss": 0.25})
@@ -230,7 +230,7 @@ def test_runs_that_ended_without_a_word_are_closed_at_the_next_start(store: Stor
     runs = {}
     for name, directory in directories.items():
         directory.mkdir()
-        runs[name] = LiveRun(store, directory, CONFIG).run_id
+        runs[name] = ActiveRun(store, directory, CONFIG).run_id
     tags: dict[str, dict[str, str]] = {
         "killed": {"pid": dead_pid()},
         "damaged": {"pid": dead_pid()},
@@ -326,7 +326,7 @@ def test_a_go_is_found_by_weights_and_gate(store: Store, tmp_path: Path) -> None
             ("ef", "strict", -1.0, False),
         ):
             gate = Gate(name, {"drift": Limit(low)})
-            assert found_go(where, WantedGo(weights * 32, gate), [tmp_path / "outputs"]) == expected
+            assert find_go(where, RequiredGo(weights * 32, gate), [tmp_path / "outputs"]) == expected
 
 
 GATE = Gate("strict", {"drift": Limit(-1.0)})
@@ -360,7 +360,7 @@ def test_a_go_is_of_the_system_that_it_is_asked_for(
 ) -> None:
     log_run(store, went(tmp_path / "run", **ran))
     for where in (store, None):
-        assert found_go(where, WantedGo("ab" * 32, GATE, wanted), [tmp_path]) == expected
+        assert find_go(where, RequiredGo("ab" * 32, GATE, wanted), [tmp_path]) == expected
 
 
 def test_a_go_that_an_earlier_version_recorded_is_found_under_the_new_name_of_its_gate(store: Store) -> None:
@@ -371,8 +371,8 @@ def test_a_go_that_an_earlier_version_recorded_is_found_under_the_new_name_of_it
     run = store.client.create_run(store.experiment_id, tags={"verdict": "GO", "checkpoint.sha256": "ab" * 32})
     for name, value in params.items():
         store.client.log_param(run.info.run_id, name, value)
-    wanted = WantedGo("ab" * 32, Gate("plan", {"drift": Limit(-1.0)}))
-    assert found_go(store, wanted, [])
+    wanted = RequiredGo("ab" * 32, Gate("plan", {"drift": Limit(-1.0)}))
+    assert find_go(store, wanted, [])
 
 
 def test_how_long_a_go_takes_is_no_default_of_the_configuration(
@@ -380,7 +380,7 @@ def test_how_long_a_go_takes_is_no_default_of_the_configuration(
 ) -> None:
     went(tmp_path / "short", 99.0)
     monkeypatch.setattr(NveTask, "duration_ps", 1.0)
-    assert not found_go(None, WantedGo("ab" * 32, GATE), [tmp_path])
+    assert not find_go(None, RequiredGo("ab" * 32, GATE), [tmp_path])
 
 
 def test_failures_arrive_as_such(store: Store, tmp_path: Path) -> None:
@@ -436,13 +436,13 @@ def test_the_parent_of_a_sweep_is_closed_whatever_happens(store: Store, tmp_path
         assert again == stopped
         assert store.client.get_run(again).info.status == "RUNNING"
     assert store.client.get_run(again).info.status == "FINISHED"
-    assert directory_of(store, "sweep.resume", again) == directories[2].resolve()
+    assert find_run_directory(store, "sweep.resume", again) == directories[2].resolve()
 
 
 def test_the_parent_of_a_sweep_shows_that_it_is_alive(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(life, "SWEEP_HEARTBEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(heartbeat, "SWEEP_HEARTBEAT_EVERY_S", 0.01)
     with sweep_run(store, "phase1", tmp_path) as parent:
         first = now = store.client.get_run(str(parent)).data.tags["heartbeat"]
         deadline = time.monotonic() + 10
@@ -489,9 +489,9 @@ def test_a_store_that_is_lost_before_any_work_refuses_it(
     with pytest.raises(ConfigError, match="no answer from the server at MLFLOW_TRACKING_URI: connection refused"):
         open_store(Tracking(name="server"))
     with pytest.raises(ConfigError, match="no answer from MLflow's store: connection refused"):
-        found_go(store, WantedGo("0" * 64, Gate()), [tmp_path])
+        find_go(store, RequiredGo("0" * 64, Gate()), [tmp_path])
     with pytest.raises(ConfigError, match="no answer from MLflow's store"):
-        LiveRun(store, tmp_path, CONFIG)
+        ActiveRun(store, tmp_path, CONFIG)
     with pytest.raises(ConfigError, match="no answer from MLflow's store"), sweep_run(store, "phase1", tmp_path):
         pass
 

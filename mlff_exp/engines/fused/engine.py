@@ -53,7 +53,7 @@ def _parts(stage: int, last: bool, first: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Stages:
+class StagedShape:
     """A batch laid over the chip stage by stage, each a launch.
 
     Attributes:
@@ -103,7 +103,7 @@ def _stages(n_layers: int, joins: bool) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Molecules:
+class MoleculeShape:
     """A program for each molecule of up to 16 atoms, in one launch. Products need the room that FP16 alone leaves them.
 
     Attributes:
@@ -115,7 +115,7 @@ class Molecules:
     registers: int
 
 
-Shape = Stages | Molecules
+Shape = StagedShape | MoleculeShape
 
 
 def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precision, device: torch.device) -> Shape:
@@ -137,15 +137,15 @@ def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precisio
         early, split = n_systems <= FOR_EARLY, slots <= 32 and not half
         joins = slots <= (32 if half else 16) and (half or early or _has_room(device, JOINED_BYTES))
         if not joins:
-            return Stages(slots, 1, 16, 4, split, 8, 4, early)
+            return StagedShape(slots, 1, 16, 4, split, 8, 4, early)
         columns = (16 if early else 32) if half else (8 if early else 16)
-        return Stages(slots, 1, columns, 4, split, columns, 4, early)
+        return StagedShape(slots, 1, columns, 4, split, columns, 4, early)
     fits = slots == ATOMS.value and n_features <= 128 and _has_room(device, WHOLE_MOLECULE_BYTES)
     if half and fits and n_systems <= _multiprocessors(device):
-        return Molecules(warps=8, registers=255)
+        return MoleculeShape(warps=8, registers=255)
     columns = 32 if half else 16
     # Of another width than the products where one molecule fills a program: not joined there either.
-    return Stages(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False)
+    return StagedShape(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False)
 
 
 FEW_MOLECULES = 32
@@ -226,9 +226,9 @@ class FusedEngine:
         self.compile_s += time.perf_counter() - started
         return prediction
 
-    def can_move(self, batch: AtomicBatch) -> bool:
+    def can_integrate(self, batch: AtomicBatch) -> bool:
         """Whether `move` does whole steps of such a batch: where each program computes molecules of its own."""
-        return batch.shifts is None and isinstance(self.shape_of(batch), Molecules)
+        return batch.shifts is None and isinstance(self.shape_of(batch), MoleculeShape)
 
     def move(
         self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
@@ -263,10 +263,10 @@ class FusedEngine:
         key = batch.n_systems, batch.n_slots
         if key not in self._plans:
             shape = self.shape_of(batch)
-            slots = shape.slots if isinstance(shape, Stages) else ATOMS.value
+            slots = shape.slots if isinstance(shape, StagedShape) else ATOMS.value
             if slots < batch.n_slots:
                 raise EngineError(f"engine 'fused': a shape of {slots} slots can't hold {batch.n_slots} atoms")
-            if isinstance(shape, Stages):
+            if isinstance(shape, StagedShape):
                 self._plans[key] = _StagesPlan(self._weights, self.precision, shape, batch)
             else:
                 self._plans[key] = _MoleculesPlan(self._weights, self.precision, shape, batch)
@@ -367,7 +367,7 @@ def _outputs(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
 class _MoleculesPlan:
     """One launch."""
 
-    def __init__(self, weights: _Weights, precision: Precision, shape: Molecules, batch: AtomicBatch) -> None:
+    def __init__(self, weights: _Weights, precision: Precision, shape: MoleculeShape, batch: AtomicBatch) -> None:
         low, product, arithmetic = PRODUCTS[precision]
         layers, features, slots = weights.n_layers, weights.features, ATOMS.value
         self._weights = weights
@@ -419,7 +419,7 @@ class _MoleculesPlan:
 class _StagesPlan:
     """A launch for each stage of each layer."""
 
-    def __init__(self, weights: _Weights, precision: Precision, shape: Stages, batch: AtomicBatch) -> None:
+    def __init__(self, weights: _Weights, precision: Precision, shape: StagedShape, batch: AtomicBatch) -> None:
         self._weights, self._shape = weights, shape
         low, product, arithmetic = PRODUCTS[precision]
         layers = weights.n_layers

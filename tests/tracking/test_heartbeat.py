@@ -13,11 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from mlff_exp.tracking.life import HEARTBEAT_TAG, HOST_TAG, PID_TAG, SILENT_S, is_alive, signs_of_life
+from mlff_exp.tracking.heartbeat import HEARTBEAT_TAG, HOST_TAG, PID_TAG, SILENT_S, heartbeat_tags, is_alive
 
 
 def run(**tags: object) -> Any:
-    return SimpleNamespace(data=SimpleNamespace(tags={**signs_of_life(Path()), **{k: str(v) for k, v in tags.items()}}))
+    return SimpleNamespace(
+        data=SimpleNamespace(tags={**heartbeat_tags(Path()), **{k: str(v) for k, v in tags.items()}})
+    )
 
 
 def test_a_run_of_this_process_goes_on_and_one_of_a_process_that_ended_does_not() -> None:

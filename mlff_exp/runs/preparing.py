@@ -14,14 +14,14 @@ from mlff_exp.config import (
     ConfigError,
     Stage,
     UnavailableError,
-    asked,
     parse_config,
     refuse_ignored,
     refuse_unused,
+    requested_values,
     what_runs,
 )
-from mlff_exp.results import recorded_varied, resolve_config, varied
-from mlff_exp.runs.host import Host
+from mlff_exp.results import find_varied_keys, recorded_varied, resolve_config
+from mlff_exp.runs.host import SweepHost
 from mlff_exp.tasks import check_engines, on_this_machine
 
 
@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparedSweep:
     """A sweep before it runs.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan:
     systems: list[Mapping[str, Any]] = field(default_factory=list)
 
 
-def plan_sweep(host: Host, arguments: Sequence[str]) -> Plan:
+def prepare_sweep(host: SweepHost, arguments: Sequence[str]) -> PreparedSweep:
     """Compose and check every job of a sweep.
 
     Raises:
@@ -78,24 +78,24 @@ def plan_sweep(host: Host, arguments: Sequence[str]) -> Plan:
     joined = join_parameters(host, arguments)
     first = host.products(host.parse(joined))[0]  # what every job needs may be among what is swept
     master = parse_config(host.compose(first))
-    return Plan(master, plan_jobs(host, joined, master.sweep.stages), _systems(host, host.parse(joined)))
+    return PreparedSweep(master, prepare_jobs(host, joined, master.sweep.stages), _systems(host, host.parse(joined)))
 
 
-def _systems(host: Host, words: list[Any]) -> list[Mapping[str, Any]]:
+def _systems(host: SweepHost, words: list[Any]) -> list[Mapping[str, Any]]:
     """The systems of a sweep, with the first value of every other word that is swept."""
     keys = re.compile(r"system(\..*)?|task\.systems")
     swept = [word for word in words if word.is_sweep_override() and keys.fullmatch(word.key_or_group)]
     others = host.products([word for word in words if word not in swept])[0]
     found: dict[str, Mapping[str, Any]] = {}
     for chosen in host.products(swept):
-        ran = what_runs(asked(host.compose([*others, *chosen])))
+        ran = what_runs(requested_values(host.compose([*others, *chosen])))
         named = [{"name": name} for name in ran["task"].get("systems") or ()]
         for system in named or [ran[key] for key in ran if key == "system"]:
             found.setdefault(repr(system), system)
     return list(found.values())
 
 
-def join_parameters(host: Host, arguments: Sequence[str]) -> list[str]:
+def join_parameters(host: SweepHost, arguments: Sequence[str]) -> list[str]:
     """The arguments with lists for ``sweep.parameters`` as one value each.
 
     ``sweep.parameters.batch_sizes=1,4`` is meant for the stages, which sweep over it; it is no sweep of its own.
@@ -115,7 +115,7 @@ def join_parameters(host: Host, arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> list[Job]:
+def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Stage]) -> list[Job]:
     """The jobs of all stages; a sweep without stages has one.
 
     Raises:
@@ -148,7 +148,7 @@ def plan_jobs(host: Host, arguments: Sequence[str], stages: Sequence[Stage]) -> 
     refuse_unused((job.config, job.overrides) for job in jobs)
     _refuse_doubles(jobs)
     # What tells the jobs apart is known once all of them are.
-    for composed, told in zip(every, varied([asked(composed) for composed in every]), strict=True):
+    for composed, told in zip(every, find_varied_keys([requested_values(composed) for composed in every]), strict=True):
         composed.sweep.varied = told
     return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
 

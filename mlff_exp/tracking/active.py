@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.results import Progress
-from mlff_exp.tracking.describe import point, run_name
-from mlff_exp.tracking.faults import answering, disk_errors, first_line, is_permanent, say_on_stderr
-from mlff_exp.tracking.life import HEARTBEAT_EVERY_S, HEARTBEAT_TAG
+from mlff_exp.tracking.describe import run_name, valid_point
+from mlff_exp.tracking.faults import disk_errors, first_line, is_permanent, say_on_stderr, store_must_answer
+from mlff_exp.tracking.heartbeat import HEARTBEAT_EVERY_S, HEARTBEAT_TAG
 from mlff_exp.tracking.markers import write_opened
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.upload import log_points, open_run
 
 
-class LiveRun:
+class ActiveRun:
     """A run that is going on: in MLflow from its start, with a heartbeat, and with its progress as it comes.
 
     Raises:
@@ -29,7 +29,7 @@ class LiveRun:
         self._store, self._directory = store, directory
         self._progress, self._beat = Progress(directory), time.monotonic()
         self._trouble, self._refused = "", False
-        with answering(), disk_errors():
+        with store_must_answer(), disk_errors():
             self._opened = open_run(store, run_name(config), directory, parent_id)
         self.run_id = self._opened.run_id
 
@@ -49,7 +49,7 @@ class LiveRun:
                 self._store.client.set_tag(self.run_id, HEARTBEAT_TAG, str(time.time()))
                 self._beat = time.monotonic()
             if records:
-                log_points(self._store.client, self.run_id, [point(record) for record in records])
+                log_points(self._store.client, self.run_id, [valid_point(record) for record in records])
                 self._opened = replace(self._opened, position=position)
                 write_opened(self._directory, self._opened)
             self._trouble = ""

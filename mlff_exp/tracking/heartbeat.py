@@ -32,7 +32,7 @@ SILENT_S = 3600.0
 CLOCK_TOLERANCE_S = 60.0
 
 
-def signs_of_life(directory: Path) -> dict[str, str]:
+def heartbeat_tags(directory: Path) -> dict[str, str]:
     """By which a run is found dead later on."""
     return {
         DIRECTORY_TAG: str(directory.resolve()),
@@ -64,7 +64,7 @@ def is_alive(run: Run) -> bool:
 
 
 @contextmanager
-def heart(store: Store, run_id: str) -> Iterator[None]:
+def send_heartbeats(store: Store, run_id: str) -> Iterator[None]:
     """Heartbeats of a run for as long as the block takes."""
     from mlflow.exceptions import MlflowException
 
