@@ -323,7 +323,7 @@ def default_values(values: Mapping[str, Any], model: type) -> dict[str, Any]:
 
 def _defaults(kind: type) -> dict[str, Any]:
     found = {}
-    for item in fields(kind):
+    for item in fields(kind) if is_dataclass(kind) else ():
         if item.default_factory is not MISSING_DEFAULT:
             made = item.default_factory()
             found[item.name] = {} if is_dataclass(made) else made

@@ -7,6 +7,7 @@ matrix, settles what padding and the skin of a list do, adds energies of isolate
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol, Self, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from mlff_exp.models.painn import check_elements, pair_vectors
+from mlff_exp.models.spec import Capabilities
 from mlff_exp.structures import AtomicBatch
 
 Edges = Sequence[tuple[Tensor, Tensor]]
@@ -28,6 +30,8 @@ class GraphForceField(Protocol):
         cutoffs: Å, one list of edges for each: ``(5.0,)`` or ``(4.5, 12.0)``.
         elements: known atomic numbers, each with the energy of the isolated atom in eV, which is added outside of the
             network in FP64; None for a model that takes any element and whose energies need nothing added.
+
+    A network that can do less than `Capabilities` says by default has a third attribute, ``capabilities``.
     """
 
     cutoffs: tuple[float, ...]
@@ -57,7 +61,7 @@ class GraphModel(nn.Module):
 
     Raises:
         TypeError: ``network`` is no such module, naming what is missing.
-        ValueError: its cutoffs or its elements are no such numbers.
+        ValueError: its cutoffs or its elements are no such numbers, or it claims to know charges.
     """
 
     reference_energies: Tensor
@@ -87,6 +91,12 @@ class GraphModel(nn.Module):
         if not energies.isfinite().all():
             raise ValueError(f"elements={known}: an energy of an isolated atom is NaN or infinite")
         self.register_buffer("reference_energies", energies, persistent=False)
+        if (capabilities := getattr(network, "capabilities", None)) is not None:
+            if not isinstance(capabilities, Capabilities):
+                raise TypeError(f"capabilities={capabilities!r} must be mlff_exp.models.Capabilities")
+            if capabilities.charged:
+                raise ValueError("capabilities.charged=True: the forward of a GraphForceField is given no charges")
+            self.capabilities = capabilities
 
     @property
     def cutoff(self) -> float:
@@ -95,8 +105,9 @@ class GraphModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights; FP64 for a network without any."""
-        return next((weight.dtype for weight in self.network.parameters()), torch.float64)
+        """Floating-point type of the weights and buffers; FP64 for a network without any."""
+        weights = chain(self.network.parameters(), self.network.buffers())
+        return next((weight.dtype for weight in weights if weight.is_floating_point()), torch.float64)
 
     def cast(self, dtype: torch.dtype) -> Self:
         """Cast weights and floating-point buffers of the network in place; reference energies stay FP64."""

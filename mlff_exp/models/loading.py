@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,16 +25,12 @@ class LoadedModel:
     Attributes:
         model: frozen, in evaluation mode, on the CPU.
         weights_sha256: identifies the weights.
+        capabilities: what the model says of itself, or what its spec says of every model of the kind.
     """
 
     model: ForceField
     weights_sha256: str
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it says that it can do; the defaults where it says nothing."""
-        found: Capabilities = getattr(self.model, "capabilities", Capabilities())
-        return found
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
 def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
@@ -50,7 +46,7 @@ def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
     spec = MODELS[options.name]
     made = _made(spec, options, trust)
     if isinstance(made, LoadedModel):
-        return made
+        return replace(made, capabilities=_capabilities(made.model, spec))
     where = _where(spec, options)
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{where} returned {type(made).__name__}; expected a torch.nn.Module")
@@ -60,7 +56,7 @@ def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {error}") from error
     model: Any = made.cpu().eval().requires_grad_(False)
-    return LoadedModel(model, _sha256(model.state_dict()))
+    return LoadedModel(model, _sha256(model.state_dict()), _capabilities(model, spec))
 
 
 def load_calculator(options: Any, trust: Sequence[str]) -> Any:
@@ -74,6 +70,11 @@ def load_calculator(options: Any, trust: Sequence[str]) -> Any:
         ConfigError: it can't be made; the message names the model and what is wrong.
     """
     return _made(MODELS[options.name], options, trust)
+
+
+def _capabilities(model: ForceField, spec: ModelSpec) -> Capabilities:
+    found: Capabilities = getattr(model, "capabilities", spec.capabilities)
+    return found
 
 
 def _made(spec: ModelSpec, options: Any, trust: Sequence[str]) -> Any:

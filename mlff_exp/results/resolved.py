@@ -24,7 +24,7 @@ def resolve_config(composed: DictConfig) -> dict[str, Any]:
         values["sweep"].pop(key)
     keys = values["sweep"].pop("varied")
     if keys is None:
-        keys = find_unusual_keys(values, default_values(values, OmegaConf.get_type(composed.model)))
+        keys = find_unusual_keys(values, default_values(values, OmegaConf.get_type(composed.model) or dict))
     # Of what was asked for: jobs that differ only in what they take no notice of are told apart as well.
     values["sweep"]["varied"] = values_of(given, keys)
     return values

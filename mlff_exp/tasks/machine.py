@@ -11,6 +11,7 @@ from dataclasses import replace
 from mlff_exp.common import UnknownNameError
 from mlff_exp.config import NATIVE, PRECISIONS, Config, ConfigError, UnavailableError, is_cuda, n_gpus
 from mlff_exp.engines import ENGINES, EngineSpec, engine_spec
+from mlff_exp.models import MODELS, Capabilities
 
 
 def check_engines(config: Config) -> None:
@@ -62,6 +63,7 @@ def on_this_machine(config: Config) -> Config:
     if device == "cpu" and config.precision.name == "tf32":
         usable = ", ".join(name for name in PRECISIONS if name != "tf32")
         raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
+    check_capabilities(MODELS[config.model.name].capabilities, config)
     for key, spec in engines_of(config):
         if device == "cpu" and spec.needs_cuda:
             usable = ", ".join(other.name for other in ENGINES if not other.needs_cuda)
@@ -71,6 +73,25 @@ def on_this_machine(config: Config) -> Config:
                 f"{key}={spec.name} has no precision={config.precision.name}; use one of: {', '.join(spec.precisions)}"
             )
     return replace(config, device=device)
+
+
+def check_capabilities(can: Capabilities, config: Config) -> None:
+    """Refuse engines and precisions that a model does not work with.
+
+    Args:
+        can: what the model can do.
+        config: its engine is none of a model that runs as it is.
+
+    Raises:
+        ConfigError: naming the key, its value and what is legal.
+    """
+    model = f"model={config.model.name}"
+    if config.precision.name not in can.precisions:
+        raise ConfigError(f"precision={config.precision.name}: {model} works at one of: {', '.join(can.precisions)}")
+    for key, spec in engines_of(config):
+        if spec.compiles and not can.traceable:
+            usable = ", ".join(other.name for other in ENGINES if not other.compiles)
+            raise ConfigError(f"{key}={spec.name} compiles, and {model} can't be traced; use one of: {usable}")
 
 
 def compiles(config: Config) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -10,8 +10,9 @@ from ase import Atoms
 
 from mlff_exp.config import Config, ConfigError, FileSystem, MoleculeSystem, Precision, System
 from mlff_exp.engines import AseEngine, Engine, make_engine
-from mlff_exp.models import MODELS, LoadedModel, load_calculator, load_model
+from mlff_exp.models import MODELS, Capabilities, LoadedModel, load_calculator, load_model
 from mlff_exp.structures import build_systems, check_neighbors, refuse_charge_and_spin, uses_all_pairs
+from mlff_exp.tasks.machine import check_capabilities
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,16 @@ class ModelUnderTest:
 
     Attributes:
         engine: at the precision of the configuration.
-        checkpoint: the weights in it, from which baselines and references are made; None for an ASE calculator, which
-            has neither.
+        checkpoint: the weights in it, from which baselines and references are made; None for a model that runs as it
+            is, which has neither.
         device: where batches go.
+        capabilities: of the model.
     """
 
     engine: Engine
     checkpoint: LoadedModel | None
     device: torch.device
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -40,17 +43,18 @@ def prepare_model(config: Config) -> ModelUnderTest:
     """The force field of a configuration, made ready.
 
     Raises:
-        ConfigError: no usable checkpoint or calculator.
+        ConfigError: it can't be made, or can't do what the configuration asks for.
     """
-    device = torch.device(config.device)
-    if MODELS[config.model.name].native:
+    device, spec = torch.device(config.device), MODELS[config.model.name]
+    if spec.native:
         calculator = load_calculator(config.model, config.trust)
         try:
-            return ModelUnderTest(AseEngine(calculator), None, device)
+            return ModelUnderTest(AseEngine(calculator), None, device, spec.capabilities)
         except ValueError as error:
             raise ConfigError(f"model.calculator: {error}") from error
     loaded = load_model(config.model, config.trust)
-    return ModelUnderTest(at_precision(config, loaded, config.precision.name), loaded, device)
+    check_capabilities(loaded.capabilities, config)
+    return ModelUnderTest(at_precision(config, loaded, config.precision.name), loaded, device, loaded.capabilities)
 
 
 def at_precision(config: Config, loaded: LoadedModel, precision: str) -> Engine:
@@ -85,13 +89,15 @@ def _built(described: System, subject: ModelUnderTest) -> dict[str, Atoms]:
     for name, atoms in found.items():
         at = f"system.{where}: " + (f"{name}: " if len(found) > 1 else "")
         try:
+            if atoms.pbc.any() and not subject.capabilities.periodic:
+                raise ValueError("the model takes no periodic systems")
             if not uses_all_pairs(atoms):
                 check_neighbors(atoms, subject.engine.cutoff)
             if subject.checkpoint is not None:
                 subject.checkpoint.model.check_elements(atoms.symbols)
         except ValueError as error:
             raise ConfigError(f"{at}{error}") from error
-        if subject.checkpoint is not None:
+        if not subject.capabilities.charged:
             try:
                 refuse_charge_and_spin(atoms)
             except ValueError as error:

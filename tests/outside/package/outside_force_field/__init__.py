@@ -1,1 +1,1 @@
-"""What an installed package adds: an engine and a model."""
+"""What an installed package adds: an engine, a model and a metric."""
