@@ -17,9 +17,9 @@ class MDState:
     """Where a batch of trajectories stands; changed in place.
 
     Attributes:
-        positions: [n_atoms, 3] Å, FP64.
-        velocities: [n_atoms, 3] ASE units, FP64.
-        forces: [n_atoms, 3] eV/Å, FP64.
+        positions: [n_rows, 3] Å, FP64.
+        velocities: [n_rows, 3] ASE units, FP64.
+        forces: [n_rows, 3] eV/Å, FP64.
         energy: [n_systems] potential energy, eV, FP64.
         step: steps done.
     """

@@ -17,7 +17,7 @@ class Prediction:
 
     Attributes:
         energy: [n_systems] eV, FP64.
-        forces: [n_atoms, 3] eV/Å, FP64; exactly zero for padding.
+        forces: [n_rows, 3] eV/Å, FP64; exactly zero for padding.
     """
 
     energy: Tensor

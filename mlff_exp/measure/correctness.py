@@ -94,7 +94,7 @@ def slope_errors(engine: Engine, batch: AtomicBatch, directions: Tensor, step: f
     Args:
         engine: any.
         batch: neighbours must hold two steps away.
-        directions: [n_atoms, 3], of length 1 for each system.
+        directions: [n_rows, 3], of length 1 for each system.
         step: h, Å.
     """
     minus_two, minus, plus, plus_two = (

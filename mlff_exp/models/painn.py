@@ -152,7 +152,7 @@ class PaiNN(nn.Module):
         return batch.per_system(atomic).sum(dim=-1)
 
     def _filters(self, distances: Tensor, envelope: Tensor) -> tuple[Tensor, ...]:
-        """Filters W of every interaction, [n_atoms, max_neighbors, 3 n_features] each; zero for empty slots.
+        """Filters W of every interaction, [n_rows, max_neighbors, 3 n_features] each; zero for empty slots.
 
         The envelope multiplies the whole filter, bias included: that alone makes messages vanish at the cutoff. On the
         inputs of the linear layer it does the same with a twentieth of the work.
@@ -168,12 +168,12 @@ class PaiNN(nn.Module):
         return product.chunk(len(layers), dim=-1)
 
     def _contact_distances(self, element: Tensor, batch: AtomicBatch) -> Tensor:
-        """Sum of the covalent radii of each pair, [n_atoms, max_neighbors] Å."""
+        """Sum of the covalent radii of each pair, [n_rows, max_neighbors] Å."""
         radius = self.covalent_radius.to(self.dtype)
         return radius[element].unsqueeze(-1) + radius[element[batch.neighbors]]
 
     def _pair_repulsion(self, element: Tensor, distances: Tensor, contact: Tensor, batch: AtomicBatch) -> Tensor:
-        """Ziegler-Biersack-Littmark screened repulsion, [n_atoms, max_neighbors] eV per directed pair.
+        """Ziegler-Biersack-Littmark screened repulsion, [n_rows, max_neighbors] eV per directed pair.
 
         It is faded out at the sum of the covalent radii, so bonds at rest hardly feel it.
         Ziegler, Biersack & Littmark, "The Stopping and Range of Ions in Matter" (1985), eq. 2-60.
@@ -212,10 +212,10 @@ class Message(nn.Module):
         """Add the messages.
 
         Args:
-            scalars: s, [n_atoms, n_features].
-            equivariants: v, [n_atoms, 3, n_features].
-            filters: W of this interaction, [n_atoms, max_neighbors, 3 n_features].
-            directions: r_ij / ‖r_ij‖, [n_atoms, max_neighbors, 3].
+            scalars: s, [n_rows, n_features].
+            equivariants: v, [n_rows, 3, n_features].
+            filters: W of this interaction, [n_rows, max_neighbors, 3 n_features].
+            directions: r_ij / ‖r_ij‖, [n_rows, max_neighbors, 3].
             batch: for its neighbours.
         """
         to_scalars, to_equivariants = _Aggregate.apply(  # type: ignore[no-untyped-call]
@@ -235,10 +235,10 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        features: Tensor,  # φ, [n_atoms, 3 n_features]
-        equivariants: Tensor,  # v, [n_atoms, 3, n_features]
-        filters: Tensor,  # W, [n_atoms, max_neighbors, 3 n_features]; equal in a slot and its reverse
-        directions: Tensor,  # r̂, [n_atoms, max_neighbors, 3]; opposite in a slot and its reverse
+        features: Tensor,  # φ, [n_rows, 3 n_features]
+        equivariants: Tensor,  # v, [n_rows, 3, n_features]
+        filters: Tensor,  # W, [n_rows, max_neighbors, 3 n_features]; equal in a slot and its reverse
+        directions: Tensor,  # r̂, [n_rows, max_neighbors, 3]; opposite in a slot and its reverse
         neighbors: Tensor,
         reverse: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -303,7 +303,7 @@ class Update(nn.Module):
         )
 
     def forward(self, scalars: Tensor, equivariants: Tensor) -> tuple[Tensor, Tensor]:
-        """Update s [n_atoms, n_features] and v [n_atoms, 3, n_features]."""
+        """Update s [n_rows, n_features] and v [n_rows, 3, n_features]."""
         u, v = self.mix(equivariants).chunk(2, dim=-1)
         # Squares underflow in FP16 and the bare norm has no gradient at zero: both end as NaN.
         wide_u, wide_v = u.to(scalars.dtype), v.to(scalars.dtype)

@@ -1,4 +1,4 @@
-"""Atomic structures: from names and files to batches with neighbours."""
+"""Atomic structures: read them from names and files, find neighbours, pad them into batches, store labelled sets."""
 
 import lazy_loader
 

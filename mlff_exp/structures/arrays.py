@@ -1,5 +1,7 @@
-"""Arrays from npz files that somebody else may have written: names, types and shapes are looked at before memory is
-taken, and nothing is ever unpickled."""
+"""Read arrays from npz files of unknown origin.
+
+Names, types and shapes are checked before any memory is allocated. No array is ever unpickled.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-MAX_BYTES = 4 * 2**30  # of all arrays of a file together
-LONGEST_HEADER = 10_000  # bytes; NumPy parses it as Python's literals
-# What NumPy and zipfile raise for a file that is truncated, encrypted or foreign.
+MAX_BYTES = 4 * 2**30  # sum over all arrays of a file
+LONGEST_HEADER = 10_000  # bytes; NumPy parses a header as Python literals
+# NumPy and zipfile raise these errors for a file that is truncated, encrypted or of another kind.
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What an array has to be.
+    """The type and shape that an array of a file must have.
 
     Attributes:
-        dtype: of its numbers, as "int32"; "str" for texts of any length.
-        shape: numbers, or letters that stand for the same number wherever they occur in a file.
+        dtype: type of the numbers, such as "int32"; "str" for texts of any length.
+        shape: a number or a letter for each axis. A letter is the same number for all arrays of a file.
         is_finite: whether NaN and infinity are refused.
     """
 
@@ -36,45 +38,53 @@ class Expected:
 
 
 def read_arrays(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of an npz file, which has to hold those expected and no others.
+    """Read all arrays of an npz file.
+
+    Args:
+        path: the file.
+        expected: type and shape of each array by name. The file must hold these arrays and no others.
+
+    Returns:
+        The arrays by name.
 
     Raises:
-        ValueError: the file is missing, damaged or foreign, or an array is not what is expected, naming it.
+        ValueError: the file is missing, damaged or no npz file, or an array is not as expected. The message names the
+            array.
     """
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
-                raise ValueError("it is no whole .npz file")
+                raise ValueError("it is not a complete .npz file")
             with zipfile.ZipFile(file) as members:
                 return _read(members, expected)
     except UNREADABLE as error:
-        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(told) from error
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(reason) from error
 
 
 def array_names(path: Path) -> set[str]:
-    """Of the arrays in an npz file.
+    """Return the names of the arrays in an npz file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is missing, damaged or no npz file.
     """
     try:
         with zipfile.ZipFile(path) as members:
             return {name.removesuffix(".npy") for name in members.namelist()}
     except UNREADABLE as error:
-        raise ValueError(f"it is no whole .npz file: {error}") from error
+        raise ValueError(f"it is not a complete .npz file: {error}") from error
 
 
 def _read(members: zipfile.ZipFile, expected: Mapping[str, Expected]) -> dict[str, npt.NDArray[Any]]:
     found = [member.filename.removesuffix(".npy") for member in members.infolist()]
     if sorted(found) != sorted(expected):
         missing, other = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-        told = [f"without {', '.join(missing)}"] if missing else []
-        told += [f"with {', '.join(other[:5])}"] if other else []
-        raise ValueError(f"its arrays are {' and '.join(told) or 'there twice'}")
+        reasons = [f"it has no array {', '.join(missing)}"] if missing else []
+        reasons += [f"it has unknown arrays: {', '.join(other[:5])}"] if other else []
+        raise ValueError("; ".join(reasons) or "it has an array twice")
     size = sum(member.file_size for member in members.infolist())
     if size > MAX_BYTES:
-        raise ValueError(f"its arrays take {size:,} bytes, more than {MAX_BYTES:,}")
+        raise ValueError(f"its arrays take {size:,} bytes; at most {MAX_BYTES:,} are read")
     sizes: dict[str, int] = {}
     arrays = {}
     for member, name in zip(members.infolist(), found, strict=True):
@@ -92,19 +102,19 @@ def _read(members: zipfile.ZipFile, expected: Mapping[str, Expected]) -> dict[st
 
 
 def _checked(name: str, file: IO[bytes], file_size: int, expected: Expected) -> tuple[int, ...]:
-    """The shape that an array's header promises, if what follows is as long as that."""
+    """Return the shape in the header of an array, after checking type, number of axes and size of the data."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
     elif version == (2, 0):
         shape, _, dtype = np.lib.format.read_array_header_2_0(file, max_header_size=LONGEST_HEADER)
     else:
-        raise ValueError(f"{name} has the version {version} of the format, known are (1, 0) and (2, 0)")
+        raise ValueError(f"{name} has version {version} of the format; legal versions are (1, 0) and (2, 0)")
     right = dtype.kind == "U" if expected.dtype == "str" else dtype == np.dtype(expected.dtype)
     if not right or len(shape) != len(expected.shape):
         wanted = f"{expected.dtype} with {len(expected.shape)} dimensions"
         raise ValueError(f"{name} is {dtype} with {len(shape)} dimensions, not {wanted}")
-    promised, there = math.prod(shape) * dtype.itemsize, file_size - file.tell()
-    if min(shape, default=0) < 0 or promised != there:
-        raise ValueError(f"{name} promises {promised:,} bytes by its shape {shape}, and there are {there:,}")
+    needed, available = math.prod(shape) * dtype.itemsize, file_size - file.tell()
+    if min(shape, default=0) < 0 or needed != available:
+        raise ValueError(f"{name} needs {needed:,} bytes for its shape {shape}, but the file has {available:,}")
     return tuple(shape)

@@ -1,4 +1,4 @@
-"""The one container that every model and engine reads."""
+"""`AtomicBatch`, the container of structures that every model and engine reads."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from torch import Tensor
 from mlff_exp.structures.checks import check_neighbors, check_structure
 from mlff_exp.structures.neighbors import NeighborMatrix, all_pairs, neighbor_list, uses_all_pairs
 
-# Slots are added up to a multiple of the first number if all atoms of a system are each other's neighbours, of the
-# second if there is a list: few shapes, and with them few compiled graphs, for little padding.
+# Rows of a system are padded to a multiple of these: of the first where all atoms of a system are neighbours, of the
+# second where there is a neighbour list. Few shapes need few compiled graphs; small steps need little padding.
 SLOT_STEP, LIST_SLOT_STEP = 4, 64
 
 
 @dataclass(frozen=True)
 class AtomicBatch:
-    """Several systems, padded to the same number of atom slots each.
+    """Several systems, each padded to the same number of rows.
 
-    ``n_atoms = n_systems * n_slots`` counts slots; a padding slot has atomic number 0, no neighbours,
-    and contributes exactly nothing. Because systems are contiguous and equally long, a sum over the
-    atoms of a system is a sum over a dense axis: no scatter, no atomics, the same bits every time.
+    ``n_rows = n_systems * n_slots``. A padding row has atomic number 0 and no neighbours, and contributes exactly
+    zero. The rows of a system are contiguous, and all systems have equally many. A sum over the atoms of a system is
+    therefore a sum over a dense axis: no scatter, no atomics, the same bits every time.
 
-    Positions are FP64 whatever the precision of the model: differences of positions are taken in
-    FP64 and forces are accumulated in FP64, so a force on one atom is exactly balanced by the others.
+    Positions are FP64 whatever the precision of the model. Differences of positions and sums of forces are computed in
+    FP64, so that the force on one atom is exactly balanced by the forces on the others.
 
     Attributes:
-        positions: [n_atoms, 3] Å, FP64.
-        atomic_numbers: [n_atoms], int64; 0 is padding.
+        positions: [n_rows, 3] Å, FP64.
+        atomic_numbers: [n_rows], int64; 0 is padding.
         cell: [n_systems, 3, 3] Å, FP64; rows are the cell vectors, as in ASE. Zero where not periodic.
         pbc: [n_systems, 3], bool.
-        neighbors: [n_atoms, max_neighbors], int64; index of the neighbour's slot (see `neighbors.py`).
-        reverse: [n_atoms, max_neighbors], int64; flat index of the same pair seen from the neighbour.
-        mask: [n_atoms, max_neighbors], bool; False where there is no neighbour.
-        shifts: [n_atoms, max_neighbors, 3], FP64 whole numbers of cell vectors added to the neighbour's
-            position, or None if no system is periodic.
-        sources: the structures that it was made of, for what asks more of them than the tensors say, as ASE's
-            calculators do of charges; their positions are not looked at. None if it was made of tensors.
+        neighbors: [n_rows, max_neighbors], int64; row of the neighbour (see `neighbors.py`).
+        reverse: [n_rows, max_neighbors], int64; flat index of the same pair in the neighbour's row.
+        mask: [n_rows, max_neighbors], bool; False where there is no neighbour.
+        shifts: [n_rows, max_neighbors, 3], FP64; integer multiples of the cell vectors that are added to the
+            neighbour's position. None if no system is periodic.
+        sources: the structures that the batch was made of, or None if it was made of tensors. ASE calculators read
+            charges and tags from them; their positions are not used.
     """
 
     positions: Tensor
@@ -60,22 +60,22 @@ class AtomicBatch:
 
     @property
     def n_slots(self) -> int:
-        """Atom slots per system, padding included."""
+        """Rows per system, padding included."""
         return self.positions.shape[0] // self.n_systems
 
     @property
     def is_atom(self) -> Tensor:
-        """[n_atoms], bool; False for padding."""
+        """[n_rows], bool; False for padding."""
         return self.atomic_numbers > 0
 
     @property
     def n_atoms(self) -> int:
-        """Atoms that are not padding."""
+        """Number of atoms in all systems, padding excluded."""
         return int(self.is_atom.sum())
 
     @property
     def shape_key(self) -> tuple[int, int, int, bool]:
-        """What a compiled graph is specialised on."""
+        """What a compiled graph is specialised on: systems, rows per system, neighbours, whether there are shifts."""
         return (
             self.n_systems,
             self.n_slots,
@@ -84,24 +84,24 @@ class AtomicBatch:
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors in the order of the fields, without an absent ``shifts``."""
-        # By name, because every call of an engine asks: looking up the fields takes longer than copying positions.
+        """Return the tensors in the order of the fields, without an absent ``shifts``."""
+        # Written out, because every call of an engine needs them: looking up the fields would take longer than copying.
         always = (
             self.positions, self.atomic_numbers, self.cell, self.pbc, self.neighbors, self.reverse, self.mask
         )  # fmt: skip
         return always if self.shifts is None else (*always, self.shifts)
 
     def to(self, device: torch.device | str) -> AtomicBatch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         moved = AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
         return replace(moved, sources=self.sources)
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
-        """The same batch and neighbours at other positions [n_atoms, 3] Å."""
+        """Return the same batch and neighbours with other positions, [n_rows, 3] Å."""
         return replace(self, positions=positions)
 
     def per_system(self, values: Tensor) -> Tensor:
-        """View [n_atoms, ...] as [n_systems, n_slots, ...]."""
+        """View values [n_rows, ...] as [n_systems, n_slots, ...]."""
         return values.reshape(self.n_systems, self.n_slots, *values.shape[1:])
 
 
@@ -117,16 +117,17 @@ def collate(
     """Pad and join systems into one batch.
 
     Args:
-        systems: at least one, none of them empty.
-        cutoff: of the model, Å.
-        skin: added to the cutoff of systems that need a list, Å; the list stays complete until an atom
-            has moved by half of it.
-        n_slots: atom slots per system; the size of the largest system if not given.
-        bucketed: pad slots, neighbours and, with systems without atoms, the batch itself up to one of few shapes.
-        device: where the tensors go.
+        systems: at least one; each has at least one atom.
+        cutoff: cutoff of the model, Å.
+        skin: distance that is added to the cutoff of systems with a neighbour list, Å. The list stays complete until an
+            atom has moved by half of it.
+        n_slots: rows per system; the size of the largest system if not given.
+        bucketed: whether to pad rows, neighbours and the number of systems to one of few shapes.
+        device: device of the tensors.
 
     Raises:
-        ValueError: no systems, a structure that `structure_checks` refuses, or a system larger than ``n_slots``.
+        ValueError: no systems, a structure that `check_structure` or `check_neighbors` refuses, or a system larger than
+            ``n_slots``.
     """
     if not systems:
         raise ValueError("a batch needs at least one system")
@@ -137,7 +138,7 @@ def collate(
     largest, n_systems = max(len(atoms) for atoms in systems), len(systems)
     n_slots = largest if n_slots is None else n_slots
     if largest > n_slots:
-        raise ValueError(f"a system of {largest} atoms does not fit into {n_slots} slots")
+        raise ValueError(f"a system of {largest} atoms does not fit into {n_slots} rows")
 
     no_list = all(uses_all_pairs(atoms) for atoms in systems)
     if bucketed:
@@ -152,7 +153,7 @@ def collate(
         numbers[index, : len(atoms)] = atoms.numbers
         cell[index], pbc[index] = np.asarray(atoms.cell) * atoms.pbc[:, None], atoms.pbc
 
-    # Molecules are laid out where they come from, lists where the arithmetic is.
+    # All-pairs matrices are cached on the CPU; neighbour lists are computed on the device.
     where = torch.device("cpu" if no_list else device)
     at, element, cells, periodic = (torch.from_numpy(array).to(where) for array in (positions, numbers, cell, pbc))
     uses_list = [not uses_all_pairs(atoms) for atoms in systems] + [False] * (n_systems - len(systems))
@@ -172,14 +173,17 @@ def collate(
 
 
 def rebuild_neighbors(batch: AtomicBatch, uses_list: Sequence[bool], radius: float) -> AtomicBatch:
-    """The same batch with neighbours found anew at its positions, on its device.
+    """Find the neighbours of a batch at its present positions, on its device.
 
-    Its shape stays, unless an atom has more neighbours than there were columns: then there are more columns.
+    The shape stays the same unless an atom has more neighbours than the matrix has columns. Then columns are added.
 
     Args:
-        batch: as `collate` made it, at new positions.
-        uses_list: [n_systems] of which systems the neighbours are a list and not all their atoms.
-        radius: cutoff and skin together, Å.
+        batch: a batch of `collate`, with new positions.
+        uses_list: [n_systems]; True for systems with a neighbour list, False where all atoms are neighbours.
+        radius: sum of cutoff and skin, Å.
+
+    Returns:
+        The same batch with new neighbours.
     """
     found = _neighbors(
         batch.per_system(batch.positions),
@@ -203,7 +207,7 @@ def _neighbors(
     radius: float,
     min_columns: int,
 ) -> NeighborMatrix:
-    """Neighbours of systems of equally many slots, padded and joined; arguments as `AtomicBatch` per system."""
+    """Find the neighbours of each system, and stack them; the arguments are those of `AtomicBatch` per system."""
     n_slots = numbers.shape[1]
     matrices = []
     for system, n_atoms in enumerate((numbers > 0).sum(dim=1).tolist()):

@@ -1,4 +1,4 @@
-"""Labelled structures: how they are kept, compactly and without pickles."""
+"""Labelled structures, stored compactly and without pickles."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ Origin = Literal[
     "relaxed", "normal_modes", "rattled", "stretched", "teacher_md", "dimer", "water", "student_md", "student_exploded"
 ]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
-# Positions are rounded to this many Å *before* they are labelled, so that labels are exact; forces, in eV/Å, after.
+# Positions (Å) are rounded to multiples of this before the teacher labels them, so that the labels are exact. Forces
+# (eV/Å) are rounded afterwards.
 RESOLUTION = 1e-3
-# Structures of unseen molecules; what every accuracy is measured on.
+# Structures of molecules that no student was trained on; every accuracy is measured on them.
 VALIDATION = Path(__file__).resolve().parent.parent / "datasets" / "validation.npz"
-LARGEST = 32.767  # what 16 bits hold at that resolution
-LARGEST_ENERGY_EV = 1e9  # more than all electrons of the largest structure are bound by
-# n structures with N atoms of m molecules.
+LARGEST = 32.767  # the largest value that 16 bits hold at this resolution
+LARGEST_ENERGY_EV = 1e9  # above the binding energy of all electrons of the largest structure
+# m molecules, n structures, N atoms of all structures.
 ARRAYS = {
     "molecules": Expected("str", ("m",)),
     "molecule": Expected("int32", ("n",)),
@@ -42,18 +43,18 @@ ARRAYS = {
 
 
 class DatasetError(ValueError):
-    """A file that is not a dataset, or not a whole one; the message names it."""
+    """A file that is no dataset, or an incomplete one; the message names the file."""
 
 
 @dataclass(frozen=True)
 class LabelledStructure:
-    """One labelled structure.
+    """One structure with the energy and forces of the teacher.
 
     Attributes:
-        molecule: SMILES, of several molecules joined by dots.
-        origin: how it was made.
+        molecule: SMILES; those of several molecules are joined by dots.
+        origin: the way in which the structure was made.
         atomic_numbers: [n_atoms].
-        steps: [n_atoms, 3] positions in units of `RESOLUTION`.
+        steps: [n_atoms, 3], positions in units of `RESOLUTION` Å.
         energy: eV.
         forces: [n_atoms, 3] eV/Å.
     """
@@ -68,17 +69,17 @@ class LabelledStructure:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled structures of different sizes, joined end to end.
+    """Labelled structures of different sizes, concatenated.
 
     Attributes:
         molecules: [n_molecules] SMILES.
-        molecule: [n_structures] index into ``molecules``.
-        origin: [n_structures] index into `ORIGINS`.
-        counts: [n_structures] atoms of each.
+        molecule: [n_structures], index into ``molecules``.
+        origin: [n_structures], index into `ORIGINS`.
+        counts: [n_structures], number of atoms of each structure.
         atomic_numbers: [sum of counts].
-        position_steps: [sum of counts, 3] in units of `RESOLUTION` Å.
+        position_steps: [sum of counts, 3], positions in units of `RESOLUTION` Å.
         energies: [n_structures] eV.
-        force_steps: [sum of counts, 3] in units of `RESOLUTION` eV/Å.
+        force_steps: [sum of counts, 3], forces in units of `RESOLUTION` eV/Å.
     """
 
     molecules: npt.NDArray[np.str_]
@@ -95,47 +96,47 @@ class Dataset:
 
     @property
     def positions(self) -> npt.NDArray[np.float64]:
-        """[sum of counts, 3] Å."""
+        """Positions, [sum of counts, 3] Å."""
         return self.position_steps.astype(np.float64) * RESOLUTION
 
     @property
     def forces(self) -> npt.NDArray[np.float64]:
-        """[sum of counts, 3] eV/Å."""
+        """Forces, [sum of counts, 3] eV/Å."""
         return self.force_steps.astype(np.float64) * RESOLUTION
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """[n_structures] where each one's atoms begin."""
+        """Index of the first atom of each structure, [n_structures]."""
         return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)[:-1]])
 
     def atoms(self, index: int) -> Atoms:
-        """One structure, without its labels."""
+        """Return one structure without its labels."""
         its = slice(self.starts[index], self.starts[index] + self.counts[index])
         return Atoms(self.atomic_numbers[its], self.positions[its])
 
     @property
     def names(self) -> npt.NDArray[np.str_]:
-        """[n_structures] SMILES of each."""
+        """SMILES of each structure, [n_structures]."""
         return self.molecules[self.molecule]
 
     @property
     def sha256(self) -> str:
-        """Hash of everything in the set, in hexadecimal."""
+        """SHA-256 hash of all arrays, in hexadecimal."""
         digest = hashlib.sha256("\n".join(self.molecules).encode())
         for name in list(self.__dataclass_fields__)[1:]:
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a compressed npz without pickles, whole or not at all."""
+        """Write a compressed npz file without pickles; a file that exists is always complete."""
         save_arrays(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @staticmethod
     def load(path: Path) -> Dataset:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DatasetError: the file is missing, broken or something else.
+            DatasetError: the file is missing, damaged or no dataset.
         """
         try:
             return _dataset(read_arrays(path, ARRAYS))
@@ -144,7 +145,7 @@ class Dataset:
 
     @staticmethod
     def from_structures(frames: Sequence[LabelledStructure]) -> Dataset:
-        """Join labelled frames; none of their forces may exceed `LARGEST`."""
+        """Join labelled structures; none of their forces may exceed `LARGEST`."""
         molecules, molecule = np.unique([frame.molecule for frame in frames], return_inverse=True)
         return Dataset(
             molecules=molecules,
@@ -159,7 +160,7 @@ class Dataset:
 
     @staticmethod
     def concatenate(parts: Sequence[Dataset]) -> Dataset:
-        """One after the other."""
+        """Concatenate datasets."""
         molecules, molecule = np.unique(np.concatenate([part.names for part in parts]), return_inverse=True)
         rest = {
             name: np.concatenate([getattr(part, name) for part in parts])
@@ -168,7 +169,7 @@ class Dataset:
         return Dataset(molecules=molecules, molecule=molecule.astype(np.int32), **rest)
 
     def select(self, chosen: npt.NDArray[np.bool_]) -> Dataset:
-        """The structures where ``chosen`` [n_structures] holds."""
+        """Return the structures for which ``chosen`` [n_structures] is True."""
         of_atoms = np.repeat(chosen, self.counts)
         molecules, molecule = np.unique(self.names[chosen], return_inverse=True)
         return Dataset(
@@ -184,10 +185,10 @@ class Dataset:
 
 
 def quantise(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
-    """Values in units of `RESOLUTION`.
+    """Return values in units of `RESOLUTION`.
 
     Raises:
-        ValueError: a value that 16 bits can't hold.
+        ValueError: a value is too large for 16 bits.
     """
     if np.abs(values).max(initial=0.0) > LARGEST:
         raise ValueError(f"{np.abs(values).max():.3f} is more than the {LARGEST} that a dataset can hold")
@@ -196,22 +197,22 @@ def quantise(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class Shard:
-    """What one job of labelling left: its structures, and how often which failure kept one out."""
+    """The structures that one labelling job made, and how often each kind of failure left a structure out."""
 
     dataset: Dataset | None
     failures: Counter[str] = field(default_factory=Counter)
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all, so that a file that exists is a job that is done."""
+        """Write the shard. A file that exists is complete, so that its job is done."""
         arrays = {} if self.dataset is None else {n: getattr(self.dataset, n) for n in Dataset.__dataclass_fields__}
         save_arrays(path, failures=np.array(json.dumps(self.failures)), **arrays)
 
     @staticmethod
     def load(path: Path) -> Shard:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DatasetError: the file is broken.
+            DatasetError: the file is damaged.
         """
         try:
             labelled = array_names(path) != {"failures"}
@@ -221,18 +222,18 @@ class Shard:
                 raise ValueError("failures holds a count below 1")
             return Shard(_dataset(arrays) if labelled else None, Counter(failures))
         except ValueError as error:
-            raise DatasetError(f"{path} is broken, remove it and run again: {error}") from error
+            raise DatasetError(f"{path} is damaged; remove it and run again: {error}") from error
 
 
 def _dataset(arrays: Mapping[str, npt.NDArray[Any]]) -> Dataset:
-    """The arrays of a file as a dataset.
+    """Check the arrays of a file and return them as a dataset.
 
     Raises:
-        ValueError: they are not those of one, saying why.
+        ValueError: the arrays do not fit together; the message says why.
     """
     n_structures, n_atoms = len(arrays["counts"]), len(arrays["atomic_numbers"])
     if n_structures == 0:
-        raise ValueError("it holds no structures")
+        raise ValueError("it has no structures")
     counts, total = arrays["counts"], int(arrays["counts"].sum(dtype=np.int64))
     _within("counts", counts, 1, np.iinfo(np.int16).max)
     if total != n_atoms:
@@ -251,15 +252,18 @@ def _within(name: str, values: npt.NDArray[Any], low: float, high: float) -> Non
 
 
 def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Write a compressed npz without pickles, whole or not at all."""
+    """Write arrays to a compressed npz file without pickles; a file that exists is always complete."""
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def reference_energies(dataset: Dataset) -> Mapping[str, float]:
-    """Least-squares energy of each element in FP64, eV per atom, by chemical symbol.
+    """Fit the energy of each element by least squares in FP64.
 
-    Solves Σ_z count_z · E_z ≈ E over all structures, so that only the energy of bonding is left to learn.
+    Solves Σ_z count_z · E_z ≈ E over all structures, so that a model has to learn the energy of bonding only.
+
+    Returns:
+        eV per atom by chemical symbol.
     """
     elements = np.unique(dataset.atomic_numbers)
     structure = np.repeat(np.arange(len(dataset)), dataset.counts)

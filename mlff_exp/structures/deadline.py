@@ -1,4 +1,4 @@
-"""A limit of time for code of others that may never come back."""
+"""A time limit for foreign code that may never return."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ AGAIN_S = 1.0
 
 
 class DeadlineError(BaseException):
-    """The time is over; no `Exception`, because what it ends may catch those and go on."""
+    """The time is over. It is no `Exception`, because foreign code may catch those and continue."""
 
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """End the block after so many seconds, and again if it goes on; without effect outside of the main thread.
+    """Interrupt the block after a number of seconds, and again every second if it continues.
+
+    A block outside the main thread has no time limit: only the main thread gets signals.
+
+    Args:
+        seconds: time limit, s.
 
     Raises:
         DeadlineError: the block took longer.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 

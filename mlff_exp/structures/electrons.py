@@ -1,4 +1,4 @@
-"""Charge, spin and magnetic moments of a structure, which most machine-learned force fields know nothing of."""
+"""Charge, spin and magnetic moments of a structure, which most machine-learned force fields do not know."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-# Names of what a structure says, without capitals, signs and spaces: `plain_key` makes them.
+# Keys of a structure that give its charge and spin, in the form that `plain_key` returns.
 CHARGE_KEYS = {"charge", "q", "qtot", "qtotal", "totalq", "netq", "molq", "chrg", "totcharge", "chg", "icharg"}
 CHARGE_ENDING = "charge"  # total_charge, net_charge, mol_charge …
 NO_TOTAL_CHARGE = ("max", "min", "mean", "core", "nuclear", "partial", "mulliken", "hirshfeld", "bader")
-# The multiplicity 2S + 1, as the sets of molecules that carry a `spin` write it; 0 stands for "not given".
+# The multiplicity 2S + 1. Data sets of molecules with a key `spin` mean this; 0 stands for "not given".
 MULTIPLICITY_KEYS = {"spin", "mult", "multip", "spinmult", "2s+1", "2sp1"}
 MULTIPLICITY_ENDING = "multiplicity"
 UNPAIRED_KEYS = {"uhf", "nuhf", "nopen", "2s", "magmom", "totalmagmom", "totmagnetization", "totalmagnetization"}
 UNPAIRED_PART = "unpaired"
-# S to some and 2S + 1 to others.
+# Keys that mean S in some programs and 2S + 1 in others.
 UNCLEAR_SPIN_KEYS = {"totalspin", "totspin", "spinstate", "electronicspin", "electronspin", "s2", "sz"}
 CHARGE_COLUMNS = {"q", "charge", "charges", "initialcharge", "initialcharges", "formalcharge", "formalcharges"} | {
     "atomiccharge", "atomiccharges", "atomcharge", "atomcharges", "partialcharge", "partialcharges"
@@ -32,12 +32,12 @@ TOLERANCE = 0.05  # charges of single atoms are rounded in files
 
 @dataclass(frozen=True)
 class Electrons:
-    """What a structure says of its electrons.
+    """Charge and spin of a structure.
 
     Attributes:
-        charge: total, e.
-        unpaired: electrons; 0 is a singlet.
-        has_moments: whether an atom has a magnetic moment, even if they cancel.
+        charge: total charge, e.
+        unpaired: number of unpaired electrons; 0 is a singlet.
+        has_moments: whether any atom has a magnetic moment, even if the moments cancel.
     """
 
     charge: float
@@ -46,15 +46,15 @@ class Electrons:
 
     @property
     def is_plain(self) -> bool:
-        """Neutral, a singlet, without magnetic moments."""
+        """Whether the structure is a neutral singlet without magnetic moments."""
         return abs(self.charge) < TOLERANCE and abs(self.unpaired) < TOLERANCE and not self.has_moments
 
 
 def read_electrons(atoms: Atoms) -> Electrons:
-    """What ``info`` and the arrays of a structure say of its electrons; what is not said is neutral and a singlet.
+    """Read charge and spin from ``info`` and the arrays of a structure; the default is a neutral singlet.
 
     Raises:
-        ValueError: a value that is no number, or two that contradict each other.
+        ValueError: a value is no number, or two values contradict each other.
     """
     charges = _said(atoms, _is_charge)
     multiplicities = {key: value for key, value in _said(atoms, _is_multiplicity).items() if value != 0}
@@ -70,17 +70,17 @@ def read_electrons(atoms: Atoms) -> Electrons:
     moments = _summed(atoms, MOMENT_COLUMNS)
     return Electrons(
         _one("total charge", charges | atomic),
-        # Moments may point either way.
+        # Moments may have either sign.
         abs(_one("number of unpaired electrons", unpaired | {key: abs(value) for key, value in moments.items()})),
         bool(moments),
     )
 
 
 def refuse_charge_and_spin(atoms: Atoms) -> None:
-    """Refuse a structure that a model without charge and spin would take for a neutral singlet.
+    """Refuse a structure that a model without charge and spin would treat as a neutral singlet.
 
     Raises:
-        ValueError: a total charge, unpaired electrons or magnetic moments, saying which.
+        ValueError: the structure has a total charge, unpaired electrons or magnetic moments. The message says which.
     """
     found = read_electrons(atoms)
     if found.is_plain:
@@ -97,9 +97,9 @@ def refuse_charge_and_spin(atoms: Atoms) -> None:
 
 
 def set_initial_electrons(atoms: Atoms) -> None:
-    """Give the atoms initial charges and moments, in place, where only ``info`` tells of charge and spin.
+    """Set initial charges and moments of the atoms, in place, where only ``info`` gives charge and spin.
 
-    ASE's calculators read those of the atoms, TBLite among them, and only their sum; they are spread evenly.
+    ASE calculators such as TBLite read those of the atoms and use only their sum. The values are spread evenly.
 
     Raises:
         ValueError: as `read_electrons`.
@@ -112,9 +112,13 @@ def set_initial_electrons(atoms: Atoms) -> None:
 
 
 def take_calculated_electrons(atoms: Atoms, results: Mapping[str, Any]) -> None:
-    """Take over charges and moments that a file holds as results of a calculation, in place, where it has no others.
+    """Use charges and moments among the calculated results of a file, in place, where the structure has no others.
 
-    ASE puts the columns ``charge`` and ``magmoms`` of a file there.
+    ASE stores the columns ``charge`` and ``magmoms`` of a file as results.
+
+    Args:
+        atoms: the structure.
+        results: results of the calculator that ASE made for the file.
     """
     for name, initial in (("charges", "initial_charges"), ("magmoms", "initial_magmoms")):
         values = np.asarray(results.get(name, ()), dtype=np.float64)
@@ -129,7 +133,13 @@ def take_calculated_electrons(atoms: Atoms, results: Mapping[str, Any]) -> None:
 
 
 def add_declared(atoms: Atoms, charge: float | None, multiplicity: float | None) -> None:
-    """Put into ``info``, in place, what a file tells besides, where the structure says nothing of it."""
+    """Add charge and multiplicity to ``info``, in place, where the structure does not give them.
+
+    Args:
+        atoms: the structure.
+        charge: total charge, e, or None.
+        multiplicity: 2S + 1, or None.
+    """
     if charge and not any(_is_charge(plain_key(key)) for key in atoms.info):
         atoms.info["charge"] = charge
     says_spin = any(_is_multiplicity(plain_key(key)) or _is_unpaired(plain_key(key)) for key in atoms.info)
@@ -138,12 +148,12 @@ def add_declared(atoms: Atoms, charge: float | None, multiplicity: float | None)
 
 
 def plain_key(key: object) -> str:
-    """The name of something that a structure says, without capitals, signs and spaces."""
+    """Return a key in lower case, without signs and spaces."""
     return re.sub(r"[^a-z0-9+]", "", str(key).lower())
 
 
 def copy_without_labels(atoms: Atoms) -> Atoms:
-    """New atoms of the same elements, positions, cell, masses, charge, spin and moments, and with nothing else."""
+    """Return new atoms with elements, positions, cell, masses, charge, spin and moments, and nothing else."""
     plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     for name, values in atoms.arrays.items():
         if name == "masses" or plain_key(name) in CHARGE_COLUMNS | MOMENT_COLUMNS:
@@ -153,7 +163,7 @@ def copy_without_labels(atoms: Atoms) -> Atoms:
 
 
 def make_neutral_singlet(atoms: Atoms) -> None:
-    """Make a neutral singlet of a structure, in place."""
+    """Remove charge, spin and moments from a structure, in place."""
     for key in [key for key in atoms.info if _is_electronic(key)]:
         del atoms.info[key]
     for key in [key for key in atoms.arrays if plain_key(key) in CHARGE_COLUMNS | MOMENT_COLUMNS]:
@@ -189,7 +199,7 @@ def _said(atoms: Atoms, is_wanted: Callable[[str], bool]) -> dict[str, float]:
 
 
 def _summed(atoms: Atoms, names: Set[str]) -> dict[str, float]:
-    """The sums of columns that are not zero throughout: a column of zeros is what is written where nothing is known."""
+    """Sum the columns that are not zero everywhere: programs write a column of zeros where they know nothing."""
     sums = {}
     for name, values in atoms.arrays.items():
         if plain_key(name) not in names or values.dtype.kind not in "iuf":
@@ -204,6 +214,6 @@ def _summed(atoms: Atoms, names: Set[str]) -> dict[str, float]:
 def _one(what: str, said: dict[str, float]) -> float:
     values = list(said.values())
     if values and max(values) - min(values) >= 2 * TOLERANCE:
-        told = ", ".join(f"{key} {value:g}" for key, value in said.items())
-        raise ValueError(f"it tells its {what} in ways that contradict each other: {told}")
+        values_given = ", ".join(f"{key} {value:g}" for key, value in said.items())
+        raise ValueError(f"it gives contradicting values for the {what}: {values_given}")
     return values[0] if values else 0.0

@@ -1,6 +1,6 @@
-"""Structures from files: the frames asked for as plain `ase.Atoms`, or one line that says why not.
+"""Read structures from files as plain `ase.Atoms`.
 
-ASE's readers raise whatever comes to pass in them; here every failure becomes one error that names file and format.
+ASE's readers raise many kinds of errors. Here every failure becomes one error of one line that names file and format.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlff_exp.structures.declared import DeclaredElectrons, read_declared
 from mlff_exp.structures.electrons import add_declared, plain_key, set_initial_electrons, take_calculated_electrons
 from mlff_exp.structures.memory import limit_memory
 
-# Readers that find a frame by its number in the whole file, so that not all of it is to be kept.
+# Readers of these formats find a frame by its number without keeping the other frames.
 BY_NUMBER = ("extxyz", "traj")
 REFUSED_FORMATS = {
     "bundletrajectory": "a bundle may hold pickles, which can run anything",
@@ -27,11 +27,11 @@ REFUSED_FORMATS = {
     "mysql": "it is a server and no file",
     "postgresql": "it is a server and no file",
 }
-# Names of columns, as `plain_key` writes them.
+# Names of columns, in the form that `plain_key` returns.
 MASS_COLUMNS = ("mass", "masses", "atomicmass", "atomicmasses", "atommass")
 ISOTOPE_COLUMNS = ("isotope", "isotopes", "massnumber", "massnumbers", "nucleonnumber")
 LIGHTEST_U, HEAVIEST_U = 0.5, 400.0
-# ASE knows them by this spelling and forgets them by another.
+# ASE reads these keys in this spelling only, and ignores other spellings.
 SPELLINGS = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
 OCCUPANCY = ("occupancy", "occupancies")
 HEAVY_HYDROGEN = ("D", "T")
@@ -41,35 +41,38 @@ READ_BYTES, READ_BYTES_PER_BYTE = 2**30, 100
 
 
 class StructureError(ValueError):
-    """A file that gives no structure; the message says why, the caller which file."""
+    """A file that gives no structure. The message says why; the caller adds the name of the file."""
 
 
 def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
-    """The frames of a file by their number from 0 on, each fit for a force field, without calculator and constraints.
+    """Read frames of a file; each is checked, and has neither calculator nor constraints.
 
-    Of velocities and labels in the file nothing is kept but in ``info`` and arrays of other names; a column ``mass``
-    becomes the masses.
+    Velocities and labels in the file are dropped unless they are in ``info`` or in arrays of other names. A column
+    ``mass`` becomes the masses.
 
     Args:
-        path: of a regular file; ``@`` in it has no meaning.
-        index: of one frame, from the end if negative, or a slice.
+        path: a regular file; ``@`` in it has no special meaning.
+        index: number of one frame, negative from the end, or a slice.
+
+    Returns:
+        The frames by their number, from 0 on.
 
     Raises:
-        StructureError: no format is found, it is refused, ASE fails, a frame is missing or unfit.
+        StructureError: the format is unknown or refused, ASE fails, or a frame is missing or invalid.
     """
     name = str(path.absolute())
     kind = _format(path, name)
     found = _chosen(name, kind, index)
     try:
         with deadline(_seconds(name)):
-            told = read_declared(name, kind)
+            declared = read_declared(name, kind)
     except DeadlineError:
         raise StructureError(f"it was not read as {kind} within {_seconds(name):.0f} s") from None
     except ValueError as error:
         raise StructureError(str(error)) from error
     for number, atoms in found.items():
         try:
-            _settle(atoms, kind, told)
+            _prepare(atoms, kind, declared)
         except ValueError as error:
             raise StructureError(f"frame {number}: {error}" if len(found) > 1 else str(error)) from error
     return found
@@ -78,7 +81,7 @@ def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
 def _format(path: Path, name: str) -> str:
     if not path.is_file():
         raise StructureError("it is not a regular file")
-    if path.stat().st_size == 0:  # as files that the system makes up, which may wait for ever
+    if path.stat().st_size == 0:  # such as files in /proc, which may block for ever
         raise StructureError("it is empty")
     try:
         with deadline(_seconds(name)):
@@ -112,10 +115,10 @@ def _chosen(name: str, kind: str, index: int | slice) -> dict[int, Atoms]:
 
 def _read(name: str, kind: str, wanted: slice) -> list[Atoms]:
     if kind in ("xyz", "extxyz"):
-        _refuse_promises(name)
+        _refuse_short_file(name)
     seconds, n_bytes = _seconds(name), READ_BYTES + READ_BYTES_PER_BYTE * Path(name).stat().st_size
     try:
-        # Some of ASE's readers never find the end of a file that is not theirs, or take memory for what it promises.
+        # Some of ASE's readers never find the end of a file of another format, or allocate as much as a file asks for.
         with deadline(seconds), limit_memory(n_bytes):
             found = ase.io.read(name, index=wanted, format=kind, do_not_split_by_at_sign=True)
     except DeadlineError:
@@ -123,7 +126,7 @@ def _read(name: str, kind: str, wanted: slice) -> list[Atoms]:
     except MemoryError:
         taken = f"{n_bytes / 2**30:.1f} GiB"
         raise StructureError(
-            f"reading it as {kind} would take more than {taken}, as no file of its size does"
+            f"reading it as {kind} would take more than {taken}, which is too much for a file of its size"
         ) from None
     except Exception as error:
         raise StructureError(f"ASE can't read it as {kind}: {_reason(error)}") from error
@@ -136,48 +139,48 @@ def _seconds(name: str) -> float:
     return READ_S + READ_S_PER_MIB * Path(name).stat().st_size / 2**20
 
 
-def _refuse_promises(name: str) -> None:
-    """Refuse more atoms than a file has room for: ASE would look for each of them beyond its end."""
+def _refuse_short_file(name: str) -> None:
+    """Refuse a file that is too short for its number of atoms: ASE would search for each of them beyond the end."""
     if name.endswith((".gz", ".bz2", ".xz")):
         return
     with Path(name).open("rb") as file:
         first = file.readline(30).strip()
     # A line of an atom has a symbol, three numbers and what is between them.
     if first.isdigit() and 8 * int(first) > Path(name).stat().st_size:
-        raise StructureError(f"it says that it has {int(first)} atoms, and is too short for them")
+        raise StructureError(f"its first line gives {int(first)} atoms, but the file is too short for them")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError) and error.args and error.args[0] in HEAVY_HYDROGEN:
-        return f"{error.args[0]} is no element to ASE; write H, and its mass in a column 'mass'"
+        return f"ASE does not know {error.args[0]} as an element: write H, and give its mass in a column 'mass'"
     text = " ".join(str(error).split())[:LONGEST_REASON]
     if isinstance(error, UnknownFileTypeError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _settle(atoms: Atoms, kind: str, told: DeclaredElectrons) -> None:
-    """Take from a frame what matters to a force field, in place.
+def _prepare(atoms: Atoms, kind: str, declared: DeclaredElectrons) -> None:
+    """Keep what matters to a force field, and check it, in place.
 
     Raises:
-        ValueError: it is unfit.
+        ValueError: the frame is invalid.
     """
     if len(atoms) and not (atoms.numbers > 0).all():
         nameless = np.flatnonzero(atoms.numbers <= 0)[:10].tolist()
-        raise ValueError(f"atoms {nameless} are of no element ('X', a ghost or a dummy atom)")
+        raise ValueError(f"atoms {nameless} have no element ('X', a ghost or a dummy atom)")
     results = {} if atoms.calc is None else dict(atoms.calc.results)
     atoms.calc = None
     take_calculated_electrons(atoms, results)
-    # A fixed atom would hide its force from whoever asks ASE, but move nevertheless.
+    # ASE reports no force on a fixed atom, but this project moves all atoms.
     atoms.set_constraint()
     atoms.arrays.pop("momenta", None)
     if kind == "proteindatabank" and np.array_equal(atoms.cell.cellpar(), [1, 1, 1, 90, 90, 90]):
-        # What the format prescribes where there is no crystal.
+        # The format prescribes this cell for a structure that is no crystal.
         atoms.set_cell(None)
         atoms.pbc = False
     _refuse_occupancy(atoms)
     _set_masses(atoms)
-    add_declared(atoms, told.charge, told.multiplicity)
+    add_declared(atoms, declared.charge, declared.multiplicity)
     check_structure(atoms)
     check_period(atoms)
     check_apart(atoms)
@@ -191,13 +194,13 @@ def _refuse_occupancy(atoms: Atoms) -> None:
             said += np.asarray(atoms.arrays[key]).ravel().tolist()
         if isinstance(by_site := atoms.info.get(key), dict):
             said += [value for site in by_site.values() if isinstance(site, dict) for value in site.values()]
-    # Zeros throughout, or no numbers, are what programs write that know nothing of occupancy.
+    # Programs that know no occupancy write zeros everywhere, or no numbers.
     known = [value for value in said if isinstance(value, int | float) and np.isfinite(value)]
     partly = [value for value in known if value != 1]
     if partly and any(known):
         raise ValueError(
-            f"{len(partly)} of its sites are occupied only in part (occupancy {partly[0]:g}), and a structure has "
-            "whole atoms: choose one of the alternatives"
+            f"{len(partly)} of its sites are only partly occupied (occupancy {partly[0]:g}): choose one of the "
+            "alternative positions"
         )
 
 
@@ -205,19 +208,19 @@ def _set_masses(atoms: Atoms) -> None:
     for key in [*atoms.arrays, *atoms.info]:
         plain = plain_key(key)
         if plain in ISOTOPE_COLUMNS and np.any(np.asarray(atoms.arrays.get(key, atoms.info.get(key))) != 0):
-            raise ValueError(f"it tells of isotopes by {key!r}, which is not read: give masses in a column 'mass'")
+            raise ValueError(f"it gives isotopes by {key!r}, which is not read: give masses in a column 'mass'")
         if key in atoms.info and plain in MASS_COLUMNS and np.size(atoms.info[key]) > 1:
-            raise ValueError(f"its masses stand in the comment as {key!r}, which is not read: give a column 'mass'")
+            raise ValueError(f"its masses are in the comment as {key!r}, which is not read: give a column 'mass'")
         if key in atoms.info and plain in SPELLINGS:
-            raise ValueError(f"it says {key!r}, which ASE does not know: write {SPELLINGS[plain]}")
+            raise ValueError(f"it has the key {key!r}, which ASE does not know: write {SPELLINGS[plain]}")
     given = {key: np.asarray(atoms.arrays[key]) for key in atoms.arrays if plain_key(key) in MASS_COLUMNS}
     for key, masses in given.items():
         if masses.dtype.kind not in "iuf" or masses.shape != (len(atoms),):
             raise ValueError(f"its column {key!r} is not one number for each atom")
         bad = np.flatnonzero(~((masses >= LIGHTEST_U) & (masses <= HEAVIEST_U)))
         if len(bad):
-            legal = f"from {LIGHTEST_U:g} to {HEAVIEST_U:g} u"
-            raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u, which is not {legal}")
+            legal = f"legal masses are {LIGHTEST_U:g} to {HEAVIEST_U:g} u"
+            raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u; {legal}")
     for key, masses in given.items():
         if not np.array_equal(next(iter(given.values())), masses):
             raise ValueError(f"its columns {next(iter(given))!r} and {key!r} differ")

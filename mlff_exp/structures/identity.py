@@ -1,4 +1,4 @@
-"""What makes two runs one: short hashes of a structure and of an ASE calculator's configuration."""
+"""Short hashes of a structure and of an ASE calculator's arguments, by which equal runs are recognised."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PART_BYTES = 2**20
 
 
 def structure_identity(atoms: Atoms) -> str:
-    """Formula and a hash of all that a force field or dynamics may depend on.
+    """Return the formula and a hash of everything that a force field or dynamics may depend on.
 
-    Elements, positions, cell, periodic directions, masses, initial charges and magnetic moments, and what else the
-    structure was given as a number or a word, such as its charge and spin.
+    The hash covers elements, positions, cell, periodic directions, masses, initial charges and magnetic moments, and
+    numbers and words in ``info``, such as charge and spin.
     """
     found = hashlib.sha256()
     for values in (
@@ -39,12 +39,18 @@ def structure_identity(atoms: Atoms) -> str:
 
 
 def calculator_identity(calculator: Mapping[str, Any]) -> str:
-    """Target and a hash of all arguments; a file that one of them names counts with what is in it."""
+    """Return the target and a hash of all arguments of a calculator.
+
+    Where an argument names a file, the hash covers the content of the file.
+
+    Args:
+        calculator: ``_target_`` and the arguments.
+    """
     found = hashlib.sha256(json.dumps(calculator, sort_keys=True, default=str).encode())
     for text in _texts(calculator):
         try:
             path = Path(text).expanduser()
-            if path.is_file() and path.stat().st_size:  # what the system makes up has none, and may wait for ever
+            if path.is_file() and path.stat().st_size:  # files in /proc have no size, and may block for ever
                 with path.open("rb") as file:
                     while part := file.read(PART_BYTES):
                         found.update(part)
@@ -54,7 +60,7 @@ def calculator_identity(calculator: Mapping[str, Any]) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    """All words among values within values, in order of their keys."""
+    """Return all texts in nested values, in order of their keys."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):

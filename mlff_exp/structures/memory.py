@@ -1,4 +1,4 @@
-"""A limit of memory for code of others that takes what a file promises."""
+"""A memory limit for foreign code that may allocate as much as a file asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ STATM = Path("/proc/self/statm")
 
 @contextmanager
 def limit_memory(n_bytes: int) -> Iterator[None]:
-    """Let the block take so many bytes more of address space; without effect where the system does not tell its use.
+    """Limit the additional address space of the block; no limit where the system has no /proc/self/statm.
+
+    Args:
+        n_bytes: how much the block may allocate.
 
     Raises:
         MemoryError: the block asked for more.

@@ -1,10 +1,9 @@
-"""The one neighbour layout: a static matrix with a row per atom and a column per neighbour.
+"""The neighbour layout: a matrix with a row per atom and a column per neighbour.
 
-Every pair stands in it twice, as slot (i, k) seen from atom i and as slot (j, l) seen from atom j, and
-``reverse`` maps each onto the other. An empty slot points at its own atom and is its own reverse. So
-``reverse`` is an involution on the slots, and the adjoint of gathering from neighbours is again a gather
-followed by a sum over the neighbour axis. Nothing is ever scattered: no atomics, the same input gives the
-same bits, and the compiler can fuse both directions.
+Every pair has two slots: (i, k) in the row of atom i and (j, l) in the row of atom j. ``reverse`` maps each slot to the
+other. An empty slot points at its own atom and is its own reverse. ``reverse`` is therefore an involution, and the
+adjoint of gathering from neighbours is again a gather followed by a sum over the neighbour axis. Nothing is scattered:
+there are no atomics, the same input gives the same bits, and the compiler can fuse both directions.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from ase import Atoms
 from ase.geometry import complete_cell
 from torch import Tensor
 
-# A list has a multiple of this many columns, so that its shape, and with it the compiled graph, rarely changes.
+# The number of columns of a list is a multiple of this, so that its shape and the compiled graph rarely change.
 LIST_COLUMNS = 16
-# Up to this many atoms a molecule gets all its other atoms as neighbours: exact for every geometry, never rebuilt.
+# In a molecule of up to this many atoms, all other atoms are neighbours: exact for every geometry, never rebuilt.
 ALL_PAIRS_MAX_ATOMS = 64
-CANDIDATES_AT_ONCE = 4_000_000  # pairs and images whose distances are looked at together, to bound memory
+CANDIDATES_AT_ONCE = 4_000_000  # pairs and images whose distances are computed at a time, to bound memory
 
 
 @dataclass(frozen=True)
 class NeighborMatrix:
-    """Neighbours of one system or of several equally padded ones.
+    """Neighbours of one system, or of several systems with equally many rows.
 
     Attributes:
-        neighbors: [n_atoms, max_neighbors] index of the neighbour.
-        reverse: [n_atoms, max_neighbors] flat index of the slot of the same pair in the neighbour's row.
-        mask: [n_atoms, max_neighbors] False where the slot is empty.
-        shifts: [n_atoms, max_neighbors, 3] whole cell vectors added to the neighbour's position.
+        neighbors: [n_rows, max_neighbors], row of the neighbour.
+        reverse: [n_rows, max_neighbors], flat index of the slot of the same pair in the neighbour's row.
+        mask: [n_rows, max_neighbors], False where the slot is empty.
+        shifts: [n_rows, max_neighbors, 3], integer multiples of the cell vectors, added to the neighbour's position.
     """
 
     neighbors: Tensor
@@ -44,17 +43,17 @@ class NeighborMatrix:
     shifts: Tensor
 
     def to(self, device: torch.device) -> NeighborMatrix:
-        """The same matrix on another device."""
+        """Return the same matrix on another device."""
         tensors = (self.neighbors, self.reverse, self.mask, self.shifts)
         return NeighborMatrix(*(tensor.to(device) for tensor in tensors))
 
     @property
     def max_neighbors(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return self.neighbors.shape[1]
 
     def padded(self, n_atoms: int, max_neighbors: int) -> NeighborMatrix:
-        """The same neighbours in a larger matrix; new slots are empty."""
+        """Return the same neighbours in a larger matrix; new slots are empty."""
         rows, columns = self.neighbors.shape
         larger = NeighborMatrix.empty(n_atoms, max_neighbors, self.mask.device)
         larger.neighbors[:rows, :columns] = self.neighbors
@@ -65,7 +64,7 @@ class NeighborMatrix:
 
     @staticmethod
     def empty(n_atoms: int, max_neighbors: int, device: torch.device | str = "cpu") -> NeighborMatrix:
-        """No neighbours at all."""
+        """Return a matrix without neighbours."""
         atoms = torch.arange(n_atoms, device=device)
         return NeighborMatrix(
             atoms.unsqueeze(1).repeat(1, max_neighbors),
@@ -76,7 +75,7 @@ class NeighborMatrix:
 
     @staticmethod
     def stack(matrices: Sequence[NeighborMatrix]) -> NeighborMatrix:
-        """Stack matrices of one shape, renumbering atoms and slots."""
+        """Stack matrices of one shape, with rows and slots renumbered."""
         n_atoms, max_neighbors = matrices[0].neighbors.shape
         offsets = torch.arange(len(matrices), device=matrices[0].mask.device).view(-1, 1, 1) * n_atoms
         return NeighborMatrix(
@@ -88,13 +87,13 @@ class NeighborMatrix:
 
 
 def uses_all_pairs(atoms: Atoms) -> bool:
-    """Whether the neighbours of a system are all its other atoms, whatever its geometry."""
+    """Return whether all other atoms of a system are its neighbours, whatever the geometry."""
     return len(atoms) <= ALL_PAIRS_MAX_ATOMS and not atoms.pbc.any()
 
 
 @functools.cache
 def all_pairs(n_atoms: int) -> NeighborMatrix:
-    """Every other atom as a neighbour, on the CPU."""
+    """Return a matrix, on the CPU, in which all other atoms are neighbours."""
     source = torch.arange(n_atoms).repeat_interleave(n_atoms - 1)
     column = torch.arange(n_atoms - 1).repeat(n_atoms)
     target = column + (column >= source)
@@ -102,23 +101,26 @@ def all_pairs(n_atoms: int) -> NeighborMatrix:
 
 
 def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -> NeighborMatrix:
-    """All pairs and images nearer than a radius, on the device of the positions.
+    """Find all pairs and images nearer than a radius, on the device of the positions.
 
     Args:
         positions: [n_atoms, 3] Å, FP64, inside the cell or not.
         cell: [3, 3] Å, FP64; rows of directions that are not periodic may be zero.
         pbc: [3] bool.
-        radius: Å; a cell may be smaller.
+        radius: Å; it may exceed the size of the cell.
+
+    Returns:
+        A matrix of n_atoms rows.
     """
     n_atoms, device = len(positions), positions.device
-    whole = torch.from_numpy(complete_cell(cell.cpu().numpy())).to(device)
-    inverse = torch.linalg.inv(whole)
-    # A pair's nearest image along each axis is less than half a cell away in fractions of the cell; any image
-    # within the radius is at most radius / height further.
+    full_cell = torch.from_numpy(complete_cell(cell.cpu().numpy())).to(device)
+    inverse = torch.linalg.inv(full_cell)
+    # Along each axis the nearest image of a pair is at most half a cell away. Any image within the radius is at most
+    # radius / height further.
     height = 1 / inverse.norm(dim=0)
     reach = torch.where(pbc, (radius / height + 0.5).floor(), 0.0).long().tolist()
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1, device=device) for n in reach)).view(-1, 3)
-    # Of the two directions of a pair one is looked for; an atom's own images come in opposite pairs.
+    # Only one of the two directions of a pair is searched; the images of an atom itself are pairs of opposite vectors.
     forward = torch.arange(len(images), device=device) > len(images) // 2
     atoms = torch.arange(n_atoms, device=device)
 
@@ -127,7 +129,7 @@ def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -
         difference = positions - positions[first].unsqueeze(1)
         nearest = torch.where(pbc, -(difference @ inverse).round(), 0.0)
         shift = nearest.unsqueeze(2) + images
-        near = (difference.unsqueeze(2) + shift @ whole).square().sum(dim=-1) < radius**2
+        near = (difference.unsqueeze(2) + shift @ full_cell).square().sum(dim=-1) < radius**2
         once = (first.unsqueeze(1) < atoms).unsqueeze(2) | (first.unsqueeze(1) == atoms).unsqueeze(2) & forward
         row, second, image = (near & once).nonzero(as_tuple=True)
         found.append((first[row], second, shift[row, second, image].long()))
@@ -142,8 +144,8 @@ def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -
 
 
 def _from_pairs(n_atoms: int, source: Tensor, target: Tensor, shift: Tensor, columns: int) -> NeighborMatrix:
-    """Lay out directed pairs (both directions present) as a matrix whose width is a multiple of ``columns``."""
-    # One number for each pair and image: sorted by it pairs stand row by row, and the reversed pair is looked up.
+    """Lay out directed pairs, both directions present, as a matrix whose width is a multiple of ``columns``."""
+    # One number for each pair and image. Sorting by it puts pairs in order of rows, and finds the reversed pair.
     span = 2 * shift.abs().amax(dim=0) + 1 if len(shift) else torch.ones(3, dtype=torch.int64, device=shift.device)
     offset = shift + span // 2
     image = (offset[:, 0] * span[1] + offset[:, 1]) * span[2] + offset[:, 2]
@@ -165,7 +167,7 @@ def _from_pairs(n_atoms: int, source: Tensor, target: Tensor, shift: Tensor, col
 
 
 class _Gather(torch.autograd.Function):
-    """values[neighbors] whose adjoint is a gather and a sum instead of a scatter."""
+    """values[neighbors], whose adjoint is a gather and a sum instead of a scatter."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, neighbors: Tensor, reverse: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _SumReverse(torch.autograd.Function):
-    """Sum over each atom's neighbours of what those hold for it: the adjoint of `_Gather`."""
+    """Sum over each atom's neighbours of the values in their reverse slots: the adjoint of `_Gather`."""
 
     @staticmethod
     def forward(ctx: Any, edges: Tensor, neighbors: Tensor, reverse: Tensor) -> Tensor:
@@ -193,15 +195,15 @@ class _SumReverse(torch.autograd.Function):
 
 
 def gather_neighbors(values: Tensor, neighbors: Tensor, reverse: Tensor) -> Tensor:
-    """Each atom's neighbours' values, differentiable any number of times without a scatter.
+    """Return the values of each atom's neighbours; differentiable any number of times without a scatter.
 
     Args:
-        values: [n_atoms, ...].
-        neighbors: [n_atoms, max_neighbors].
-        reverse: [n_atoms, max_neighbors].
+        values: [n_rows, ...].
+        neighbors: [n_rows, max_neighbors].
+        reverse: [n_rows, max_neighbors].
 
     Returns:
-        [n_atoms, max_neighbors, ...]; an empty slot holds the atom's own value.
+        [n_rows, max_neighbors, ...]; an empty slot holds the value of its own row.
     """
     result: Tensor = _Gather.apply(values, neighbors, reverse)  # type: ignore[no-untyped-call]
     return result

@@ -1,4 +1,4 @@
-"""Structures of a dataset as batches of few shapes."""
+"""Batches of few shapes from the structures of a dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """A batch with its labels: energies [n_systems] eV, forces [n_atoms, 3] eV/Å, zero for padding."""
+    """A batch with its labels: energies [n_systems] eV, forces [n_rows, 3] eV/Å; forces on padding are zero."""
 
     batch: AtomicBatch
     energies: Tensor
@@ -28,10 +28,16 @@ class LabelledBatch:
 
 
 class Bucket:
-    """Structures of about one size on a device, padded to equally many slots.
+    """Structures of similar size on a device, padded to equally many rows.
 
-    All of them have the same neighbours, every other slot, and differ in which slots hold atoms: batches of a bucket
-    have one shape, and little of it is padding.
+    In all of them every other row is a neighbour; only the mask of real atoms differs. All batches of a bucket have one
+    shape, and little of it is padding.
+
+    Args:
+        dataset: the structures.
+        members: [n] numbers of the structures in the dataset.
+        n_slots: rows per structure.
+        cutoff: cutoff of the model, Å.
     """
 
     def __init__(self, dataset: Dataset, members: npt.NDArray[np.int64], n_slots: int, cutoff: float) -> None:
@@ -53,7 +59,7 @@ class Bucket:
         return len(self.energies)
 
     def to(self, device: torch.device) -> Bucket:
-        """Move its tensors in place."""
+        """Move the tensors to a device, in place."""
         for name in ("numbers", "positions", "forces", "energies"):
             setattr(self, name, getattr(self, name).to(device))
         return self
@@ -80,10 +86,10 @@ class Bucket:
 
 
 def make_buckets(dataset: Dataset, cutoff: float, device: torch.device, slot_step: int = SLOT_STEP) -> list[Bucket]:
-    """A dataset by size, rounded up to multiples of ``slot_step``.
+    """Sort the structures of a dataset into buckets by size, rounded up to multiples of ``slot_step`` rows.
 
     Raises:
-        ValueError: a structure that is too large to have all its other atoms as neighbours.
+        ValueError: a structure is too large to have all its other atoms as neighbours.
     """
     largest = int(dataset.counts.max())
     if largest > ALL_PAIRS_MAX_ATOMS:
@@ -93,7 +99,7 @@ def make_buckets(dataset: Dataset, cutoff: float, device: torch.device, slot_ste
 
 
 def slots_per_batch(device: torch.device) -> int:
-    """Slots of a batch that keep a device busy without filling its memory, energies and forces only."""
+    """Return how many rows a batch needs to use a device well without filling its memory, for energies and forces."""
     return 16384 if device.type == "cuda" else 4096
 
 
@@ -105,14 +111,15 @@ def pack_batches(
     slot_step: int = SLOT_STEP,
     n_systems: int | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], AtomicBatch]]:
-    """Every structure once: numbers of structures, and a batch that begins with them.
+    """Yield every structure once: the numbers of some structures, and a batch that starts with them.
 
     Args:
         dataset: at least one structure.
-        cutoff: of the model, Å.
-        device: where batches go.
-        slot_step: see `buckets`.
-        n_systems: structures in every batch, the last one filled up; as many as fit `slots_per_batch` if not given.
+        cutoff: cutoff of the model, Å.
+        device: device of the batches.
+        slot_step: as in `make_buckets`.
+        n_systems: structures in every batch; the last batch of a bucket is filled up. By default as many as
+            `slots_per_batch` allows.
     """
     for bucket in make_buckets(dataset, cutoff, device, slot_step):
         per_batch = n_systems or max(1, slots_per_batch(device) // bucket.n_slots)
@@ -127,15 +134,15 @@ def evaluate(
     dataset: Dataset,
     batches: Iterable[tuple[npt.NDArray[np.int64], AtomicBatch]],
 ) -> tuple[Array, Array]:
-    """Energies and forces of every structure, in the order of the dataset.
+    """Compute energies and forces of every structure, in the order of the dataset.
 
     Args:
-        function: batch → energies [n_systems] eV, forces [n_atoms, 3] eV/Å.
+        function: batch → energies [n_systems] eV, forces [n_rows, 3] eV/Å.
         dataset: at least one structure.
-        batches: of the dataset.
+        batches: batches of the dataset, from `pack_batches`.
 
     Returns:
-        Energies [n_structures] and forces [sum of counts, 3].
+        Energies [n_structures] eV and forces [sum of counts, 3] eV/Å.
     """
     energies, forces = np.empty(len(dataset)), np.empty((len(dataset.position_steps), 3))
     starts, counts = dataset.starts, dataset.counts

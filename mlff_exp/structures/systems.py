@@ -1,4 +1,4 @@
-"""From the configuration of a system to `ase.Atoms`."""
+"""Build `ase.Atoms` from the configuration of a system."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm�
 
 
 def build_systems(system: System) -> dict[str, Atoms]:
-    """The structures that a configuration describes by name, without calculators and constraints.
+    """Build the structures of a configuration, by name, without calculators and constraints.
 
-    There is one, of the system's name, unless ``system.index`` selects several frames of a file: those are named by
-    their number in it as well.
+    There is one structure, with the name of the system. If ``system.index`` selects several frames of a file, there is
+    one for each frame, and its name ends with the number of the frame.
 
     Raises:
-        ConfigError: a file that gives no structure, or one that no force field can evaluate.
+        ConfigError: a file gives no structure, or one that no force field can evaluate.
     """
     match system:
         case MoleculeSystem():
@@ -37,14 +37,14 @@ def build_systems(system: System) -> dict[str, Atoms]:
 
 
 def unseen_molecule(number: int) -> Atoms:
-    """A molecule of the validation set, as the teacher relaxed it."""
+    """Return a molecule of the validation set in the geometry that the teacher relaxed."""
     dataset = Dataset.load(VALIDATION)
     relaxed = np.flatnonzero(dataset.origin == ORIGINS.index("relaxed"))
     return dataset.atoms(int(relaxed[number]))
 
 
 def water_box(n_molecules: int) -> Atoms:
-    """Randomly turned water molecules on a cubic lattice, periodic, 1 g/cm³; the same box every time."""
+    """Build a periodic box of water at 1 g/cm³: randomly rotated molecules on a cubic lattice, the same every time."""
     edge = round(n_molecules ** (1 / 3))
     rng = np.random.default_rng(0)
     box = Atoms(cell=[edge * WATER_SPACING_ANG] * 3, pbc=True)

@@ -73,7 +73,7 @@ def test_no_array_is_unpickled(tmp_path: Path, load: Callable[[Path], object]) -
     path, made = tmp_path / STATE_FILE, tmp_path / "made"
     names = (*Dataset.__dataclass_fields__, "failures", "names", "numbers", "positions", "exploded", "identity")
     np.savez(path, **dict.fromkeys(names, np.array([Bomb(made)], dtype=object)))
-    with pytest.raises(ValueError, match=r"its arrays are with|without"):
+    with pytest.raises(ValueError, match=r"it has unknown arrays|it has no array"):
         load(path)
     assert not made.exists()
     with np.load(path, allow_pickle=True) as arrays:

@@ -82,7 +82,7 @@ def test_a_shape_is_not_believed(tmp_path: Path, shape: tuple[int, ...]) -> None
     random_dataset(0).save(path)
     rewritten(path, "energies", header(shape, "<f8") + b"\0" * 80)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(DatasetError, match=r"energies promises .* bytes by its shape .*, and there are 80"):
+    with pytest.raises(DatasetError, match=r"energies needs .* bytes for its shape .*, but the file has 80"):
         Dataset.load(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
@@ -106,7 +106,7 @@ def test_a_shard_is_looked_at(tmp_path: Path) -> None:
     assert Shard.load(path).dataset is None
     for text in ("[]", '{"a": 0}', '{"a": "many"}', "nonsense", "[" * 100_000):
         np.savez(path, failures=np.array(text))
-        with pytest.raises(DatasetError, match=r"shard.npz is broken, remove it and run again"):
+        with pytest.raises(DatasetError, match=r"shard.npz is damaged; remove it and run again"):
             Shard.load(path)
 
 
@@ -150,7 +150,7 @@ def test_a_state_is_looked_at(tmp_path: Path) -> None:
         ({"record_positions": np.zeros((2, 2, 4, 3))}, "does not fit|has not 8 atoms"),
         ({"identity": np.array("[]")}, "identity"),
         ({"identity": np.array("nonsense")}, "Expecting value"),
-        ({"column_5": np.zeros(1)}, "with column_5"),
+        ({"column_5": np.zeros(1)}, "unknown arrays: column_5"),
         ({"now_positions": arrays["now_positions"] + 1e9}, "now_positions is not what record_positions has of step 10"),
         (
             {"now_velocities": arrays["now_velocities"] + 1},

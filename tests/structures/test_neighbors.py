@@ -142,7 +142,7 @@ def test_small_molecules_get_all_pairs_and_larger_ones_a_list(n_atoms: int) -> N
 
 
 def test_a_system_too_large_for_its_slots_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 atoms does not fit into 2 slots"):
+    with pytest.raises(ValueError, match="3 atoms does not fit into 2 rows"):
         collate([rattled("H2O", 0)], 5.0, n_slots=2)
 
 
@@ -151,7 +151,7 @@ def test_a_system_too_large_for_its_slots_is_refused() -> None:
     [
         (Atoms(), "empty structure"),
         (Atoms("HO", positions=[[0, 0, 0], [np.nan, 0, 0]]), "NaN or infinite for atoms 1 of HO"),
-        (Atoms("H", cell=[5, 5, 0], pbc=True), "H is periodic along a vector of its cell that has no length"),
+        (Atoms("H", cell=[5, 5, 0], pbc=True), "H is periodic along a cell vector that has no length"),
     ],
 )
 def test_what_no_force_field_can_evaluate_is_refused(atoms: Atoms, message: str) -> None:

@@ -237,9 +237,9 @@ class FusedEngine:
 
         Args:
             batch: that it can move; its positions are changed.
-            velocities: [n_atoms, 3] FP64, changed.
+            velocities: [n_rows, 3] FP64, changed.
             last: prediction at the positions, changed to that at the new ones.
-            masses: [n_atoms, 1] FP64.
+            masses: [n_rows, 1] FP64.
             timestep: one number, FP64; its unit, and that of velocities, are those of forces, masses and positions.
             n_steps: at least one.
         """
