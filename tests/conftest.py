@@ -72,7 +72,9 @@ def traced_but_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def student() -> PaiNN:
     """The shipped weights, FP32."""
-    return load_checkpoint("student").model
+    model = load_checkpoint("student").model
+    assert isinstance(model, PaiNN)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -268,7 +268,7 @@ def test_a_batch_may_be_a_generator_or_a_single_structure() -> None:
     with pytest.raises(ValueError, match="can't give nergy: choose from energy, free_energy, forces"):
         calculator.calculate_batch(systems, "nergy")
     with pytest.raises(TypeError, match=r"takes ase\.Atoms, and number 1 is str"):
-        calculator.calculate_batch([systems[0], "H2O"])  # type: ignore[list-item]
+        calculator.calculate_batch([systems[0], "H2O"])
 
 
 def test_numerical_derivatives_of_ase_work() -> None:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pynvml
 import pytest
 import torch
@@ -22,13 +24,11 @@ from tqdm import tqdm
 from mlff_exp.cli.app import main
 from mlff_exp.cli.boundary import command_boundary
 from mlff_exp.cli.surroundings import CHANGING, settle_surroundings
-from mlff_exp.common import progress as bars
 from mlff_exp.common.progress import progress_bar
 from mlff_exp.common.shell import hydra_override
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.measure import machine_load
-from mlff_exp.measure import machine_load as load
 from mlff_exp.measure.machine_load import LoadMonitor, other_gpu_processes
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate
@@ -194,7 +194,7 @@ def test_a_log_gets_no_bars_and_now_and_then_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with progress_bar(total=100, desc="NVE", unit="step") as bar:
         for step in range(100):
             now[0] = step
@@ -211,12 +211,12 @@ def test_a_busy_machine_is_told_of_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now, busy = [0.0], [100.0]
-    monkeypatch.setattr(load.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(load.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr(machine_load, "busy_cpu_s", lambda: busy[0])
     monkeypatch.setattr(machine_load, "own_cpu_s", lambda: 0.0)
     monkeypatch.setattr(machine_load, "cpu_s_by_process", lambda: {1: ("sleep", 1.0), 7: ("md", busy[0] - 50)})
-    monkeypatch.setattr(load.psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
     look = LoadMonitor()
     now[0], busy[0] = 2.0, 100.4
     look.warn("cpu")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,8 +30,9 @@ from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
 from mlff_exp.models.adapters.calculator import AseModel
 from mlff_exp.report.content import _verdict
+from mlff_exp.results.failure import Failure
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
-from mlff_exp.results.result import Failure, RunResult
+from mlff_exp.results.result import RunResult
 from mlff_exp.runs.failures import TRACEBACK_FILE
 from mlff_exp.tracking.recovery import open_store
 from tests.helpers.here import configured
@@ -195,8 +197,9 @@ def test_every_number_has_bounds(kind: type) -> None:
 @pytest.mark.parametrize("key", ["batch_size", "seed", "timeout_s"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, True, 10**400], ids=lambda value: str(value)[:5])
 def test_numbers_of_a_run_have_bounds(key: str, value: float) -> None:
+    given: dict[str, Any] = {key: value}
     with pytest.raises(ConfigError, match=key):
-        Config(task=InferenceTask(), **{key: value})
+        Config(task=InferenceTask(), **given)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -217,7 +220,7 @@ def test_limits_of_a_gate_are_numbers(end: str, value: float) -> None:
         ({"record_every": 1, "replicas": 1000, "duration_ps": 1000.0}, "records; at most 100,000,000 are kept"),
     ],
 )
-def test_more_than_can_be_computed_is_refused_before_the_work(task: dict[str, float], message: str) -> None:
+def test_more_than_can_be_computed_is_refused_before_the_work(task: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         NveTask(**task)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ ENDED_BY = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (s
 @pytest.fixture(autouse=True)
 def _heard() -> Iterator[None]:
     """A shell starts what it puts into the background deaf to interrupts, and ``nohup`` to SIGHUP."""
-    handlers = {
+    handlers: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGHUP: signal.SIG_DFL,
         signal.SIGTERM: signal.SIG_DFL,

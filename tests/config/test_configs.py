@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_every_option_composes(option: str) -> None:
         assert parsed.sweep.stages
 
 
-LAUNCHERS = {
+LAUNCHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "slurm_gpu": ("hydra_submitit_launcher", {"gpus_per_node": 1, "tasks_per_node": 1}),
     "ray_gpu": ("hydra_ray_launcher", {"remote": {"num_gpus": 1, "num_cpus": 1, "max_calls": 1}}),
 }

@@ -72,7 +72,8 @@ def test_no_checkpoint_is_unpickled(tmp_path: Path, name: str, write: Callable[[
 def test_no_array_is_unpickled(tmp_path: Path, load: Callable[[Path], object]) -> None:
     path, made = tmp_path / STATE_FILE, tmp_path / "made"
     names = (*Dataset.__dataclass_fields__, "failures", "names", "numbers", "positions", "exploded", "identity")
-    np.savez(path, **dict.fromkeys(names, np.array([Bomb(made)], dtype=object)))
+    arrays_of_objects: dict[str, Any] = dict.fromkeys(names, np.array([Bomb(made)], dtype=object))
+    np.savez(path, **arrays_of_objects)
     with pytest.raises(ValueError, match=r"it has unknown arrays|it has no array"):
         load(path)
     assert not made.exists()

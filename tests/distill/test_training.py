@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_a_state_of_a_training_is_looked_at(exact: PaiNN, tmp_path: Path) -> Non
     good = torch.load(path, weights_only=True)
     first = next(iter(good["model"]))
     moments = good["optimizer"]["state"]
-    for changed, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"step": "1"}, "its step is '1'"),
         ({"step": -1}, "its step is -1"),
         ({"step": 7}, "its losses are no pairs"),
@@ -119,7 +120,8 @@ def test_a_state_of_a_training_is_looked_at(exact: PaiNN, tmp_path: Path) -> Non
         ({"optimizer": {}}, "must hold exactly state, param_groups"),
         ({"optimizer": {"state": {0: {"exp_avg": moments[0]["exp_avg"] * math.inf}}, "param_groups": []}}, "holds NaN"),
         ({"optimizer": {"state": {}, "param_groups": []}}, "its optimizer"),
-    ]:
+    ]
+    for changed, message in cases:
         torch.save({**good, **changed}, path)
         with pytest.raises(ConfigError, match=f"state.pt holds no state of this training: .*{message}"):
             begin().run(path, 0.0, lambda current: None)

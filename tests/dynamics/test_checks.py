@@ -34,7 +34,7 @@ def exact(student: PaiNN) -> EagerEngine:
 def changed(exact: EagerEngine, change: Callable[[torch.Tensor], torch.Tensor]) -> Faulty:
     """The same with other forces than its own."""
     engine = Faulty(exact.model, "fp64", CPU)
-    engine.fault = lambda prediction: replace(prediction, forces=change(prediction.forces))  # type: ignore[method-assign]
+    engine.fault = lambda prediction: replace(prediction, forces=change(prediction.forces))
     return engine
 
 

@@ -6,6 +6,7 @@ Merz & Shirts, "Testing for physical validity in molecular simulations", PLoS ON
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def validation() -> ModuleType:
     return physical_validation
 
 
-def simulation(validation: ModuleType, timestep_fs: float, natoms: int, **observables: np.ndarray) -> object:
+def simulation(validation: ModuleType, timestep_fs: float, natoms: int, **observables: np.ndarray) -> Any:
     return validation.data.SimulationData(
         units=validation.data.UnitData(
             kb=units.kB, energy_conversion=96.485, length_conversion=0.1, volume_conversion=1e-3,
@@ -67,7 +68,8 @@ def test_a_canonical_ensemble_stays_one(validation: ModuleType) -> None:
     n_systems, rng = 2000, np.random.default_rng(0)
     atoms = molecule("H2O")
     places = torch.from_numpy(np.tile(atoms.positions, (n_systems, 1)))
-    dynamics = Dynamics(Springs(places, n_systems), [atoms] * n_systems, timestep_fs=0.5)
+    springs: Any = Springs(places, n_systems)
+    dynamics = Dynamics(springs, [atoms] * n_systems, timestep_fs=0.5)
     thermal = units.kB * TEMPERATURE_K
     away, drawn = (torch.from_numpy(rng.normal(size=places.shape)) for _ in range(2))
     state = dynamics.state(

@@ -118,7 +118,7 @@ def test_what_moves_as_a_whole_costs_nothing(exact: EagerEngine) -> None:
 
 def test_forces_that_lead_uphill_lead_to_no_minimum(exact: EagerEngine) -> None:
     engine = Faulty(exact.model, "fp64", CPU)
-    engine.fault = lambda p: replace(p, energy=-p.energy)  # type: ignore[method-assign]
+    engine.fault = lambda p: replace(p, energy=-p.energy)
     stretched = molecule("H2O")
     stretched.set_distance(0, 1, 1.1)
     found = find_minimum(stretched, engine, rng())

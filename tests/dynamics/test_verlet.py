@@ -234,7 +234,8 @@ class Watched:
     """An engine that keeps every batch it is given."""
 
     def __init__(self, engine: Engine) -> None:
-        self.inner, self.seen = engine, []
+        self.inner = engine
+        self.seen: list[AtomicBatch] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -33,7 +33,7 @@ def test_a_calculator_runs_system_by_system() -> None:
 
 
 def test_a_calculator_without_forces_is_refused() -> None:
-    class OnlyEnergy(LennardJones):  # type: ignore[misc]
+    class OnlyEnergy(LennardJones):
         implemented_properties = ["energy"]  # noqa: RUF012
 
     with pytest.raises(ValueError, match="OnlyEnergy does not give forces"):

@@ -89,7 +89,7 @@ def test_the_interpreter_is_made_quicker_and_nothing_else(monkeypatch: pytest.Mo
     found, expected = (tiles.sum(axis + 1) * torch.nan for _ in range(2))
     _sums[1,](tiles, found, axis=axis)
     torch.testing.assert_close(found, tiles.sum(axis + 1))
-    monkeypatch.setattr(interpreter.interpreter.ReduceOps, "generic_reduce", interpreter.AS_IT_COMES)
+    monkeypatch.setattr(triton.runtime.interpreter.ReduceOps, "generic_reduce", interpreter.AS_IT_COMES)
     _sums[1,](tiles, expected, axis=axis)
     assert torch.equal(found, expected)
 
@@ -114,6 +114,7 @@ def test_energies_and_forces_are_those_of_eager_fp64(small: PaiNN, shape: Shape,
 @pytest.mark.parametrize("name", ["student", "student_small"])
 def test_shipped_weights(name: str) -> None:
     model = load_checkpoint(name).model.to(DEVICE)
+    assert isinstance(model, PaiNN)
     batch = on_device([rattled("H2O", 3)])
     prediction, expected = fused_engine(model, "fp32")(batch), reference(model)(batch)
     assert float((prediction.energy - expected.energy).abs()) < 1e-5
@@ -251,8 +252,10 @@ def test_every_batch_on_the_gpu(student: PaiNN, n_systems: int) -> None:
 @pytest.mark.parametrize("n_systems", [1, 5, 300])
 def test_a_program_for_each_molecule_on_the_gpu(name: str, n_systems: int) -> None:
     """More molecules than multiprocessors as well."""
-    model, precision = load_checkpoint(name).model.to(DEVICE), "fp16_autocast"
-    engine = FusedEngine(model, precision, DEVICE, MOLECULES)  # type: ignore[arg-type]
+    model = load_checkpoint(name).model.to(DEVICE)
+    assert isinstance(model, PaiNN)
+    precision: Precision = "fp16_autocast"
+    engine = FusedEngine(model, precision, DEVICE, MOLECULES)
     batch = on_device([rattled("C6H6" if seed % 3 else "CH4", seed) for seed in range(n_systems)])
     require_correct(engine, reference(model), batch, precision)
     first = engine(batch).forces

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mlff_exp.config.words import COMPILE_MODES
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.prediction import Prediction
@@ -19,8 +21,7 @@ AUTOTUNED = [("compile", "max-autotune")]
 class Faulty(EagerEngine):
     """Does something to what is predicted."""
 
-    fault = staticmethod(lambda prediction: prediction)
+    fault: Callable[[Prediction], Prediction] = staticmethod(lambda prediction: prediction)
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        prediction: Prediction = self.fault(super().__call__(batch))
-        return prediction
+        return self.fault(super().__call__(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlff_exp.engines.eager import energy_and_forces
-from mlff_exp.models.painn import PaiNN
+from mlff_exp.models.protocol import ForceField
 from mlff_exp.structures.batch import collate
 from mlff_exp.structures.datasets import Dataset, LabelledStructure, quantise
 from tests.conftest import rattled
@@ -25,7 +25,7 @@ def random_dataset(seed: int) -> Dataset:
     return Dataset.from_structures(frames)
 
 
-def labelled_by(model: PaiNN, names: tuple[str, ...] = ("H2O", "CH4", "C6H6", "NH3")) -> Dataset:
+def labelled_by(model: ForceField, names: tuple[str, ...] = ("H2O", "CH4", "C6H6", "NH3")) -> Dataset:
     """Rattled molecules with the energies and forces of a model."""
     frames = []
     for seed in range(3):

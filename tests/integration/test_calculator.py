@@ -6,6 +6,7 @@ One molecule of twelve atoms is behind most cases, so that a compiled engine com
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from ase.vibrations import Vibrations
 from mlff_exp.calculator import StudentForceFieldCalculator
 from tests.conftest import rattled
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "eager": {"use_compile": False},
     "compile": {"compile_mode": "default"},
     "reduce-overhead": {},

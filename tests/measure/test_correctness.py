@@ -42,7 +42,7 @@ def test_a_wrong_engine_is_refused(random_model: PaiNN, batch: AtomicBatch, name
     message, fault = FAULTS[name]
     reference, engine = EagerEngine(random_model, "fp64", CPU), Faulty(random_model, "fp64", CPU)
     require_correct(engine, reference, batch, "fp64")
-    engine.fault = fault  # type: ignore[method-assign]
+    engine.fault = fault
     with pytest.raises(EngineError, match=rf"^eager at fp64 on 2 systems of 12 slots: .*{message}"):
         require_correct(engine, reference, batch, "fp64")
 
@@ -50,7 +50,7 @@ def test_a_wrong_engine_is_refused(random_model: PaiNN, batch: AtomicBatch, name
 def test_an_energy_that_does_not_follow_the_positions_is_refused(random_model: PaiNN, batch: AtomicBatch) -> None:
     reference, engine = EagerEngine(random_model, "fp64", CPU), Faulty(random_model, "fp64", CPU)
     stale = reference(batch).energy
-    engine.fault = lambda prediction: replace(prediction, energy=stale)  # type: ignore[method-assign]
+    engine.fault = lambda prediction: replace(prediction, energy=stale)
     with pytest.raises(EngineError, match="from differences of the energy"):
         require_correct(engine, reference, batch, "fp64")
 
@@ -62,7 +62,7 @@ def test_forces_are_minus_the_slope(random_model: PaiNN, batch: AtomicBatch) -> 
     assert slope_errors(engine, batch, direction, 1e-3)[0] < 1e-6
     assert slope_errors(engine, batch, 0 * direction, 1e-3).max() < 1e-9
     engine_off = Faulty(random_model, "fp64", CPU)
-    engine_off.fault = lambda prediction: replace(prediction, forces=prediction.forces + 0.25)  # type: ignore[method-assign]
+    engine_off.fault = lambda prediction: replace(prediction, forces=prediction.forces + 0.25)
     assert slope_errors(engine_off, batch, direction, 1e-3)[0] == pytest.approx(0.25, abs=1e-6)
 
 

@@ -16,7 +16,7 @@ from mlff_exp.measure.machine import DisturbanceMonitor, _git, describe_machine
 from mlff_exp.measure.machine_load import busy_cpu_s, cpu_s_by_process, own_cpu_s
 
 CPU = torch.device("cpu")
-QUIET = {
+QUIET: dict[str, object] = {
     "sm_clock_mhz": 1980, "memory_clock_mhz": 2619, "power_w": 300.0, "temperature_c": 50, "throttle_reasons": 0,
     "processes": 1,
 }  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_quiet_gpu_is_trusted() -> None:
         ({"processes": 3}, "2 other processes used the GPU"),
     ],
 )
-def test_a_disturbed_gpu_is_not_trusted(seen: dict[str, int], fault: str) -> None:
+def test_a_disturbed_gpu_is_not_trusted(seen: dict[str, object], fault: str) -> None:
     assert gpu_faults(QUIET, {**QUIET, **seen}) == [fault]
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mlff_exp.results.metrics import METRICS, SERIES, find_metric
 from mlff_exp.results.metrics_page import metrics_page
@@ -49,7 +49,9 @@ def test_every_metric_has_a_meaning_and_columns_have_headings_of_their_own() -> 
 
 @pytest.mark.parametrize("path", sorted((CONF / "gate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_criterion_of_a_gate_is_a_metric_with_advice(path: Path) -> None:
-    for name in OmegaConf.load(path).get("criteria", {}):
+    gate = OmegaConf.load(path)
+    assert isinstance(gate, DictConfig)
+    for name in gate.get("criteria", {}):
         metric = find_metric(name)
         assert metric is not None, name
         assert metric.advice, name

@@ -95,7 +95,7 @@ def drawn(rng: random.Random) -> dict[str, Any]:
         group, _, below = key.rpartition(".")
         (config.setdefault(group, {}) if group else config)[below] = rng.choice(values)
     if rng.random() < 0.3:
-        extra = rng.choice([{}, {"kT": 1}, {"kT": "1"}, {"deep": {"kT": 1}}, {"kT": None}, {"kT": ""}])
+        extra: dict[str, Any] = rng.choice([{}, {"kT": 1}, {"kT": "1"}, {"deep": {"kT": 1}}, {"kT": None}, {"kT": ""}])
         config["model"] = {"name": "ase", "calculator": {"_target_": rng.choice(["a.EMT", "b.EMT"]), **extra}}
     return config
 
@@ -165,10 +165,10 @@ def test_values_that_differ_are_shown_differently() -> None:
 
 
 def test_a_run_is_fields() -> None:
-    assert make_run_key(resolved_of("device=cpu", "engine=eager", "batch_size=4")) == RunKey(**{
-        "task": "inference", "model": "student", "system": "benzene", "engine": "eager", "mode": "",
-        "precision": "fp32", "batch_size": 4, "device": "cpu",
-    })  # fmt: skip
+    assert make_run_key(resolved_of("device=cpu", "engine=eager", "batch_size=4")) == RunKey(
+        task="inference", model="student", system="benzene", engine="eager", mode="",
+        precision="fp32", batch_size=4, device="cpu",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from mlff_exp.common.typed_json import MAX_BYTES
+from mlff_exp.results.failure import Failure
 from mlff_exp.results.naming import label
 from mlff_exp.results.progress import Progress, ProgressPoint
-from mlff_exp.results.result import RESULT_FILE, Failure, ResultError, RunResult
+from mlff_exp.results.result import RESULT_FILE, ResultError, RunResult
 from tests.helpers.results import CONFIG, full_result
 
 
@@ -65,7 +66,7 @@ def test_only_a_finished_run_has_no_failure() -> None:
         RunResult(config=CONFIG, status="DONE")  # type: ignore[arg-type]
 
 
-NOT_OURS = {"verdict": None, "failure": None, "timing": {}, "config": {}, "status": "DONE"}
+NOT_OURS: dict[str, Any] = {"verdict": None, "failure": None, "timing": {}, "config": {}, "status": "DONE"}
 
 
 @pytest.mark.parametrize(

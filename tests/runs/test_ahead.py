@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,11 +262,11 @@ def test_an_interrupt_stops_all_of_them(started: list[BaseProcess]) -> None:
 def host(monkeypatch: pytest.MonkeyPatch) -> HydraHost:
     """Its launcher runs nothing and notes the numbers of the jobs."""
 
-    class Launcher(BasicLauncher):  # type: ignore[misc]
+    class Launcher(BasicLauncher):
         def __init__(self) -> None:
             self.launched: list[int] = []
 
-        def launch(self, overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
+        def launch(self, overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
             self.launched.append(initial_job_idx)
             return [SimpleNamespace(return_value=SimpleNamespace(decision=None)) for _ in overrides]
 

@@ -23,7 +23,8 @@ from mlff_exp.cli.words import without_hydra
 from mlff_exp.config.config import Sweep, parse_config
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.models.checkpoint import load_checkpoint
-from mlff_exp.results.result import Failure, RunResult, Status
+from mlff_exp.results.failure import Failure
+from mlff_exp.results.result import RunResult, Status
 from mlff_exp.results.verdict import Verdict
 from mlff_exp.runs.go import gate_decision
 from mlff_exp.runs.launching import launch
@@ -36,6 +37,8 @@ from mlff_exp.tracking import upload
 from tests.helpers.here import CONF
 from tests.helpers.results import CONFIG, full_result
 from tests.helpers.sweeps import host_of
+
+ANY_CONFIG: Any = None  # of jobs that nothing runs
 
 
 class Launcher:
@@ -69,7 +72,7 @@ def launched_by(launcher: Any) -> HydraHost:
 )
 def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, launched: int, left: int) -> None:
     launcher = Launcher(gate)
-    jobs = [Job(stage, stage == "stability", [], None, CONFIG, None) for stage in ("stability", "speed", "speed")]
+    jobs = [Job(stage, stage == "stability", [], ANY_CONFIG, CONFIG, None) for stage in ("stability", "speed", "speed")]
     stages = StageRunner(launched_by(launcher), Recorder(tmp_path), jobs, set(), "no_verdict")
     undone = stages.run(Sweep())
     assert (len(launcher.launched), len(stages.outcomes), undone) == (launched, launched, left)
@@ -122,7 +125,7 @@ def sweep(tmp_path: Path) -> Callable[[Any, list[Job]], list[Outcome]]:
 
 
 def jobs_of(*stages: str) -> list[Job]:
-    return [Job(stage, stage == "stability", ["device=cpu"], None, CONFIG, None) for stage in stages]
+    return [Job(stage, stage == "stability", ["device=cpu"], ANY_CONFIG, CONFIG, None) for stage in stages]
 
 
 def test_what_a_node_cannot_run_is_skipped_and_what_raises_has_failed(
@@ -167,9 +170,10 @@ def test_an_interrupt_and_a_full_disk_end_a_sweep(
 def test_submitit_loses_one_job_alone() -> None:
     core = pytest.importorskip("submitit.core.core")
 
-    class Submitted(core.Job):  # type: ignore[misc, name-defined]
+    class Submitted(core.Job):  # type: ignore[name-defined]
         def __init__(self, end: Any) -> None:
-            self.end, self._sub_jobs = end, []
+            self.end = end
+            self._sub_jobs: list[Any] = []
 
         def __del__(self) -> None:
             pass
@@ -205,7 +209,7 @@ def test_a_gate_that_cannot_run_here_is_refused_before_any_work(tmp_path: Path, 
     """In the first run, and where it is resumed."""
     if before is not None:
         RunResult(CONFIG, before, failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 0))
-    jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, None)]
+    jobs = [Job("stability", True, [], ANY_CONFIG, CONFIG, NO_GPU), Job("speed", False, [], ANY_CONFIG, CONFIG, None)]
     with pytest.raises(UnavailableError, match=f"the gate of stage 'stability' can't run: {NO_GPU}"):
         find_done_jobs(jobs, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ([] if before is None else ["0"])
@@ -215,7 +219,7 @@ def test_a_gate_that_has_said_its_word_need_not_run_again(tmp_path: Path) -> Non
     """What can't run here of the stages after it is skipped, and stays so."""
     full_result().save(directory_of(tmp_path, 0))
     RunResult(CONFIG, "SKIPPED", failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 1))
-    jobs = [Job("stability", True, [], None, CONFIG, NO_GPU), Job("speed", False, [], None, CONFIG, NO_GPU)]
+    jobs = [Job("stability", True, [], ANY_CONFIG, CONFIG, NO_GPU), Job("speed", False, [], ANY_CONFIG, CONFIG, NO_GPU)]
     assert find_done_jobs(jobs, tmp_path) == {0, 1}
 
 
@@ -235,7 +239,8 @@ def test_a_server_that_is_lost_between_runs_ends_no_sweep(
 
     monkeypatch.setattr(upload, "log_run", lost)
     full_result().save(directory_of(tmp_path, 0))
-    outcome = Recorder(tmp_path, "parent", object()).recorded(0)
+    store: Any = object()
+    outcome = Recorder(tmp_path, "parent", store).recorded(0)
     assert (outcome.status, outcome.directory) == ("FINISHED", tmp_path / "0")
     assert f"later: mlff-exp-sync {tmp_path / '0'}" in capsys.readouterr().err
 

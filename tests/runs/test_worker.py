@@ -36,7 +36,7 @@ class InterruptedWhileStarting(SpawnProcess):
 
     @staticmethod
     def _Popen(process: Any) -> Any:  # noqa: N802 (multiprocessing's name)
-        popen = SpawnProcess._Popen(process)  # type: ignore[attr-defined]
+        popen = SpawnProcess._Popen(process)
         InterruptedWhileStarting.started.append(popen.pid)
         os.kill(os.getpid(), InterruptedWhileStarting.number)
         time.sleep(0.1)  # where Python would raise KeyboardInterrupt, before anybody knows the new process

@@ -24,7 +24,7 @@ CIF = "data_x\n" + "".join(f"_cell_length_{axis} 5\n" for axis in "abc") + (
 )  # fmt: skip
 
 
-def read(directory: Path, name: str, text: str) -> list:  # type: ignore[type-arg]
+def read(directory: Path, name: str, text: str) -> list:
     (directory / name).write_text(text)
     return list(build_systems(FileSystem(path=str(directory / name), name="x")).values())
 

@@ -19,7 +19,8 @@ from mlff_exp.distill.labelling import teacher_calculator
 from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.ase import AseEngine, EngineCalculator
-from mlff_exp.models.checkpoint import Checkpoint, load_checkpoint
+from mlff_exp.models.checkpoint import load_checkpoint
+from mlff_exp.models.loading import LoadedModel
 from mlff_exp.structures.batch import collate
 from mlff_exp.structures.electrons import read_electrons, refuse_charge_and_spin
 from mlff_exp.structures.systems import build_systems
@@ -29,13 +30,14 @@ from mlff_exp.tasks.setup import ModelUnderTest, described_systems
 from tests.helpers.structures import CASES, WATER, three_frames
 
 
-def subject(loaded: Checkpoint | None = None) -> ModelUnderTest:
+def subject(loaded: LoadedModel | None = None) -> ModelUnderTest:
     return ModelUnderTest(AseEngine(EMT()), loaded, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def student() -> ModelUnderTest:
-    return subject(load_checkpoint("student_small"))
+    loaded = load_checkpoint("student_small")
+    return subject(LoadedModel(loaded.model, loaded.weights_sha256))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_the_teacher_knows_the_spin(tmp_path: Path) -> None:
 def test_a_calculator_sees_all_of_a_structure() -> None:
     seen: list[Atoms] = []
 
-    class Watching(EMT):  # type: ignore[misc]
+    class Watching(EMT):
         def calculate(self, atoms: Atoms, *arguments: object) -> None:
             seen.append(atoms.copy())
             super().calculate(atoms, *arguments)

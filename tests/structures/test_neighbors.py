@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -56,10 +58,10 @@ def test_every_pair_within_the_cutoff_is_there_once(seed: int) -> None:
 @pytest.mark.parametrize("at_once", [1, 1000])
 def test_looking_at_few_pairs_at_a_time_finds_the_same(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     atoms = random_cell(3)
-    tensors = [torch.from_numpy(np.asarray(array)) for array in (atoms.positions, atoms.cell, atoms.pbc)]
-    whole = neighbor_list(*tensors, 4.0)
+    positions, cell, pbc = (torch.from_numpy(np.asarray(array)) for array in (atoms.positions, atoms.cell, atoms.pbc))
+    whole = neighbor_list(positions, cell, pbc, 4.0)
     monkeypatch.setattr(neighbors, "CANDIDATES_AT_ONCE", at_once)
-    parts = neighbor_list(*tensors, 4.0)
+    parts = neighbor_list(positions, cell, pbc, 4.0)
     assert torch.equal(parts.neighbors, whole.neighbors)
     assert torch.equal(parts.reverse, whole.reverse)
     assert torch.equal(parts.shifts, whole.shifts)
@@ -76,7 +78,7 @@ def test_no_pair_is_lost_while_atoms_fly(seed: int) -> None:
     ]
     for atoms in systems:
         atoms.pbc[0] = True
-    flight = FreeFlight()
+    flight: Any = FreeFlight()
     dynamics = Dynamics(flight, systems, timestep_fs=1.0)
     positions = dynamics.batch.positions
     velocities = torch.from_numpy(rng.normal(scale=1.5, size=positions.shape))

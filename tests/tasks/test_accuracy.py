@@ -63,7 +63,7 @@ def test_numbers_that_are_not_finite_name_the_structure(
     monkeypatch.setattr(checkpoint, "refuse_no_force_field", lambda model: None)
     model = make_random_model(n_features=8)
     for layer in (0, 2):  # finite in FP32 each, but not their product
-        model.readout[layer].weight.data.mul_(1e25)
+        model.state_dict()[f"readout.{layer}.weight"].mul_(1e25)
     save_checkpoint(model, tmp_path / "wild.safetensors", teacher="none", training_data_sha256="none")
     words = [f"task.dataset={tmp_path}/own.npz", f"model.checkpoint={tmp_path}/wild.safetensors"]
     with pytest.raises(FloatingPointError, match="eager at fp32 gave NaN or infinite") as caught:

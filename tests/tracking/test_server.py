@@ -182,7 +182,7 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) 
     sync += ["--tracking", "server", "--experiment", "lost"]
     uploaded = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert uploaded.stdout == f"{len(missed)} runs uploaded\n0 runs uploaded\n", uploaded.stderr
-    statuses = sorted(run.info.status for run in client.search_runs(_experiments(client)))  # type: ignore[attr-defined]
+    statuses = sorted(run.info.status for run in client.search_runs(_experiments(client)))
     assert statuses == ["FINISHED"] * 3
     for path in tmp_path.glob("outputs/*/*/[01]"):
         run = client.get_run((path / "mlflow_run_id").read_text())

@@ -17,8 +17,9 @@ from mlflow.utils import validation
 
 from mlff_exp.cli.sync import sync_main
 from mlff_exp.config.config import Tracking
+from mlff_exp.results.failure import Failure
 from mlff_exp.results.progress import Progress
-from mlff_exp.results.result import Failure, ResultError, RunResult
+from mlff_exp.results.result import ResultError, RunResult
 from mlff_exp.tracking import markers
 from mlff_exp.tracking.active import ActiveRun
 from mlff_exp.tracking.describe import read_progress
@@ -120,7 +121,7 @@ def test_a_run_with_strange_names_arrives(store: Store, tmp_path: Path) -> None:
     tags = {**dict.fromkeys(NAMES, "x" * 9000), "checkpoint.sha256": "ab" * 32}
     metrics = {**dict.fromkeys(NAMES, 1), "huge": 10**300}
     series = {"a(b)": [(2**70, 1.0), (1, 2.0)], **result.series}
-    strange = replace(result, config=config, tags=tags, metrics=metrics, series=series)  # type: ignore[arg-type]
+    strange = replace(result, config=config, tags=tags, metrics=metrics, series=series)
     run_id = log_run(store, finished(tmp_path / "run", strange))
     run = store.client.get_run(run_id)
     assert run.info.status == "FINISHED"

@@ -12,7 +12,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlflow.store.db.utils
 import pytest
@@ -25,8 +25,9 @@ from mlff_exp.config.config import Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.config.tasks import NveTask
+from mlff_exp.results.failure import Failure
 from mlff_exp.results.progress import Progress
-from mlff_exp.results.result import Failure, RunResult
+from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Verdict
 from mlff_exp.tracking import heartbeat, upload
 from mlff_exp.tracking.active import ActiveRun
@@ -283,11 +284,14 @@ def test_a_moved_store_finds_its_artifacts_again(store: Store, tmp_path: Path) -
 
 def test_what_was_measured_on_is_an_input_and_weights_carry_their_verdict(store: Store, tmp_path: Path) -> None:
     result = replace(full_result(), tags={"checkpoint.sha256": "ab" * 32})
+    verdict = result.verdict
+    assert verdict is not None
+    decisions: list[tuple[str, Literal["GO", "NO-GO"]]] = [("one", "NO-GO"), ("two", "GO")]
     # MLflow takes neither dots nor quotes in the name of a model.
     result = replace(result, config={**result.config, "model": {**result.config["model"], "checkpoint": "my.v2's.pt"}})
     first, second = (
-        log_run(store, finished(tmp_path / name, replace(result, verdict=replace(result.verdict, decision=said))))
-        for name, said in (("one", "NO-GO"), ("two", "GO"))
+        log_run(store, finished(tmp_path / name, replace(result, verdict=replace(verdict, decision=said))))
+        for name, said in decisions
     )
     (weights,) = store.client.search_logged_models([store.experiment_id])
     assert weights.tags["checkpoint.sha256"] == "ab" * 32
@@ -301,7 +305,7 @@ def test_what_was_measured_on_is_an_input_and_weights_carry_their_verdict(store:
 
 def test_a_go_is_found_by_weights_and_gate(store: Store, tmp_path: Path) -> None:
     limit = {"min": -1.0, "max": None}
-    config = {
+    config: dict[str, Any] = {
         **CONFIG,
         "task": {"name": "nve", "replicas": 1, "duration_ps": 100.0},
         "gate": {"name": "strict", "criteria": {"drift": limit}},
@@ -433,6 +437,7 @@ def test_the_parent_of_a_sweep_is_closed_whatever_happens(store: Store, tmp_path
     statuses = [store.client.get_run(str(run_id)).info.status for run_id in (good, bad, stopped)]
     assert statuses == ["FINISHED", "FAILED", "KILLED"]
     with sweep_run(store, "phase1", directories[2]) as again:
+        assert again is not None
         assert again == stopped
         assert store.client.get_run(again).info.status == "RUNNING"
     assert store.client.get_run(again).info.status == "FINISHED"
