@@ -27,6 +27,7 @@ from .errors import UnavailableError as UnavailableError
 from .flat import changed_keys as changed_keys
 from .flat import flatten as flatten
 from .gate import Gate as Gate
+from .gate import Limit as Limit
 from .precision import PrecisionConfig as PrecisionConfig
 from .recorded import NATIVE as NATIVE
 from .recorded import what_runs as what_runs

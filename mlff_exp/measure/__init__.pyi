@@ -1,3 +1,4 @@
+from .conservation import ensemble_conservation as ensemble_conservation
 from .correctness import FORCE_FLOOR_EV_PER_ANG as FORCE_FLOOR_EV_PER_ANG
 from .correctness import TOLERANCES as TOLERANCES
 from .correctness import require_correct as require_correct
@@ -8,11 +9,9 @@ from .machine_load import LoadMonitor as LoadMonitor
 from .physics import accuracy_vs_fp64 as accuracy_vs_fp64
 from .physics import accuracy_vs_teacher as accuracy_vs_teacher
 from .physics import detrended_std as detrended_std
-from .physics import energy_conservation as energy_conservation
 from .physics import internal_degrees_of_freedom as internal_degrees_of_freedom
 from .physics import kinetic_temperature as kinetic_temperature
 from .physics import linear_slope as linear_slope
-from .physics import mean_of_independent as mean_of_independent
 from .profiler import profile_kernels as profile_kernels
 from .profiler import write_kernels as write_kernels
 from .timing import Candidate as Candidate

@@ -92,17 +92,6 @@ def linear_slope(x: Array, y: Array) -> Estimate:
     return Estimate(slope, slope - half_width, slope + half_width)
 
 
-def mean_of_independent(values: Array) -> Estimate:
-    """Mean of slopes of independent trajectories with its 95% interval by Student's t.
-
-    Args:
-        values: [n], at least 2.
-    """
-    mean = float(values.mean())
-    half_width = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Estimate(mean, mean - half_width, mean + half_width)
-
-
 def detrended_std(x: Array, y: Array) -> float:
     """Standard deviation about the least-squares line."""
     return float(np.std(y - np.polyval(np.polyfit(x, y, 1), x)))
@@ -133,40 +122,3 @@ def internal_degrees_of_freedom(positions: Array, pbc: npt.NDArray[np.bool_]) ->
     spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
     linear = spread[1] < 1e-2 * spread[0]
     return 3 * n_atoms - (5 if linear else 6)
-
-
-def energy_conservation(
-    times_ps: Array, total: Array, temperatures: Array, n_atoms: int, thermal_energy: float
-) -> dict[str, float]:
-    """How well one trajectory conserves its energy.
-
-    Args:
-        times_ps: [n_records] ps.
-        total: [n_records] potential plus kinetic energy, eV.
-        temperatures: [n_records] K over internal degrees of freedom.
-        n_atoms: of the system.
-        thermal_energy: E − E_min of the trajectory, eV: what a drift has to be measured against.
-
-    Returns:
-        Finite metrics. Percentages of the thermal energy are absent where it is not positive, and those of the total
-        energy where that is zero.
-    """
-    slope = linear_slope(times_ps, total)
-    duration_ps = float(times_ps[-1] - times_ps[0])
-    fluctuation = detrended_std(times_ps, total)
-    fifth = max(1, len(times_ps) // 5)
-    per_atom = 1e3 / n_atoms
-    metrics = {
-        "temperature_mean_k": float(np.mean(temperatures)),
-        **slope.scaled(per_atom).as_metrics("energy_drift_mev_per_atom_per_ps"),
-        "energy_fluctuation_mev_per_atom": fluctuation * per_atom,
-        "temperature_drift_k": float(np.mean(temperatures[-fifth:]) - np.mean(temperatures[:fifth])),
-    }
-    if total[0] != 0:
-        metrics["energy_drift_percent"] = 100 * float((total[-1] - total[0]) / abs(total[0]))
-    if np.mean(total) != 0:
-        metrics["energy_fluctuation_percent"] = 100 * float(np.std(total) / abs(np.mean(total)))
-    if thermal_energy > 0:
-        metrics["energy_drift_percent_of_thermal"] = 100 * slope.value * duration_ps / thermal_energy
-        metrics["energy_fluctuation_percent_of_thermal"] = 100 * fluctuation / thermal_energy
-    return {name: value for name, value in metrics.items() if np.isfinite(value)}

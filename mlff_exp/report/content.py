@@ -228,7 +228,7 @@ def table_row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
         return Row((name, result.status, *empty, _reason(result)), result.status.lower())
     verdict = "" if result.verdict is None else _verdict(result.verdict, result.config)
     cells = (name, result.status, *(_cell(metric, result) for metric in shown), validity(result, others), verdict)
-    return Row(cells, "" if result.verdict is None else "go" if result.verdict.decision == "GO" else "no-go")
+    return Row(cells, "" if result.verdict is None else result.verdict.decision.lower())
 
 
 def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:

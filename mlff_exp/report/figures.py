@@ -294,7 +294,7 @@ def margins(results: Results) -> Figure | None:
         for limit, criterion in run.items():
             used[limits.index(limit), x] = _used(criterion)
             value = "not measured" if criterion.value is None else format_number(criterion.value)
-            shown[limits.index(limit), x] = value + " ✗" * (criterion.held is False)
+            shown[limits.index(limit), x] = value + " ✗" * (criterion.held is False) + " ?" * criterion.undecided
     down, across = limits, names
     if len(across) > len(down):  # the longer of the two goes down the page
         down, across, used, shown = across, down, used.T, shown.T

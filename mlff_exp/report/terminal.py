@@ -64,7 +64,15 @@ def _moved(result: RunResult) -> str:
 
 def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> Table:
     """For a terminal: what the names of all runs begin with stands once, and reasons are left to `unfinished`."""
-    colours = {"skipped": "yellow", "failed": "red", "killed": "red", "no-go": "red", "go": "green", "control": "dim"}
+    colours = {
+        "skipped": "yellow",
+        "failed": "red",
+        "killed": "red",
+        "no-go": "red",
+        "undecided": "yellow",
+        "go": "green",
+        "control": "dim",
+    }
     table = Table(title=title, box=box.SIMPLE_HEAD)
     rows = [replace(item, cells=(*item.cells[:-1], "")) if item.style in UNFINISHED else item for item in rows]
     names = [item.cells[0].split(SEPARATOR) for item in rows if item.style != "control"]

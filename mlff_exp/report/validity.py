@@ -6,11 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlff_exp.results import ENOUGH_PS, RunResult
+from mlff_exp.results import ENOUGH_PS, Decision, RunResult
 
 Results = Sequence[RunResult]
 # What an optimisation may cost, in percent of the energy and of the root mean square force.
 MAX_ENERGY_ERROR_PERCENT, MAX_FORCE_ERROR_PERCENT = 0.1, 1.0
+
+
+STABLE: dict[Decision | None, str] = {
+    None: "stability not known",
+    "UNDECIDED": "stability not decided",
+    "NO-GO": "no: unstable",
+    "GO": "yes",
+}
 
 
 def validity(result: RunResult, results: Results) -> str:
@@ -29,20 +37,21 @@ def validity(result: RunResult, results: Results) -> str:
         or metrics["energy_relative_mae_vs_fp64_percent"] > MAX_ENERGY_ERROR_PERCENT
     ):
         return "no: inaccurate"
-    return {None: "stability not known", "NO-GO": "no: unstable", "GO": "yes"}[stability(result, results)]
+    return STABLE[stability(result, results)]
 
 
-def stability(result: RunResult, results: Results) -> str | None:
+def stability(result: RunResult, results: Results) -> Decision | None:
     """What NVE runs among the results said of a run's force field and system: GO only if all did; None without any.
 
     A GO over less than `ENOUGH_PS` says nothing of stability.
     """
     (system,) = systems_of(result)
-    decisions = {_decision(other, system) for other in results if force_field(other) == force_field(result)} - {None}
-    return "NO-GO" if "NO-GO" in decisions else "GO" if decisions else None
+    decisions = {_decision(other, system) for other in results if force_field(other) == force_field(result)}
+    worst_first: tuple[Decision, ...] = ("NO-GO", "UNDECIDED", "GO")
+    return next((decision for decision in worst_first if decision in decisions), None)
 
 
-def _decision(result: RunResult, system: Mapping[str, Any]) -> str | None:
+def _decision(result: RunResult, system: Mapping[str, Any]) -> Decision | None:
     """What a run's verdict says of one system; nothing if another moved, or if it got through by measuring little."""
     verdict, systems = result.verdict, systems_of(result)
     if verdict is None or system not in systems:

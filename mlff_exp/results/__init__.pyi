@@ -1,5 +1,7 @@
 from .directories import NUMBER as NUMBER
 from .directories import run_directories as run_directories
+from .ensemble import mean_of_starts as mean_of_starts
+from .ensemble import spread_of_starts as spread_of_starts
 from .estimate import Estimate as Estimate
 from .failure import Failure as Failure
 from .failure import FailureKind as FailureKind
@@ -41,4 +43,5 @@ from .result import RunResult as RunResult
 from .result import Status as Status
 from .result import Timing as Timing
 from .verdict import Criterion as Criterion
+from .verdict import Decision as Decision
 from .verdict import Verdict as Verdict

@@ -32,6 +32,8 @@ class Metric:
         column: heading in the report's table of runs; without one it has no column.
         brief: heading where a single run prints the main numbers of its trajectory; without one it is not printed.
         digits: how the column shows the number, as Python's format specification; a ratio has its interval instead.
+        statistic: "mean" or "spread" for a statistic over independent starts, which a gate judges by its interval and
+            not by its value; "" otherwise.
         compute: ``package.module:function``, for a metric of another package: takes a finished `RunResult` and returns
             a finite number, or None where the metric does not apply. It is called once, at the end of the run.
     """
@@ -46,6 +48,7 @@ class Metric:
     brief: str = ""
     digits: str = ".3g"
     compute: str | None = None
+    statistic: Literal["", "mean", "spread"] = ""
 
     @property
     def is_ratio(self) -> bool:
@@ -81,6 +84,11 @@ _DRIFT = (
     "engine=eager. If the drift is gone, it was arithmetic: use a wider precision. If it stays, the forces are not the "
     "gradient of a smooth energy: look at the cutoff, at norms near zero and at whether the model is conservative."
 )
+_WALK = (
+    "The energy of each start walks by itself: the forces have an error without memory from step to step, as low "
+    "precision makes it. Use a wider precision, or run for a shorter time than task.duration_ps."
+)
+_TEMPERATURE = "Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not conserved."
 _FLUCTUATION = "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not smooth."
 
 INFERENCE = (
@@ -141,26 +149,36 @@ LABELLED = (
 )  # fmt: skip
 
 NVE = (
-    Metric("energy_drift_percent", "%", "zero",
-           "last against first total energy, relative to the first", advice=_DRIFT),
-    Metric("energy_fluctuation_percent", "%", "lower",
-           "standard deviation of the total energy, relative to its mean", advice=_FLUCTUATION),
-    Metric("energy_drift_mev_per_atom_per_ps", "meV/atom/ps", "zero",
-           "fitted slope of the total energy, with its interval", advice=_DRIFT, brief="drift / (meV/atom/ps)"),
     Metric("energy_drift_mean_mev_per_atom_per_ps", "meV/atom/ps", "zero",
-           "mean of the slopes of all replicas, with its interval by Student's t; of two and more replicas",
-           advice=_DRIFT),
+           "heating: mean over the starts of the fitted slope of the total energy, with its interval; with one start "
+           "the interval allows for a walk of the energy",
+           advice=_DRIFT, brief="heating / (meV/atom/ps)", statistic="mean"),
+    Metric("energy_drift_mean_percent_of_thermal", "%", "zero",
+           "the same over the run, relative to E − E_min", advice=_DRIFT, statistic="mean"),
+    Metric("energy_walk_percent_of_thermal", "%", "lower",
+           "walk: standard deviation over the starts of slope times duration, relative to E − E_min, with its "
+           "interval; with one start it is not known",
+           advice=_WALK, brief="walk / % of thermal", statistic="spread"),
+    Metric("energy_drift_mev_per_atom_per_ps", "meV/atom/ps", "zero",
+           "fitted slope of the total energy of the start that drifts most, with its interval", advice=_DRIFT),
     Metric("energy_drift_percent_of_thermal", "%", "zero",
-           "drift over the run relative to E − E_min; absent where that is not positive", advice=_DRIFT),
+           "drift of that start over the run, relative to E − E_min; absent where that is not positive", advice=_DRIFT),
+    Metric("energy_drift_percent", "%", "zero",
+           "last against first total energy, relative to the first, of the start where it is largest", advice=_DRIFT),
+    Metric("energy_fluctuation_percent", "%", "lower",
+           "standard deviation of the total energy, relative to its mean, of the start where it is largest",
+           advice=_FLUCTUATION),
     Metric("energy_fluctuation_mev_per_atom", "meV/atom", "lower",
-           "standard deviation of the total energy about the fitted line", advice=_FLUCTUATION),
+           "standard deviation of the total energy about the fitted line; root mean square over the starts",
+           advice=_FLUCTUATION),
     Metric("energy_fluctuation_percent_of_thermal", "%", "lower",
            "the same relative to E − E_min; absent where that is not positive", advice=_FLUCTUATION,
            brief="fluctuation / % of thermal"),
-    Metric("temperature_mean_k", "K", "", "mean temperature of the internal degrees of freedom",
-           advice="Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not conserved.",
-           brief="mean / K"),
-    Metric("temperature_drift_k", "K", "zero", "mean temperature of the last fifth less that of the first fifth",
+    Metric("temperature_mean_k", "K", "", "mean temperature of the internal degrees of freedom, over all starts",
+           advice=_TEMPERATURE, brief="mean / K"),
+    Metric("temperature_error_k", "K", "zero", "mean temperature less the one that was asked for", advice=_TEMPERATURE),
+    Metric("temperature_drift_k", "K", "zero",
+           "mean temperature of the last fifth less that of the first fifth; mean over the starts",
            advice="Energy enters or leaves: see the drift. Over a few ps it may only move between modes: lengthen "
            "task.duration_ps."),
     Metric("max_displacement_ang", "Å", "", "largest distance of an atom from its start"),

@@ -78,8 +78,8 @@ def where_to_look(tracking: Tracking) -> str:
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """1 if anything failed, else 3 for a NO-GO, else 0."""
+    """1 if anything failed, else 3 for a NO-GO or an UNDECIDED, else 0."""
     outcomes = list(outcomes)
     if any(outcome.failed for outcome in outcomes):
         return EXIT_FAILED
-    return EXIT_NO_GO if any(outcome.decision == "NO-GO" for outcome in outcomes) else 0
+    return EXIT_NO_GO if any(outcome.decision in ("NO-GO", "UNDECIDED") for outcome in outcomes) else 0

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, stage after stage; a gate that says NO-GO ends it."""
+"""Runs the jobs of a sweep, stage after stage; a gate that does not say GO ends it."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ class StageRunner:
                 if index < len(self.jobs) and self.jobs[index].stage == self.jobs[index - 1].stage:
                     continue
                 decisions = {outcome.decision for outcome, gate in self.outcomes if gate}
-                if "NO-GO" in decisions:
-                    print("NO-GO: the stages after the gate are not run")
+                stop = next((decision for decision in ("NO-GO", "UNDECIDED") if decision in decisions), None)
+                if stop is not None:
+                    print(f"{stop}: the stages after the gate are not run")
                     return 0
                 if None in decisions:
                     print("no verdict: the stages after the gate are not run")

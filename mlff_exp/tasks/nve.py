@@ -35,7 +35,7 @@ from mlff_exp.dynamics import (
     unbound_atoms,
 )
 from mlff_exp.engines import AseEngine, Engine, make_engine
-from mlff_exp.measure import describe_machine, energy_conservation, mean_of_independent, require_correct
+from mlff_exp.measure import describe_machine, ensemble_conservation, require_correct
 from mlff_exp.report import plot_nve
 from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate, qualified
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
@@ -47,11 +47,10 @@ MIN_FITTED = 10  # records; of fewer there is no trend
 MAX_NAMED = 5  # bonds in a message
 DISPLACEMENT_ANG = 0.05
 KEEP_EVERY_S = 60.0
-DRIFT, MEAN_DRIFT = "energy_drift_mev_per_atom_per_ps", "energy_drift_mean_mev_per_atom_per_ps"
 TEACHER_DRIFT = "teacher_energy_drift_mev_per_atom_per_ps"
 SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
-ENGINE_METRICS = (DRIFT, "energy_fluctuation_mev_per_atom")
+ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
 
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
@@ -99,7 +98,9 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                 state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
             except StartError as error:
                 # A force field that can't be started is no broken run, but the clearest of verdicts.
-                verdicts = {name: judge_gate({}, config.gate, [*faults[name], str(error)]) for name in minima}
+                verdicts = {
+                    name: judge_gate({}, config.gate, [*faults[name], str(error)], task.replicas) for name in minima
+                }
                 result = RunResult(
                     config={},
                     environment=describe_machine(subject.device),
@@ -139,12 +140,12 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
         part = slice(first, first + task.replicas)
-        metrics = _of_replicas(judged, part, len(relaxed), minimum_energy, task.temperature_k)
+        metrics = _of_ensemble(judged, part, len(relaxed), minimum_energy, task.temperature_k)
         if not dynamics.has_bonds(first):
             metrics.pop("max_bond_change_ang", None)
         faults[name] += _below_minimum(judged, part, minimum_energy)
         if checkpoint is not None:
-            own = _of_replicas(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
+            own = _of_ensemble(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
             metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
         metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(
             reference, relaxed, np.random.default_rng(config.seed)
@@ -160,7 +161,8 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             faults[name].append(trajectory.blow_up)
     lasted_ps = float(judged.times_ps[-1])
     verdicts = {
-        name: qualified(judge_gate(metrics, config.gate, faults[name]), lasted_ps) for name, metrics in found.items()
+        name: qualified(judge_gate(metrics, config.gate, faults[name], task.replicas), lasted_ps)
+        for name, metrics in found.items()
     }
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
@@ -281,51 +283,23 @@ def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, flo
     )
 
 
-def _of_replicas(
+def _of_ensemble(
     trajectory: Trajectory, part: slice, n_atoms: int, minimum_energy: float, temperature_k: float
 ) -> dict[str, float]:
-    """Each metric of that one of a system's replicas, ``part`` of the batch, that is farthest from what is ideal.
-
-    Besides, of several, their mean drift: what heats shows in it, while starts that wander either way cancel.
-    """
+    """Metrics of the starts of one system, ``part`` of the batch; none if there are too few frames for a trend."""
     total = (trajectory.potential + trajectory.kinetic)[:, part]
     finite = np.isfinite(total).all(axis=1)
-    total = total[finite]
-    if len(total) < MIN_FITTED:
+    if finite.sum() < MIN_FITTED:
         return {}  # blew up before there was anything to fit; the verdict says so
-    replicas = []
-    for replica in range(total.shape[1]):
-        temperatures, column = trajectory.temperature[finite, part][:, replica], part.start + replica
-        replicas.append(
-            {
-                **energy_conservation(
-                    trajectory.times_ps[finite],
-                    total[:, replica],
-                    temperatures,
-                    n_atoms,
-                    float(total[:, replica].mean() - minimum_energy),
-                ),
-                "max_displacement_ang": float(trajectory.displacement[finite, column].max()),
-                "max_bond_change_ang": float(trajectory.bond_change[finite, column].max()),
-                "momentum_error": float(trajectory.momentum[finite, column].max()),
-            }
-        )
-    temperature = "temperature_mean_k"
-    worst = {}
-    # What one of them has no value of was not measured.
-    for name in [name for name in replicas[0] if all(name in replica for replica in replicas)]:
-        if name == temperature:
-            worst[name] = max((replica[name] for replica in replicas), key=lambda value: abs(value - temperature_k))
-        elif not name.startswith(DRIFT):
-            worst[name] = max((replica[name] for replica in replicas), key=abs)
-    if not all(DRIFT in replica for replica in replicas):
-        return worst
-    # A slope and its interval belong to the same replica.
-    steepest = max(replicas, key=lambda replica: abs(replica[DRIFT]))
-    worst |= {name: value for name, value in steepest.items() if name.startswith(DRIFT)}
-    if len(replicas) > 1:
-        worst |= mean_of_independent(np.array([replica[DRIFT] for replica in replicas])).as_metrics(MEAN_DRIFT)
-    return worst
+    temperatures = trajectory.temperature[finite, part]
+    return {
+        **ensemble_conservation(
+            trajectory.times_ps[finite], total[finite], temperatures, n_atoms, minimum_energy, temperature_k
+        ),
+        "max_displacement_ang": float(trajectory.displacement[finite, part].max()),
+        "max_bond_change_ang": float(trajectory.bond_change[finite, part].max()),
+        "momentum_error": float(trajectory.momentum[finite, part].max()),
+    }
 
 
 def _speed(n_steps: int, seconds: float, timestep_fs: float) -> dict[str, float]:

@@ -125,14 +125,16 @@ def write_report(
             f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
             f"{trajectory.potential.shape[1]} trajectories"
         )
-    if task.replicas < 3:
-        lines.append("Fewer than 3 replicas: the scatter between starts is not known.")
+    if task.replicas == 1:
+        lines.append("One start: the walk of the energy is the spread between starts, and is not known.")
     for name, verdict in verdicts.items():
         lines += ["", name, f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
         for criterion in verdict.criteria:
             value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
             allowed = format_limits(criterion.min, criterion.max)
-            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{HELD[criterion.held]}")
+            held = "not decided" if criterion.undecided else HELD[criterion.held]
+            interval = "" if criterion.low is None else f"  [{criterion.low:.4g}, {criterion.high:.4g}]"
+            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{held}{interval}")
         judged = {criterion.metric for criterion in verdict.criteria}
         others = {metric: value for metric, value in found[name].items() if metric not in judged}
         lines += ["not judged"] * bool(others)

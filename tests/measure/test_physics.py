@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from mlff_exp.measure.physics import (
     accuracy_vs_fp64,
-    energy_conservation,
     internal_degrees_of_freedom,
     kinetic_temperature,
     linear_slope,
-    mean_of_independent,
 )
 
 TIMES = np.linspace(0, 100, 2001)
@@ -36,27 +34,6 @@ def test_the_interval_of_a_slope_covers_the_truth_under_correlated_noise() -> No
         fitted = linear_slope(TIMES, 0.003 * TIMES + noise)
         covered += fitted.low <= 0.003 <= fitted.high
     assert 88 <= covered <= 100
-
-
-def test_the_interval_of_a_mean_covers_the_truth() -> None:
-    rng = np.random.default_rng(0)
-    means = [mean_of_independent(rng.normal(0.003, 0.01, n)) for n in (2, 3, 8) for _ in range(500)]
-    covered = np.mean([mean.low <= 0.003 <= mean.high for mean in means])
-    assert 0.93 <= covered <= 0.97
-    assert all(mean.value == pytest.approx((mean.low + mean.high) / 2) for mean in means)
-
-
-def test_conservation_of_a_known_trajectory() -> None:
-    # 12 atoms that gain 0.12 eV in 100 ps while oscillating by 0.01 eV, on a total of -431 eV.
-    total = -431 + 0.0012 * TIMES + 0.01 * np.sin(2 * np.pi * TIMES / 0.37)
-    temperatures = 300 + 0.1 * TIMES
-    metrics = energy_conservation(TIMES, total, temperatures, n_atoms=12, thermal_energy=0.776)
-    assert metrics["energy_drift_mev_per_atom_per_ps"] == pytest.approx(0.1, rel=0.01)
-    assert metrics["energy_drift_percent_of_thermal"] == pytest.approx(100 * 0.12 / 0.776, rel=0.01)
-    assert abs(metrics["energy_drift_percent"]) < 0.04  # the criterion of the plan sees nothing
-    assert metrics["energy_fluctuation_mev_per_atom"] == pytest.approx(10 / np.sqrt(2) / 12, rel=0.01)
-    assert metrics["temperature_mean_k"] == pytest.approx(305)
-    assert metrics["temperature_drift_k"] == pytest.approx(8, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from mlff_exp.engines.prediction import EngineError
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.results.result import RunResult
 from mlff_exp.tasks import nve, nve_files
-from mlff_exp.tasks.nve import _below_minimum, _minima, _of_replicas, run
+from mlff_exp.tasks.nve import _below_minimum, _minima, _of_ensemble, run
 from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
@@ -101,7 +101,7 @@ def of_calculator(name: str) -> list[str]:
 
 
 def test_a_sound_force_field_passes_what_the_broken_ones_fail(tmp_path: Path) -> None:
-    result = run(configured(*of_calculator("Springs"), "task.duration_ps=2"), tmp_path)
+    result = run(configured(*of_calculator("Springs"), "task.duration_ps=2", "task.replicas=3"), tmp_path)
     assert result.verdict is not None
     assert result.verdict.decision == "GO"
     assert all(judged(result).values())
@@ -135,13 +135,12 @@ def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
 def test_noise_is_no_go(tmp_path: Path) -> None:
     result = run(configured(*of_calculator("NoisyForces"), "task.duration_ps=0.4"), tmp_path)
     held = judged(result)
-    assert not held["energy_drift_mev_per_atom_per_ps"]
     assert not held["momentum_error"]
     assert not held["time_reversal_error_ang"]
     # Noise of 30 meV/Å heats by 3.5 meV/atom/ps in the long run, and makes the energy walk in the short; the percentage
     # of the total energy does not see it.
     assert abs(result.metrics["energy_drift_mev_per_atom_per_ps"]) > 0.1
-    assert held["energy_drift_percent"]
+    assert abs(result.metrics["energy_drift_percent"]) < 1
     assert result.verdict is not None
     assert result.verdict.reasons[0].startswith("ethanol does not relax: 0.")
 
@@ -256,7 +255,7 @@ def test_a_mean_below_the_minimum_is_a_fault_and_no_percentage() -> None:
     )
     assert len(_below_minimum(trajectory, slice(0, 2), -8.5)) == 2
     assert _below_minimum(trajectory, slice(0, 2), -9.5) == []
-    metrics = _of_replicas(trajectory, slice(0, 2), 3, -8.5, 300)
+    metrics = _of_ensemble(trajectory, slice(0, 2), 3, -8.5, 300)
     assert not [metric for metric in metrics if metric.endswith("of_thermal")]
 
 
