@@ -1,6 +1,6 @@
 """``python -m mlff_exp`` is the command ``mlff-exp``."""
 
-from mlff_exp.cli.app import main
+from mlff_exp.cli.commands import main
 
 if __name__ == "__main__":
     main()

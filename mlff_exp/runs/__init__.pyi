@@ -8,6 +8,7 @@ from .host import SweepHost as SweepHost
 from .outcome import EXIT_FAILED as EXIT_FAILED
 from .outcome import EXIT_HUNG_UP as EXIT_HUNG_UP
 from .outcome import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from .outcome import EXIT_NO_GO as EXIT_NO_GO
 from .outcome import EXIT_REFUSED as EXIT_REFUSED
 from .outcome import EXIT_TERMINATED as EXIT_TERMINATED
 from .outcome import Outcome as Outcome

@@ -20,7 +20,6 @@ from mlff_exp.distill import teacher_calculator
 from mlff_exp.dynamics import (
     Dynamics,
     StartError,
-    Trajectory,
     ase_steps,
     changed_bonds,
     find_minimum,
@@ -35,15 +34,15 @@ from mlff_exp.dynamics import (
     unbound_atoms,
 )
 from mlff_exp.engines import AseEngine, Engine, make_engine
-from mlff_exp.measure import describe_machine, ensemble_conservation, require_correct
+from mlff_exp.measure import describe_machine, require_correct
 from mlff_exp.report import plot_nve
-from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate, qualified
+from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
+from mlff_exp.tasks.ensemble import MIN_FRAMES, Ensemble
 from mlff_exp.tasks.nve_files import REPORT_FILE, TRAJECTORY_FILE, frame_files, series, write_report, write_trajectory
 from mlff_exp.tasks.setup import ModelUnderTest, load_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
-MIN_FITTED = 10  # records; of fewer there is no trend
 MAX_NAMED = 5  # bonds in a message
 DISPLACEMENT_ANG = 0.05
 KEEP_EVERY_S = 60.0
@@ -134,18 +133,19 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     if checkpoint is not None:
         judged = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
     # Of a trajectory that blew up there is no trend, and its last frames are nothing to ask a teacher about.
-    fitted = trajectory.blow_up is None and len(trajectory.steps) >= MIN_FITTED
+    fitted = trajectory.blow_up is None and len(trajectory.steps) >= MIN_FRAMES
     trends = teacher_drift(teacher, dynamics, judged) if teacher is not None and fitted else None
     found: dict[str, dict[str, float]] = {}
+    ensembles = []
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
-        part = slice(first, first + task.replicas)
-        metrics = _of_ensemble(judged, part, len(relaxed), minimum_energy, task.temperature_k)
-        if not dynamics.has_bonds(first):
-            metrics.pop("max_bond_change_ang", None)
-        faults[name] += _below_minimum(judged, part, minimum_energy)
+        described = first, task.replicas, name, len(relaxed), minimum_energy, dynamics.has_bonds(first)
+        ensemble = Ensemble.of(judged, *described)
+        ensembles.append(ensemble)
+        metrics = ensemble.metrics(task.temperature_k)
+        faults[name] += ensemble.below_minimum()
         if checkpoint is not None:
-            own = _of_ensemble(trajectory, part, len(relaxed), minimum_energy, task.temperature_k)
+            own = Ensemble.of(trajectory, *described).metrics(task.temperature_k)
             metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
         metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(
             reference, relaxed, np.random.default_rng(config.seed)
@@ -154,16 +154,12 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
         if trends is not None:
-            steepest = max(trends[part], key=lambda slope: abs(slope.value))
+            steepest = max(trends[first : first + task.replicas], key=lambda slope: abs(slope.value))
             metrics |= steepest.as_metrics(TEACHER_DRIFT)
         found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
         if trajectory.blow_up is not None:
             faults[name].append(trajectory.blow_up)
-    lasted_ps = float(judged.times_ps[-1])
-    verdicts = {
-        name: qualified(judge_gate(metrics, config.gate, faults[name], task.replicas), lasted_ps)
-        for name, metrics in found.items()
-    }
+    verdicts = {each.name: each.verdict(found[each.name], config.gate, faults[each.name]) for each in ensembles}
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     result = RunResult(
@@ -180,7 +176,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         directory,
         {
             REPORT_FILE: partial(write_report, judged, verdicts, found, speed, config),
-            TRAJECTORY_FILE: partial(write_trajectory, judged, engine_potential),
+            TRAJECTORY_FILE: partial(write_trajectory, judged, engine_potential, ensembles),
             "quick_md_validation.png": partial(plot_nve, judged, dynamics.names, task.temperature_k),
             **frame_files(dynamics, judged, task.replicas),
         },
@@ -256,21 +252,6 @@ def _minima(
     return given, minima, faults
 
 
-def _below_minimum(trajectory: Trajectory, part: slice, minimum_energy: float) -> list[str]:
-    """What is wrong if the systems have less energy than what they were relaxed to."""
-    total = (trajectory.potential + trajectory.kinetic)[:, part]
-    finite = total[np.isfinite(total).all(axis=1)]
-    if len(finite) == 0:
-        return []
-    thermal = finite.mean(axis=0) - minimum_energy
-    return [
-        f"replica {replica} has {-energy:.3g} eV less on average than the minimum that it was relaxed to: there is a "
-        "lower one, so percentages of the thermal energy can't be measured"
-        for replica, energy in enumerate(thermal)
-        if energy <= 0
-    ]
-
-
 def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, float]]) -> Dynamics:
     task = config.task
     moving = [relaxed.copy() for relaxed, _ in minima.values() for _ in range(task.replicas)]
@@ -281,25 +262,6 @@ def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, flo
         names=[f"{name}, replica {number}" for name in minima for number in range(task.replicas)],
         advance=ase_steps(engine, moving, task.timestep_fs) if task.integrator == "ase" else None,
     )
-
-
-def _of_ensemble(
-    trajectory: Trajectory, part: slice, n_atoms: int, minimum_energy: float, temperature_k: float
-) -> dict[str, float]:
-    """Metrics of the starts of one system, ``part`` of the batch; none if there are too few frames for a trend."""
-    total = (trajectory.potential + trajectory.kinetic)[:, part]
-    finite = np.isfinite(total).all(axis=1)
-    if finite.sum() < MIN_FITTED:
-        return {}  # blew up before there was anything to fit; the verdict says so
-    temperatures = trajectory.temperature[finite, part]
-    return {
-        **ensemble_conservation(
-            trajectory.times_ps[finite], total[finite], temperatures, n_atoms, minimum_energy, temperature_k
-        ),
-        "max_displacement_ang": float(trajectory.displacement[finite, part].max()),
-        "max_bond_change_ang": float(trajectory.bond_change[finite, part].max()),
-        "momentum_error": float(trajectory.momentum[finite, part].max()),
-    }
 
 
 def _speed(n_steps: int, seconds: float, timestep_fs: float) -> dict[str, float]:

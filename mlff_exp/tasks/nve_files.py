@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -16,6 +17,7 @@ from mlff_exp.config import NATIVE, Config
 from mlff_exp.dynamics import Dynamics, FloatArray, Trajectory
 from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits, model_word
 from mlff_exp.structures import copy_without_labels
+from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns
 
 TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
@@ -43,20 +45,17 @@ def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, li
     }
 
 
-def write_trajectory(trajectory: Trajectory, engine_potential: FloatArray, path: Path) -> None:
-    """Every record: judged energies, the engine's own, temperatures, positions and what is derived from them."""
-    np.savez_compressed(
-        path,
-        steps=trajectory.steps,
-        times_ps=trajectory.times_ps,
-        potential_energy_ev=trajectory.potential,
-        engine_potential_energy_ev=engine_potential,
-        kinetic_energy_ev=trajectory.kinetic,
-        temperature_k=trajectory.temperature,
-        displacement_ang=trajectory.displacement,
-        bond_change_ang=trajectory.bond_change,
-        positions_ang=trajectory.positions,
-    )
+def write_trajectory(
+    trajectory: Trajectory, engine_potential: FloatArray, ensembles: list[Ensemble], path: Path
+) -> None:
+    """All frames: judged energies, the engine's own, temperatures, positions and what is derived from them."""
+    columns: dict[str, Any] = {
+        "steps": trajectory.steps,
+        "engine_potential_energy_ev": engine_potential,
+        "positions_ang": trajectory.positions,
+        **ensemble_columns(ensembles),
+    }
+    np.savez_compressed(path, **columns)
 
 
 def frame_files(dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> dict[str, Callable[[Path], None]]:
@@ -128,19 +127,25 @@ def write_report(
     if task.replicas == 1:
         lines.append("One start: the walk of the energy is the spread between starts, and is not known.")
     for name, verdict in verdicts.items():
-        lines += ["", name, f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
-        for criterion in verdict.criteria:
-            value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
-            allowed = format_limits(criterion.min, criterion.max)
-            held = "not decided" if criterion.undecided else HELD[criterion.held]
-            interval = "" if criterion.low is None else f"  [{criterion.low:.4g}, {criterion.high:.4g}]"
-            lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{held}{interval}")
         judged = {criterion.metric for criterion in verdict.criteria}
         others = {metric: value for metric, value in found[name].items() if metric not in judged}
-        lines += ["not judged"] * bool(others)
-        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in others.items()]
-        lines.append(f"Decision (gate={verdict.gate}): {verdict.decision}")
-        lines += [f"  {reason}" for reason in verdict.reasons]
+        lines += ["", name, *verdict_lines(verdict)]
         if verdict.decision == "NO-GO":
             lines += ["What to do:", *(f"  {each}" for each in advice_for(verdict, frames=trajectory is not None))]
+        lines += ["not judged"] * bool(others)
+        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in others.items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """A table of the criteria of a verdict, then the decision and its reasons."""
+    lines = [f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
+    for criterion in verdict.criteria:
+        value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
+        allowed = format_limits(criterion.min, criterion.max)
+        held = "not decided" if criterion.undecided else HELD[criterion.held]
+        interval = "" if criterion.low is None else f"  [{criterion.low:.4g}, {criterion.high:.4g}]"
+        lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{held}{interval}")
+    starts = f"{verdict.n_starts} start{'s' * (verdict.n_starts > 1)}"
+    lines.append(f"Decision (gate={verdict.gate}, {starts}): {verdict.decision}")
+    return lines + [f"  {reason}" for reason in verdict.reasons]

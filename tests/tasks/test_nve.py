@@ -28,7 +28,8 @@ from mlff_exp.engines.prediction import EngineError
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.results.result import RunResult
 from mlff_exp.tasks import nve, nve_files
-from mlff_exp.tasks.nve import _below_minimum, _minima, _of_ensemble, run
+from mlff_exp.tasks.ensemble import Ensemble
+from mlff_exp.tasks.nve import _minima, run
 from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
@@ -253,9 +254,10 @@ def test_a_mean_below_the_minimum_is_a_fault_and_no_percentage() -> None:
     trajectory = Trajectory(
         np.arange(20), np.arange(20.0), -10 * ones, ones, ones, ones, ones, ones, moving, moving, None
     )
-    assert len(_below_minimum(trajectory, slice(0, 2), -8.5)) == 2
-    assert _below_minimum(trajectory, slice(0, 2), -9.5) == []
-    metrics = _of_ensemble(trajectory, slice(0, 2), 3, -8.5, 300)
+    high, low = (Ensemble.of(trajectory, 0, 2, "water", 3, minimum, True) for minimum in (-8.5, -9.5))
+    assert len(high.below_minimum()) == 2
+    assert low.below_minimum() == []
+    metrics = high.metrics(300)
     assert not [metric for metric in metrics if metric.endswith("of_thermal")]
 
 

@@ -1,0 +1,24 @@
+"""The commands of ``mlff-exp`` that are no run: ``mlff-exp report …`` is ``mlff-exp-report …``."""
+
+from __future__ import annotations
+
+import sys
+
+from mlff_exp.common import load_object
+
+COMMANDS = {
+    "judge": "mlff_exp.cli.judge:judge_main",
+    "publish": "mlff_exp.cli.publish:publish_main",
+    "relocate": "mlff_exp.cli.relocate:relocate_main",
+    "report": "mlff_exp.cli.report:report_main",
+    "sync": "mlff_exp.cli.sync:sync_main",
+}
+
+
+def main() -> None:
+    """Entry point of ``mlff-exp``: one of the commands if the first word names one, and a run or sweep otherwise."""
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        command = load_object(COMMANDS[sys.argv.pop(1)])
+    else:
+        command = load_object("mlff_exp.cli.app:main")
+    command()

@@ -1,0 +1,58 @@
+"""The verdict on recorded trajectories, without integrating again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlff_exp.config import ConfigError, Gate, Limit
+from mlff_exp.results import ResultError, RunResult, Verdict
+from mlff_exp.tasks.ensemble import PER_START, Ensemble, load_ensembles
+from mlff_exp.tasks.nve_files import TRAJECTORY_FILE
+
+ONCE = ("finite_difference_error_ev_per_ang", "fluctuation_ratio_dt", "time_reversal_error_ang")  # of no trajectory
+
+
+def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | None = None) -> dict[str, Verdict]:
+    """Judge the recorded starts of a run of ``task=nve`` again.
+
+    Args:
+        directory: of the run.
+        gate: to judge by; the run's own if None.
+        n_starts: judge the first so many starts; all if None.
+
+    Returns:
+        The verdict on each system, by name.
+
+    Raises:
+        ResultError: the run was none of ``task=nve``, did not end, or did not leave its trajectory.
+        ConfigError: there are fewer starts.
+    """
+    result = RunResult.load(directory)
+    if result.key.task != "nve" or result.verdict is None:
+        raise ResultError(f"{directory} holds a {result.status} run of task={result.key.task}: only a finished run of "
+                          "task=nve has something to judge")  # fmt: skip
+    ensembles = load_ensembles(directory / TRAJECTORY_FILE)
+    if n_starts is not None and not 1 <= n_starts <= ensembles[0].n_starts:
+        raise ConfigError(f"--starts {n_starts}: the run has 1 to {ensembles[0].n_starts} starts to judge")
+    by = _recorded_gate(result.config["gate"]) if gate is None else gate
+    return {each.name: _judge(_first(each, n_starts), result, by) for each in ensembles}
+
+
+def _judge(ensemble: Ensemble, result: RunResult, gate: Gate) -> Verdict:
+    metrics = ensemble.metrics(result.config["task"]["temperature_k"])
+    for metric in ONCE:
+        for name in (metric, f"{metric}/{ensemble.name}"):
+            if name in result.metrics:
+                metrics[metric] = result.metrics[name]
+    assert result.verdict is not None, "it was asked for"
+    return ensemble.verdict(metrics, gate, list(result.verdict.on(ensemble.name).faults))
+
+
+def _first(ensemble: Ensemble, n_starts: int | None) -> Ensemble:
+    return replace(ensemble, **{name: getattr(ensemble, name)[:, :n_starts] for name in PER_START})
+
+
+def _recorded_gate(recorded: dict[str, Any]) -> Gate:
+    return Gate(recorded["name"], {metric: Limit(**limit) for metric, limit in recorded["criteria"].items()})
