@@ -134,7 +134,7 @@ def load_ensembles(path: Path) -> list[Ensemble]:
     """
     needed = [SYSTEMS, "times_ps", *PER_START.values(), *PER_SYSTEM.values()]
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [name for name in needed if name not in file.files]
             if missing:
                 raise ResultError(f"{path} holds no {', '.join(missing)}: an earlier version wrote it; integrate again")
