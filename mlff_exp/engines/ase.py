@@ -1,5 +1,8 @@
-"""Between ASE and engines: any calculator as an engine, so that teachers and peers are measured as they are, and any
-engine as a calculator, for ASE's optimisers."""
+"""Any ASE calculator as an engine, and any engine as an ASE calculator.
+
+A calculator becomes an engine so that teachers and other programs are measured as they are. An engine becomes a
+calculator for ASE's optimisers.
+"""
 
 from __future__ import annotations
 

@@ -23,9 +23,11 @@ def accuracy_vs_fp64(
     """Errors of an engine against eager FP64 of the same weights.
 
     Args:
-        energy, reference_energy: [n_systems] eV.
-        forces, reference_forces: [n_atoms, 3] eV/Å, without padding.
-        n_atoms: [n_systems].
+        energy: [n_systems] eV, of the engine.
+        forces: [sum of n_atoms, 3] eV/Å, of the engine, without padding.
+        reference_energy: [n_systems] eV, of eager FP64.
+        reference_forces: [sum of n_atoms, 3] eV/Å, of eager FP64.
+        n_atoms: [n_systems] atoms of each system.
 
     Returns:
         The four metrics; the relative ones only where the reference is not zero, as the forces of single atoms are.
@@ -50,9 +52,11 @@ def accuracy_vs_teacher(
     """Errors against the labels; R² is that of all force components together.
 
     Args:
-        energy, teacher_energy: [n_systems] eV.
-        forces, teacher_forces: [n_atoms, 3] eV/Å, without padding.
-        n_atoms: [n_systems].
+        energy: [n_systems] eV, predicted.
+        forces: [sum of n_atoms, 3] eV/Å, predicted, without padding.
+        teacher_energy: [n_systems] eV, the labels.
+        teacher_forces: [sum of n_atoms, 3] eV/Å, the labels.
+        n_atoms: [n_systems] atoms of each system.
     """
     error = forces - teacher_forces
     spread = np.square(teacher_forces - teacher_forces.mean()).sum()

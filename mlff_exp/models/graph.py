@@ -46,8 +46,8 @@ class GraphForceField(Protocol):
             n_systems: how many systems there are, with that of the padding.
             edges: for each cutoff (index, vectors): index [2, n_edges] receiver and sender, vectors [n_edges, 3] from
                 receiver to sender, Å, in the type of the model's weights. An edge that is padding, or longer than the
-                cutoff, has the vector (cutoff, 0, 0) and no gradient. It stays in the list, so what the network makes of
-                an edge has to be zero at the cutoff.
+                cutoff, has the vector (cutoff, 0, 0) and no gradient. It stays in the list, so what the network makes
+                of an edge has to be zero at the cutoff.
 
         Returns:
             [n_rows] eV.

@@ -17,6 +17,8 @@ def format_ratio(result: RunResult, metric: str, digits: int | None = None) -> s
     """A ratio with its interval, ``40.0× [38.0, 42.0]``; nothing if it was not measured.
 
     Args:
+        result: of the run.
+        metric: the name of the ratio.
         digits: after the point; fewer for larger numbers if None.
     """
     if metric not in result.metrics:

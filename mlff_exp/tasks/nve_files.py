@@ -102,8 +102,9 @@ def write_report(
 
     Args:
         trajectory: None if the systems could not be started.
-        verdicts, found: by system.
-        speed: of the run.
+        verdicts: by system.
+        found: metrics by system.
+        speed: metrics of the run's speed.
         config: of the run.
         path: of the file.
     """
