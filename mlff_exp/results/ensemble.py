@@ -51,7 +51,8 @@ def starts_that_decide(
         statistic: what the estimate is of the starts.
         estimate: from ``n_starts`` starts.
         n_starts: that it was measured with, at least 2.
-        low, high: limits, or None.
+        low: the lower limit, or None.
+        high: the upper limit, or None.
 
     Returns:
         The number, or None if no number up to `MOST_STARTS` decides.

@@ -30,6 +30,7 @@ from mlff_exp.models.painn import PaiNN, pair_vectors
 from mlff_exp.structures.batch import AtomicBatch, collate
 from mlff_exp.structures.systems import water_box
 from tests.helpers.engines import AUTOTUNED, GPU_ENGINES
+from tests.helpers.shapes import assert_state
 
 CPU = torch.device("cpu")
 
@@ -42,7 +43,9 @@ def engine(student: PaiNN) -> Engine:
 def moving(dynamics: Dynamics, seed: int = 0) -> MDState:
     generator = torch.Generator().manual_seed(seed)
     velocities = 0.02 * torch.randn(dynamics.batch.positions.shape, generator=generator, dtype=torch.float64)
-    return dynamics.state(dynamics.batch.positions, velocities.to(dynamics.batch.positions.device))
+    state = dynamics.state(dynamics.batch.positions, velocities.to(dynamics.batch.positions.device))
+    assert_state(state, dynamics.batch)
+    return state
 
 
 def test_same_trajectory_as_ase(engine: Engine) -> None:
@@ -67,6 +70,7 @@ def test_records_say_of_each_system_what_its_atoms_do(engine: Engine) -> None:
     state = moving(dynamics)
     state.velocities *= dynamics.batch.is_atom.unsqueeze(-1)
     trajectory = dynamics.run(state, 20, record_every=10)
+    assert_state(state, dynamics.batch)
     positions, velocities = (dynamics.batch.per_system(part).numpy() for part in (state.positions, state.velocities))
     for index, start in enumerate(systems):
         atoms = start.copy()

@@ -31,6 +31,7 @@ from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import AtomicBatch, collate
 from tests.conftest import cluster, make_random_model, rattled
 from tests.helpers.engines import AUTOTUNED, GPU_ENGINES
+from tests.helpers.shapes import assert_batch, assert_prediction
 
 CPU_PRECISIONS: tuple[Precision, ...] = ("fp64", "fp32", "bf16_autocast", "fp16_autocast")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -78,7 +79,8 @@ def assert_agrees(engine: Engine, model: PaiNN, systems: list[Atoms], precision:
     batch = collate(systems, CUTOFF, device=engine.device)
     for _ in range(2):  # compile and capture; what is compared is a replay
         prediction = engine(batch)
-    assert prediction.energy.dtype == prediction.forces.dtype == torch.float64
+    assert_batch(batch)
+    assert_prediction(prediction, batch)
     require_correct(engine, make_engine(model, "eager", "fp64", engine.device), batch, precision)
 
 

@@ -35,6 +35,7 @@ from mlff_exp.structures.batch import AtomicBatch, collate
 from mlff_exp.structures.systems import unseen_molecule
 from tests.conftest import cluster, make_random_model, rattled
 from tests.helpers.fused_shapes import JOINED, MOLECULES, SHARED, SPLIT, WIDE
+from tests.helpers.shapes import assert_prediction
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -117,6 +118,7 @@ def test_shipped_weights(name: str) -> None:
     assert isinstance(model, PaiNN)
     batch = on_device([rattled("H2O", 3)])
     prediction, expected = fused_engine(model, "fp32")(batch), reference(model)(batch)
+    assert_prediction(prediction, batch)
     assert float((prediction.energy - expected.energy).abs()) < 1e-5
     assert float((prediction.forces - expected.forces).abs().max()) < 1e-5
 

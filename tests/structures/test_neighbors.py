@@ -20,6 +20,7 @@ from mlff_exp.structures import neighbors
 from mlff_exp.structures.batch import AtomicBatch, collate
 from mlff_exp.structures.neighbors import ALL_PAIRS_MAX_ATOMS, gather_neighbors, neighbor_list
 from tests.conftest import rattled
+from tests.helpers.shapes import assert_batch
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -47,6 +48,7 @@ def listed(batch: AtomicBatch, cutoff: float) -> set[tuple[int, int, tuple[float
 def test_every_pair_within_the_cutoff_is_there_once(seed: int) -> None:
     atoms = random_cell(seed)
     batch = collate([atoms], 4.0, skin=0.5)
+    assert_batch(batch)
     first, second, vectors = primitive_neighbor_list("ijD", atoms.pbc, atoms.cell, atoms.positions, 4.0)
     expected = {
         (int(i), int(j), tuple(vector.round(6) + 0.0)) for i, j, vector in zip(first, second, vectors, strict=True)
