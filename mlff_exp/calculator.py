@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlff_exp.config import CompileMode, Precision
 from mlff_exp.engines import (
+    BatchCalculator,
     ForceField,
     Prediction,
     check_finite,
@@ -32,7 +32,7 @@ from mlff_exp.structures import AtomicBatch, check_apart, collate, refuse_charge
 BATCH_PROPERTIES = ("energy", "free_energy", "forces")
 
 
-class StudentForceFieldCalculator(Calculator):
+class StudentForceFieldCalculator(BatchCalculator):
     """Energies (eV), forces (eV/Å) and, if enabled, stress (eV/Å³) of a student force field.
 
     If compiling fails, it goes on with the eager engine, says so in a warning, and ``engine`` tells.
@@ -107,24 +107,19 @@ class StudentForceFieldCalculator(Calculator):
         """Evaluations of the model; results that ASE had cached do not count."""
         return self._n_calls
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
-    ) -> None:
-        """ASE's entry point: evaluate ``atoms`` and fill ``results``.
+    def find_results(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
+        """Energy, free energy and forces of a structure; its stress if that is asked for.
 
         Raises:
             ValueError: a structure that no force field takes, elements the model does not know, or a charge, spin or
                 magnetic moments, which it does not know either.
             FloatingPointError: the precision overflowed.
         """
-        super().calculate(atoms, list(properties), list(system_changes))
-        (self.results,) = self._evaluate([self.atoms])
+        (found,) = self._evaluate([atoms])
         if "stress" in properties and self._stress_model is not None:
-            stress = virial_stress(self._stress_model, self._batch([self.atoms]))
-            self.results["stress"] = full_3x3_to_voigt_6_stress(stress[0])
+            stress = virial_stress(self._stress_model, self._batch([atoms]))
+            found["stress"] = full_3x3_to_voigt_6_stress(stress[0])
+        return found
 
     def calculate_batch(
         self, list_of_atoms: Iterable[Atoms] | Atoms, properties: Iterable[str] | str = ("energy", "forces")

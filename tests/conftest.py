@@ -24,7 +24,8 @@ from ase.build import molecule
 
 from mlff_exp.engines import compiled
 from mlff_exp.models.checkpoint import load_checkpoint
-from mlff_exp.models.painn import Architecture, PaiNN
+from mlff_exp.models.embedded import Architecture
+from mlff_exp.models.painn import PaiNN
 
 REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
 

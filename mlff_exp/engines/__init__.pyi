@@ -1,4 +1,5 @@
 from .ase import AseEngine as AseEngine
+from .ase import BatchCalculator as BatchCalculator
 from .ase import EngineCalculator as EngineCalculator
 from .cuda_graph import capture as capture
 from .cuda_graph import side_stream as side_stream

@@ -76,7 +76,30 @@ class AseEngine:
         return Prediction(torch.from_numpy(energies), torch.from_numpy(forces.reshape(-1, 3)))
 
 
-class EngineCalculator(Calculator):
+class BatchCalculator(Calculator):
+    """An ASE calculator that finds all its results for a structure at once, by `find_results`."""
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate ``atoms`` and fill ``results``; ASE calls this.
+
+        Raises:
+            ValueError: the structure or one of its elements can't be evaluated.
+            FloatingPointError: the precision overflowed.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        self.results = self.find_results(self.atoms, properties)
+
+    def find_results(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
+        """The results by name, at least the properties."""
+        raise NotImplementedError
+
+
+class EngineCalculator(BatchCalculator):
     """An engine under ASE's optimisers. Users get `calculator.StudentForceFieldCalculator`, which checks more."""
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
@@ -85,13 +108,7 @@ class EngineCalculator(Calculator):
         super().__init__()
         self._engine = engine
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = all_changes,
-    ) -> None:
-        """ASE's entry point."""
-        super().calculate(atoms, list(properties), list(system_changes))
-        prediction = self._engine(collate([self.atoms], self._engine.cutoff, device=self._engine.device))
-        self.results = {"energy": prediction.energy.item(), "forces": prediction.forces.cpu().numpy()}
+    def find_results(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
+        """Energy in eV and forces in eV/Å."""
+        prediction = self._engine(collate([atoms], self._engine.cutoff, device=self._engine.device))
+        return {"energy": prediction.energy.item(), "forces": prediction.forces.cpu().numpy()}

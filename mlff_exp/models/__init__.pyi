@@ -2,6 +2,8 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import save_checkpoint as save_checkpoint
+from .embedded import Architecture as Architecture
+from .embedded import check_elements as check_elements
 from .graph import GraphForceField as GraphForceField
 from .graph import GraphModel as GraphModel
 from .loading import LoadedModel as LoadedModel
@@ -12,11 +14,9 @@ from .painn import CORE_INNER as CORE_INNER
 from .painn import CORE_OUTER as CORE_OUTER
 from .painn import COULOMB_EV_ANG as COULOMB_EV_ANG
 from .painn import NORM_SMOOTHING as NORM_SMOOTHING
-from .painn import Architecture as Architecture
 from .painn import Message as Message
 from .painn import PaiNN as PaiNN
 from .painn import Update as Update
-from .painn import check_elements as check_elements
 from .predecessor import PredecessorPaiNN as PredecessorPaiNN
 from .predecessor import check_weights as check_weights
 from .predecessor import misfit as misfit

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mlff_exp.common import atomic_file, parse_json
 from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
-from mlff_exp.models.painn import Architecture, PaiNN
+from mlff_exp.models.embedded import Architecture
+from mlff_exp.models.painn import PaiNN
 from mlff_exp.models.predecessor import PredecessorPaiNN, check_weights, is_predecessor, load_predecessor, misfit
 from mlff_exp.models.probe import refuse_no_force_field
 

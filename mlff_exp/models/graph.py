@@ -14,7 +14,8 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from mlff_exp.models.painn import check_elements, pair_vectors
+from mlff_exp.models.embedded import check_elements
+from mlff_exp.models.painn import pair_vectors
 from mlff_exp.models.spec import Capabilities
 from mlff_exp.structures import AtomicBatch
 

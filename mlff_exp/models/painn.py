@@ -9,8 +9,7 @@ instead of the network, and per-element reference energies are added in FP64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -18,6 +17,7 @@ from ase.data import chemical_symbols, covalent_radii
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlff_exp.models.embedded import Architecture, EmbeddedNetwork
 from mlff_exp.structures import AtomicBatch, gather_neighbors
 
 COULOMB_EV_ANG = 14.399645  # e²/(4πε₀)
@@ -28,40 +28,9 @@ CORE_INNER, CORE_OUTER = 0.45, 0.75
 # ε of the norm √(v² + ε). Symmetry makes many vectors pass through zero, where a smaller ε leaves what is nearly a
 # kink: at 1e-8 benzene drifts by 0.4 meV/atom/ps even in FP64.
 NORM_SMOOTHING = 1e-2
-MAX_CUTOFF_ANG = 50.0
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What fixes the shape of the weights; stored in every checkpoint.
-
-    Attributes:
-        n_features: width of the scalar and of the vector channel.
-        n_interactions: message-and-update blocks.
-        n_rbf: radial basis functions.
-        cutoff: Å.
-    """
-
-    n_features: int = 128
-    n_interactions: int = 3
-    n_rbf: int = 20
-    cutoff: float = 5.0
-
-    def refuse_absurd(self) -> None:
-        """Refuse sizes that no file of weights fits, before a model is made of them.
-
-        Raises:
-            ValueError: naming the size and what it may be.
-        """
-        for name, least, most in (("n_features", 2, 4096), ("n_interactions", 1, 64), ("n_rbf", 1, 1024)):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"{name}={value!r} is not a whole number from {least} to {most}")
-        if type(self.cutoff) not in (int, float) or not 0.5 <= self.cutoff <= MAX_CUTOFF_ANG:
-            raise ValueError(f"cutoff={self.cutoff!r} is not a number from 0.5 to {MAX_CUTOFF_ANG:g} Å")
-
-
-class PaiNN(nn.Module):
+class PaiNN(EmbeddedNetwork):
     """The force field. It knows nothing of compilation, precision or timing.
 
     Network weights may be cast to any dtype (`cast`); positions, energies and reference energies are FP64.
@@ -105,29 +74,11 @@ class PaiNN(nn.Module):
         self.updates = nn.ModuleList(Update(features) for _ in range(architecture.n_interactions))
         self.readout = nn.Sequential(nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1))
 
-    @property
-    def cutoff(self) -> float:
-        """Where interactions end, Å."""
-        return self.architecture.cutoff
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the network weights."""
-        return self.embedding.weight.dtype
-
     def cast(self, dtype: torch.dtype) -> PaiNN:
         """Cast the network weights in place; reference energies stay FP64."""
         for parameter in self.parameters():
             parameter.data = parameter.data.to(dtype)
         return self
-
-    def check_elements(self, symbols: Iterable[str]) -> None:
-        """Refuse elements the model was not trained on.
-
-        Raises:
-            ValueError: naming them and the ones it knows.
-        """
-        check_elements(symbols, self.elements)
 
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Energy of each system, [n_systems] eV, FP64."""
@@ -311,17 +262,6 @@ class Update(nn.Module):
         gate_ss, gate_sv, gate_vv = self.scalar_net(torch.cat([scalars, norm], dim=-1)).chunk(3, dim=-1)
         inner = (wide_u * wide_v).sum(dim=1)
         return scalars + gate_ss + gate_sv * inner, equivariants + gate_vv.unsqueeze(1) * wide_u
-
-
-def check_elements(symbols: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse elements that are not known.
-
-    Raises:
-        ValueError: naming them and the known ones.
-    """
-    unknown = sorted(set(symbols) - set(known))
-    if unknown:
-        raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")
 
 
 def pair_vectors(batch: AtomicBatch, cutoff: float) -> Tensor:

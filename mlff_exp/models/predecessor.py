@@ -15,7 +15,8 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from mlff_exp.models.painn import Architecture, check_elements, pair_vectors
+from mlff_exp.models.embedded import Architecture, EmbeddedNetwork
+from mlff_exp.models.painn import pair_vectors
 from mlff_exp.structures import AtomicBatch
 
 MAX_MAX_Z = 1000
@@ -104,7 +105,7 @@ def load_predecessor(content: Mapping[str, Any]) -> PredecessorPaiNN:
     return model.eval()
 
 
-class PredecessorPaiNN(nn.Module):
+class PredecessorPaiNN(EmbeddedNetwork):
     """The predecessor's student over our batches; energies [n_systems] eV.
 
     Args:
@@ -126,27 +127,9 @@ class PredecessorPaiNN(nn.Module):
             nn.Linear(hidden_dim, 64), nn.SiLU(), nn.Linear(64, 32), nn.SiLU(), nn.Linear(32, 1)
         )
 
-    @property
-    def cutoff(self) -> float:
-        """Where interactions end, Å."""
-        return self.architecture.cutoff
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.embedding.weight.dtype
-
     def cast(self, dtype: torch.dtype) -> PredecessorPaiNN:
         """Cast the weights in place."""
         return self.to(dtype)
-
-    def check_elements(self, symbols: Any) -> None:
-        """Refuse elements without an embedding.
-
-        Raises:
-            ValueError: naming them.
-        """
-        check_elements(symbols, self.elements)
 
     def forward(self, batch: AtomicBatch) -> Tensor:
         """Energy of each system, [n_systems] eV, FP64."""

@@ -17,7 +17,8 @@ from mlff_exp.config.errors import ConfigError
 from mlff_exp.distill.exploration import ExploredFrames, explore, select_worst
 from mlff_exp.distill.training import Schedule, Training, force_field_errors, learning_rate, load_averaged, predict
 from mlff_exp.models.checkpoint import load_checkpoint
-from mlff_exp.models.painn import Architecture, PaiNN
+from mlff_exp.models.embedded import Architecture
+from mlff_exp.models.painn import PaiNN
 from mlff_exp.results.progress import Progress
 from mlff_exp.structures.batch import AtomicBatch
 from mlff_exp.structures.datasets import Dataset, LabelledStructure, reference_energies

@@ -18,7 +18,8 @@ from triton.runtime.jit import JITFunction
 
 from mlff_exp.engines.fused.engine import FusedEngine
 from mlff_exp.engines.prediction import Prediction
-from mlff_exp.models.painn import Architecture, PaiNN
+from mlff_exp.models.embedded import Architecture
+from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate
 from tests.helpers.fused_shapes import MOLECULES, SHARED, WIDE
 

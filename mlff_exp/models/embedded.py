@@ -1,0 +1,84 @@
+"""What networks with an embedding of each element have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+MAX_CUTOFF_ANG = 50.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What fixes the shape of the weights; stored in every checkpoint.
+
+    Attributes:
+        n_features: width of the scalar and of the vector channel.
+        n_interactions: message-and-update blocks.
+        n_rbf: radial basis functions.
+        cutoff: Å.
+    """
+
+    n_features: int = 128
+    n_interactions: int = 3
+    n_rbf: int = 20
+    cutoff: float = 5.0
+
+    def refuse_absurd(self) -> None:
+        """Refuse sizes that no file of weights fits, before a model is made of them.
+
+        Raises:
+            ValueError: naming the size and what it may be.
+        """
+        for name, least, most in (("n_features", 2, 4096), ("n_interactions", 1, 64), ("n_rbf", 1, 1024)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name}={value!r} is not a whole number from {least} to {most}")
+        if type(self.cutoff) not in (int, float) or not 0.5 <= self.cutoff <= MAX_CUTOFF_ANG:
+            raise ValueError(f"cutoff={self.cutoff!r} is not a number from 0.5 to {MAX_CUTOFF_ANG:g} Å")
+
+
+class EmbeddedNetwork(nn.Module):
+    """A network with an embedding of each element that it knows.
+
+    Attributes:
+        architecture: sizes and cutoff.
+        elements: chemical symbols that it knows.
+        embedding: its weights have the type of all weights.
+    """
+
+    architecture: Architecture
+    elements: tuple[str, ...]
+    embedding: nn.Embedding
+
+    @property
+    def cutoff(self) -> float:
+        """Where interactions end, Å."""
+        return self.architecture.cutoff
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.embedding.weight.dtype
+
+    def check_elements(self, symbols: Iterable[str]) -> None:
+        """Refuse elements that it does not know.
+
+        Raises:
+            ValueError: names them and the known ones.
+        """
+        check_elements(symbols, self.elements)
+
+
+def check_elements(symbols: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse elements that are not known.
+
+    Raises:
+        ValueError: naming them and the known ones.
+    """
+    unknown = sorted(set(symbols) - set(known))
+    if unknown:
+        raise ValueError(f"the model was not trained on {', '.join(unknown)}; it knows {', '.join(known)}")
