@@ -7,7 +7,11 @@ from omegaconf import OmegaConf
 
 from mlff_exp.common import env_resolver
 from mlff_exp.config import (
+    MOLECULES,
+    PRECISIONS,
     TASK_TYPES,
+    TRACKING_NAMES,
+    UNSEEN,
     Config,
     FileSystem,
     Gate,
@@ -35,10 +39,21 @@ def option_types() -> dict[str, dict[str, type]]:
     }
 
 
+def named_options() -> dict[str, dict[str, object]]:
+    """The options that are a name and default values, by group and name; they need no file in ``conf``."""
+    molecules = {name: name for name in MOLECULES} | {UNSEEN.removesuffix("_"): f"{UNSEEN}0"}
+    return {
+        "system": {option: MoleculeSystem(name) for option, name in molecules.items()},
+        "precision": {name: PrecisionConfig(name) for name in PRECISIONS},
+        "tracking": {name: Tracking(name) for name in TRACKING_NAMES},
+    }
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra, which checks names and types against them while composing.
 
-    What a registry holds is an option of its group without a file: ``engine=<name>``.
+    What a registry or `named_options` holds is an option of its group without a file: ``engine=<name>``. A file of
+    the same group and name in Hydra's search path is taken instead.
     """
     OmegaConf.register_new_resolver("low_precision", low_precision, replace=True)
     OmegaConf.register_new_resolver("fast_engine", fast_engine, replace=True)
@@ -62,3 +77,6 @@ def register_schemas() -> None:
     for group in ("model", "engine"):
         for name, node in types[group].items():
             store.store(group=group, name=name, node=node)
+    for group, options in named_options().items():
+        for name, option in options.items():
+            store.store(group=group, name=name, node=option)

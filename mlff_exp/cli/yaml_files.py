@@ -20,7 +20,7 @@ class BoundedRepository(ConfigRepository):
     """Hydra's repository of configurations, which refuses a file that is too large before it reads it."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        """Load as Hydra does.
+        """Load as Hydra does, but take a file instead of an option of our own of the same name, and merge nothing.
 
         Raises:
             ConfigError: the file is too large, or stands for too many values.
@@ -32,6 +32,8 @@ class BoundedRepository(ConfigRepository):
             refuse_large(Path(source.path) / source._normalize_file_name(config_path))
         found = super().load_config(config_path)
         if found is not None and is_file and isinstance(found.config, DictConfig):
+            # Else Hydra would merge it with the option of the same name that we registered, and warn of that.
+            found.is_schema_source = found.is_schema_source or not config_path.startswith("hydra/")
             rename_keys(found.config, config_path.rpartition("/")[0])
         return found
 

@@ -55,6 +55,7 @@ from .trust import make_importable as make_importable
 from .trust import top_level as top_level
 from .words import COMPILE_MODES as COMPILE_MODES
 from .words import PRECISIONS as PRECISIONS
+from .words import TRACKING_NAMES as TRACKING_NAMES
 from .words import CompileMode as CompileMode
 from .words import Precision as Precision
 from .words import is_native as is_native

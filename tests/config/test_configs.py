@@ -14,14 +14,17 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlff_exp.cli.schemas import register_schemas
+from mlff_exp.cli.guard import GuardedLoader
+from mlff_exp.cli.schemas import named_options, register_schemas
 from mlff_exp.cli.words import explain_error
 from mlff_exp.config.config import Config, parse_config, refuse_ignored, refuse_unused
 from mlff_exp.config.errors import ConfigError, UnavailableError
@@ -29,6 +32,7 @@ from mlff_exp.config.flat import changed_keys
 from mlff_exp.config.recorded import UNUSED
 from mlff_exp.config.systems import N_UNSEEN
 from mlff_exp.config.tasks import TASK_TYPES
+from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
 from mlff_exp.results.resolved import resolve_config
 from mlff_exp.structures.systems import build_systems, unseen_molecule
@@ -39,7 +43,8 @@ GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experimen
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 OPTIONS += [f"engine={name}" for name in ENGINES.names()]
 OPTIONS += ["model=student", "model=ase"]  # model=torch has no default of its factory
-SYSTEMS = [path.stem for path in sorted((CONF / "system").glob("*.yaml"))]
+OPTIONS += [f"{group}={name}" for group in ("precision", "tracking") for name in named_options()[group]]
+SYSTEMS = [*named_options()["system"], *(path.stem for path in sorted((CONF / "system").glob("*.yaml")))]
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +60,23 @@ def composed(*overrides: str) -> Config:
 
 
 def test_every_group_is_covered() -> None:
-    tested = {*GROUPS, "system", "hydra", "targets"} - {"engine", "model"}  # whose options are in registries
+    in_code = {"engine", "model", "precision", "tracking"}
+    tested = {*GROUPS, "system", "hydra", "targets"} - in_code
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == tested
+
+
+def test_options_without_a_file_are_listed_and_a_file_may_add_to_them(tmp_path: Path) -> None:
+    assert set(named_options()["precision"]) == set(PRECISIONS)
+    loader = GuardedLoader(create_config_search_path(str(CONF)))
+    for group, options in named_options().items():
+        assert set(options) <= set(loader.get_group_options(group)), group
+    (tmp_path / "system").mkdir()
+    for name in ("mine", "water"):  # a new name, and one that we registered with other options
+        lines = ["defaults:", "  - /schema/system/water_box@_here_", "  - _self_", "n_molecules: 8", "name: small_box"]
+        (tmp_path / "system" / f"{name}.yaml").write_text("\n".join(lines))
+        words = [f"system={name}", f"hydra.searchpath=[file://{tmp_path}]"]
+        loader = GuardedLoader(create_config_search_path(str(CONF)), words)
+        assert loader.load_configuration("config", words, run_mode=RunMode.RUN).system.n_molecules == 8
 
 
 @pytest.mark.parametrize("option", OPTIONS)
