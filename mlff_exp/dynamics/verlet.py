@@ -92,7 +92,7 @@ class Dynamics:
         if isinstance(engine, DynamicsEngine) and engine.can_integrate(self.batch):
             last = Prediction(state.energy, state.forces)
             batch = self.batch.with_positions(state.positions)
-            engine.move(batch, state.velocities, last, self.masses, self._timestep, n_steps)
+            engine.integrate(batch, state.velocities, last, self.masses, self._timestep, n_steps)
             return
 
         def evaluate(positions: Tensor) -> Prediction:

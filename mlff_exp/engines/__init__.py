@@ -1,4 +1,4 @@
-"""What makes a model fast: each engine turns a model into a function from a batch to energies and forces."""
+"""Engines: each turns a model into a function from a batch to energies and forces, executed in one particular way."""
 
 import lazy_loader
 

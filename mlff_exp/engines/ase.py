@@ -20,17 +20,17 @@ from mlff_exp.structures import AtomicBatch, collate
 
 
 class AseEngine:
-    """Loops over the systems of a batch; knows nothing of compiling or of precision.
+    """Any ASE calculator as an engine, which loops over the systems of a batch and has its own precision.
 
     Args:
         calculator: an ASE calculator with energy and forces.
 
     Raises:
-        ValueError: a calculator that gives no energy or no forces, naming it.
+        ValueError: the calculator gives no energy or no forces. The message names it.
     """
 
     precision = "native"
-    cutoff = 5.0  # Å, of the neighbour lists in batches; the calculator makes its own and never looks at them
+    cutoff = 5.0  # Å, of the neighbour lists in batches; the calculator makes lists of its own
     device = torch.device("cpu")
     uses_cuda_graphs = False
     capturable = None
@@ -46,18 +46,18 @@ class AseEngine:
         calculate = calculator.calculate
 
         def counted(*arguments: Any, **keywords: Any) -> None:
-            """Below ASE's cache: one that knows the answer does not calculate."""
+            """Count calculations below ASE's cache: a cached result does not count."""
             calculate(*arguments, **keywords)
             self.evaluations += 1
 
         calculator.calculate = counted
 
     def has_graph(self, batch: AtomicBatch) -> bool:
-        """Nothing is ever compiled here."""
+        """Return True: nothing is compiled."""
         return True
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces, one system after the other, with charges, moments, tags and ``info`` of the sources."""
+        """Compute energy and forces of each system, with the charges, moments, tags and ``info`` of its source."""
         energies = np.zeros(batch.n_systems)
         forces = np.zeros((batch.n_systems, batch.n_slots, 3))
         numbers = batch.per_system(batch.atomic_numbers).cpu().numpy()
@@ -65,7 +65,7 @@ class AseEngine:
         cells, pbc, sources = batch.cell.cpu().numpy(), batch.pbc.cpu().numpy(), batch.sources
         for system in range(batch.n_systems):
             real = numbers[system] > 0
-            if sources is not None and system < len(sources):  # bucketed batches have empty systems at their end
+            if sources is not None and system < len(sources):  # bucketed batches end with empty systems
                 atoms = sources[system].copy()
                 atoms.positions = positions[system][real]
             else:
@@ -77,7 +77,7 @@ class AseEngine:
 
 
 class BatchCalculator(Calculator):
-    """An ASE calculator that finds all its results for a structure at once, by `find_results`."""
+    """An ASE calculator that computes all its results for a structure in one call of `find_results`."""
 
     def calculate(
         self,
@@ -95,12 +95,15 @@ class BatchCalculator(Calculator):
         self.results = self.find_results(self.atoms, properties)
 
     def find_results(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
-        """The results by name, at least the properties."""
+        """Compute the results by name, at least ``properties``."""
         raise NotImplementedError
 
 
 class EngineCalculator(BatchCalculator):
-    """An engine under ASE's optimisers. Users get `calculator.StudentForceFieldCalculator`, which checks more."""
+    """An engine as a calculator for ASE's optimisers.
+
+    Users get `calculator.StudentForceFieldCalculator`, which checks more.
+    """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
 

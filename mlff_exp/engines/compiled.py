@@ -1,4 +1,4 @@
-"""Energy and forces traced together and compiled by Inductor."""
+"""An engine that traces energy and forces as one graph and compiles it with Inductor."""
 
 from __future__ import annotations
 
@@ -19,17 +19,24 @@ from mlff_exp.structures import AtomicBatch
 
 
 class CompiledEngine:
-    """Energy and forces traced together and compiled by Inductor: one graph per shape, no breaks."""
+    """Energy and forces as one graph, compiled by Inductor for each shape of batch, without graph breaks.
+
+    Args:
+        model: frozen, on the device.
+        precision: precision of the network.
+        device: device of the batches.
+        mode: mode of `torch.compile`.
+    """
 
     def __init__(self, model: ForceField, precision: Precision, device: torch.device, mode: CompileMode) -> None:
-        # Here and not at the first call, whose time is a metric; an eager engine need not wait seconds for a compiler.
+        # Imported here: the first call is timed, and an eager engine does not need the seconds that this import takes.
         import torch._inductor.compile_fx  # noqa: F401
 
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
         self.cutoff = model.cutoff
         self.compile_s, self.evaluations = 0.0, 0
         self.capturable = None
-        # Inductor's CUDA graphs hand out the same output buffers at every call.
+        # Inductor's CUDA graphs return the same output buffers at every call.
         self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
         self._graphs: dict[tuple[int, int, int, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
 
@@ -40,19 +47,19 @@ class CompiledEngine:
 
     @property
     def compiled_graphs(self) -> int:
-        """One for each shape of batch so far."""
+        """Number of compiled graphs: one for each shape of batch so far."""
         return len(self._graphs)
 
     def has_graph(self, batch: AtomicBatch) -> bool:
-        """Whether the shape is compiled."""
+        """Return whether the shape is compiled."""
         return batch.shape_key in self._graphs
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces; the first call of a shape compiles."""
+        """Compute energy and forces; the first call of a shape compiles."""
         try:
             return self._evaluate(batch)
         except torch._dynamo.exc.Unsupported as error:
-            # Dynamo stumbles over the cleaning up after an error and reports that instead.
+            # Dynamo fails while it cleans up after an error, and reports its own failure instead of the error.
             if error.__context__ is not None and is_out_of_memory(error.__context__):
                 raise error.__context__ from None
             raise
@@ -81,13 +88,13 @@ class CompiledEngine:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
 
         module = trace(from_tensors, batch.tensors())
-        # Where there are no CUDA graphs, one entry of Inductor's cache serves both modes.
+        # Without CUDA graphs both modes compile the same, and share an entry of Inductor's cache.
         mode = "default" if self.mode == "reduce-overhead" and not self.uses_cuda_graphs else self.mode
-        # A compiled callable of its own for each shape: torch counts recompiles per callable and stops at eight.
+        # Each shape has its own compiled callable: torch counts recompiles per callable and stops at eight.
         graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(module, fullgraph=True, dynamic=False, mode=mode)
-        # On a CPU explicit SIMD code takes a third of the compile time and gains nothing measurable for these gathers.
+        # On a CPU, explicit SIMD code takes a third of the compile time and makes these gathers no faster.
         with inductor.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
-            # Inductor advises TF32 wherever it is off; IEEE products are what was asked for.
+            # Inductor recommends TF32 wherever it is off, but the precision asks for IEEE products.
             warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
             # CUDA graphs warm up on the first call and record on the second.
             for _ in range(3 if self.uses_cuda_graphs else 1):

@@ -1,4 +1,4 @@
-"""Engines whose kernels are captured in a CUDA graph."""
+"""Capture the kernels of an engine in a CUDA graph."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ T = TypeVar("T")
 
 
 class CudaGraphEngine:
-    """What only launches kernels, captured in a CUDA graph of our own: a call copies its inputs in and replays.
+    """An engine with a CUDA graph of its kernels for each shape; a call copies its inputs and replays the graph.
 
-    What it returns is overwritten by the next call of the same shape, so it is cloned.
+    The next replay overwrites the outputs, so that each call returns copies of them.
+
+    Args:
+        name: name of the engine.
+        compiled: the engine to capture; it launches kernels and waits for nothing.
     """
 
     uses_cuda_graphs = True
@@ -35,25 +39,25 @@ class CudaGraphEngine:
 
     @property
     def capturable(self) -> Engine:
-        """What is captured: it launches kernels and waits for nothing."""
+        """The captured engine."""
         return self._compiled
 
     @property
     def compiled_graphs(self) -> int:
-        """One for each shape of batch so far."""
+        """Number of compiled graphs: one for each shape of batch so far."""
         return self._compiled.compiled_graphs
 
     @property
     def compile_s(self) -> float:
-        """Compiling and capturing."""
+        """Time spent compiling and capturing, s."""
         return self._compiled.compile_s + self._capture_s
 
     def has_graph(self, batch: AtomicBatch) -> bool:
-        """Whether the shape is compiled and captured."""
+        """Return whether the shape is compiled and captured."""
         return batch.shape_key in self._captures
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces; the first call of a shape compiles and captures."""
+        """Compute energy and forces; the first call of a shape compiles and captures."""
         capture = self._captures.get(batch.shape_key)
         if capture is None:
             capture = self._captures[batch.shape_key] = self._capture(batch)
@@ -84,9 +88,9 @@ class _Capture:
     versions: list[int | None] = field(default_factory=list)
 
     def copy_in(self, batch: AtomicBatch) -> None:
-        """Positions, and the rest where it is not as at the last call: each copy costs as much as a kernel or two."""
+        """Copy positions, and other tensors only where they changed: each copy costs as much as a kernel or two."""
         given = batch.tensors()
-        # Tensors made in inference mode don't count their changes.
+        # Tensors of inference mode do not count their changes.
         versions = [None if tensor.is_inference() else tensor._version for tensor in given[1:]]
         self.inputs.positions.copy_(given[0])
         if None in versions or versions != self.versions or any(map(is_not, given[1:], self.copied)):
@@ -121,7 +125,7 @@ def capture(
 
 @contextlib.contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """A stream for the calls before a capture, at which libraries initialise themselves."""
+    """Run the block on another stream, for the first calls of libraries before a capture."""
     current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     side.wait_stream(current)
     with torch.cuda.stream(side):

@@ -1,4 +1,4 @@
-"""Plain PyTorch: the reference that every other engine is compared with."""
+"""Plain PyTorch, the reference with which every other engine is compared."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16,
 def energy_and_forces(
     model: ForceField, batch: AtomicBatch, precision: Precision, *, differentiable: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """E [n_systems] eV and F = −∂E/∂x [n_rows, 3] eV/Å, both FP64.
+    """Compute E [n_systems] eV and F = −∂E/∂x [n_rows, 3] eV/Å, both FP64.
 
     Args:
-        model: gives the energy.
+        model: computes the energy.
         batch: on the device of the model.
-        precision: what autocast does; without autocast the weights decide.
-        differentiable: whether gradients go through both, as the loss of a training needs.
+        precision: selects autocast; without autocast the dtype of the weights decides.
+        differentiable: whether gradients flow through both results, as the loss of a training needs.
     """
     positions = batch.positions.detach().requires_grad_(True)
     with torch.enable_grad(), autocast(precision, positions.device):
@@ -35,7 +35,13 @@ def energy_and_forces(
 
 
 class EagerEngine:
-    """Plain PyTorch, kernel by kernel: the reference every other engine is compared with."""
+    """Plain PyTorch, kernel by kernel.
+
+    Args:
+        model: frozen, on the device.
+        precision: precision of the network.
+        device: device of the batches.
+    """
 
     name = "eager"
     uses_cuda_graphs = False
@@ -48,11 +54,11 @@ class EagerEngine:
         self.cutoff, self.evaluations = model.cutoff, 0
 
     def has_graph(self, batch: AtomicBatch) -> bool:
-        """Nothing is ever compiled."""
+        """Return True: nothing is compiled."""
         return True
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces."""
+        """Compute energy and forces."""
         self.evaluations += batch.n_systems
         with matmul_precision(self.precision):
             return Prediction(*energy_and_forces(self.model, batch, self.precision))
@@ -60,8 +66,8 @@ class EagerEngine:
 
 @contextlib.contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """TF32 for FP32 products on CUDA if the precision says so, IEEE otherwise; restored afterwards."""
-    # Not through torch.backends.cuda.matmul: Inductor reads the older of its two interfaces, which must agree.
+    """Use TF32 for FP32 products on CUDA if the precision says so, else IEEE; restore the setting afterwards."""
+    # Not torch.backends.cuda.matmul: Inductor reads the older of torch's two interfaces, and both must agree.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
@@ -72,7 +78,7 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
 
 @contextlib.contextmanager
 def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Autocast as the precision says; nothing for a precision without it."""
+    """Enable autocast for a precision that uses it."""
     dtype = AUTOCAST_DTYPES.get(precision)
     if dtype is None:
         yield

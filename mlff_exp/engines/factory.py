@@ -1,4 +1,4 @@
-"""Engines turn a model into ``batch → Prediction``; energy and forces are always one graph.
+"""Make an engine from a model; energy and forces are always one graph.
 
 The engine that was asked for is the one that runs, or the call fails.
 """
@@ -30,18 +30,18 @@ def make_engine(
     device: torch.device,
     options: object | None = None,
 ) -> Engine:
-    """An engine over its own frozen copy of the model.
+    """Make an engine with its own frozen copy of the model.
 
     Args:
-        model: any; it is not changed.
+        model: any force field; it is not changed.
         engine: name in the registry.
-        precision: of the network's arithmetic.
-        device: where batches will be.
-        options: of that engine; its defaults if None.
+        precision: precision of the network.
+        device: device of the batches.
+        options: options of the engine; its defaults if None.
 
     Raises:
-        EngineError: an engine or precision that the device or the engine does not have.
-        ValueError: an engine or precision that does not exist.
+        EngineError: the device or the engine does not support the engine or the precision.
+        ValueError: there is no such engine or precision.
     """
     choose("precision", precision, PRECISIONS)
     spec = engine_spec(engine)
@@ -61,28 +61,28 @@ def make_engine(
 
 
 def make_eager(model: ForceField, precision: Precision, device: torch.device, options: EagerOptions) -> Engine:
-    """Plain PyTorch."""
+    """Make the eager engine."""
     return EagerEngine(model, precision, device)
 
 
 def make_compiled(model: ForceField, precision: Precision, device: torch.device, options: CompileOptions) -> Engine:
-    """Energy and forces as one graph through `torch.compile`."""
+    """Make the engine of `torch.compile`."""
     return CompiledEngine(model, precision, device, cast(CompileMode, options.mode))
 
 
 def make_cuda_graph(model: ForceField, precision: Precision, device: torch.device, options: CudaGraphOptions) -> Engine:
-    """The compiled graph captured in one CUDA graph."""
+    """Make the engine that captures the compiled graph in a CUDA graph."""
     return CudaGraphEngine(options.name, CompiledEngine(model, precision, device, "default"))
 
 
 def make_fused(model: ForceField, precision: Precision, device: torch.device, options: FusedOptions) -> Engine:
-    """The fused engine, if model and GPU allow it.
+    """Make the fused engine.
 
     Raises:
-        EngineError: names what is missing.
+        EngineError: model, GPU or Triton do not allow it. The message says what is missing.
     """
     if not isinstance(model, PaiNN):
-        raise EngineError("engine 'fused' knows the architecture of this project alone: use engine 'cuda_graph'")
+        raise EngineError("engine 'fused' supports only the architecture of this project: use engine 'cuda_graph'")
     try:
         from mlff_exp.engines.fused.engine import FusedEngine
     except ImportError as error:
@@ -94,10 +94,10 @@ def make_fused(model: ForceField, precision: Precision, device: torch.device, op
 
 
 def check_finite(prediction: Prediction, batch: AtomicBatch, precision: str) -> None:
-    """Refuse NaN and infinity; waits for the GPU.
+    """Refuse NaN and infinity in a prediction; waits for the GPU.
 
     Raises:
-        FloatingPointError: naming the precision, the systems and their atoms.
+        FloatingPointError: the message names the precision, the systems and the atomic numbers of the first.
     """
     energy_ok = prediction.energy.isfinite()
     forces_ok = batch.per_system(prediction.forces.isfinite()).flatten(1).all(dim=1)

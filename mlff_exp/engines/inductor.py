@@ -1,4 +1,4 @@
-"""The one door to the private parts of PyTorch's compiler."""
+"""The only module that uses private parts of PyTorch's compiler."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from mlff_exp.common import replace_attribute
 
 
 def stop_compile_workers() -> None:
-    """End the processes that Inductor compiles in; it starts others when it needs them.
+    """Stop the processes in which Inductor compiles; it starts new ones when it needs them.
 
-    Each takes seconds of a core to start, which should not happen beside what is timed.
+    Starting one takes seconds of a core, which would disturb a timing.
     """
     if "torch._inductor.async_compile" in sys.modules:
         torch._inductor.async_compile.shutdown_compile_workers()
 
 
 def count_graph_breaks() -> int:
-    """Graph breaks in this process so far."""
+    """Return the number of graph breaks in this process so far."""
     if "torch._dynamo" not in sys.modules:  # nothing was compiled
         return 0
     return sum(dynamo_counters()["graph_break"].values())
 
 
 def count_graphs() -> int:
-    """Graphs that Dynamo has compiled in this process so far; one that it compiles again counts again."""
+    """Return how many graphs Dynamo has compiled in this process so far; recompiled graphs count again."""
     if "torch._dynamo" not in sys.modules:
         return 0
     return dynamo_counters()["stats"]["unique_graphs"]
 
 
 def dynamo_counters() -> Mapping[str, Mapping[str, int]]:
-    """Dynamo's counters of this process."""
+    """Return Dynamo's counters of this process."""
     from torch._dynamo.utils import counters
 
     return counters
 
 
 class TimedChoiceError(RuntimeError):
-    """Inductor wanted to choose by timing."""
+    """Inductor tried to choose a kernel by timing."""
 
 
 def find_timed_choice(error: BaseException) -> TimedChoiceError | None:
-    """The refusal of a choice by timing that an error is, or that Dynamo wrapped in it; None if it is another error."""
+    """Return the `TimedChoiceError` that an error is or that Dynamo wrapped; None if there is none."""
     inner = getattr(error, "inner_exception", error)
     return inner if isinstance(inner, TimedChoiceError) else None
 
 
 @contextmanager
 def compiling_ahead(most_threads: int) -> Iterator[None]:
-    """Compile on a few threads, and leave nothing in Inductor's cache that was chosen by timing.
+    """Compile on a few threads, and keep nothing in Inductor's cache that was chosen by timing.
 
     Args:
-        most_threads: that compile.
+        most_threads: largest number of compiler threads.
 
     Raises:
         TimedChoiceError: as `discard_timed_choices`.
@@ -71,14 +71,14 @@ def compiling_ahead(most_threads: int) -> Iterator[None]:
 
 @contextmanager
 def discard_timed_choices() -> Iterator[None]:
-    """Leave nothing in Inductor's cache that was chosen by timing: other processes are using the device.
+    """Keep nothing in Inductor's cache that was chosen by timing, because other processes use the device.
 
-    Kernels are tuned at their first call, after the graph was kept, and only the best configuration must not be.
-    Not by Inductor's ``autotune_local_cache``: kept graphs would remember that, and be tuned again in every process.
-    Whether a product is padded is part of the graph: such a graph is left to its run.
+    Kernels are tuned at their first call, after the graph was cached; the chosen configuration must not be cached.
+    Inductor's option ``autotune_local_cache`` is no solution: cached graphs would remember it, and every process would
+    tune them again. Whether a product is padded is part of the graph, so such a graph is compiled by its run only.
 
     Raises:
-        TimedChoiceError: where Inductor would decide about padding; from inside its own error.
+        TimedChoiceError: Inductor would choose padding by timing. Dynamo wraps the error.
     """
     from torch._inductor.fx_passes import pad_mm
     from torch._inductor.runtime.autotune_cache import AutotuneCache

@@ -1,10 +1,10 @@
-"""How missing memory is recognised."""
+"""Recognise errors that mean that there is no memory left."""
 
 from __future__ import annotations
 
 import torch
 
-# What torch on the CPU, the driver below torch or Triton, and cuBLAS say, as errors of other kinds.
+# Messages of torch on the CPU, of the driver below torch or Triton, and of cuBLAS, which raise other kinds of errors.
 NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA error: out of memory",
@@ -14,7 +14,7 @@ NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what led to it, says that there is no memory left, on a GPU or for a CPU's tensors."""
+    """Return whether an error, or its cause, means that there is no memory left on a GPU or for tensors on a CPU."""
     chain, seen = [error], set()
     while chain:
         current = chain.pop()

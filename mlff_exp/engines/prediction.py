@@ -1,4 +1,4 @@
-"""What every engine returns, and raises."""
+"""The result of every engine, and its error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an engine returns.
+    """Energies and forces of a batch.
 
     Attributes:
         energy: [n_systems] eV, FP64.

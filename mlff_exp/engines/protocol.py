@@ -1,4 +1,4 @@
-"""What an engine is, whatever makes it fast."""
+"""The interface of engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlff_exp.structures import AtomicBatch
 
 
 class Engine(Protocol):
-    """A model made ready to run at one precision on one device."""
+    """A model that is ready to run at one precision on one device."""
 
     @property
     def name(self) -> str:
@@ -21,15 +21,15 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """What arithmetic it runs: a `Precision`, or "native" for what is not ours."""
+        """The arithmetic: a `Precision`, or "native" for a calculator with its own."""
 
     @property
     def device(self) -> torch.device:
-        """Where batches must be."""
+        """Device of the batches."""
 
     @property
     def cutoff(self) -> float:
-        """Of the model, Å."""
+        """Cutoff of the model, Å."""
 
     @property
     def uses_cuda_graphs(self) -> bool:
@@ -37,7 +37,7 @@ class Engine(Protocol):
 
     @property
     def capturable(self) -> Engine | None:
-        """What to call instead while capturing a larger CUDA graph, or None if this engine is not to be captured."""
+        """The engine to call while a larger CUDA graph is captured; None if this engine can't be captured."""
 
     @property
     def compiled_graphs(self) -> int:
@@ -49,23 +49,32 @@ class Engine(Protocol):
 
     @property
     def evaluations(self) -> int:
-        """Systems that calls have evaluated so far; what came out of a cache does not count."""
+        """Number of systems that calls have evaluated so far; results from a cache do not count."""
 
     def has_graph(self, batch: AtomicBatch) -> bool:
-        """Whether this shape of batch runs without compiling first."""
+        """Return whether a batch of this shape runs without compiling first."""
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces; asynchronous on a GPU."""
+        """Compute energy and forces; asynchronous on a GPU."""
 
 
 @runtime_checkable
 class DynamicsEngine(Protocol):
-    """An engine that does whole steps of dynamics by itself, for some batches."""
+    """An engine that also integrates steps of dynamics, for some batches."""
 
     def can_integrate(self, batch: AtomicBatch) -> bool:
-        """Whether it does those of such a batch."""
+        """Return whether the engine integrates batches of this shape."""
 
-    def move(
+    def integrate(
         self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
     ) -> None:
-        """Steps of velocity Verlet, in place; ``last`` is the prediction at the positions, before and after."""
+        """Integrate steps of velocity Verlet, in place.
+
+        Args:
+            batch: its positions are changed.
+            velocities: [n_rows, 3], ASE units, changed.
+            last: the prediction at the positions; it is replaced by the one at the new positions.
+            masses: [n_rows, 1] u.
+            timestep: one number, ASE units.
+            n_steps: number of steps.
+        """

@@ -1,4 +1,4 @@
-"""The engines by name, and what the rest of the project has to know about each.
+"""The registry of engines, with the properties that the rest of the project needs to know.
 
 An installed package adds an engine by an entry point of the group ``mlff_exp.engines`` that points at an `EngineSpec`.
 Nothing in this module imports torch.
@@ -17,10 +17,10 @@ from mlff_exp.engines.options import CompileOptions, CudaGraphOptions, EagerOpti
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """What an engine may ask of a system before it takes it.
+    """Properties of a system by which an engine accepts or refuses it.
 
     Attributes:
-        n_atoms: how many atoms it has.
+        n_atoms: number of atoms.
         periodic: whether it is periodic in any direction.
     """
 
@@ -29,11 +29,11 @@ class SystemFacts:
 
 
 def nothing_ahead(options: Any) -> None:
-    """An engine that compiles nothing before its first run."""
+    """Return None: the engine compiles nothing before its first run."""
 
 
 def takes_all(facts: SystemFacts) -> None:
-    """An engine that takes every system."""
+    """Return None: the engine accepts every system."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,16 @@ ENGINES: Registry[EngineSpec] = Registry("engine", "mlff_exp.engines")
 
 
 def engine_spec(name: str, key: str = "engine") -> EngineSpec:
-    """The engine of a name.
+    """Return the spec of an engine.
 
     Args:
         name: as in a configuration.
-        key: whose value it is, for the message.
+        key: the key that has this value, for the message.
 
     Raises:
-        ConfigError: naming the key, the value, the legal names and the nearest of them.
-        UnknownNameError: an entry point of this name that can't be loaded, and why.
+        ConfigError: there is no such engine. The message names the key, the value, the legal names and the nearest of
+            them.
+        UnknownNameError: an entry point of this name can't be loaded.
     """
     if name not in ENGINES and not ENGINES.is_broken(name):
         choose(key, name, ENGINES.names())
@@ -87,7 +88,7 @@ def engine_spec(name: str, key: str = "engine") -> EngineSpec:
 
 
 def engine_options(name: str, **words: Any) -> Any:
-    """The options of an engine; words that it does not have are left out.
+    """Make the options of an engine; words that it does not have are ignored.
 
     Raises:
         ConfigError: an unknown name, or a value that the options refuse.
@@ -98,7 +99,7 @@ def engine_options(name: str, **words: Any) -> Any:
 
 
 def _compiled_ahead(options: CompileOptions) -> CompileOptions | None:
-    """max-autotune chooses by timing, which processes that run at the same time disturb."""
+    """Return the options, but None for max-autotune, which chooses kernels by timing: processes disturb each other."""
     return None if options.mode == "max-autotune" else options
 
 

@@ -13,13 +13,17 @@ from mlff_exp.structures import AtomicBatch
 
 
 def virial_stress(model: ForceField, batch: AtomicBatch) -> npt.NDArray[np.float64]:
-    """σ = (1/V) ∂E/∂ε at ε = 0, where ε strains positions and cell alike; eager, in the precision of the weights.
+    """Compute σ = (1/V) ∂E/∂ε at ε = 0, where ε strains positions and cell; eager, in the precision of the weights.
+
+    Args:
+        model: a force field.
+        batch: systems that are periodic in all three directions.
 
     Returns:
         [n_systems, 3, 3] eV/Å³, symmetric, positive under tension as in ASE.
 
     Raises:
-        ValueError: a system that is not periodic in all three directions has no volume.
+        ValueError: a system is not periodic in all three directions, and has no volume.
     """
     if not batch.pbc.all():
         raise ValueError("stress needs a system that is periodic in all three directions")

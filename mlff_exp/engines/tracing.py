@@ -1,4 +1,4 @@
-"""A function of tensors as one graph of plain operations, ready for a compiler."""
+"""Trace a function of tensors into one graph of plain operations for a compiler."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-# Up to so many rows products are written as sums on a GPU: cuBLAS picks kernels for FP32 that take ten times as long,
-# and what is a sum to Inductor is fused with what stands before and after it.
+# On a GPU, products with up to this many rows are written as sums. cuBLAS chooses FP32 kernels that take ten times as
+# long, and Inductor fuses a sum with the operations before and after it.
 FEW_ROWS = 64
 
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule:
-    """What ``function`` does to tensors of these shapes, its own derivatives included.
+    """Return the graph of ``function`` for tensors of these shapes, with its own derivatives.
 
-    `make_fx` runs autograd once and records what it did, so that a compiler sees forward and backward as one inference
-    graph and nothing is saved between them. What depends on weights alone, like their casts, is computed here and now.
+    `make_fx` runs autograd once and records the operations. A compiler then sees forward and backward as one inference
+    graph, and no tensors are saved between them. Values that depend on weights only, such as casts, are computed here.
+
+    Args:
+        function: a function of tensors.
+        inputs: tensors of the shapes to trace.
     """
     on_gpu = inputs[0].is_cuda
-    # With fake tensors, so that tracing leaves no trace in the peak of memory.
+    # With fake tensors, so that tracing does not count in the peak of memory.
     trace = make_fx(
         function,
         decomposition_table=_FEW_ROWS_AS_SUMS if on_gpu else None,
@@ -38,7 +42,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule
 
 
 def _mm(left: Tensor, right: Tensor) -> Any:
-    """[n, k] · [k, m] as a sum over k, in FP32 at least."""
+    """Compute [n, k] · [k, m] as a sum over k, in FP32 at least."""
     if left.shape[0] > FEW_ROWS:
         return NotImplemented
     wide = torch.promote_types(left.dtype, torch.float32)
@@ -46,7 +50,7 @@ def _mm(left: Tensor, right: Tensor) -> Any:
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
-    """β b + α left · right."""
+    """Compute β b + α left · right as a sum over k."""
     if left.shape[0] > FEW_ROWS or (beta, alpha) != (1, 1):
         return NotImplemented
     wide = torch.promote_types(left.dtype, torch.float32)

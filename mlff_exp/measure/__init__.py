@@ -1,4 +1,4 @@
-"""Measurement: timing side by side, statistics, the machine, the profiler, correctness, physics of a trajectory."""
+"""Measurement: timing of alternating calls, statistics, machine, profiler, correctness, physics of a trajectory."""
 
 import lazy_loader
 

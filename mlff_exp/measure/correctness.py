@@ -1,6 +1,6 @@
-"""Whether an engine computes what its model says; looked at before anything is timed.
+"""Check that an engine computes the energy and forces of its model, before anything is timed.
 
-Compilers have returned wrong sums without a word for single shapes of batch, so every shape is looked at by itself.
+Compilers have returned wrong sums without an error for single shapes of a batch. Every shape is therefore checked.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from mlff_exp.config import Precision
 from mlff_exp.engines import Engine, EngineError, check_finite
 from mlff_exp.structures import AtomicBatch
 
-FORCE_FLOOR_EV_PER_ANG = 0.1  # relative errors of forces that almost vanish say nothing
+FORCE_FLOOR_EV_PER_ANG = 0.1  # the relative error of nearly zero forces has no meaning
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an engine may be from eager FP64 of the same weights.
+    """Largest allowed differences of an engine from eager FP64 with the same weights.
 
     Attributes:
         force: ‖F − F₆₄‖ / ‖F₆₄‖.
-        energy_mev_per_atom: largest of all systems.
-        step_ang: of central differences of the engine's own energy; None where its energy is too coarse for them.
-        slope_ev_per_ang: largest difference of such a slope from the force along it.
+        energy_mev_per_atom: largest energy error of all systems, meV/atom.
+        step_ang: step of central differences of the engine's own energy, Å; None where the energy is too coarse for
+            them.
+        slope_ev_per_ang: largest difference between such a slope and the force, eV/Å.
     """
 
     force: float
@@ -37,7 +38,7 @@ class Tolerance:
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp64": Tolerance(1e-11, 1e-8, 1e-3, 1e-5),
     "fp32": Tolerance(1e-5, 0.01, 1e-2, 5e-3),
-    "tf32": Tolerance(1e-2, 5.0),  # as many bits of a product's operands as FP16
+    "tf32": Tolerance(1e-2, 5.0),  # the operands of a product have as many bits as in FP16
     "fp16_autocast": Tolerance(1e-2, 5.0),
     "bf16_autocast": Tolerance(5e-2, 30.0),
 }
@@ -47,22 +48,22 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
     """Compare an engine on one batch with eager FP64, and its forces with differences of its own energy.
 
     Args:
-        engine: at ``precision``.
-        reference: eager FP64 of the same weights.
-        batch: of any geometry that is not a minimum.
-        precision: whose tolerances hold.
-        seed: of the directions in which energies are differenced.
+        engine: an engine at ``precision``.
+        reference: eager FP64 engine with the same weights.
+        batch: structures that are not at a minimum.
+        precision: selects the tolerances.
+        seed: random seed of the directions in which energies are differenced.
 
     Raises:
-        EngineError: saying what is how far off.
-        FloatingPointError: NaN or infinity.
+        EngineError: a difference exceeds its tolerance. The message gives both.
+        FloatingPointError: an energy or a force is NaN or infinite.
     """
     allowed = TOLERANCES[precision]
     where = f"{engine.name} at {precision} on {batch.n_systems} systems of {batch.n_slots} slots"
     prediction, expected = engine(batch), reference(batch)
     check_finite(prediction, batch, precision)
     if bool((prediction.forces[~batch.is_atom] != 0).any()):
-        raise EngineError(f"{where}: padding feels forces")
+        raise EngineError(f"{where}: there are forces on padding")
     n_atoms = batch.per_system(batch.is_atom).sum(dim=1).clamp(min=1)
     energy_error = 1e3 * float(((prediction.energy - expected.energy).abs() / n_atoms).max())
     size = max(float(expected.forces.norm()), FORCE_FLOOR_EV_PER_ANG * batch.n_atoms**0.5)
@@ -76,7 +77,7 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
     if allowed.step_ang is None:
         return
     directions = _directions(batch, seed)
-    # A force field that is not smooth fails by itself; that is no fault of the engine.
+    # If the force field itself is not smooth, that is no error of the engine.
     own = float(slope_errors(reference, batch, directions, allowed.step_ang).max())
     slope_error = float(slope_errors(engine, batch, directions, allowed.step_ang).max())
     if not slope_error <= allowed.slope_ev_per_ang + own:
@@ -87,15 +88,18 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
 
 
 def slope_errors(engine: Engine, batch: AtomicBatch, directions: Tensor, step: float) -> Tensor:
-    """[n_systems] difference of the force along a direction from central differences of the energy, eV/Å.
+    """Return the difference between the force along a direction and central differences of the energy.
 
     Fourth order: E′ = (E(−2h) − 8 E(−h) + 8 E(h) − E(2h)) / 12h.
 
     Args:
-        engine: any.
-        batch: neighbours must hold two steps away.
+        engine: any engine.
+        batch: its neighbours must be valid within two steps.
         directions: [n_rows, 3], of length 1 for each system.
         step: h, Å.
+
+    Returns:
+        [n_systems] eV/Å.
     """
     minus_two, minus, plus, plus_two = (
         engine(batch.with_positions(batch.positions + multiple * step * directions)).energy

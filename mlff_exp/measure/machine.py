@@ -1,4 +1,4 @@
-"""Where a run took place: versions, machine, device, state of the code; and what disturbed its timings."""
+"""Describe where a run took place (versions, machine, device, state of the code) and what disturbed its timings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mlff_exp.measure.machine_load import OTHERS_CORES, busiest_processes, busy_
 
 PACKAGES = ("mlff-exp", "torch", "triton", "numpy", "scipy", "ase", "hydra-core", "mlflow", "nvidia-ml-py")
 CLOCK_SPREAD = 0.1
-# Bits of NVML's clock event reasons that mean something is wrong, not merely idle or at the chosen limit.
+# Bits of NVML's clock event reasons that are faults. The other bits mean that the GPU is idle or at a chosen limit.
 THROTTLED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "hardware too hot", 0x80: "power brake"}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Facts about the machine and the code, for people and for comparing runs."""
+    """Return facts about the machine and the code, for reports and for the comparison of runs."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -48,7 +48,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 class DisturbanceMonitor:
-    """Looks at the machine now and then while something is timed, and says what disturbed it since the first look."""
+    """Samples the state of the machine during a timing, and reports what disturbed it since the first sample.
+
+    Args:
+        device: the device that is timed.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = _handle(device)
@@ -57,7 +61,7 @@ class DisturbanceMonitor:
         self._started: float | None = None
 
     def sample(self) -> None:
-        """Look once."""
+        """Take one sample."""
         if self._started is None:
             self._started, self._busy, self._own = time.monotonic(), busy_cpu_s(), own_cpu_s()
             self._by_process = cpu_s_by_process()
@@ -66,11 +70,11 @@ class DisturbanceMonitor:
             self._samples.append(state)
 
     def summary(self) -> dict[str, Any]:
-        """What was seen: samples of the GPU, and how many cores others kept busy."""
+        """Return the samples of the GPU, and how many cores other processes used."""
         return {"gpu_samples": self._samples, "cores_used_by_others": self._cores_used_by_others()}
 
     def faults(self) -> list[str]:
-        """Why timings should not be trusted; empty if nothing was seen."""
+        """Return reasons not to trust the timings; empty if there are none."""
         found = []
         others = self._cores_used_by_others()
         if others is not None and others > OTHERS_CORES:
@@ -95,8 +99,8 @@ class DisturbanceMonitor:
         return max(0.0, (busy_cpu_s() - self._busy - (own_cpu_s() - self._own)) / max(elapsed, 1e-9))
 
     def _busiest(self) -> str:
-        """Which processes those are, where the system shows them."""
-        assert self._started is not None, "it has looked once"
+        """Name the processes that used most CPU time, where the system shows them."""
+        assert self._started is not None, "there is a sample"
         names = busiest_processes(self._by_process, cpu_s_by_process(), time.monotonic() - self._started)
         return f": {', '.join(names)}" if names else ""
 
@@ -109,14 +113,14 @@ def _handle(device: torch.device) -> Any:
 
     try:
         pynvml.nvmlInit()
-        # By its identifier, because CUDA_VISIBLE_DEVICES renumbers the devices of torch and not those of NVML.
+        # By UUID: CUDA_VISIBLE_DEVICES renumbers the devices of torch but not those of NVML.
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
     except pynvml.NVMLError:
         return None
 
 
 def _gpu_state(handle: Any) -> dict[str, Any] | None:
-    """What NVML says now; None where it does not, as for a part of a GPU."""
+    """Return clocks, power, temperature and processes of a GPU; None where NVML can't read them (a MIG instance)."""
     import pynvml
 
     try:
@@ -149,7 +153,7 @@ def _version(package: str) -> str | None:
 
 
 def _read(path: str) -> str | None:
-    """A file of Linux that says what psutil does not; None where it can't be read."""
+    """Read a Linux file for a fact that psutil does not give; None where it can't be read."""
     with contextlib.suppress(OSError):
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     return None
@@ -163,10 +167,10 @@ def _cpu_model() -> str:
 
 
 def _git() -> dict[str, str]:
-    """Commit and uncommitted changes of the checkout that the code runs from; nothing for an installed wheel.
+    """Return commit and uncommitted changes of the checkout that the code runs from; nothing for an installed wheel.
 
-    The changes are those of the files that git knows, and the names of new ones among code and configuration: what
-    else lies in a checkout may be somebody's structures.
+    The changes are those of tracked files, and the names of new files among code and configuration. Other files in a
+    checkout may be private structures of the user.
     """
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():

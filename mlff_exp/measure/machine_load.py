@@ -1,4 +1,4 @@
-"""What else this machine is doing, said before anything is timed; nothing is refused for it."""
+"""Measure what else this machine is doing, and warn before a timing. A run is never refused for it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import psutil
 OTHERS_CORES = 0.5  # timings are doubted when other processes use more
 NAMED_CORES = 0.1  # a process that used fewer is not named
 MAX_NAMED = 3
-LOOK_FOR_S = 0.5
+SAMPLE_S = 0.5
 
 
 class LoadMonitor:
-    """From its making on, how many cores other processes use."""
+    """Measures how many cores other processes use, from its creation on."""
 
     def __init__(self) -> None:
         self._started, self._busy, self._own = time.monotonic(), busy_cpu_s(), own_cpu_s()
         self._by_process = cpu_s_by_process()
 
     def warn(self, device: str) -> None:
-        """Print a line on stderr if the machine is busy, so that nobody waits for a timing that can't be trusted.
+        """Print a warning on stderr if the machine is busy, before time is spent on timings that can't be trusted.
 
         Args:
-            device: that is to be timed, as in the configuration.
+            device: the device to be timed, as in the configuration.
         """
-        time.sleep(max(0.0, LOOK_FOR_S - (time.monotonic() - self._started)))
+        time.sleep(max(0.0, SAMPLE_S - (time.monotonic() - self._started)))
         found = [*self._on_cpu(), *(other_gpu_processes(device) if device.startswith("cuda") else [])]
         if found:
             print(f"mlff-exp: this machine is busy: {'; '.join(found)}; timings will suffer", file=sys.stderr)
@@ -43,7 +43,11 @@ class LoadMonitor:
 
 
 def other_gpu_processes(device: str) -> list[str]:
-    """The processes that use a CUDA device now, in a list of one or none; NVML says nothing of a part of a GPU."""
+    """Return one line about other processes on a CUDA device, or an empty list; NVML gives none for a MIG instance.
+
+    Args:
+        device: ``cuda`` or ``cuda:<number>``.
+    """
     import pynvml
 
     number = int(device.partition(":")[2] or 0)
@@ -69,12 +73,12 @@ def other_gpu_processes(device: str) -> list[str]:
 def busiest_processes(
     before: Mapping[int, tuple[str, float]], now: Mapping[int, tuple[str, float]], elapsed_s: float
 ) -> list[str]:
-    """The processes other than this one that used most, each with its cores.
+    """Return the other processes that used most CPU time, each with the number of cores.
 
     Args:
-        before: from `cpu_s_by_process`.
-        now: the same, later.
-        elapsed_s: between the two.
+        before: result of `cpu_s_by_process`.
+        now: a later result.
+        elapsed_s: time between the two, s.
     """
     cores = {
         f"{name} ({pid})": (spent - before.get(pid, ("", 0.0))[1]) / max(elapsed_s, 1e-9)
@@ -86,22 +90,22 @@ def busiest_processes(
 
 
 def busy_cpu_s() -> float:
-    """Seconds that all cores were busy since the machine started, added up over the cores."""
+    """Return CPU time of all processes since the machine started, s, summed over the cores."""
     spent = psutil.cpu_times()
     return float(sum(getattr(spent, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")))
 
 
 def cpu_s_by_process() -> dict[int, tuple[str, float]]:
-    """Name and seconds of CPU so far of each process that the system shows."""
+    """Return the name and the CPU time so far (s) of each process that the system shows, by its id."""
     found = {}
     for process in psutil.process_iter(["name", "cpu_times"]):
         spent = process.info["cpu_times"]
-        if spent is not None:  # not shown to us
+        if spent is not None:  # the system does not show it
             found[process.pid] = (process.info["name"] or "", spent.user + spent.system)
     return found
 
 
 def own_cpu_s() -> float:
-    """Seconds of CPU of this process, and of those it has waited for."""
+    """Return CPU time of this process and of ended child processes, s."""
     spent = psutil.Process().cpu_times()
     return float(spent.user + spent.system + spent.children_user + spent.children_system)

@@ -1,4 +1,4 @@
-"""Which kernels one call launches on a GPU, and how long each runs."""
+"""Profile which kernels a call launches on a GPU, and how long each runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass(frozen=True)
 class Kernel:
-    """All launches of one kernel in a call."""
+    """All launches of one kernel in a call, with their total time in µs."""
 
     name: str
     launches: int
@@ -21,7 +21,7 @@ class Kernel:
 
 
 def profile_kernels(call: Callable[[], object]) -> list[Kernel]:
-    """The kernels, copies and fills of one call on the current GPU, the costliest first."""
+    """Return kernels, copies and fills of one call on the current GPU, in descending order of total time."""
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         call()
@@ -35,7 +35,7 @@ def profile_kernels(call: Callable[[], object]) -> list[Kernel]:
 
 
 def write_kernels(kernels: Sequence[Kernel], path: Path) -> None:
-    """As a table of comma-separated values."""
+    """Write a table of kernels as comma-separated values."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["total_us", "launches", "kernel"])

@@ -1,4 +1,4 @@
-"""Measure calls side by side, and what can be said of the samples."""
+"""Time calls in alternating blocks, and compute statistics of the samples."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlff_exp.results import Estimate, Timing
 
 MIN_ROUNDS, MAX_ROUNDS = 20, 50
 PLANTED = 0.05
-NEGLIGIBLE = 0.01  # a difference of one percent is not worth a word, however sure
+NEGLIGIBLE = 0.01  # a difference of one percent is ignored even if it is significant
 MAX_WARMUP_CALLS = 200
 WARMUP_WINDOW, WARMUP_TOLERANCE = 5, 0.1
 LEAD_IN_CALLS, LEAD_IN_S = 5, 0.005
 CONFIDENCE = 0.95
 CONTROL_CONFIDENCE = 0.999
-RESAMPLES = 20_000  # so many that the ends of an interval of 99.9% are more than the extremes of what was drawn
+RESAMPLES = 20_000  # enough for the ends of a 99.9% interval
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Candidate:
     """Something to time.
 
     Attributes:
-        call: does the work once, never twice the same in turn.
-        min_calls: samples to take at least.
-        min_time_s: time to measure for at least.
-        planted: time to lose before each call, as a fraction of what a call of the first candidate takes.
+        call: does the work once; two calls in succession get different inputs.
+        min_calls: least number of samples.
+        min_time_s: least time to measure for, s.
+        planted: delay before each call, as a fraction of the time of a call of the first candidate.
     """
 
     call: Callable[[], object]
@@ -44,11 +44,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Controls:
-    """What the stop-watch says of two things whose ratio is known.
+    """Measured ratios whose true values are known.
 
     Attributes:
-        same: of a thing and itself.
-        slower: of a thing that loses `PLANTED` of its time, and itself.
+        same: time of a candidate over its own time; the truth is 1.
+        slower: time of a candidate with a planted delay over its own time; the truth is 1 + `PLANTED`.
     """
 
     same: Estimate
@@ -56,7 +56,7 @@ class Controls:
 
     @property
     def faults(self) -> list[str]:
-        """Which of the two were misjudged."""
+        """The controls whose measured ratio is wrong, as text."""
         found = []
         if not self.same.low <= 1 <= self.same.high and abs(self.same.value - 1) > NEGLIGIBLE:
             found.append(f"the same engine timed twice differs by {_percent(self.same)}")
@@ -71,12 +71,19 @@ def _percent(ratio: Estimate) -> str:
 
 
 def make_controls(candidate: Candidate) -> dict[str, Candidate]:
-    """Controls of a candidate, to be measured beside it."""
+    """Return two controls of a candidate, to be timed in alternation with it."""
     return {"control_same": candidate, "control_slower": replace(candidate, planted=PLANTED)}
 
 
 def judge_controls(timing: Mapping[str, Timing], of: str) -> Controls:
-    """Compare the measured controls with their known ratios, at 99.9% confidence because every run has two of them."""
+    """Compare the timed controls of `make_controls` with their known ratios.
+
+    Each run has two controls that may fail by chance, so that their intervals have 99.9% confidence.
+
+    Args:
+        timing: samples by name.
+        of: the name of the candidate.
+    """
     same, slower = (
         time_ratio(timing[name], timing[of], CONTROL_CONFIDENCE) for name in ("control_same", "control_slower")
     )
@@ -89,26 +96,28 @@ def measure_side_by_side(
     description: str = "timing",
     between: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
-    """Time several candidates side by side: a short block of the first, one of another, of the first again, and so on.
+    """Time candidates in alternating blocks: the first, another, the first again, a third, and so on.
 
-    A machine's speed wanders, by ten percent and more on a shared one, and hardly changes within some milliseconds. So
-    each block has one of the first candidate on either side, and what the machine does to all leaves their ratio.
+    The speed of a machine drifts by ten percent or more if it is shared, but hardly within some milliseconds. Each
+    block of another candidate has a block of the first one before and after it, so that their ratio is not affected.
 
-    Every call is timed alone, from an idle device to its end: by the wall clock, and on CUDA by device events, which
-    are what counts there. The first call and the warm-up, which lasts until the times are stable, are kept apart.
+    Every call is timed alone, from an idle device to the end of the call: by the wall clock, and on CUDA by device
+        events,
+    whose times are used there. The first call and the warm-up, which lasts until the times are stable, are stored
+    separately.
 
     Args:
-        candidates: by name; the first is what the others are compared with.
-        device: where they run.
-        description: for the progress bar.
-        between: called after each round of blocks, to look at the machine.
+        candidates: by name. The others are compared with the first.
+        device: where the candidates run.
+        description: text of the progress bar.
+        between: called after each round of blocks, to sample the machine.
 
     Returns:
         Raw samples by candidate.
     """
     clock: _WallClock | _DeviceClock = _DeviceClock() if device.type == "cuda" else _WallClock()
-    subject, *others = candidates
-    turns = [name for other in others for name in (subject, other)] or [subject]
+    reference, *others = candidates
+    turns = [name for other in others for name in (reference, other)] or [reference]
     first, warmup, wanted = {}, {}, {}
     for name, candidate in candidates.items():
         started = time.perf_counter()
@@ -130,7 +139,7 @@ def measure_side_by_side(
         ):
             for name in turns:
                 candidate = candidates[name]
-                planted_ms = candidate.planted and candidate.planted * _typical_ms(samples[subject])
+                planted_ms = candidate.planted and candidate.planted * _typical_ms(samples[reference])
                 _lead_in(candidate.call, clock)
                 samples[name] += [clock.time_ms(candidate.call, planted_ms) for _ in range(per_block[name])]
             if between is not None:
@@ -146,56 +155,57 @@ def measure_side_by_side(
 
 
 def median_ms(timing: Timing) -> float:
-    """Median of the samples, ms."""
+    """Return the median of the samples, ms."""
     return float(np.median(timing.values_ms))
 
 
 def p95_ms(timing: Timing) -> float:
-    """95th percentile, ms."""
+    """Return the 95th percentile of the samples, ms."""
     return float(np.percentile(timing.values_ms, 95))
 
 
 def mad_ms(timing: Timing) -> float:
-    """Median absolute deviation from the median, ms."""
+    """Return the median absolute deviation from the median, ms."""
     values = np.asarray(timing.values_ms)
     return float(np.median(np.abs(values - np.median(values))))
 
 
 def median_interval_ms(timing: Timing) -> tuple[float, float]:
-    """Bootstrap interval of the median, ms, over parts of the measurement: what is near in time is alike."""
+    """Return a bootstrap interval of the median, ms; it resamples parts, as neighbouring samples are correlated."""
     n_parts = min(MAX_ROUNDS, len(timing.blocks))
     values = np.asarray(timing.values_ms)
     parts = values[: len(values) // n_parts * n_parts].reshape(n_parts, -1)
 
     def median(chosen: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.float64]:
-        """Of all samples of the chosen parts."""
+        """Median of all samples of the chosen parts."""
         return np.asarray(np.median(parts[chosen].reshape(*chosen.shape[:-1], -1), axis=-1))
 
-    # Each draw looks at all samples: fewer of them, and some at a time.
+    # Each draw uses all samples. There are fewer draws than usual, in small batches, to bound time and memory.
     return _bootstrap(np.arange(n_parts), CONFIDENCE, median, 1000, batch=max(1, 2_000_000 // len(values)))
 
 
 def wall_median_ms(timing: Timing) -> float:
-    """Median of what the host waited for a call, ms."""
+    """Return the median of the host's waiting time for a call, ms."""
     return float(np.median(timing.wall_ms))
 
 
 def time_ratio(numerator: Timing, denominator: Timing, confidence: float = CONFIDENCE) -> Estimate:
-    """How many times longer ``numerator`` takes than ``denominator``: the median of ratios of neighbouring blocks.
+    """Estimate how many times longer ``numerator`` takes than ``denominator``, from ratios of neighbouring blocks.
 
-    Each block of the one with fewer is set against those of the other on either side of it. The interval resamples
-    these ratios. A ratio of two medians would keep what the machine did to one of them alone.
+    The estimate is the median of the ratios, and its interval resamples them. Each block of the timing with fewer
+    blocks is compared with the blocks of the other before and after it. A ratio of two medians would include
+    disturbances of one of them.
     """
     above, below = _block_medians(numerator), _block_medians(denominator)
-    apart = np.abs(np.subtract.outer(_turns(numerator), _turns(denominator)))
-    ratios = above / _beside(below, apart) if len(above) <= len(below) else _beside(above, apart.T) / below
+    distance = np.abs(np.subtract.outer(_turns(numerator), _turns(denominator)))
+    ratios = above / _nearest(below, distance) if len(above) <= len(below) else _nearest(above, distance.T) / below
     low, high = _bootstrap(ratios, confidence)
     return Estimate(float(np.median(ratios)), low, high)
 
 
-def _beside(medians: npt.NDArray[np.float64], apart: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Mean of the nearest medians; ``apart`` has a row for each place to look from, and a column for each median."""
-    nearest = apart == apart.min(axis=1, keepdims=True)
+def _nearest(medians: npt.NDArray[np.float64], distance: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the mean of the nearest medians for each row of ``distance``, [n_blocks, n_medians]."""
+    nearest = distance == distance.min(axis=1, keepdims=True)
     return np.asarray((nearest @ medians) / nearest.sum(axis=1))
 
 
@@ -206,9 +216,9 @@ def _bootstrap(
     n_resamples: int = RESAMPLES,
     batch: int = RESAMPLES,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic (Efron 1981), ``batch`` resamples at a time.
+    """Return the percentile interval of a statistic (Efron 1981), from ``batch`` resamples at a time.
 
-    As SciPy's, whose module of statistics takes longer to import than most of what is timed here.
+    SciPy has the same function, but importing its statistics takes longer than most of the timings here.
     """
     rng, resampled = np.random.default_rng(0), []
     for done in range(0, n_resamples, batch):
@@ -232,7 +242,7 @@ def _turns(timing: Timing) -> npt.NDArray[np.int64]:
 
 
 def _warm_up(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> list[float]:
-    """Call until the medians of the last two windows agree."""
+    """Call until the medians of the last two windows agree, and return the times in ms."""
     times: list[float] = []
     while len(times) < MAX_WARMUP_CALLS:
         times.append(clock.time_ms(call)[0])
@@ -253,7 +263,7 @@ def _enough(candidate: Candidate, samples: list[tuple[float, float]]) -> bool:
 
 
 def _lead_in(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> None:
-    """Call untimed: whoever had the machine before has filled its caches with data and code of their own."""
+    """Make some untimed calls: the previous candidate has filled the caches with its own data and code."""
     end = time.perf_counter() + LEAD_IN_S
     for _ in range(LEAD_IN_CALLS):
         call()
@@ -263,7 +273,7 @@ def _lead_in(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> No
 
 
 def _spin(ms: float) -> None:
-    """Lose time on the host, and not asleep: a sleeping thread wakes up late."""
+    """Wait on the host without sleeping, because a sleeping thread wakes up late."""
     end = time.perf_counter_ns() + 1e6 * ms
     while time.perf_counter_ns() < end:
         pass
@@ -292,7 +302,7 @@ class _DeviceClock:
     def time_ms(self, call: Callable[[], object], planted_ms: float = 0.0) -> tuple[float, float]:
         started = time.perf_counter_ns()
         self.start.record()
-        # The device waits, and has all of the call to do afterwards: later on, host or device would hide a part.
+        # The delay comes before the call, while the device is idle; later, host and device would hide a part of it.
         _spin(planted_ms)
         call()
         self.end.record()

@@ -317,7 +317,7 @@ def test_molecules_have_a_program_each_where_there_is_a_multiprocessor_for_it(
 @pytest.mark.parametrize("precision", ["fp32", "fp16_autocast"])
 @pytest.mark.parametrize("n_systems", [4, 5, 32])
 @pytest.mark.parametrize("shared_memory", [101_376, 232_448])
-def test_programs_are_joined_where_the_gpu_has_room_for_them(
+def test_programs_are_joined_where_the_gpu_has_shared_memory_for_them(
     monkeypatch: pytest.MonkeyPatch, n_systems: int, precision: Precision, shared_memory: int
 ) -> None:
     found = types.SimpleNamespace(multi_processor_count=132, shared_memory_per_block_optin=shared_memory)

@@ -65,7 +65,7 @@ def main() -> None:
     if sys.argv[1] == "molecules":  # steps, which hold all that one evaluation does
         last = Prediction(torch.zeros(2, dtype=torch.float64), torch.zeros_like(batch.positions))
         moving = torch.zeros_like(batch.positions), last, torch.ones_like(batch.positions[:, :1])
-        engine.move(batch, *moving, torch.ones(1, dtype=torch.float64), n_steps=10)
+        engine.integrate(batch, *moving, torch.ones(1, dtype=torch.float64), n_steps=10)
     else:
         engine(batch)
 

@@ -22,7 +22,7 @@ FAULTS = {
     "a constant in the energy of one system": ("energies are", lambda p: replace(p, energy=_with(p.energy, 1, 1e-3))),
     "forces a little too large": ("forces are 0.001", lambda p: replace(p, forces=1.001 * p.forces)),
     "one force missing": ("forces are", lambda p: replace(p, forces=_with(p.forces, 4, -p.forces[4]))),
-    "padding that is pushed": ("padding feels forces", lambda p: replace(p, forces=_with(p.forces, 15, 1e-9))),
+    "padding that is pushed": ("there are forces on padding", lambda p: replace(p, forces=_with(p.forces, 15, 1e-9))),
 }
 
 

@@ -45,7 +45,7 @@ from mlff_exp.structures import ALL_PAIRS_MAX_ATOMS, AtomicBatch
 
 
 def _parts(stage: int, last: bool, first: bool) -> int:
-    """How many programs share a slice of a stage; of the first and last layer some are not needed."""
+    """Return how many programs share a slice of a stage; the first and the last layer need fewer."""
     if stage == VECTORS_BACK.value:
         return 3
     both = stage == GATE_BACK.value or (stage == GATE.value and not last) or (stage == MESSAGE_BACK.value and not first)
@@ -54,17 +54,17 @@ def _parts(stage: int, last: bool, first: bool) -> int:
 
 @dataclass(frozen=True)
 class StagedShape:
-    """A batch laid over the chip stage by stage, each a launch.
+    """How a batch is distributed over the GPU when each stage of each layer is a launch.
 
     Attributes:
         slots: rows of one molecule; a power of two.
-        molecules: that share a program.
+        molecules: molecules that share a program.
         columns: features of one program.
-        warps: of one program.
+        warps: warps of one program.
         split: whether each warp sums a part of a product.
         pair_columns: features of one program of messages.
-        pair_warps: of one program of messages; each takes one partner at a time.
-        early: whether a kernel starts before the one ahead of it has ended, where the GPU can (Hopper).
+        pair_warps: warps of one program of messages; each processes one partner at a time.
+        early: whether a kernel starts before the previous one has ended, on GPUs that can do so (Hopper).
     """
 
     slots: int
@@ -78,12 +78,12 @@ class StagedShape:
 
     @property
     def joins(self) -> bool:
-        """Whether programs of messages compute what they alone need: they have the features of others."""
+        """Whether a program of messages computes its own inputs, because both stages have the same features."""
         return self.columns == self.pair_columns and self.molecules == 1
 
 
 def _stages(n_layers: int, joins: bool) -> list[tuple[int, int]]:
-    """(stage, layer) in the order of an evaluation."""
+    """Return (stage, layer) in the order of an evaluation."""
     found = [(GEOMETRY.value, 0)]
     for layer in range(n_layers):
         if layer > 0:
@@ -104,11 +104,11 @@ def _stages(n_layers: int, joins: bool) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class MoleculeShape:
-    """A program for each molecule of up to 16 atoms, in one launch. Products need the room that FP16 alone leaves them.
+    """One launch with a program for each molecule of up to 16 atoms, in FP16: other precisions need more registers.
 
     Attributes:
-        warps: of a program.
-        registers: of a thread at most.
+        warps: warps of a program.
+        registers: largest number of registers of a thread.
     """
 
     warps: int
@@ -119,13 +119,14 @@ Shape = StagedShape | MoleculeShape
 
 
 def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precision, device: torch.device) -> Shape:
-    """What suits a batch.
+    """Choose how a batch is distributed over the GPU.
 
-    Wide for few molecules, each layer spread over the chip; a program for each while there is a multiprocessor for it;
-    for many, as many share a program as fill its tiles. The numbers follow what was timed on an H100 (docs/fused.md).
+    For few molecules each layer is spread over the GPU. For more there is a program for each molecule, as long as there
+    is a multiprocessor for each. For many, several molecules share a program and fill its tiles. The numbers follow
+    timings on an H100 (docs/fused.md).
 
     Raises:
-        EngineError: more slots than the kernels hold.
+        EngineError: the batch has more rows per molecule than the kernels hold.
     """
     if n_slots > ALL_PAIRS_MAX_ATOMS:
         raise EngineError(
@@ -135,41 +136,41 @@ def shape_for(n_systems: int, n_slots: int, n_features: int, precision: Precisio
     slots, half = max(16, triton.next_power_of_2(n_slots)), precision == "fp16_autocast"
     if n_systems <= FEW_MOLECULES:
         early, split = n_systems <= FOR_EARLY, slots <= 32 and not half
-        joins = slots <= (32 if half else 16) and (half or early or _has_room(device, JOINED_BYTES))
+        joins = slots <= (32 if half else 16) and (half or early or _has_shared_memory(device, JOINED_BYTES))
         if not joins:
             return StagedShape(slots, 1, 16, 4, split, 8, 4, early)
         columns = (16 if early else 32) if half else (8 if early else 16)
         return StagedShape(slots, 1, columns, 4, split, columns, 4, early)
-    fits = slots == ATOMS.value and n_features <= 128 and _has_room(device, WHOLE_MOLECULE_BYTES)
+    fits = slots == ATOMS.value and n_features <= 128 and _has_shared_memory(device, MOLECULE_BYTES)
     if half and fits and n_systems <= _multiprocessors(device):
         return MoleculeShape(warps=8, registers=255)
     columns = 32 if half else 16
-    # Of another width than the products where one molecule fills a program: not joined there either.
+    # Where one molecule fills a program, messages are half as wide as products, so that they are not joined.
     return StagedShape(slots, 64 // slots, columns, 4, False, columns if slots < 64 else columns // 2, 1, False)
 
 
 FEW_MOLECULES = 32
 MAX_PROGRAMS = 65_535  # along one axis of a launch, by CUDA's limit
-FOR_EARLY = 4  # molecules whose kernels leave multiprocessors free for the next one
-# Of shared memory, which not every GPU has as much of, by the compiler's count.
-JOINED_BYTES = 107_776  # joined programs of 16 features in FP32; others that are chosen take less than 99 kB
-WHOLE_MOLECULE_BYTES = 167_936  # a program of 128 features with all of a product's weights
+FOR_EARLY = 4  # up to this many molecules, a kernel leaves multiprocessors free for the next kernel
+# Shared memory that the compiler reports; some GPUs have less.
+JOINED_BYTES = 107_776  # joined programs of 16 features in FP32; the other shapes take less than 99 kB
+MOLECULE_BYTES = 167_936  # a program of 128 features with all weights of a product
 
 
 def _multiprocessors(device: torch.device) -> int:
-    """How many programs of much shared memory run at once on a GPU."""
+    """Return how many programs with much shared memory run on a GPU at the same time."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
 
 
-def _has_room(device: torch.device, shared_memory: int) -> bool:
-    """Whether a program may have so much; in the interpreter it may."""
+def _has_shared_memory(device: torch.device, n_bytes: int) -> bool:
+    """Return whether a program may use this much shared memory; the interpreter has no limit."""
     if device.type != "cuda":
         return True
-    return bool(torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= shared_memory)  # type: ignore[attr-defined]
+    return bool(torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= n_bytes)  # type: ignore[attr-defined]
 
 
 PRODUCTS: dict[Precision, tuple[torch.dtype, Any, str]] = {
-    # Three products of TF32 halves are as exact as one of FP32, and tensor cores do them.
+    # Three products of TF32 parts are as accurate as one FP32 product, and run on tensor cores.
     "fp32": (torch.float32, tl.float32, "tf32x3"),
     "tf32": (torch.float32, tl.float32, "tf32"),
     "fp16_autocast": (torch.float16, tl.float16, "tf32"),
@@ -181,12 +182,12 @@ class FusedEngine:
 
     Args:
         model: frozen, on the device.
-        precision: of its products.
-        device: where batches are.
-        shape: for every batch, instead of what suits it.
+        precision: precision of the products.
+        device: device of the batches.
+        shape: a shape for every batch, instead of the one that `shape_for` chooses.
 
     Raises:
-        EngineError: a precision that it does not have.
+        EngineError: the engine does not have this precision.
     """
 
     name = "fused"
@@ -200,82 +201,83 @@ class FusedEngine:
         self.compile_s, self.evaluations = 0.0, 0
         self._shape = shape
         self._weights = _Weights.of(model, PRODUCTS[precision][0], device)
-        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._launchers: dict[tuple[int, int], _Launcher] = {}
 
     @property
     def compiled_graphs(self) -> int:
-        """One for each shape of batch so far."""
-        return len(self._plans)
+        """Number of shapes of batch so far, each with its own kernels."""
+        return len(self._launchers)
 
     def has_graph(self, batch: AtomicBatch) -> bool:
-        """Whether this shape has run."""
-        return (batch.n_systems, batch.n_slots) in self._plans
+        """Return whether a batch of this shape has run."""
+        return (batch.n_systems, batch.n_slots) in self._launchers
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Energy and forces.
+        """Compute energy and forces.
 
         Raises:
-            EngineError: periodic systems, or more atoms or molecules than it or its shape takes.
+            EngineError: a system is periodic, or the batch has more atoms or molecules than the engine or its shape
+                supports.
         """
         self.evaluations += batch.n_systems
-        known = self._plans.get((batch.n_systems, batch.n_slots))
+        known = self._launchers.get((batch.n_systems, batch.n_slots))
         if known is not None:
             return known(batch)
         started = time.perf_counter()
-        prediction = self._plan(batch)(batch)
+        prediction = self._launcher(batch)(batch)
         self.compile_s += time.perf_counter() - started
         return prediction
 
     def can_integrate(self, batch: AtomicBatch) -> bool:
-        """Whether `move` does whole steps of such a batch: where each program computes molecules of its own."""
+        """Return whether `integrate` accepts a batch: each program must compute molecules of its own."""
         return batch.shifts is None and isinstance(self.shape_of(batch), MoleculeShape)
 
-    def move(
+    def integrate(
         self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
     ) -> None:
-        """Steps of velocity Verlet in one launch.
+        """Integrate steps of velocity Verlet in one launch, in place.
 
         Args:
-            batch: that it can move; its positions are changed.
+            batch: a batch that `can_integrate` accepts; its positions are changed.
             velocities: [n_rows, 3] FP64, changed.
-            last: prediction at the positions, changed to that at the new ones.
+            last: prediction at the positions; it is replaced by the one at the new positions.
             masses: [n_rows, 1] FP64.
-            timestep: one number, FP64; its unit, and that of velocities, are those of forces, masses and positions.
+            timestep: one number, FP64. Its unit follows from those of forces, masses and positions.
             n_steps: at least one.
         """
-        plan = self._plan(batch)
-        assert isinstance(plan, _MoleculesPlan), "it can move them"
-        first, started = not plan.has_moved, time.perf_counter()
-        plan.move(batch, velocities, last, masses, timestep, n_steps)
+        launcher = self._launcher(batch)
+        assert isinstance(launcher, _MoleculeLauncher), "can_integrate is true"
+        first, started = not launcher.has_moved, time.perf_counter()
+        launcher.integrate(batch, velocities, last, masses, timestep, n_steps)
         if first:
             self.compile_s += time.perf_counter() - started
         self.evaluations += n_steps * batch.n_systems
 
     def shape_of(self, batch: AtomicBatch) -> Shape:
-        """How a batch is laid over the chip."""
+        """Return how a batch is distributed over the GPU."""
         return self._shape or shape_for(
             batch.n_systems, batch.n_slots, self._weights.features, self.precision, self.device
         )
 
-    def _plan(self, batch: AtomicBatch) -> _Plan:
+    def _launcher(self, batch: AtomicBatch) -> _Launcher:
         if batch.shifts is not None:
             raise EngineError("engine 'fused' takes no periodic systems: use engine 'cuda_graph'")
         key = batch.n_systems, batch.n_slots
-        if key not in self._plans:
+        if key not in self._launchers:
             shape = self.shape_of(batch)
             slots = shape.slots if isinstance(shape, StagedShape) else ATOMS.value
             if slots < batch.n_slots:
                 raise EngineError(f"engine 'fused': a shape of {slots} slots can't hold {batch.n_slots} atoms")
             if isinstance(shape, StagedShape):
-                self._plans[key] = _StagesPlan(self._weights, self.precision, shape, batch)
+                self._launchers[key] = _StagedLauncher(self._weights, self.precision, shape, batch)
             else:
-                self._plans[key] = _MoleculesPlan(self._weights, self.precision, shape, batch)
-        return self._plans[key]
+                self._launchers[key] = _MoleculeLauncher(self._weights, self.precision, shape, batch)
+        return self._launchers[key]
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights as the kernels read them: operands of products as [in, out], features padded to a power of two.
+    """Weights in the layout of the kernels: operands of products as [in, out], features padded to a power of two.
 
     Attributes:
         tensors: ``weights``, ``offsets`` and the tables by atomic number.
@@ -297,7 +299,7 @@ class _Weights:
         half = max(16, triton.next_power_of_2(n // 2))
 
         def padded(values: Tensor, *sizes: int) -> Tensor:
-            """Zeros at the end of the last axes."""
+            """Pad the last axes with zeros."""
             missing = [size - there for size, there in zip(sizes, values.shape[-len(sizes) :], strict=True)]
             pad = [number for count in reversed(missing) for number in (0, count)]
             return functional.pad(values.detach().float(), pad).to(device).contiguous()
@@ -325,7 +327,7 @@ class _Weights:
         into, out = _linear(model.readout, 0), _linear(model.readout, 2)
         operands += [padded(into.weight.t(), features, half), padded(into.weight, half, features)]
         vectors += [padded(into.bias, half), padded(out.weight.view(-1), half)]
-        element = model.element_index  # of each atomic number: kernels need not look it up
+        element = model.element_index  # the tables below are by atomic number, so that kernels do not need this index
         return _Weights(
             features=features,
             half=half,
@@ -350,7 +352,7 @@ def _linear(layers: nn.Sequential, index: int) -> nn.Linear:
     return cast(nn.Linear, layers[index])
 
 
-class _Plan(Protocol):
+class _Launcher(Protocol):
     """Buffers and launches for one shape of batch."""
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
@@ -358,21 +360,21 @@ class _Plan(Protocol):
 
 
 def _outputs(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
-    """Energy and forces, yet to be written."""
+    """Return uninitialised tensors for energies and forces."""
     device = batch.positions.device
     energy = torch.empty(batch.n_systems, dtype=torch.float64, device=device)
     return energy, torch.empty(len(batch.positions), 3, dtype=torch.float64, device=device)
 
 
-class _MoleculesPlan:
-    """One launch."""
+class _MoleculeLauncher:
+    """Buffers for one launch per evaluation."""
 
     def __init__(self, weights: _Weights, precision: Precision, shape: MoleculeShape, batch: AtomicBatch) -> None:
         low, product, arithmetic = PRODUCTS[precision]
         layers, features, slots = weights.n_layers, weights.features, ATOMS.value
         self._weights = weights
         self._programs = programs = batch.n_systems
-        warps = min(shape.warps, features // 8)  # that columns of a product are shared among
+        warps = min(shape.warps, features // 8)  # warps that share the columns of a product
 
         def zeros(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(programs, *sizes, device=batch.positions.device, dtype=dtype)
@@ -393,18 +395,18 @@ class _MoleculesPlan:
             "WARPS": warps, "LOW": product, "IP": arithmetic,
             "num_warps": shape.warps, "maxnreg": shape.registers,
         }  # fmt: skip
-        self._nobody = torch.empty(1, device=batch.positions.device, dtype=torch.float64)
+        self._unused = torch.empty(1, device=batch.positions.device, dtype=torch.float64)
         self.has_moved = False
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
         outputs = _outputs(batch)
-        self._launch(batch, *outputs, self._nobody, self._nobody, self._nobody, 1, moves=False)
+        self._launch(batch, *outputs, self._unused, self._unused, self._unused, 1, moves=False)
         return Prediction(*outputs)
 
-    def move(
+    def integrate(
         self, batch: AtomicBatch, velocities: Tensor, last: Prediction, masses: Tensor, timestep: Tensor, n_steps: int
     ) -> None:
-        """See `FusedEngine.move`."""
+        """Integrate steps as `FusedEngine.integrate` does."""
         self._launch(batch, last.energy, last.forces, velocities, masses, timestep, n_steps, moves=True)
         self.has_moved = True
 
@@ -416,8 +418,8 @@ class _MoleculesPlan:
         )  # fmt: skip
 
 
-class _StagesPlan:
-    """A launch for each stage of each layer."""
+class _StagedLauncher:
+    """Buffers and launches for each stage of each layer."""
 
     def __init__(self, weights: _Weights, precision: Precision, shape: StagedShape, batch: AtomicBatch) -> None:
         self._weights, self._shape = weights, shape
@@ -450,7 +452,7 @@ class _StagesPlan:
             zeros(self._rows),  # atomic
             zeros(slices, self._rows, slots, 4),  # partial
         )
-        # Each part of a sum is at least what a tensor core takes at once.
+        # Each part of a sum is at least as large as the tile of a tensor core.
         split = min(shape.warps, features // 16) if shape.split else 1
         self._options: dict[str, Any] = {
             "LAYERS": layers, "F": features, "HALF": weights.half, "SLOTS": slots, "ROWS": rows,

@@ -1,13 +1,13 @@
-"""The fused engine's Triton kernels: PaiNN's energy and forces, with a derivative derived by hand.
+"""The Triton kernels of the fused engine: PaiNN's energy and forces, with a derivative derived by hand.
 
-docs/fused.md derives what is computed here, with the names of this file. There are two forms. `stage_kernel`
-computes one stage of all molecules, spread over the chip; `molecule_kernel` all of a molecule in one program. Both
-compute whole sums, so that nothing is added by atomics and the same input gives the same bits.
+docs/fused.md derives the equations, with the names of this file. There are two forms. `stage_kernel` computes one stage
+of all molecules, spread over the GPU. `molecule_kernel` computes all stages of a molecule in one program. Every sum is
+computed completely by one program: there are no atomic additions, and the same input gives the same bits.
 
-Of stages: a *group* is the molecules that share a program, ``ROWS`` rows of atoms; a *slice* is ``NF`` of the
-features. Kernels have one program for each slice and group. Rows are ``molecule · SLOTS + atom``. Arrays of
-``[rows, F]``, *planes*, lie in two workspaces: ``work`` holds FP32, ``low`` what is only ever an operand of a product,
-in the precision of products.
+Words of the staged form: a *group* is the molecules that share a program, with ``ROWS`` rows of atoms. A *slice* is
+``NF`` of the features. A kernel has one program for each slice and group. Rows are ``molecule · SLOTS + atom``. A
+*plane* is an array ``[rows, F]`` in one of two workspaces: ``work`` holds FP32; ``low`` holds operands of products, in
+the precision of products.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ import triton.language as tl
 
 from mlff_exp.models import BOHR_ANG, CORE_INNER, CORE_OUTER, COULOMB_EV_ANG, NORM_SMOOTHING
 
-# Constants that kernels read must be of this type.
+# Triton kernels read only constants of type ``tl.constexpr``.
 COULOMB = tl.constexpr(COULOMB_EV_ANG)
 SCREENING = tl.constexpr(0.88534 * BOHR_ANG)
 EPSILON = tl.constexpr(NORM_SMOOTHING)
 INNER = tl.constexpr(CORE_INNER)
 CORE_WIDTH = tl.constexpr(CORE_OUTER - CORE_INNER)
 PI = tl.constexpr(math.pi)
-AHEAD = tl.constexpr(4)  # partners, or groups of them, of which one is computed with and the others are asked for
+AHEAD = tl.constexpr(4)  # partners, or groups of partners, in flight: one is used while the others are loaded
 
-# Operands of fewer rows are all asked for before the first product waits for one; of so many, registers hold one.
+# With fewer rows than this all operands are loaded before the first product; with more, registers hold only one.
 MANY_ROWS = tl.constexpr(64)
 
-# Written by this program.
+# Value of ``EARLY`` in `_wait` when the data were written by the same program.
 HERE = tl.constexpr(2)
 
-# Planes of ``work``: those of all layers, then those of each layer.
-# Whatever a stage changes has one plane before it and one after it: other programs of the stage may still read.
+# Planes of ``work``: first those that all layers share, then those of each layer.
+# What a stage changes has one plane for the old values and one for the new: other programs may still read the old ones.
 S, SM, VM, GS, GSM, GV, GM, COMMON_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 7, 13, 16))
 VIN, UW, PHI, LAYER_PLANES = (tl.constexpr(n) for n in (0, 3, 4, 7))
 # Planes of ``low``.
 HIDDEN, NORM, G3, GPRE, GU, GW, GPHI, LOW_PLANES = (tl.constexpr(n) for n in (0, 1, 2, 5, 6, 9, 12, 15))
-# What each layer keeps for the way back: results of products, or of silu, which autocast would round as well.
+# Planes that each layer stores for the backward pass: results of products or of silu, which autocast rounds as well.
 U, W, SV, VV, DA, DH, KEPT_PLANES = (tl.constexpr(n) for n in (0, 3, 6, 7, 8, 9, 10))
 
 
 @triton.jit
 def _wait(EARLY: tl.constexpr):
-    """Until what is read next was written: if ``EARLY`` by the kernel before, if `HERE` by others of this program.
+    """Wait until the data to be read next are written.
 
-    Weights are asked for before. Then the next kernel may start, and read its weights meanwhile.
+    If ``EARLY``, the previous kernel writes them; if `HERE`, other threads of this program. The caller loads weights
+    before waiting. After waiting the next kernel may start, and load its weights at the same time.
     """
     if EARLY == HERE:
         tl.debug_barrier()
@@ -60,19 +61,19 @@ def _wait(EARLY: tl.constexpr):
 
 @triton.jit
 def _tile(base, plane, rows, columns, F: tl.constexpr, size):
-    """Pointers to [rows, columns] of a plane."""
+    """Return pointers to [rows, columns] of a plane."""
     return base + plane * size + (rows[:, None] * F + columns[None, :])
 
 
 @triton.jit
 def _read_tile(base, plane, rows, columns, F: tl.constexpr, size):
-    """[rows, columns] of a plane as FP32."""
+    """Load [rows, columns] of a plane as FP32."""
     return tl.load(_tile(base, plane, rows, columns, F, size)).to(tl.float32)
 
 
 @triton.jit
 def _left(first, K: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr):
-    """Left operand [ROWS, K] from pointers to each row's first number; [SPLIT, ROWS, K / SPLIT] if split."""
+    """Load the left operand [ROWS, K] from pointers to the start of each row; [SPLIT, ROWS, K / SPLIT] if split."""
     if SPLIT == 1:
         return tl.load(first[:, None] + tl.arange(0, K)[None, :]).to(LOW)
     else:
@@ -82,7 +83,7 @@ def _left(first, K: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr):
 
 @triton.jit
 def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexpr):
-    """Right operand, weights [K, F][:, column]; [SPLIT, K / SPLIT, NF] if split."""
+    """Load the right operand, weights [K, F][:, column]; [SPLIT, K / SPLIT, NF] if split."""
     if SPLIT == 1:
         return tl.load(weights + tl.arange(0, K)[:, None] * F + column[None, :])
     else:
@@ -92,7 +93,7 @@ def _right(weights, column, F: tl.constexpr, K: tl.constexpr, SPLIT: tl.constexp
 
 @triton.jit
 def _total(parts, SPLIT: tl.constexpr):
-    """[ROWS, NF] of FP32. Split, every warp sums a part of K, where rows are too few to occupy more than one."""
+    """Add up a product, [ROWS, NF] FP32. If split, each warp sums a part of K, where rows occupy only one warp."""
     if SPLIT == 1:
         return parts
     else:
@@ -101,7 +102,7 @@ def _total(parts, SPLIT: tl.constexpr):
 
 @triton.jit
 def _product(left, right, SPLIT: tl.constexpr, IP: tl.constexpr):
-    """[ROWS, NF] of FP32."""
+    """Compute a product, [ROWS, NF] FP32."""
     return _total(tl.dot(left, right, input_precision=IP), SPLIT)
 
 
@@ -122,7 +123,7 @@ def _add_6(a, b, c, d, e, f, g, h, i, j, k, m):
 
 @triton.jit
 def _silu(x):
-    """silu(x) and its derivative."""
+    """Compute silu(x) and its derivative."""
     sigmoid = 1.0 / (1.0 + tl.exp(-x))
     value = x * sigmoid
     return value, sigmoid * (1.0 + x - value)
@@ -130,7 +131,7 @@ def _silu(x):
 
 @triton.jit
 def _envelope(x):
-    """1 − 28x⁶ + 48x⁷ − 21x⁸ up to x = 1, and its derivative."""
+    """Compute 1 − 28x⁶ + 48x⁷ − 21x⁸ up to x = 1, and its derivative."""
     gap = tl.maximum(1.0 - x, 0.0)
     rest = 1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * (15.0 + x * 21.0))))
     square = x * x
@@ -139,7 +140,7 @@ def _envelope(x):
 
 @triton.jit
 def _repulsion(d, charge_a, charge_b, contact):
-    """Ziegler-Biersack-Littmark repulsion of a pair and its derivative by d."""
+    """Compute the Ziegler-Biersack-Littmark repulsion of a pair and its derivative with respect to d."""
     power = tl.exp(0.23 * tl.log(tl.maximum(charge_a, 1.0))) + tl.exp(0.23 * tl.log(tl.maximum(charge_b, 1.0)))
     inverse = power / SCREENING
     r = d * inverse
@@ -156,10 +157,10 @@ def _repulsion(d, charge_a, charge_b, contact):
 
 @triton.jit
 def _sin_cos_pi(n, x):
-    """sin(π n x) and cos(π n x) for whole n: minimax polynomials on half a period, to a few units in the last place."""
-    whole = tl.floor(n * x + 0.5)
-    r = tl.fma(n, x, -whole)
-    sign = 1.0 - 2.0 * (whole - 2.0 * tl.floor(0.5 * whole))
+    """Compute sin(π n x) and cos(π n x) for integer n, by minimax polynomials on half a period, to a few ulp."""
+    nearest = tl.floor(n * x + 0.5)
+    r = tl.fma(n, x, -nearest)
+    sign = 1.0 - 2.0 * (nearest - 2.0 * tl.floor(0.5 * nearest))
     q = r * r
     sine = 2.550031375775832 + q * (-0.5980451650124143 + q * 0.07722011083020307)
     sine = r * (3.141592580043299 + q * (-5.167706878836036 + q * sine))
@@ -174,11 +175,11 @@ def _geometry(
     positions, numbers, radius, charge, element, unit, push, repelled, basis, slope, n_systems, n_slots, cutoff,
     SLOTS: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr, PARTNERS: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
-    """Pairs of some atoms b with all atoms a of a molecule: what depends on positions and elements alone.
+    """Compute what depends only on positions and elements, for pairs of some atoms b with all atoms a of a molecule.
 
-    ``element``, [SLOTS]; ``unit`` r̂_ab and 1/d, [SLOTS b, 4, SLOTS]; ``push``, the repulsion's derivative by d,
-    [SLOTS b, SLOTS]; ``repelled``, half of b's repulsion, [SLOTS]; ``basis`` inputs of the filters and ``slope`` their
-    derivatives, [SLOTS b, SLOTS, RBF]. Returns the atomic numbers of b.
+    Writes ``element`` [SLOTS]; ``unit``, r̂_ab and 1/d, [SLOTS b, 4, SLOTS]; ``push``, the derivative of the repulsion
+    with respect to d, [SLOTS b, SLOTS]; ``repelled``, half of the repulsion of b, [SLOTS]; ``basis``, the inputs of the
+    filters, and ``slope``, their derivatives, [SLOTS b, SLOTS, RBF]. Returns the atomic numbers of b.
     """
     a = tl.arange(0, SLOTS)[None, :]
     b = first + tl.arange(0, PARTNERS)
@@ -192,7 +193,7 @@ def _geometry(
     y = (tl.load(positions + 3 * own_b + 1)[:, None] - tl.load(positions + 3 * own + 1)).to(tl.float32)
     z = (tl.load(positions + 3 * own_b + 2)[:, None] - tl.load(positions + 3 * own + 2)).to(tl.float32)
     paired = (z_a > 0) & (z_b > 0)[:, None] & (a != b[:, None])
-    # Whatever is not paired is far away, and finite: it is multiplied by zero, also where another molecule is NaN.
+    # Atoms that are no pair get a large finite distance and a factor of zero, so that a NaN elsewhere does not spread.
     x = tl.where(paired, x, cutoff)
     y = tl.where(paired, y, 0.0)
     z = tl.where(paired, z, 0.0)
@@ -216,7 +217,7 @@ def _geometry(
     scale = tl.sqrt(2.0 / cutoff)
     radial = scale * sine * inverse[:, :, None]
     radial_slope = (scale * (PI / cutoff) * order * cosine - radial) * inverse[:, :, None]
-    # After the radial functions a column for the bias, and zeros.
+    # The radial functions are followed by a column for the bias and by zeros.
     radial = tl.where(n < N_RBF, radial, tl.where(n == N_RBF, 1.0, 0.0))
     radial_slope = tl.where(n < N_RBF, radial_slope, 0.0)
     where = (b[:, None, None] * SLOTS + a[:, :, None]) * RBF + n
@@ -232,7 +233,7 @@ def _geometry(
 
 @triton.jit
 def _first_features(rows, kind, embedding, phi0, work, plane, F: tl.constexpr):
-    """What layer 0 starts from depends on the elements alone: s and φ of some atoms, from tables."""
+    """Load s and φ of layer 0 for some atoms from tables: they depend on the elements only."""
     f = tl.arange(0, F)[None, :]
     size = tl.cast(plane, tl.int64)
     tl.store(work + S * size + rows[:, None] * F + f, tl.load(embedding + kind[:, None] * F + f))
@@ -248,7 +249,7 @@ def _hidden(
     DERIVATIVE: tl.constexpr, WITH_NORM: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """A slice of silu([s, ‖w‖] W + b), or without the norms of silu(s W + b); its derivative is kept."""
+    """Compute a slice of silu([s, ‖w‖] W + b), or of silu(s W + b) without norms; the derivative is stored."""
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -275,7 +276,7 @@ def _phi(
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """The three parts of φ = h W₂ + b₂ for a slice, of which messages need no other."""
+    """Compute the three parts of φ = h W₂ + b₂ for a slice; messages need no other slice."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -295,13 +296,13 @@ def _phi(
 
 @triton.jit
 def _of_partners(base, plane, partner, column, F: tl.constexpr, size):
-    """[PARTNERS, 1, NF] of a plane as FP32. If fewer numbers than threads, each loads just those it needs."""
+    """Load [PARTNERS, 1, NF] of a plane as FP32. With fewer numbers than threads, each thread loads only its own."""
     return tl.load(base + plane * size + partner[:, None, None] * F + column[None, None, :]).to(tl.float32)
 
 
 @triton.jit
 def _of_atoms(base, plane, rows, column, F: tl.constexpr, size):
-    """[1, ATOMS, NF] of a plane as FP32."""
+    """Load [1, ATOMS, NF] of a plane as FP32."""
     return tl.load(base + plane * size + rows[None, :, None] * F + column[None, None, :]).to(tl.float32)
 
 
@@ -312,7 +313,7 @@ def _message(
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
     NF: tl.constexpr, PARTNERS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Messages to some atoms of a molecule, summed, for a slice: s and v after them."""
+    """Sum the messages to some atoms of a molecule for a slice, and store the new s and v."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -355,7 +356,7 @@ def _message(
             sum_x += through * v_x
             sum_y += through * v_y
             sum_z += through * v_z
-    # One reduction: each one meets all warps.
+    # One reduction for all sums: each reduction synchronises all warps.
     sum_s, x, y, z = tl.reduce((sum_s, sum_x, sum_y, sum_z), 0, _add_4)
     tl.store(_tile(work, SM, rows, column, F, size), s + sum_s)
     if LAYER > 0:
@@ -374,7 +375,7 @@ def _mix(
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr, SPLIT: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """u = v U and w = v V for a slice, their product over the axes, and the norms of w."""
+    """Compute u = v U and w = v V for a slice, their product summed over the axes, and the norms of w."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     size = tl.cast(plane, tl.int64)
@@ -417,14 +418,14 @@ def _gate(
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gates for a slice. Part 0: s after the update; part 1: v, which nobody reads after the last layer."""
+    """Compute the gates for a slice. Part 0 updates s; part 1 updates v, which the last layer does not need."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
     of_gates = weights + WB * F * F
-    # Of part 1 the second is not needed.
+    # Part 1 does not need the second gate.
     right_first = _right(of_gates + part * 2 * F * F, column, F, F, SPLIT)
     right_sv = _right(of_gates + F * F, column, F, F, SPLIT)
     bias_first = tl.load(bias + (BB + part * 2) * F + column)[None, :]
@@ -459,7 +460,7 @@ def _readout(
     LAST: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Energy of each atom, and its derivative by s for a slice."""
+    """Compute the energy of each atom, and its derivative with respect to s for a slice."""
     MINE: tl.constexpr = COMMON_PLANES + LAST * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -490,7 +491,7 @@ def _hidden_back(
     GRADS: tl.constexpr, PARTS: tl.constexpr, DERIVATIVE: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """A slice of the gradient before the silu of a hidden layer, (Σ_part g_part W_partᵀ) silu′."""
+    """Compute a slice of the gradient before the silu of a hidden layer, (Σ_part g_part W_partᵀ) silu′."""
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
     rows = group * ROWS + tl.arange(0, ROWS)
@@ -523,7 +524,7 @@ def _gate_back(
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr,
     NF: tl.constexpr, SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """For a slice, part 0: gradient by s before the update; part 1: by u and w."""
+    """Compute gradients for a slice. Part 0: with respect to s before the update; part 1: with respect to u and w."""
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
     ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
     size = tl.cast(plane, tl.int64)
@@ -561,7 +562,7 @@ def _gate_back(
 
 @triton.jit
 def _vector_back(left_u, left_w, right_u, right_w, at_above, LAST: tl.constexpr, SPLIT: tl.constexpr, IP: tl.constexpr):
-    """Gradient by one component of v between messages and update."""
+    """Compute the gradient with respect to one component of v between messages and update."""
     total = _total(tl.dot(left_w, right_w, tl.dot(left_u, right_u, input_precision=IP), input_precision=IP), SPLIT)
     if not LAST:
         total += tl.load(at_above)
@@ -575,7 +576,7 @@ def _vectors_back(
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One component of that gradient for a slice."""
+    """Compute one component of that gradient for a slice."""
     ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -597,7 +598,7 @@ def _all_vectors_back(
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """All components for a slice; messages back need no other."""
+    """Compute all components of that gradient for a slice; the backward pass of messages needs no other slice."""
     ABOVE: tl.constexpr = GV + (LAYER + 1) % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -605,7 +606,7 @@ def _all_vectors_back(
     right_u = _right(weights, column, F, F, SPLIT)
     right_w = _right(weights + F * F, column, F, F, SPLIT)
     _wait(EARLY)
-    # All are asked for before the first product waits for one.
+    # All operands are loaded before the first product needs one.
     u_x = _left(low + GU * size + rows * F, F, SPLIT, LOW)
     u_y = _left(low + (GU + 1) * size + rows * F, F, SPLIT, LOW)
     u_z = _left(low + (GU + 2) * size + rows * F, F, SPLIT, LOW)
@@ -628,9 +629,9 @@ def _pairs_back(
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr,
     ATOMS: tl.constexpr, NF: tl.constexpr, PARTNERS: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by the pairs, through the messages from some atoms a to their partners b.
+    """Compute gradients with respect to pairs, through the messages from some atoms a to their partners b.
 
-    ``partial`` [slices, pairs, 4] sums over layers ∂E/∂d and ∂E/∂r̂_ba of the message from a to b.
+    ``partial`` [slices, pairs, 4] sums ∂E/∂d and ∂E/∂r̂_ba of the message from a to b over the layers.
     """
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
     size = tl.cast(plane, tl.int64)
@@ -667,14 +668,14 @@ def _pairs_back(
         grad_x = _of_partners(work, GM, partner, column, F, size)
         grad_y = _of_partners(work, GM + 1, partner, column, F, size)
         grad_z = _of_partners(work, GM + 2, partner, column, F, size)
-        # Products first: what is multiplied by them then lies as they do, and moves through no shared memory.
+        # Products come first: their factors then have the same layout, and need no transfer through shared memory.
         weight_r = tl.dot(inputs, filters_r, input_precision=IP) * phi_r
         slope_r = tl.dot(slopes, filters_r, input_precision=IP) * phi_r
         by_d = tl.dot(slopes, filters_s, input_precision=IP) * phi_s * grad_s
         if LAYER > 0:
             slope_v = tl.dot(slopes, filters_v, input_precision=IP)
             by_d += slope_v * v_x * grad_x + slope_v * v_y * grad_y + slope_v * v_z * grad_z
-        # The message goes from a to b: against r̂_ab.
+        # The message goes from a to b, opposite to r̂_ab.
         by_d -= slope_r * grad_x * tl.load(at)[:, :, None]
         by_d -= slope_r * grad_y * tl.load(at + SLOTS)[:, :, None]
         by_d -= slope_r * grad_z * tl.load(at + 2 * SLOTS)[:, :, None]
@@ -693,9 +694,9 @@ def _senders_back(
     LAYER: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, RBF: tl.constexpr, ATOMS: tl.constexpr,
     NF: tl.constexpr, PARTNERS: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by what some atoms sent to their partners, and by v before the messages."""
+    """Compute gradients with respect to what some atoms sent to their partners, and to v before the messages."""
     MINE: tl.constexpr = COMMON_PLANES + LAYER * LAYER_PLANES
-    # Not where the layer above has them, which programs of pairs may still read.
+    # A plane of its own: programs of pairs may still read the plane of the layer above.
     GV_MINE: tl.constexpr = GV + LAYER % 2 * 3
     size = tl.cast(plane, tl.int64)
     column = index * NF + tl.arange(0, NF)
@@ -726,7 +727,7 @@ def _senders_back(
         sent_x += filter_v * grad_x
         sent_y += filter_v * grad_y
         sent_z += filter_v * grad_z
-        # Against r̂_ab, as the message went.
+        # Opposite to r̂_ab, as the message.
         filter_r = tl.dot(inputs, filters_r, input_precision=IP)
         sent_r -= filter_r * grad_x * tl.load(at)[:, :, None]
         sent_r -= filter_r * grad_y * tl.load(at + SLOTS)[:, :, None]
@@ -754,7 +755,7 @@ def _scalars_back(
     LAYER: tl.constexpr, F: tl.constexpr, ROWS: tl.constexpr, NF: tl.constexpr,
     SPLIT: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Gradient by s before the layer for a slice, and by the gates of the layer below."""
+    """Compute the gradient with respect to s before the layer for a slice, and to the gates of the layer below."""
     BELOW: tl.constexpr = COMMON_PLANES + (LAYER - 1) * LAYER_PLANES
     KEPT_BELOW: tl.constexpr = LOW_PLANES + (LAYER - 1) * KEPT_PLANES
     GV_MINE: tl.constexpr = GV + LAYER % 2 * 3
@@ -779,9 +780,9 @@ def _scalars_back(
 
 @triton.jit
 def _store_forces(by_d, by_x, by_y, by_z, unit, forces, inside, SLOTS: tl.constexpr):
-    """Forces on some atoms a from gradients by their pairs, [atoms, SLOTS b], all zero where there is no pair."""
+    """Store forces on some atoms a from the gradients of their pairs, [atoms, SLOTS b], zero where there is no pair."""
     x, y, z, inverse = tl.load(unit), tl.load(unit + SLOTS), tl.load(unit + 2 * SLOTS), tl.load(unit + 3 * SLOTS)
-    # ∂d/∂x_a = −r̂_ab, and r̂_ba turns as x_a moves across it.
+    # ∂d/∂x_a = −r̂_ab; the part of a displacement of a that is normal to r̂_ba rotates r̂_ba.
     radial = by_d + (by_x * x + by_y * y + by_z * z) * inverse
     tl.store(forces, tl.sum((radial * x - by_x * inverse).to(tl.float64), axis=1), inside)
     tl.store(forces + 1, tl.sum((radial * y - by_y * inverse).to(tl.float64), axis=1), inside)
@@ -794,7 +795,7 @@ def _forces(
     element, atomic, repelled, reference, unit, push, partial, energy, forces, n_slots, plane,
     SLICES: tl.constexpr, F: tl.constexpr, SLOTS: tl.constexpr, ATOMS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Forces on some atoms a: what their messages and those of their partners b say; with the first, the energy."""
+    """Compute forces on some atoms a from messages in both directions; the first program adds up the energy."""
     a = first + tl.arange(0, ATOMS)
     b = tl.arange(0, SLOTS)
     row_a, row_b = molecule * SLOTS + a, molecule * SLOTS + b
@@ -820,11 +821,11 @@ def _forces(
         tl.store(energy + molecule, tl.sum(tl.where(z_b > 0, each, 0.0)))
 
 
-# What a kernel computes, in the order of an evaluation: these once, those of a layer forward and backward for each.
+# The stages in the order of an evaluation. Some run once; those of a layer run forward and backward for each layer.
 GEOMETRY, READOUT, FORCES = (tl.constexpr(n) for n in (0, 7, 14))
 HIDDEN_OF_PHI, PHI_OF_HIDDEN, MESSAGE, MIX, HIDDEN_OF_GATES, GATE = (tl.constexpr(n) for n in range(1, 7))
 GATES_BACK, GATE_BACK, VECTORS_BACK, MESSAGE_BACK, PHI_BACK, SCALARS_BACK = (tl.constexpr(n) for n in range(8, 14))
-# Matrices of one layer in ``weights``, each F · F numbers; after them the filters.
+# Matrices of one layer in ``weights``, each F · F numbers; the filters follow.
 W1, W1_BACK, W2, W2_BACK, MIXED, MIXED_BACK, WA, WA_BACK, WB, WB_BACK, FILTERS = (
     tl.constexpr(n) for n in (0, 1, 2, 5, 8, 10, 12, 14, 16, 19, 22)
 )
@@ -839,7 +840,7 @@ STAGE_NAMES = (
 
 
 def _kernel_name(specialization: Any) -> str:
-    """What profilers call a kernel: its stage."""
+    """Return the name of a kernel for profilers: that of its stage."""
     return f"fused_{STAGE_NAMES[specialization.constants['STAGE']]}"
 
 
@@ -853,10 +854,10 @@ def stage_kernel(
     SPLIT: tl.constexpr, PAIR_NF: tl.constexpr, PARTNERS: tl.constexpr, JOINS: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One stage of all molecules: programs are [slices, groups, parts of a slice].
+    """Compute one stage of all molecules; programs are [slices, groups, parts of a slice].
 
-    If it ``JOINS``, a stage whose slices need no other slice of the one before computes that first, for all rows of
-    its molecule.
+    If it ``JOINS``, a stage whose slices depend only on the same slice of the previous stage computes that stage first,
+    for all rows of its molecule.
     """
     index, group, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     KEPT: tl.constexpr = LOW_PLANES + LAYER * KEPT_PLANES
@@ -953,59 +954,60 @@ def stage_kernel(
         )  # fmt: skip
 
 
-# All of a molecule in one program: rows of its atoms, and planes [ATOMS, F] of its scratch. ``kept``, in the precision
-# of products, holds for each layer what the backward pass needs; ``shared``, FP32, what partners read of each other.
+# All stages of a molecule in one program, with rows for its atoms and planes [ATOMS, F] of scratch memory. For each
+# layer, ``kept`` stores the data of the backward pass in the precision of products, and ``shared`` stores in FP32 what
+# atoms read from each other.
 ATOMS = tl.constexpr(16)
-KEPT_PHI, MOLECULE_PLANES = (tl.constexpr(n) for n in (10, 13))  # after those that the other form keeps as well
+KEPT_PHI, MOLECULE_PLANES = (tl.constexpr(n) for n in (10, 13))  # after the planes that both forms store
 SHARED_GS, SHARED_GM, SHARED_V = (tl.constexpr(n) for n in (1, 2, 5))  # the last for each layer
 
 
 @triton.jit
 def _weights(weights, K: tl.constexpr, F: tl.constexpr):
-    """[K, F]."""
+    """Load a matrix [K, F]."""
     return tl.load(weights + tl.arange(0, K)[:, None] * F + tl.arange(0, F)[None, :])
 
 
 @triton.jit
 def _square(weights, matrix, F: tl.constexpr):
-    """One of a layer's matrices [F, F]."""
+    """Load one of a layer's matrices [F, F]."""
     return _weights(weights + matrix * F * F, F, F)
 
 
 @triton.jit
 def _bias(offsets, which, F: tl.constexpr):
-    """[1, F]."""
+    """Load a vector [1, F]."""
     return tl.load(offsets + which * F + tl.arange(0, F))[None, :]
 
 
 @triton.jit
 def _filters(weights, part, F: tl.constexpr, RBF: tl.constexpr):
-    """[RBF, F]."""
+    """Load filters [RBF, F]."""
     k = tl.arange(0, RBF)
     return tl.load(weights + FILTERS * F * F + (part * RBF + k[:, None]) * F + tl.arange(0, F)[None, :])
 
 
 @triton.jit
 def _times(left, right, LOW: tl.constexpr, IP: tl.constexpr):
-    """left [ATOMS, K] · right [K, F], FP32."""
+    """Compute left [ATOMS, K] · right [K, F] in FP32."""
     return tl.dot(left.to(LOW), right, input_precision=IP)
 
 
 @triton.jit
 def _at(base, plane, F: tl.constexpr):
-    """Pointers to [ATOMS, F]."""
+    """Return pointers to a plane [ATOMS, F]."""
     return base + (plane * ATOMS + tl.arange(0, ATOMS)[:, None]) * F + tl.arange(0, F)[None, :]
 
 
 @triton.jit
 def _read(base, plane, F: tl.constexpr):
-    """[ATOMS, F] of FP32."""
+    """Load a plane [ATOMS, F] as FP32."""
     return tl.load(_at(base, plane, F)).to(tl.float32)
 
 
 @triton.jit
 def _row(base, row, F: tl.constexpr):
-    """[1, F] of FP32. Fewer numbers than threads, so that each thread loads just those it needs."""
+    """Load a row [1, F] as FP32. There are fewer numbers than threads, and each thread loads only its own."""
     return tl.load(base + row * F + tl.arange(0, F)[None, :]).to(tl.float32)
 
 
@@ -1015,7 +1017,7 @@ def _layer(
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """Messages and update of one layer. Weights are asked for some products before they are needed."""
+    """Compute messages and update of one layer; weights are loaded some products before they are needed."""
     a, k = tl.arange(0, ATOMS), tl.arange(0, RBF)
     filters_s, filters_r = _filters(weights, 0, F, RBF), _filters(weights, 2, F, RBF)
     if LAYER > 0:
@@ -1097,7 +1099,10 @@ def _update_back(
     grad_s, grad_x, grad_y, grad_z, kept, weights,
     LAST: tl.constexpr, F: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by s and v between messages and update, from those after it; v after the last update has none."""
+    """Compute gradients with respect to s and v between messages and update, from those after it.
+
+    After the last update there is no gradient with respect to v.
+    """
     right_ss, right_sv = _square(weights, WB_BACK, F), _square(weights, WB_BACK + 1, F)
     if not LAST:
         right_vv = _square(weights, WB_BACK + 2, F)
@@ -1133,7 +1138,7 @@ def _update_back(
 
 @triton.jit
 def _sums_of_warps(by_d, by_x, by_y, by_z, WARPS: tl.constexpr):
-    """[ATOMS, WARPS, 2, 2]: sums over the columns that each warp holds of a product, so that none waits for another."""
+    """Compute [ATOMS, WARPS, 2, 2], sums over the columns of a product that each warp has, so that no warp waits."""
     ATOMS: tl.constexpr = by_d.shape[0]
     REPEATS: tl.constexpr = by_d.shape[1] // (8 * WARPS)
     shape: tl.constexpr = (ATOMS, REPEATS, WARPS, 8)
@@ -1149,7 +1154,7 @@ def _molecule_pairs_back(
     kept, shared, element, unit, basis, slope, partial, filters_s, filters_v, filters_r, phi0, n_slots,
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """As `_pairs_back`; ``partial`` [WARPS, b, a, 4] has a sum for the columns of each warp, so that none waits."""
+    """Compute `_pairs_back` in one program; ``partial`` [WARPS, b, a, 4] has a sum for each warp, so none waits."""
     a, k = tl.arange(0, ATOMS), tl.arange(0, RBF)
     if LAYER > 0:
         phi_s, phi_r = _read(kept, KEPT_PHI, F), _read(kept, KEPT_PHI + 2, F)
@@ -1178,7 +1183,7 @@ def _molecule_pairs_back(
         if LAYER > 0:
             through = sent_x * grad_x + sent_y * grad_y + sent_z * grad_z
             by_d += tl.dot(slopes, filters_v, input_precision=IP) * through
-        # The message goes from a to b: against r̂_ab.
+        # The message goes from a to b, opposite to r̂_ab.
         at = unit + b * 4 * ATOMS + a[:, None]
         by_d -= slope_r * (grad_x * tl.load(at) + grad_y * tl.load(at + ATOMS) + grad_z * tl.load(at + 2 * ATOMS))
         total = _sums_of_warps(by_d, weight_r * grad_x, weight_r * grad_y, weight_r * grad_z, WARPS)
@@ -1192,7 +1197,7 @@ def _molecule_senders_back(
     kept, shared, unit, basis, filters_s, filters_v, filters_r, n_slots,
     LAYER: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """As `_senders_back`: gradients by φ, three parts, and by v before the messages, three components."""
+    """Compute `_senders_back` in one program: gradients of three parts of φ, and of three components of v."""
     a, k = tl.arange(0, ATOMS), tl.arange(0, RBF)
     sent_s = tl.zeros((ATOMS, F), tl.float32)
     sent_r = tl.zeros((ATOMS, F), tl.float32)
@@ -1209,7 +1214,7 @@ def _molecule_senders_back(
         x += filter_v * grad_x
         y += filter_v * grad_y
         z += filter_v * grad_z
-        # Against r̂_ab, as the message went.
+        # Opposite to r̂_ab, as the message.
         at = unit + b * 4 * ATOMS + a[:, None]
         filter_r = tl.dot(inputs, filters_r, input_precision=IP)
         sent_r -= filter_r * (grad_x * tl.load(at) + grad_y * tl.load(at + ATOMS) + grad_z * tl.load(at + 2 * ATOMS))
@@ -1229,7 +1234,7 @@ def _layer_back(
     LAYER: tl.constexpr, LAST: tl.constexpr, F: tl.constexpr, RBF: tl.constexpr, WARPS: tl.constexpr,
     LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by s and v before a layer, from those after it; those by its pairs go into ``partial``."""
+    """Compute gradients with respect to s and v before a layer, and to its pairs in ``partial``."""
     grad_s, grad_x, grad_y, grad_z = _update_back(
         grad_s, grad_x, grad_y, grad_z, kept, weights, LAST, F, LOW, IP
     )  # fmt: skip
@@ -1254,18 +1259,18 @@ def _layer_back(
         before = total * _read(kept, DH, F)
         grad_s = _times(before, _square(weights, W1_BACK, F), LOW, IP)
         grad_s += _read(shared, SHARED_GS, F)
-        tl.debug_barrier()  # until all have read what the layer below writes
+        tl.debug_barrier()  # wait until all threads have read what the layer below overwrites
     return grad_s, grad_x, grad_y, grad_z
 
 
 @triton.jit
 def _advance(values, rates, by, inside):
-    """values += by · rates, [ATOMS, 3] of FP64."""
+    """Add to values: values += by · rates, [ATOMS, 3] FP64."""
     x, y, z = tl.load(values, inside, 0.0), tl.load(values + 1, inside, 0.0), tl.load(values + 2, inside, 0.0)
     x += by * tl.load(rates, inside, 0.0)
     y += by * tl.load(rates + 1, inside, 0.0)
     z += by * tl.load(rates + 2, inside, 0.0)
-    tl.debug_barrier()  # until all have read: several threads compute the same
+    tl.debug_barrier()  # wait until all threads have read: several threads compute the same values
     tl.store(values, x, inside)
     tl.store(values + 1, y, inside)
     tl.store(values + 2, z, inside)
@@ -1280,10 +1285,10 @@ def molecule_kernel(
     LAYERS: tl.constexpr, F: tl.constexpr, HALF: tl.constexpr, RBF: tl.constexpr, N_RBF: tl.constexpr,
     WARPS: tl.constexpr, MOVES: tl.constexpr, LOW: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """All of a molecule, one after the other where there are more than programs. Scratch is of the program.
+    """Compute all stages of a molecule; a program processes several molecules in turn if there are more than programs.
 
-    One evaluation; or ``n_steps`` of velocity Verlet in ``positions``, ``velocities`` and ``forces``, which begin with
-    those of the start. Between two steps half kicks are one.
+    Does one evaluation, or ``n_steps`` of velocity Verlet in ``positions``, ``velocities`` and ``forces``, which hold
+    the start. The two half kicks between two steps are done as one. Scratch memory belongs to the program.
     """
     SIZE: tl.constexpr = FILTERS * F * F + 3 * RBF * F
     PAIRS: tl.constexpr = ATOMS * ATOMS
@@ -1333,7 +1338,7 @@ def molecule_kernel(
             each += tl.load(repelled + a) + tl.load(reference + kind)
             tl.store(energy + molecule, tl.sum(tl.where(is_atom, each, 0.0)))
             grad_s = _times(tl.where(is_atom[:, None], derivative * last, 0.0), back, LOW, IP)
-            grad_x, grad_y, grad_z = v_x, v_y, v_z  # of the last update: nobody reads them
+            grad_x, grad_y, grad_z = v_x, v_y, v_z  # values of the last update, which are not used
             for down in tl.static_range(LAYERS):
                 grad_s, grad_x, grad_y, grad_z = _layer_back(
                     grad_s, grad_x, grad_y, grad_z, kept + (LAYERS - 1 - down) * MOLECULE_PLANES * ATOMS * F, shared,
@@ -1359,6 +1364,6 @@ def molecule_kernel(
                 by_d, by_x, by_y, by_z, unit + b[None, :] * 4 * ATOMS + a[:, None],
                 forces + (molecule * n_slots + a) * 3, inside, ATOMS,
             )  # fmt: skip
-            tl.debug_barrier()  # until all have read what the next evaluation writes
+            tl.debug_barrier()  # wait until all threads have read what the next evaluation overwrites
         if MOVES:
             _advance(velocities + at, forces + at, 0.5 * per_mass, inside)
