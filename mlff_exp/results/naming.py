@@ -124,15 +124,15 @@ def model_word(model: Mapping[str, Any]) -> str:
     Args:
         model: its part of a configuration, as plain values.
     """
-    if "factory" in model:
-        return str(model["factory"])
-    calculator = model.get("calculator")
-    if isinstance(calculator, Mapping):
-        return f"{model['name']}/{str(calculator['_target_']).rpartition('.')[2]}"
-    if "checkpoint" not in model:
-        return str(model["name"])
-    file = Path(model["checkpoint"]).name
-    return file if model["name"] == USUAL_MODEL["name"] else f"{model['name']}/{file}"
+    name, calculator, checkpoint = str(model["name"]), model.get("calculator"), model.get("checkpoint")
+    if factory := model.get("factory"):
+        return str(factory)
+    if isinstance(calculator, Mapping) and "_target_" in calculator:
+        return f"{name}/{str(calculator['_target_']).rpartition('.')[2]}"
+    if not isinstance(checkpoint, str):
+        return name
+    file = Path(checkpoint).name
+    return file if name == USUAL_MODEL["name"] else f"{name}/{file}"
 
 
 def system_name(config: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from mlff_exp.results.naming import (
     format_value,
     label,
     make_run_key,
+    model_word,
 )
 from mlff_exp.runs.preparing import prepare_jobs
 from tests.helpers.here import resolved_of
@@ -52,6 +53,7 @@ def twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["system=file", "system.path=a/POSCAR", "system.index=0,1"], ["index=0", "index=1"]),
         (["model.checkpoint=a/mine.pt,b/mine.pt"], ["checkpoint=a/mine.pt", "checkpoint=b/mine.pt"]),
+        (["model=torch", "model.factory=a.b:c", "+model.arguments.width=1,2"], ["width=1", "width=2"]),
         (["batch_size=1,2"], ["fp32 · B1", "fp32 · B2"]),
         (["system=water_box", "system.n_molecules=8,27"], ["water_box_8", "water_box_27"]),
     ],
@@ -192,3 +194,26 @@ def test_a_calculator_is_recorded_as_it_ran() -> None:
         record = resolved_of(*words)
         assert (record["engine"], record["precision"]) == ({"name": "native"}, {"name": "native"})
         assert "compile" not in label(record)
+
+
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        ({"name": "student", "checkpoint": "student"}, "student"),
+        ({"name": "student", "checkpoint": "mine/net.pt"}, "net.pt"),
+        ({"name": "ase", "calculator": {"_target_": "ase.calculators.emt.EMT"}}, "ase/EMT"),
+        ({"name": "torch", "factory": "a.b:c", "arguments": {"width": 3}}, "a.b:c"),
+        ({"name": "outside", "width": 3}, "outside"),
+        ({"name": "outside", "checkpoint": "mine/large"}, "outside/large"),
+        ({"name": "outside", "checkpoint": None, "factory": None, "calculator": {}}, "outside"),
+    ],
+)
+def test_what_a_model_is_called(model: dict[str, Any], word: str) -> None:
+    assert model_word(model) == word
+    assert make_run_key(CONFIG | {"model": model}).model == word
+
+
+def test_an_option_of_a_model_that_is_not_as_usual_is_named() -> None:
+    words = ("device=auto", "model=torch", "model.factory=a.b:c")
+    assert "width" not in label(resolved_of(*words))
+    assert label(resolved_of(*words, "+model.arguments.width=3")).endswith("width=3")
