@@ -23,7 +23,8 @@ _KEY = (
     r"|(?:api|access|private|account|auth|encryption|signing|shared|master|ssh|licen[sc]e)[ _.-]?key"
     # Short words by themselves: sigma, spin and uncertain hold some of them.
     r"|(?<![a-z])(?:sas|sig|pw|jwt|otp|dsn|creds?|hmac|psk|csrf|xsrf|cert|pem)(?![a-z])|(?<![a-z])pin(?![a-z_-])"
-    r"|session[ _.-]?id|(?<![a-z])signature|webhook|(?:my|user|root|admin|login|proxy|db)(?:pass|pwd|pw)(?![a-z])"
+    r"|session[ _.-]?id|(?<![a-z])signature|webhook"
+    r"|(?:my|user|root|admin|login|proxy|db|smtp|imap|ftp|mail|ssh|vpn)(?:pass|pwd|pw)(?![a-z])"
 )
 SECRET_KEY = re.compile(_KEY, re.IGNORECASE)
 # From the start of a word, and bounded: a line of a hundred thousand letters must not take minutes.
@@ -73,10 +74,17 @@ _FLAG = re.compile(
 _USER = re.compile(r"((?<!\S)(?:-u|--user)[ \t=]*['\"]?[^\s:'\"]{1,120}:)[^\s'\"]+")
 _SCHEME = re.compile(r"\b(Bearer|Basic|Digest)([ \t]+)(?=[^\s'\",;]*[\d=]|[^\s'\",;]{20})[^\s'\",;]{6,}")
 _NETRC = re.compile(r"(\blogin\s+\S{1,120}\s+password\s+)\S+", re.IGNORECASE)
+# In prose; what follows may as well be an ordinary word, so it must hold a digit or a sign.
+_PROSE = re.compile(
+    r"(\b(?:password|passphrase|passwd|secret|token)\s+(?:is|was)\s+)(?=[^\s]*[\d!#$%&*+=?^~])[^\s,;'\"]{4,}",
+    re.IGNORECASE,
+)
 _PLACES = (
     # What looks like a port may begin a password, if one more word stands before the @ of a host with a path.
     re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^/\s:@'\"]{0,120}:\d{1,5}[\s,;)][^\s@'\"]{1,120}@(?=[\w.-]+[/:])", re.I),
     re.compile(r"((?<![\w:/])//)[^/\s:@'\"]{1,120}:[^/\s@'\"]{1,400}@"),
+    # A user and a password before a host, without the slashes of an address.
+    re.compile(r"((?<![\w.:/@+-])(?!mailto:)[\w.+-]{1,120}:)(?!\*\*\*)[^/\s@:'\"]{1,400}@(?=[\w-])", re.IGNORECASE),
 )
 _SHAPES = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
@@ -114,6 +122,7 @@ def _masked_text(text: str) -> str:
     text = _SCHEME.sub(rf"\1\2{HIDDEN}", _USER.sub(rf"\1{HIDDEN}", text))
     if not SECRET_KEY.search(text):
         return _SHAPES.sub(HIDDEN, text)
+    text = _PROSE.sub(rf"\1{HIDDEN}", text)
     text = _QUOTED_OVERRIDE.sub(rf"\1\2{HIDDEN}\1", text)
     text = _NETRC.sub(rf"\1{HIDDEN}", _FLAG.sub(rf"\1{HIDDEN}", _TAG.sub(rf"\1{HIDDEN}", text)))
     text = _ENCLOSED.sub(rf"\1{HIDDEN}", _BELOW.sub(rf"\1\n  {HIDDEN}", text))

@@ -17,12 +17,14 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: it is no file, too large, not JSON, or holds NaN or infinity.
+        ValueError: it is no file, empty, too large, not JSON, or holds NaN or infinity.
     """
     try:
         if not path.is_file():
             raise ValueError("it is no file")
-        if (size := path.stat().st_size) > MAX_BYTES:
+        if not (size := path.stat().st_size):  # what the system makes up has none, and may wait for ever
+            raise ValueError("it is empty")
+        if size > MAX_BYTES:
             raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:

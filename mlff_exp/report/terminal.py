@@ -56,10 +56,11 @@ def _moved(result: RunResult) -> str:
         for metric in METRICS
         if metric.brief and metric.name in result.metrics
     ]
-    length = f"{task['duration_ps']:g} ps of {task['replicas']} start{'s' * (task['replicas'] > 1)}"
+    if "duration_ps" in task and "replicas" in task:  # a verdict in a file need not be one of a trajectory
+        known.append(f"{task['duration_ps']:g} ps of {task['replicas']} start{'s' * (task['replicas'] > 1)}")
     # A file that could not be written is not named.
     where = f"; what that is worth: {VERDICT_FILE}" if VERDICT_FILE in result.artifacts else ""
-    return f"{', '.join([*known, length])}{where}"
+    return f"{', '.join(known)}{where}"
 
 
 def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlff_exp.config import (
     Config,
@@ -146,27 +146,25 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
             jobs.append(Job(stage.name, gate, overrides, config, {}, unavailable))
             every.append(composed)
     refuse_unused((job.config, job.overrides) for job in jobs)
-    _refuse_doubles(jobs)
+    _refuse_doubles(jobs, every)
     # What tells the jobs apart is known once all of them are.
     for composed, told in zip(every, find_varied_keys([requested_values(composed) for composed in every]), strict=True):
         composed.sweep.varied = told
     return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
 
 
-def _refuse_doubles(jobs: Sequence[Job]) -> None:
-    """Refuse a value that is swept twice: a second run of the same words would be a row that looks like the first.
+def _refuse_doubles(jobs: Sequence[Job], every: Sequence[DictConfig]) -> None:
+    """Refuse a value that is swept twice, however it is written: a second run would be a row that looks like the first.
 
     Raises:
         ConfigError: naming the words.
     """
     seen = set()
-    for job in jobs:
-        words = (job.stage, *job.overrides)
-        if words in seen:
-            raise ConfigError(
-                f"two runs of the sweep have the same words, {' '.join(job.overrides)}: give each value once"
-            )
-        seen.add(words)
+    for job, composed in zip(jobs, every, strict=True):
+        row = (job.stage, repr(OmegaConf.to_container(composed)))
+        if row in seen:
+            raise ConfigError(f"two runs of the sweep are the same, {' '.join(job.overrides)}: give each value once")
+        seen.add(row)
 
 
 def refuse_gates_that_cannot_run(jobs: Iterable[Job]) -> None:

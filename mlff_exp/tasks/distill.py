@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlff_exp.common import progress_bar
+from mlff_exp.common import progress_bar, read_json, typed_value
 from mlff_exp.config import Config, ConfigError, DistillTask
 from mlff_exp.distill import (
     TEACHER,
@@ -53,7 +53,17 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     """Errors in the metrics are those on the molecules of the validation set.
 
     Files for people follow when ``keep`` has the numbers.
+
+    Raises:
+        ConfigError: a file of an earlier run in ``task.directory`` is broken, or its data is not that of the task.
     """
+    try:
+        return _distil(config, directory, keep)
+    except DatasetError as error:
+        raise ConfigError(f"task.directory={config.task.directory}: {error}") from error
+
+
+def _distil(config: Config, directory: Path, keep: Keep) -> RunResult:
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     until = time.monotonic() + task.budget_s
     work.mkdir(parents=True, exist_ok=True)
@@ -114,7 +124,13 @@ def _made(path: Path, make: Callable[[], tuple[Dataset, Counter[str]]]) -> Datas
 
 def _left_out(work: Path) -> Counter[str]:
     files = sorted(work.glob(f"*{LEFT_OUT_SUFFIX}"))
-    return sum((Counter(json.loads(file.read_text(encoding="utf-8"))) for file in files), Counter())
+    counts: Counter[str] = Counter()
+    for file in files:
+        try:
+            counts.update(typed_value(Mapping[str, int], read_json(file), "it"))
+        except ValueError as error:
+            raise DatasetError(f"{file} is broken: {error}") from error
+    return counts
 
 
 def _dataset_file(work: Path, number: int) -> Path:

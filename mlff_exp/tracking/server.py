@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WHERE = "the server at MLFLOW_TRACKING_URI"
 # Of the opening as a whole, whatever the server or a name server does.
-OPENING_S = 13.0
+OPENING_S = 9.0
 # Somebody is waiting for the first run to start: each question of the opening may take this long, twice.
 HURRIED = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "6",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",

@@ -26,7 +26,9 @@ def test_what_stands_under_such_a_key_is_hidden(key: str) -> None:
         "machine h login u password SEC1234", '+password=(\n+  "SEC1234"\n+)', "+password: |\n+  SEC1234",
         "+password: >-\n+  SEC1234", '+password="""\n+SEC1234"""', '+{"auth": {"key": "SEC1234"}}',
         "+PASSWORD := SEC1234", "+<password>SEC1234</password>", '+passwords = ["a", "SEC1234"]',
-        "+TOKEN=$(echo SEC1234)", "+password={SEC1234}", "+password = (SEC1234)",
+        "+TOKEN=$(echo SEC1234)",
+        "me:SEC1234@host.org/db", "the password is SEC1234", "password: SEC1234", "+smtppass=SEC1234",
+        "+password={SEC1234}", "+password = (SEC1234)",
     ],
 )  # fmt: skip
 def test_a_secret_in_a_command_an_address_or_a_difference_is_hidden(text: str) -> None:
@@ -45,6 +47,9 @@ def test_a_secret_in_a_command_an_address_or_a_difference_is_hidden(text: str) -
         "the basic sweeper, and Basic launcher of Hydra",
         "see http://127.0.0.1:5000 by a@b",
         "task.systems=[benzene,water]",
+        "task.passes=3, bypass=1, compass: north",
+        "write to e@mail.org or mailto:e@mail.org",
+        "the password is wrong",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

@@ -27,6 +27,7 @@ from mlff_exp.results.failure import Failure
 from mlff_exp.results.gate import combine_verdicts
 from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Criterion, Verdict
+from tests.helpers.results import full_result
 from tests.helpers.sweeps import CRITERIA, SWEEP, changed, config, evaluated, interval, moved, timed
 
 PLANNED, OURS, OF_FUSED = load_targets(["plan", "ours"])
@@ -233,6 +234,11 @@ def test_a_file_that_was_not_written_is_told_and_not_named() -> None:
     assert "not written: validation_report.txt: OSError: full" in said
     assert "what that is worth" not in said
     assert "files are missing" in markdown("a sweep", report_content([run, run]))
+
+
+def test_a_verdict_of_a_run_without_a_trajectory_is_shown() -> None:
+    verdict = Verdict("NO-GO", "strict", (Criterion("drift", None, None, 1.0, False),), ("drift is not measured",))
+    assert "drift is not measured" in describe_result(replace(full_result(), verdict=verdict))
 
 
 @pytest.mark.parametrize(
