@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from ase import units
+from ase import Atoms, units
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from torch import Tensor
 
 from mlff_exp.dynamics.recording import Trajectory
@@ -88,23 +89,43 @@ def refuse_blow_up(trajectory: Trajectory) -> None:
 
 
 def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float, rng: np.random.Generator) -> Tensor:
-    """Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T."""
+    """Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T.
+
+    The temperature counts the internal degrees of freedom: 3N − 6, for linear molecules 3N − 5, in a cell 3N − 3.
+
+    Args:
+        dynamics: of the systems.
+        positions: [n_rows, 3] Å.
+        temperature_k: of every system.
+        rng: draws the velocities.
+
+    Returns:
+        [n_rows, 3] in ASE's units, FP64; zero for padding.
+    """
     batch = dynamics.batch
     velocities = np.zeros((batch.n_systems, batch.n_slots, 3))
-    for index, (atoms, padded) in enumerate(
+    for index, (system, padded) in enumerate(
         zip(dynamics.systems, batch.per_system(positions).cpu().numpy(), strict=True)
     ):
-        masses, current = atoms.get_masses()[:, None], padded[: len(atoms)]
-        drawn = rng.normal(size=current.shape) * np.sqrt(units.kB * temperature_k / masses)
-        drawn -= (masses * drawn).sum(axis=0) / masses.sum()
-        if not atoms.pbc.any():
-            arms = current - (masses * current).sum(axis=0) / masses.sum()
-            angular = np.cross(arms, masses * drawn).sum(axis=0)
-            inertia = (masses[:, :, None] * (np.sum(arms**2, axis=1)[:, None, None] * np.eye(3))).sum(axis=0)
-            inertia -= np.einsum("a,ai,aj->ij", masses[:, 0], arms, arms)
-            # The pseudo-inverse, because a linear molecule has no inertia about its axis.
-            drawn -= np.cross(np.linalg.pinv(inertia, rcond=1e-6) @ angular, arms)
-        kinetic = 0.5 * float((masses * drawn**2).sum())
+        # The dynamics knows no constraints, of which ASE's functions would leave momenta out.
+        atoms = Atoms(system.numbers, padded[: len(system)], masses=system.get_masses())
+        thermalize_momenta(atoms, temperature_k, rng=rng)
+        Stationary(atoms, preserve_temperature=False)
+        if not system.pbc.any():
+            _stop_rotation(atoms)
         wanted = 0.5 * units.kB * temperature_k * dynamics.dof[index]
-        velocities[index, : len(atoms)] = drawn * np.sqrt(wanted / kinetic)
+        velocities[index, : len(atoms)] = atoms.get_velocities() * np.sqrt(wanted / atoms.get_kinetic_energy())
     return torch.from_numpy(velocities.reshape(-1, 3)).to(positions.device)
+
+
+def _stop_rotation(atoms: Atoms) -> None:
+    """Take the angular momentum of a molecule away, in place.
+
+    ASE's ``ZeroRotation`` divides by the moments of inertia, and that of a linear molecule about its axis is zero, or
+    what rounding makes of zero. The pseudo-inverse leaves the axis out.
+    """
+    masses = atoms.get_masses()[:, None]
+    arms = atoms.positions - atoms.get_center_of_mass()
+    inertia = (masses * np.square(arms)).sum() * np.eye(3) - np.einsum("ai,aj->ij", masses * arms, arms)
+    spin = np.linalg.pinv(inertia, rcond=1e-6) @ atoms.get_angular_momentum()
+    atoms.set_velocities(atoms.get_velocities() - np.cross(spin, arms))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def recorded(directory: Path, *ensembles: Ensemble, faults: tuple[str, ...] = ()
     config = resolved_of("task=nve", "system=benzene", "device=cpu", f"task.replicas={N_STARTS}")
     verdict = Verdict("NO-GO" if faults else "GO", "strict", (), faults, faults=faults)
     replace(full_result(), config=config, metrics=ONCE, verdict=verdict, artifacts=()).save(directory)
-    np.savez(directory / "trajectory_data.npz", **ensemble_columns(list(ensembles)))
+    columns: dict[str, Any] = dict(ensemble_columns(list(ensembles)))
+    np.savez(directory / "trajectory_data.npz", **columns)
     return directory
 
 
