@@ -1,4 +1,4 @@
-"""What every package may use: atomic files, secrets, signals, progress, printed commands, registries."""
+"""Helpers that know nothing of force fields: atomic files, secrets, signals, progress, printed commands, registries."""
 
 import lazy_loader
 

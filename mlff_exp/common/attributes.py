@@ -1,4 +1,4 @@
-"""Another value for an attribute of somebody else's, for a while."""
+"""Replace an attribute of a foreign object temporarily."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def replace_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 
     Args:
         owner: has the attribute, or inherits it.
-        name: of the attribute.
-        value: what it is meanwhile.
+        name: name of the attribute.
+        value: value inside the block.
 
     Raises:
         AttributeError: the owner has no such attribute.

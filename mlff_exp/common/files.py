@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what is said of a full disk."""
+"""Write files atomically, and report a full disk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, moved to it at the end: whoever reads it finds the old file or the new one.
+    """Yield a temporary path that replaces ``path`` at the end, so that a reader finds the old or the new file.
 
     Raises:
-        OSError: naming the file, which is as it was before.
+        OSError: the file can't be written. The error names the file, which is unchanged.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -30,11 +30,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text as `whole` does, and with its errors."""
+    """Write a text as `atomic_file` does.
+
+    Raises:
+        OSError: as `atomic_file`.
+    """
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def free_space(directory: Path) -> str:
-    """How much room there is on the disk, for messages."""
+    """Return the free space of a disk as text for messages."""
     return f"{shutil.disk_usage(directory).free / 2**20:.1f} MiB are free there"

@@ -1,4 +1,4 @@
-"""How far something has come: a bar on a terminal, and a line now and then in a log."""
+"""Show progress: a bar on a terminal, or occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tqdm import tqdm
 
 LINE_EVERY_S = 30.0
 
-# In place of one that all processes share: a process that is killed leaves its semaphore behind, with a warning.
+# tqdm's default lock is shared by processes: a process that is killed leaves its semaphore, which causes a warning.
 tqdm.set_lock(threading.RLock())
 
 
 class ProgressBar(Protocol):
-    """What both have in common."""
+    """Interface of a progress bar."""
 
     n: int
     total: int
 
     def update(self, n: int = 1) -> object:
-        """So many more are done."""
+        """Add ``n`` steps."""
 
     def set_postfix_str(self, text: str) -> None:
-        """What is done now."""
+        """Set a text that says what is being done now."""
 
     def __enter__(self) -> Self: ...
 
@@ -36,10 +36,10 @@ class ProgressBar(Protocol):
 
 
 class ProgressLines:
-    """What tqdm shows, as lines for a file: none before half a minute, and then one every half minute at most.
+    """Progress as lines of text for a file: at most one every half minute.
 
     Args:
-        total: steps.
+        total: number of steps.
         initial: steps that were done before.
         desc: what is being done.
         unit: name of a step.
@@ -50,14 +50,14 @@ class ProgressLines:
         self._last = time.monotonic()
 
     def update(self, n: int = 1) -> None:
-        """So many more are done."""
+        """Add ``n`` steps."""
         self.n += n
         if time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             print(f"{self._desc}: {self.n}/{self.total} {self._unit}{self._postfix}", file=sys.stderr, flush=True)
 
     def set_postfix_str(self, text: str) -> None:
-        """What is done now."""
+        """Set a text that says what is being done now."""
         self._postfix = f", {text}" if text else ""
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ def progress_bar(
     mininterval: float = 0.1,
     smoothing: float = 0.3,
 ) -> ProgressBar:
-    """A progress bar if stderr is a terminal, else lines; the arguments are tqdm's."""
+    """Make a progress bar if stderr is a terminal, else lines; the arguments are those of tqdm."""
     if sys.stderr is None or not sys.stderr.isatty():
         return ProgressLines(total, desc, unit, initial)
     found: ProgressBar = tqdm(
@@ -95,5 +95,5 @@ def progress_bar(
 
 
 def write_below_bars(line: str) -> None:
-    """Print a line on stderr above the bars."""
+    """Print a line on stderr without disturbing progress bars."""
     tqdm.write(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Named things of one kind, to which installed packages add their own by entry points."""
+"""Registries of named specs, to which installed packages add their own by entry points."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Named(Protocol):
-    """Anything with a name."""
+    """An object with a name."""
 
     @property
     def name(self) -> str:
-        """The word for it in a configuration."""
+        """The name in a configuration."""
 
 
 Spec = TypeVar("Spec", bound=Named)
 
 
 class UnknownNameError(LookupError):
-    """A name that a registry does not hold; the message says which it holds."""
+    """A name that a registry does not have; the message gives the legal names."""
 
 
 class Registry(Generic[Spec]):
-    """Specs of one kind by name, in the order in which they were registered.
+    """Specs of one kind by name, in the order of registration.
 
-    A registry imports nothing heavy: a spec names what makes the thing, and `load_object` imports that when it is made.
+    A registry imports no heavy packages: a spec gives the path of an object, and `load_object` imports that when it is
+    needed.
 
     Args:
-        kind: the word for one of them in messages, such as "engine".
-        group: of entry points. Each points at a spec; it is loaded when the registry is first looked at.
+        kind: the word for a spec in messages, such as "engine".
+        group: group of entry points. Each points at a spec, which is loaded when the registry is first read.
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -45,7 +46,7 @@ class Registry(Generic[Spec]):
         """Add a spec.
 
         Raises:
-            ValueError: its name is taken.
+            ValueError: the name is taken.
         """
         if spec.name in self._specs:
             raise ValueError(f"{self.kind} {spec.name!r} is registered twice")
@@ -53,7 +54,7 @@ class Registry(Generic[Spec]):
         return spec
 
     def names(self) -> tuple[str, ...]:
-        """All names."""
+        """Return all names."""
         return tuple(self._all())
 
     def __iter__(self) -> Iterator[Spec]:
@@ -65,15 +66,15 @@ class Registry(Generic[Spec]):
         return name in self._all()
 
     def is_broken(self, name: str) -> bool:
-        """Whether an entry point has this name and can't be loaded."""
+        """Return whether an entry point has this name and can't be loaded."""
         self._all()
         return name in self._broken
 
     def __getitem__(self, name: str) -> Spec:
-        """The spec of a name.
+        """Return the spec of a name.
 
         Raises:
-            UnknownNameError: there is none; the message lists the names and the nearest of them, or says why the entry
+            UnknownNameError: there is none. The message lists the names and the nearest of them, or says why the entry
                 point of this name can't be loaded.
         """
         specs = self._all()
@@ -100,10 +101,10 @@ class Registry(Generic[Spec]):
 
 
 def load_object(path: str) -> Any:
-    """What ``package.module:name`` names.
+    """Import the object that ``package.module:name`` names.
 
     Raises:
-        ValueError: the path has no such form.
+        ValueError: the path has another form.
         ImportError: there is no such module, or it has no such name.
     """
     module_name, separator, name = path.partition(":")

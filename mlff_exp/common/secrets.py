@@ -1,7 +1,7 @@
-"""Secrets in what is recorded and said: passwords, tokens, keys, and values of environment variables.
+"""Mask secrets in records and messages: passwords, tokens, keys, and values of environment variables.
 
-Two ways work together. Patterns find secrets by the words beside them, and `learn` remembers the values that a
-configuration holds, so that a message which repeats one is masked wherever it stands.
+There are two methods. Patterns find secrets by the words next to them. `learn_secrets` remembers the secret values of a
+configuration, so that they are masked in every message.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ _read: set[str] = set()  # names of environment variables since `reading` began
 
 
 def mask_secrets(value: Any, key: str = "") -> Any:
-    """The same values with secrets replaced by stars: what is recorded is read by many.
+    """Return the same values with secrets replaced by stars.
 
     Args:
         value: text, or mappings and lists of values.
-        key: under which it stands; one such as ``api_key`` hides all that is below it.
+        key: key of the value; a key such as ``api_key`` masks everything below it.
     """
     if value is not None and SECRET_KEY.search(key):
         return HIDDEN
@@ -159,7 +159,7 @@ def learn_secrets(values: Any, key: str = "") -> None:
 
 
 def learn_overrides(overrides: Iterable[str]) -> None:
-    """Remember the secrets among words of the command line, before anything can repeat them."""
+    """Remember the secrets among words of the command line, before a message can repeat them."""
     for override in overrides:
         key, _, value = override.partition("=")
         # As it was typed, and each part of a list that is swept.
@@ -168,7 +168,7 @@ def learn_overrides(overrides: Iterable[str]) -> None:
 
 
 def env_resolver(name: str, *default: Any) -> str | None:
-    """Resolve ``${oc.env:NAME,default}`` as OmegaConf does, and note that it was read.
+    """Resolve ``${oc.env:NAME,default}`` as OmegaConf does, and remember that the variable was read.
 
     Raises:
         KeyError: the variable is not set and there is no default.
@@ -183,7 +183,7 @@ def env_resolver(name: str, *default: Any) -> str | None:
 
 @contextmanager
 def reading_secrets() -> Iterator[set[str]]:
-    """The names of environment variables that are read within the block."""
+    """Yield the set of environment variables that are read within the block."""
     global _read
     before, _read = _read, set()
     try:
@@ -193,12 +193,12 @@ def reading_secrets() -> Iterator[set[str]]:
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error that nobody expected, as Python does, without secrets."""
+    """Print an unexpected error as Python does, without secrets."""
     print(mask_secrets("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def mask_logs() -> None:
-    """Keep secrets out of what the handlers write that logging has now, such as ``run.log``."""
+    """Mask secrets in what the present handlers of the root logger write, such as ``run.log``."""
     for handler in logging.getLogger().handlers:
         if _without_secrets not in handler.filters:
             handler.addFilter(_without_secrets)
@@ -212,13 +212,13 @@ def _without_secrets(record: logging.LogRecord) -> bool:
 
 
 class MaskedStream:
-    """A stream whose text is masked before it is written; everything else is that of the stream."""
+    """A stream that masks secrets in its text; everything else is that of the wrapped stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text without secrets."""
+        """Write a text without secrets."""
         self._stream.write(cast(str, mask_secrets(text)))
         return len(text)
 

@@ -1,4 +1,4 @@
-"""Words for a shell and for Hydra, so that a command that is printed can be pasted."""
+"""Format words for a shell and for Hydra, so that a printed command can be pasted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interrupts from the keyboard, SIGTERM and SIGHUP: each ends a command once, after what it has found is recorded."""
+"""Interrupts from the keyboard, SIGTERM and SIGHUP: each ends a command once, after its results are recorded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ INTERRUPTS_THAT_KILL = 3
 
 
 class Terminated(KeyboardInterrupt):
-    """Asked to end by SIGTERM, as `timeout` and a cluster's scheduler do: ends what an interrupt ends."""
+    """SIGTERM, as `timeout` and the scheduler of a cluster send it; handled like an interrupt."""
 
 
 class HungUp(KeyboardInterrupt):
-    """Asked to end by SIGHUP, as a terminal does that closes: ends what an interrupt ends."""
+    """SIGHUP, as a closing terminal sends it; handled like an interrupt."""
 
 
 RAISED: dict[int, type[KeyboardInterrupt]] = {
@@ -25,7 +25,7 @@ RAISED: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGTERM: Terminated,
     signal.SIGHUP: HungUp,
 }
-# How an end by each is recorded: the kind of the failure, and who asked for it.
+# For each signal, the kind of the recorded failure and its origin.
 SIGNAL_REASONS = {
     KeyboardInterrupt: ("interrupted", "from the keyboard"),
     Terminated: ("terminated", "by SIGTERM"),
@@ -35,13 +35,13 @@ SIGNAL_REASONS = {
 
 @contextlib.contextmanager
 def raise_on_signals(*, for_good: bool = False) -> Iterator[None]:
-    """Raise what `RAISED` names at the first signal inside the block; later ones don't disturb the clean-up.
+    """Raise the exception of `RAISED` at the first signal inside the block; later signals do not disturb the clean-up.
 
     The third interrupt from a keyboard kills the process. A signal that was ignored before, as by ``nohup`` or for a
     job in the background, stays ignored.
 
     Args:
-        for_good: after a signal, the process ends: later ones don't disturb what comes after the block either.
+        for_good: whether the process ends after the block, so that later signals are ignored there too.
     """
     raised, interrupts = False, 0
 
@@ -66,8 +66,8 @@ def raise_on_signals(*, for_good: bool = False) -> Iterator[None]:
 def interrupts_postponed() -> Iterator[None]:
     """Act on interrupts, SIGTERM and SIGHUP after the block instead of inside it; the third interrupt kills.
 
-    One that comes while a process is being started would leave it running, unknown to us; one that comes while a
-    result is being recorded would leave a record that nobody ends.
+    An interrupt while a process starts would leave that process running. An interrupt while a result is recorded would
+    leave an open record.
     """
     if threading.current_thread() is not threading.main_thread():  # where signals are never delivered
         yield
@@ -89,7 +89,7 @@ def interrupts_postponed() -> Iterator[None]:
 def _handled_by(
     handler: Callable[[int, FrameType | None], None], ends: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Leave what is ignored ignored; what Python does not know the handler of, it could not put back."""
+    """Handle signals by a function; ignored signals stay ignored, and so do handlers that Python could not restore."""
     previous = {number: signal.getsignal(number) for number in RAISED}
     heard = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
     for number in heard:
@@ -98,7 +98,7 @@ def _handled_by(
         yield
     finally:
         for number, old in heard.items():
-            # Python takes handlers of its own away while it cleans up, and a signal would kill it then.
+            # Python removes its handlers while it exits, and a signal would kill it then.
             signal.signal(number, signal.SIG_IGN if ends() else old)
 
 

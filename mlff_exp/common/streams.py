@@ -1,4 +1,4 @@
-"""Where a command prints: nothing that happens to a terminal or a pipe may cost a result."""
+"""Output streams on which printing never fails, so that no terminal or pipe can cost a result."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-# A pipe that nobody reads any more, as below `| head`, and a terminal that was closed.
-NOBODY_READS = (errno.EPIPE, errno.EIO)
+# Errors of a pipe without a reader, as after `| head`, and of a closed terminal.
+NO_READER = (errno.EPIPE, errno.EIO)
 
 
 class _Unread(io.FileIO):
-    """A file whose text is lost, and nothing else, once nobody reads it."""
+    """A file that drops its text once nobody reads it."""
 
     def write(self, data: Any) -> int:
         try:
             written = super().write(data)
         except OSError as error:
-            if error.errno not in NOBODY_READS:
+            if error.errno not in NO_READER:
                 raise
             return len(data)
         return written or 0
@@ -28,9 +28,9 @@ class _Unread(io.FileIO):
 
 @contextlib.contextmanager
 def printable_streams() -> Iterator[None]:
-    """Let printing fail neither where nobody reads nor for a letter that the terminal's encoding lacks.
+    """Let printing fail neither without a reader nor for a character that the encoding lacks.
 
-    Streams that are not the process's own, as in tests and notebooks, stay as they are.
+    Streams that are not the process's own, as in tests and notebooks, are not changed.
     """
     before = sys.stdout, sys.stderr
     for name, own in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
@@ -49,7 +49,7 @@ def _lenient(stream: TextIO) -> TextIO:
     try:
         stream.flush()
         number = stream.fileno()
-    except (OSError, ValueError):  # nobody reads it already, or it is closed
+    except (OSError, ValueError):  # there is no reader any more, or the stream is closed
         return stream
     return io.TextIOWrapper(
         io.BufferedWriter(_Unread(number, "w", closefd=False)),

@@ -1,4 +1,4 @@
-"""JSON into dataclasses, by their annotations: a file that somebody else wrote, or cut, is refused and not believed."""
+"""Read JSON into dataclasses by their annotations; a damaged or foreign file is refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-MAX_BYTES = 256 * 2**20  # of a file, or of what is read of it at once
+MAX_BYTES = 256 * 2**20  # of a file, or of a part that is read at once
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        ValueError: it is no file, empty, too large, not JSON, or holds NaN or infinity.
+        ValueError: there is no such file, it is empty or too large, or it is no JSON with finite numbers.
     """
     try:
         if not path.is_file():
@@ -32,10 +32,10 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """A text of JSON as plain values.
+    """Parse a JSON text into plain values.
 
     Raises:
-        ValueError: it is none, is nested too deeply, or holds NaN or infinity.
+        ValueError: it is no JSON, is nested too deeply, or has NaN or infinity.
     """
     try:
         return json.loads(text, parse_constant=_refuse)
@@ -44,15 +44,15 @@ def parse_json(text: str) -> Any:
 
 
 def typed_value(kind: Any, value: Any, where: str = "") -> Any:
-    """A plain value as an annotation says: dataclasses are made, numbers are finite.
+    """Convert a plain value to an annotated type; mappings become dataclasses, and numbers must be finite.
 
     Args:
         kind: str, int, float, bool, Any, None, a Literal, a dataclass, or a Mapping, Sequence, tuple or union of these.
-        value: as JSON has it.
-        where: its name, for messages.
+        value: plain value from JSON.
+        where: name of the value, for messages.
 
     Raises:
-        ValueError: naming the value and what it should be.
+        ValueError: the value has another type. The message names both.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:

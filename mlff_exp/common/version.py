@@ -1,4 +1,4 @@
-"""What ``--version`` says of this package and of what its numbers depend on most."""
+"""The option ``--version``: the versions of this package and of those on which its numbers depend most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEPENDED_ON = {"torch": "PyTorch", "hydra-core": "Hydra", "mlflow": "MLflow"}
 
 
 def versions(program: str) -> str:
-    """One line: the program's version, then those of the packages below it.
+    """Return the versions in one line.
 
     Args:
         program: name of the command.
@@ -27,17 +27,17 @@ def _of(package: str) -> str:
 
 
 class ShowVersions(argparse.Action):
-    """Prints the versions and ends the command."""
+    """An argparse action that prints the versions and ends the command."""
 
     def __init__(self, option_strings: list[str], dest: str, **others: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the versions and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Called by argparse."""
+        """Print the versions and exit; argparse calls this."""
         print(versions(parser.prog))
         parser.exit()
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """Give a command ``--version``."""
+    """Add ``--version`` to a command."""
     parser.add_argument("--version", action=ShowVersions)

@@ -1,4 +1,4 @@
-"""The one door to MLflow: the store, runs, progress, recovery, sweeps, verdicts, sync."""
+"""The only package that uses MLflow: the store, runs, progress, recovery, sweeps, verdicts, synchronisation."""
 
 import lazy_loader
 

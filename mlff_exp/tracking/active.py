@@ -1,4 +1,4 @@
-"""A run that is going on, in MLflow from its start."""
+"""A running run that is in MLflow from its start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ from mlff_exp.tracking.upload import log_points, open_run
 
 
 class ActiveRun:
-    """A run that is going on: in MLflow from its start, with a heartbeat, and with its progress as it comes.
+    """A running run: MLflow has it from its start, with heartbeats and the progress so far.
+
+    Args:
+        store: the store of the run.
+        directory: directory of the run.
+        config: the recorded configuration.
+        parent_id: id of the sweep's run, if there is one.
 
     Raises:
-        ConfigError: the store can't be reached at the start.
+        ConfigError: the store does not answer at the start.
         OSError: its disk is full.
     """
 
@@ -34,10 +40,9 @@ class ActiveRun:
         self.run_id = self._opened.run_id
 
     def __call__(self) -> None:
-        """Log what is new.
+        """Log the new progress.
 
-        A store that can't be reached just now is tried again the next time: no run is ended for it. The same trouble
-        is said once.
+        If the store does not answer, the next call tries again: this ends no run. The same error is printed once.
         """
         from mlflow.exceptions import MlflowException
 
@@ -60,7 +65,7 @@ class ActiveRun:
             self._trouble = trouble
 
     def discard(self) -> None:
-        """Take back a run that turned out to be none."""
+        """Delete the run from MLflow, because its configuration was refused."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -1,4 +1,4 @@
-"""Where a local store is, as a path, as a URL and as a command that opens it."""
+"""The location of a local store as a path, as a URL, and as a command that opens it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mlff_exp.common import shell_command
 from mlff_exp.config import ConfigError, Tracking
 
 DATABASE_FILE = "mlflow.db"
-ARTIFACTS = "artifacts"  # the directory of a local store beside its database
+ARTIFACTS = "artifacts"  # a directory in the directory of a local store
 
 
 def store_directory(tracking: Tracking) -> Path:
@@ -24,14 +24,14 @@ def store_directory(tracking: Tracking) -> Path:
 
 
 def is_in_store(path: Path) -> bool:
-    """Whether a file is a copy that a local store keeps, as its artifact."""
+    """Return whether a file is an artifact of a local store."""
     above = path.resolve().parents
     stores = (one.parent for one in above if one.name == ARTIFACTS)
     return any((store / DATABASE_FILE).is_file() for store in stores)
 
 
 def expand_home(path: str) -> Path:
-    """Return a path in which a leading ``~`` is the home directory; it stays if there is no such user."""
+    """Return a path with a leading ``~`` replaced by the home directory; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -50,10 +50,14 @@ def database_url(database: Path) -> str:
 
 
 def store_url(directory: str) -> str:
-    """Return the URL of the database of a store in a directory as somebody typed it."""
+    """Return the URL of the database of a local store.
+
+    Args:
+        directory: of the store; may start with ``~``.
+    """
     return database_url(expand_home(directory).resolve() / DATABASE_FILE)
 
 
 def ui_command(directory: Path) -> str:
-    """Return the command that opens the MLflow UI on the store in a directory, to be pasted into a shell."""
+    """Return a shell command that opens the MLflow UI on a local store."""
     return shell_command("mlflow", "ui", "--backend-store-uri", store_url(str(directory)))

@@ -1,4 +1,4 @@
-"""What MLflow is told of a result: names, parameters, metrics, tags and inputs, each within MLflow's limits."""
+"""Describe a result for MLflow: names, parameters, metrics, tags and inputs, each within MLflow's limits."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from mlff_exp.tracking.limits import (
     valid_key,
 )
 
-# Tags that a result does not decide on.
+# Tags that the tags of a result can't set.
 OWN_TAGS = (DIRECTORY_TAG, HEARTBEAT_TAG, HOST_TAG, KEY_TAG, PID_TAG, STATUS_TAG, *FAILURE_TAGS, "sweep")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Of a model, with the verdict on them, if there is one."""
+    """Weights of a model, with the verdict on them, if there is one."""
 
     sha256: str
     name: str
@@ -60,7 +60,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Source:
-    """The labelled set or the system that was measured on."""
+    """The labelled set or the system that a run measured."""
 
     name: str
     digest: str
@@ -70,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Description:
-    """All that MLflow is told of a result, but for its files and the progress it left."""
+    """Everything that MLflow stores of a result, except files and progress."""
 
     name: str
     status: str
@@ -83,10 +83,10 @@ class Description:
 
 
 def describe(directory: Path) -> Description:
-    """Read the result in a directory.
+    """Read the result in a directory and describe it.
 
     Raises:
-        ResultError: there is none, or it is damaged, of another version or a link to elsewhere; naming it.
+        ResultError: there is no result, or it is damaged, of another version or a link. The message names the file.
     """
     path = directory / RESULT_FILE
     if own_file(directory, RESULT_FILE) is None:
@@ -101,10 +101,10 @@ def describe(directory: Path) -> Description:
 
 
 def read_progress(directory: Path, position: int) -> list[ProgressPoint] | None:
-    """Return the points of the progress file from a position on; None if the run left none.
+    """Return the points of the progress file from a position on; None if there is no such file.
 
     Raises:
-        ResultError: it is damaged, or a link to elsewhere.
+        ResultError: the file is damaged, or a link.
     """
     if own_file(directory, PROGRESS_FILE) is None:
         return None
@@ -153,7 +153,7 @@ def as_params(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def valid_point(record: ProgressPoint) -> ProgressPoint:
-    """Return metrics of one step under names that MLflow takes; a message says what its database has no room for."""
+    """Return metrics of one step under names that MLflow accepts; print those that its database can't store."""
     metrics = {}
     for name, value in record.metrics.items():
         if record.step not in INT64 or record.time_ms not in INT64 or record.time_ms < 0:
@@ -166,7 +166,7 @@ def valid_point(record: ProgressPoint) -> ProgressPoint:
 
 
 def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
-    """What was measured on, and the weights, which carry the verdicts on them by gate, system and precision."""
+    """Return the source of a result and its weights, which carry verdicts by gate, system and precision."""
     config, sha256 = result.config, result.tags.get("checkpoint.sha256")
     if result.failure is not None or config["task"]["name"] == "distill":
         return None, None
@@ -194,7 +194,7 @@ def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
 
 def _tags(result: RunResult) -> dict[str, str]:
     task = str(result.config["task"]["name"])
-    # MLflow's own tags say who ran what, and whose child a run is.
+    # A result can't set MLflow's own tags, such as the user and the parent run.
     free = {
         name: value for name, value in result.tags.items() if name not in OWN_TAGS and not name.startswith("mlflow.")
     }

@@ -1,4 +1,4 @@
-"""What may go wrong with MLflow: a full disk, a store that gives no answer, a run that it refuses."""
+"""Errors of MLflow: a full disk, a store that does not answer, a run that is refused."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 
-# What SQLite says when it can't write: no room, in the database or beside it.
+# Errors of SQLite when it can't write for lack of space, to the database or to its temporary files.
 SQLITE_DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
-# Codes of MLflow with which it would refuse the same request again.
+# Error codes of MLflow for requests that would be refused again.
 PERMANENT = {
     "ALREADY_EXISTS", "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "NOT_FOUND", "PERMISSION_DENIED",
     "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
@@ -27,25 +27,25 @@ LINE = 300
 
 
 def say_on_stderr(*lines: str) -> None:
-    """Print messages, without the password that the address of a server may hold."""
+    """Print messages on stderr, without secrets."""
     for line in lines:
         print(f"mlff-exp: {mask_secrets(line)}", file=sys.stderr)
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, cut where it is a whole page."""
+    """Return the first line of an error's message, shortened if it is long."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines[0]) <= LINE else f"{lines[0][:LINE]}…"
 
 
 def is_permanent(error: MlflowException) -> bool:
-    """Whether MLflow would refuse the same request again, however often it is asked."""
+    """Return whether MLflow would refuse the same request again."""
     return error.error_code in PERMANENT
 
 
 @contextmanager
 def store_must_answer(otherwise: str = "no answer from MLflow's store") -> Iterator[None]:
-    """Raise a ConfigError where a store gives no answer before any work was done."""
+    """Raise a ConfigError where a store does not answer before any work is done."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -55,7 +55,7 @@ def store_must_answer(otherwise: str = "no answer from MLflow's store") -> Itera
 
 
 def disk_fault(error: BaseException | None) -> sqlite3.Error | None:
-    """Return what SQLite said, directly or through SQLAlchemy, if it could not write for want of room."""
+    """Return SQLite's error, which SQLAlchemy may have wrapped, if there was no space to write."""
     from sqlalchemy.exc import DBAPIError
 
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -66,9 +66,9 @@ def disk_fault(error: BaseException | None) -> sqlite3.Error | None:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Raise an OSError where the disk is full, which MLflow reports like any other trouble.
+    """Raise an OSError where the disk is full; MLflow does not tell this error from others.
 
-    And only there: a server or a directory that refuses a file is trouble with the store.
+    A server or a directory that refuses a file is an error of the store instead.
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException

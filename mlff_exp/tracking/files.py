@@ -1,4 +1,4 @@
-"""Which files of a run's directory may be uploaded: a directory may be somebody else's."""
+"""Decide which files of a run's directory may be uploaded; the directory may come from another user."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from mlff_exp.results import ResultError
 
-# MLflow puts names into addresses as they are.
+# MLflow does not escape names in addresses.
 NOT_IN_ADDRESSES = frozenset("/\\#?%\0\n\r")
 
 
 def own_file(directory: Path, name: object) -> Path | None:
-    """Return the path of a file that lies in a directory itself; None if there is none of this name.
+    """Return the path of a file directly in a directory; None if there is no file of this name.
 
     Raises:
-        ResultError: the name leads elsewhere, or names something else than a regular file with one name.
+        ResultError: the name is a path, or the file is a link or no regular file.
     """
     if not isinstance(name, str) or not name.strip(". ") or NOT_IN_ADDRESSES & set(name):
         raise ResultError(f"{directory}: {name!r} is not the bare name of a file")

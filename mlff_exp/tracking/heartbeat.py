@@ -1,4 +1,4 @@
-"""Signs of life of a run that is going on, by which a dead one is found."""
+"""Heartbeats of a running run, by which a dead run is found."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 DIRECTORY_TAG, PID_TAG, HOST_TAG, HEARTBEAT_TAG = "directory", "pid", "host", "heartbeat"
-KEY_TAG = "directory.key"  # the hash of what only the run's directory knows
+KEY_TAG = "directory.key"  # the hash of a key that is stored only in the run's directory
 STATUS_TAG = "status"
 FAILURE_TAGS = ("failure.kind", "failure.message")
 HEARTBEAT_EVERY_S = 30.0
-# The parent of a sweep, whose jobs may wait for long.
+# For the parent of a sweep, whose jobs may wait a long time.
 SWEEP_HEARTBEAT_EVERY_S = 600.0
 # A run on another machine that has been silent for so long has ended.
 SILENT_S = 3600.0
-# Between a heartbeat and the start of a process, by which numbers of processes that were given again are told apart.
+# If a process started later than this after a heartbeat, it is another process that got the same id.
 CLOCK_TOLERANCE_S = 60.0
 
 
 def heartbeat_tags(directory: Path) -> dict[str, str]:
-    """By which a run is found dead later on."""
+    """Return the tags by which a run is later found dead or alive."""
     return {
         DIRECTORY_TAG: str(directory.resolve()),
         PID_TAG: str(os.getpid()),
@@ -43,7 +43,7 @@ def heartbeat_tags(directory: Path) -> dict[str, str]:
 
 
 def is_alive(run: Run) -> bool:
-    """Whether the process that a RUNNING run names is still there; a run that is not one of ours counts as alive."""
+    """Return whether the process that a RUNNING run names still exists; True for a run of another program."""
     tags = run.data.tags
     try:
         heartbeat, pid = float(tags[HEARTBEAT_TAG]), int(tags[PID_TAG])
@@ -59,13 +59,13 @@ def is_alive(run: Run) -> bool:
         return False
     except psutil.AccessDenied:
         return True
-    # A process that started after this sign of life is another one with the same number.
+    # A process that started after this heartbeat is another one with the same id.
     return bool(started < heartbeat + CLOCK_TOLERANCE_S)
 
 
 @contextmanager
 def send_heartbeats(store: Store, run_id: str) -> Iterator[None]:
-    """Heartbeats of a run for as long as the block takes."""
+    """Send heartbeats of a run for the duration of the block."""
     from mlflow.exceptions import MlflowException
 
     ended = threading.Event()

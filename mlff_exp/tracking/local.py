@@ -1,4 +1,4 @@
-"""Open the store in a directory: an SQLite database, and artifacts beside it."""
+"""Open a local store: a directory with an SQLite database and artifacts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 BUSY_S = 8.0
-# Making a fresh database takes seconds, and on a busy machine many.
+# Making a new database takes seconds, and much longer on a busy machine.
 MAKING_S = 120.0
 READ_ONLY = "mlff_exp has to write to it: give yourself the permission, or choose another tracking.directory"
 DAMAGED = "mlflow.db is damaged or no SQLite database: bring back a copy of it, or move it away to begin a new one"
@@ -48,7 +48,7 @@ def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    # What it logs there with a traceback, it raises as well.
+    # This logger prints errors with a traceback that MLflow raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if not tracking.directory.strip():
         raise ConfigError("tracking.directory is empty: it must name a directory, as mlruns")
@@ -61,14 +61,14 @@ def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
                 f"tracking=local: {directory} holds MLflow's older store of plain files, which mlff_exp does not write "
                 "to: choose another tracking.directory"
             )
-        # Processes that migrate a fresh database at the same time crash one another.
+        # Processes that migrate a new database at the same time make each other crash.
         with lock_store(directory):
             if database.exists():
                 _refuse_unusable(database)
             else:
                 make_database(database)
             client = MlflowClient(tracking_uri=database_url(database))
-            # An absolute artifact location, or artifacts would follow whoever created the experiment.
+            # The artifact location is absolute: a relative one would depend on the current directory.
             location = (directory / "artifacts").as_uri()
             store = Store(client, find_experiment(client, tracking.experiment, location))
         return store, running_runs(store)
@@ -77,7 +77,7 @@ def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
 
 
 def make_database(database: Path) -> None:
-    """Make a database, whole or not at all: MLflow can't open one whose making was cut short."""
+    """Make a database atomically: MLflow can't open one that is incomplete."""
     from mlflow import MlflowClient
 
     partial = database.with_name("making.db")
@@ -91,7 +91,7 @@ def make_database(database: Path) -> None:
 
 @contextmanager
 def lock_store(directory: Path) -> Iterator[None]:
-    """Let one process at a time make or open the store; whoever waits for long is told for what."""
+    """Let one process at a time make or open the store; a process that waits long prints why."""
     path = directory / "mlflow.lock"
     lock = FileLock(path)
     try:
@@ -112,10 +112,10 @@ def lock_store(directory: Path) -> Iterator[None]:
 
 
 def _refuse_unusable(database: Path) -> None:
-    """Look at a database before MLflow does, which tries again for minutes, or migrates what another version made.
+    """Check a database before MLflow opens it, which would retry for minutes or migrate another version's database.
 
     Raises:
-        ConfigError: another version of MLflow made it, or another program.
+        ConfigError: another version of MLflow or another program made the database.
         sqlite3.Error: it is locked, damaged or can't be written to.
     """
     with closing(sqlite3.connect(database, timeout=BUSY_S, isolation_level=None)) as connection:
@@ -156,7 +156,7 @@ def _refuse_other_version(database: Path, found: list[str]) -> None:
 
 
 def explain_store_error(error: BaseException, directory: Path) -> str:
-    """What an error says, and what to do: it may come through SQLAlchemy and MLflow."""
+    """Return the message of an error, which SQLAlchemy and MLflow may have wrapped, with advice."""
     text = first_line(error) if isinstance(error, Exception) else ""
     cause: Any = error
     while cause is not None:

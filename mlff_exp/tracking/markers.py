@@ -1,4 +1,4 @@
-"""What a run's or a sweep's directory says of its MLflow runs."""
+"""Files in the directory of a run or a sweep that name its MLflow runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-# Ids of complete MLflow runs, a line for each store, so that a directory is uploaded to each store once.
+# The ids of complete MLflow runs, one line for each store, so that a directory is uploaded to each store once.
 UPLOADED_FILE = "mlflow_run_id"
-# Until then: the MLflow run that was opened for it, and how much of its progress is there.
+# Before that: the MLflow run that was opened for the directory, and how much progress was uploaded.
 OPENED_FILE = "mlflow_opened.json"
 LOCK_FILE = ".mlflow.lock"
 LOCK_S = 60.0
@@ -38,10 +38,10 @@ class OpenedRun:
     """The MLflow run that was opened for a directory.
 
     Attributes:
-        run_id: of MLflow.
-        key: known to this directory only; the MLflow run carries its hash.
-        position: in the file of progress, up to which it was uploaded.
-        ended: how a sweep ended, if its store was not told.
+        run_id: id in MLflow.
+        key: stored only in this directory; the MLflow run has its hash.
+        position: position in the progress file up to which it was uploaded.
+        ended: final status of a sweep, if its store does not know it yet.
     """
 
     run_id: str
@@ -51,7 +51,7 @@ class OpenedRun:
 
 
 def new_key() -> tuple[str, str]:
-    """Return a key for a directory, and its hash for the MLflow run: who reads the hash can't make the key from it."""
+    """Return a key for a directory, and its hash for the MLflow run; the key can't be computed from the hash."""
     key = secrets.token_hex(16)
     return key, _hash(key)
 
@@ -61,7 +61,7 @@ def _hash(key: str) -> str:
 
 
 def read_opened(directory: Path) -> OpenedRun | None:
-    """Return which MLflow run was opened for a directory; None if it does not say, or not in our words."""
+    """Return the MLflow run that was opened for a directory; None if there is none or the file is invalid."""
     try:
         path = own_file(directory, OPENED_FILE)
         values = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
@@ -75,12 +75,12 @@ def read_opened(directory: Path) -> OpenedRun | None:
 
 
 def write_opened(directory: Path, opened: OpenedRun) -> None:
-    """Write down which MLflow run was opened for a directory."""
+    """Record which MLflow run was opened for a directory."""
     atomic_write(directory / OPENED_FILE, json.dumps(asdict(opened)))
 
 
 def uploaded_ids(directory: Path) -> list[str]:
-    """Return the ids of the complete MLflow runs of a directory, one for each store that it was uploaded to."""
+    """Return the ids of the complete MLflow runs of a directory, one for each store."""
     try:
         path = own_file(directory, UPLOADED_FILE)
         lines = [] if path is None else path.read_text(encoding="utf-8").split()
@@ -90,7 +90,7 @@ def uploaded_ids(directory: Path) -> list[str]:
 
 
 def note_uploaded(directory: Path, run_id: str) -> None:
-    """Write down that a directory is complete in one more store."""
+    """Record that a directory is complete in one more store."""
     atomic_write(directory / UPLOADED_FILE, "\n".join([*uploaded_ids(directory), run_id]))
 
 
@@ -108,14 +108,14 @@ def find_run(store: Store, run_id: str) -> Run | None:
 
 
 def is_uploaded(store: Store, directory: Path) -> bool:
-    """Whether a run's directory is complete in this store."""
+    """Return whether a run's directory is complete in this store."""
     return any(find_run(store, run_id) is not None for run_id in uploaded_ids(directory))
 
 
 def belongs_to_directory(run: Run, directory: Path) -> bool:
-    """Whether a run was opened for a directory: the directory has its key, or the run names the directory.
+    """Return whether a run was opened for a directory: the directory has its key, or the run names the directory.
 
-    Any file may name any run; without this, uploading somebody's directory could overwrite somebody else's run.
+    A file may name any run. Without this check, uploading a foreign directory could overwrite another user's run.
     """
     opened = read_opened(directory)
     tags: dict[str, str] = run.data.tags

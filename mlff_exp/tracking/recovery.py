@@ -1,4 +1,4 @@
-"""Open the store, and close the runs in it whose process is gone."""
+"""Open the store, and close the runs whose process has ended."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def open_store(tracking: Tracking) -> Store | None:
-    """Open the store, making it on first use; None for ``tracking=offline``, which imports no MLflow.
+    """Open the store, and make it on first use; None for ``tracking=offline``, which does not import MLflow.
 
-    Runs in it that ended without a word are closed.
+    Runs whose process has ended without closing them are closed.
 
     Raises:
-        ConfigError: there is no store, or it does not take runs; naming which of many reasons.
+        ConfigError: there is no store, or it does not accept runs. The message says why.
     """
     if tracking.name == "offline":
         return None
@@ -40,13 +40,13 @@ def open_store(tracking: Tracking) -> Store | None:
 
 
 def close_dead_runs(store: Store, running: list[Run]) -> None:
-    """Close runs whose process is gone; one that had finished by then, but was not uploaded, is uploaded.
+    """Close runs whose process has ended; a finished run that was not uploaded is uploaded.
 
-    What one run left must not keep all later ones out of the store: its fault is said, and the others go on.
+    A run that can't be closed is reported, and the others are still closed.
 
     Args:
-        store: to close them in.
-        running: all that are RUNNING there.
+        store: the store of the runs.
+        running: all runs that are RUNNING there.
 
     Raises:
         OSError: the disk is full.

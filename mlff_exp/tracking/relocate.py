@@ -1,4 +1,4 @@
-"""Makes a store that was moved find its artifacts again."""
+"""Correct the addresses of artifacts in a store that was moved."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("l
 
 
 def relocate(directory: Path) -> int:
-    """Make a store that was moved find its artifacts again; returns how many addresses were changed.
+    """Correct the addresses of artifacts in a store that was moved, and return how many were changed.
 
     Args:
-        directory: of the store, where it is now.
+        directory: present directory of the store.
 
     Raises:
         ConfigError: there is no store, or its database can't be read or written.
@@ -37,7 +37,7 @@ def relocate(directory: Path) -> int:
 def _changed(connection: sqlite3.Connection, database: Path, now: str) -> int:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if missing := [table for table, _ in ADDRESSES if table not in tables]:
-        raise ConfigError(f"{database} is no whole store of MLflow: it has no table {', '.join(missing)}")
+        raise ConfigError(f"{database} is not a complete MLflow store: it has no table {', '.join(missing)}")
     changed = 0
     # Where artifacts were before, by the experiments that we made.
     before = {
@@ -47,7 +47,7 @@ def _changed(connection: sqlite3.Connection, database: Path, now: str) -> int:
     }
     for table, column in ADDRESSES:
         for old in before:
-            # Not LIKE, to which the % of an address means something.
+            # Not LIKE, because % in an address has a meaning there.
             cursor = connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
                 f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",

@@ -1,4 +1,4 @@
-"""Open the store behind a tracking server, and say within seconds why that is not possible."""
+"""Open the store of a tracking server, or say within seconds why that is not possible."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WHERE = "the server at MLFLOW_TRACKING_URI"
-# Of the opening as a whole, whatever the server or a name server does.
+# Time limit of opening a store, s, whatever the server or a name server does.
 OPENING_S = 9.0
-# Somebody is waiting for the first run to start: each question of the opening may take this long, twice.
-HURRIED = {
+# Limits while a store is opened: the user waits for the first run. Each request may take this long, twice.
+SHORT_LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
-# Of later ones, which upload files: what a server refuses or does not answer stays on disk.
-PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+# Limits of later requests, which upload files; what a server does not accept stays on disk.
+LONG_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
@@ -43,7 +43,7 @@ def open_server_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     """Open the store at MLFLOW_TRACKING_URI, and return the runs that are RUNNING in it.
 
     Raises:
-        ConfigError: there is no address, or no MLflow server that takes runs; saying which of many reasons.
+        ConfigError: there is no address, or no MLflow server that accepts runs. The message says why.
     """
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow import MlflowClient
@@ -62,7 +62,7 @@ def open_server_store(tracking: Tracking) -> tuple[Store, list[Run]]:
         return store, running_runs(store)
 
     try:
-        with _hurried():
+        with _short_limits():
             found = _within(OPENING_S, ask)
     except TimeoutError:
         raise ConfigError(f"tracking=server: no answer from {WHERE} within {OPENING_S:g} s") from None
@@ -72,7 +72,7 @@ def open_server_store(tracking: Tracking) -> tuple[Store, list[Run]]:
         raise ConfigError(f"tracking=server: no answer from {WHERE}: {first_line(error)}") from error
     except (ParseError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"tracking=server: {_no_mlflow(f'{error!r}')}") from error
-    for name, value in PATIENT.items():
+    for name, value in LONG_LIMITS.items():
         os.environ.setdefault(name, value)
     return found
 
@@ -94,13 +94,13 @@ def _refuse_address(uri: str) -> None:
 
 
 @contextmanager
-def _hurried() -> Iterator[None]:
+def _short_limits() -> Iterator[None]:
     """Few tries and short ones, unless the environment asks for still less; what each of them met is not logged."""
     retries = logging.getLogger("urllib3.connectionpool")
     level = retries.level
     retries.setLevel(logging.ERROR)
-    before = {name: os.environ.get(name) for name in HURRIED}
-    for name, limit in HURRIED.items():
+    before = {name: os.environ.get(name) for name in SHORT_LIMITS}
+    for name, limit in SHORT_LIMITS.items():
         given = before[name] or ""
         if not (given.isdecimal() and limit.isdecimal() and int(given) < int(limit)):
             os.environ[name] = limit
@@ -116,7 +116,7 @@ def _hurried() -> Iterator[None]:
 
 
 def _within(seconds: float, ask: Callable[[], T]) -> T:
-    """What a function returns or raises; TimeoutError if it takes longer. It is left behind then."""
+    """Return what a function returns, or raise TimeoutError after ``seconds`` and abandon the thread."""
     answer: Future[T] = Future()
 
     def work() -> None:
@@ -142,7 +142,7 @@ def _reason(error: MlflowException) -> str:
     if code:
         return f"{WHERE} answers with an error ({code}): look at its log: {text}"
     if "timeout exception" in str(error) or "timed out" in str(error):
-        return f"no answer from {WHERE} within {HURRIED['MLFLOW_HTTP_REQUEST_TIMEOUT']} s: is it running?"
+        return f"no answer from {WHERE} within {SHORT_LIMITS['MLFLOW_HTTP_REQUEST_TIMEOUT']} s: is it running?"
     return f"no answer from {WHERE}: {text}"
 
 

@@ -36,10 +36,10 @@ class Store:
 
 
 def find_experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:
-    """Return the id of an experiment, which is made if there is none of this name.
+    """Return the id of an experiment; make the experiment if there is none of this name.
 
     Raises:
-        ConfigError: MLflow takes no experiment of this name, or has deleted it.
+        ConfigError: MLflow does not accept the name, or has deleted the experiment.
     """
     from mlflow.exceptions import MlflowException
 
@@ -63,14 +63,14 @@ def find_experiment(client: MlflowClient, name: str, artifact_location: str | No
     try:
         return str(client.create_experiment(name, artifact_location=artifact_location, tags=tags))
     except MlflowException as error:
-        # Another process was quicker.
+        # Another process made it at the same time.
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return find_experiment(client, name, artifact_location)
 
 
 def store_answers(store: Store) -> bool:
-    """Whether a store answers a simple question, so that what it did not take is no fault of its own."""
+    """Return whether a store answers a simple request, so that a failure was not caused by the store."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-SWEEP_FILE = "multirun.yaml"  # of a whole sweep: what was asked for
+SWEEP_FILE = "multirun.yaml"  # the configuration of a sweep, in its directory
 
 
 @contextmanager
 def sweep_run(store: Store | None, name: str, directory: Path) -> Iterator[str | None]:
-    """The parent run of a multirun; its jobs are children. Reports in ``directory`` become its artifacts.
+    """Open the parent run of a sweep for the duration of the block; its jobs are children, its reports artifacts.
 
-    A directory that already has a parent run in this store goes on with it.
+    If the directory already has a parent run in this store, that one is continued.
 
     Raises:
-        ConfigError: the store can't be reached at the start.
+        ConfigError: the store does not answer at the start.
         OSError: the disk is full.
     """
     if store is None:
@@ -65,7 +65,7 @@ def sweep_run(store: Store | None, name: str, directory: Path) -> Iterator[str |
 
 @disk_errors()
 def open_sweep(store: Store, name: str, directory: Path) -> str:
-    """Make the parent run of a sweep, or open again the one that its directory names; returns its id."""
+    """Make the parent run of a sweep, or reopen the one that its directory names; return its id."""
     with lock_directory(directory):
         client, run = store.client, _parent(store, directory)
         if run is None:
@@ -74,7 +74,7 @@ def open_sweep(store: Store, name: str, directory: Path) -> str:
         client.update_run(run_id, status="RUNNING")
         for tag, value in heartbeat_tags(directory).items():
             client.set_tag(run_id, tag, value)
-        # Of an earlier attempt that was killed.
+        # These tags are from an earlier attempt that was killed.
         delete_tags(client, run, (STATUS_TAG, *FAILURE_TAGS))
         _note_end(directory, run_id, "")
         return run_id
@@ -82,15 +82,15 @@ def open_sweep(store: Store, name: str, directory: Path) -> str:
 
 @contextmanager
 def sweep_for_upload(store: Store, directory: Path) -> Iterator[str]:
-    """The parent run for late children of a sweep: made if the sweep never was in this store, and ended afterwards.
+    """Yield the parent run for late uploads of a sweep's runs; make one if this store has none, and end it afterwards.
 
-    One that is there is left as it is, but for an end that its store was not told.
+    An existing parent run is not changed, except that a missing final status is set.
     """
     with disk_errors(), lock_directory(directory):
         run = _parent(store, directory)
         if run is None:
             run_id = _make(store, directory.name, directory)
-            # Should this be interrupted, the next start ends it.
+            # If this is interrupted, the next start ends the run.
             _note_end(directory, run_id, "FINISHED")
         else:
             run_id = str(run.info.run_id)
@@ -100,7 +100,7 @@ def sweep_for_upload(store: Store, directory: Path) -> Iterator[str]:
 
 @disk_errors()
 def end_sweep_late(store: Store, directory: Path) -> bool:
-    """Tell the store how a sweep ended, if it was lost by then; returns whether it was."""
+    """Set the final status of a sweep whose store was lost before; return whether there was one to set."""
     opened = read_opened(directory)
     if opened is None or not opened.ended:
         return False
@@ -119,13 +119,13 @@ def _make(store: Store, name: str, directory: Path) -> str:
 
 
 def _parent(store: Store, directory: Path) -> Run | None:
-    """The parent run of a sweep's directory, if it has one in this store."""
+    """Return the parent run of a sweep's directory, if it has one in this store."""
     found = (find_run(store, run_id) for run_id in uploaded_ids(directory))
     return next((run for run in found if run is not None and belongs_to_directory(run, directory)), None)
 
 
 def _close(store: Store, run_id: str, directory: Path, status: str) -> None:
-    """Upload the reports of a sweep and end its parent run; what is not possible now is noted for `end_late`."""
+    """Upload the reports of a sweep and end its parent run; note the status for `end_sweep_late` if that fails."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -154,7 +154,7 @@ def _end(store: Store, run_id: str, directory: Path, status: str) -> None:
 
 
 def _note_end(directory: Path, run_id: str, status: str) -> None:
-    """Write down how a sweep ended while its store does not know, and that it knows afterwards."""
+    """Record the final status of a sweep until its store knows it; an empty status means that it does."""
     opened = read_opened(directory)
     if opened is None or opened.run_id != run_id:
         opened = OpenedRun(run_id, "")

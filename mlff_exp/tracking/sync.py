@@ -1,4 +1,4 @@
-"""Commands that bring results into a store later, and a store to another place."""
+"""Upload results to a store later."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from mlff_exp.tracking.upload import log_run
 
 
 class StoreLostError(RuntimeError):
-    """The store stopped answering in the middle of an upload; the message says how."""
+    """The store stopped answering during an upload; the message says how."""
 
 
 def sync_runs(root: Path, where: Tracking, failed: Callable[[str], None] = say_on_stderr) -> list[str]:
-    """Upload every finished run below ``root`` that is not in the store yet; returns the new run ids.
+    """Upload every finished run below ``root`` that is not in the store yet; return the new run ids.
 
-    Jobs of one sweep directory become children of one parent run. A sweep that could not tell its store how it ended
-    is ended. What can't be uploaded does not keep the others from it.
+    The jobs of one sweep become children of one parent run. A sweep whose final status its store does not know is
+    ended. Directories that can't be uploaded are reported, and the others are still uploaded.
 
     Args:
-        root: a run's or sweep's directory, or any directory above them.
+        root: directory of a run or a sweep, or any directory above them.
         where: the store.
         failed: called with a line for each run or sweep that can't be uploaded.
 
     Raises:
         ConfigError: the store can't be opened.
-        StoreLostError: it was lost on the way.
+        StoreLostError: it stopped answering.
         OSError: the disk is full.
     """
     from mlflow.exceptions import MlflowException
@@ -49,7 +49,7 @@ def sync_runs(root: Path, where: Tracking, failed: Callable[[str], None] = say_o
 
 def _sync(root: Path, where: Tracking, failed: Callable[[str], None]) -> list[str]:
     finished = [path.parent for path in sorted(root.rglob(RESULT_FILE)) if not is_in_store(path)]
-    # Opening the store uploads what was under way when its process ended; it counts as well.
+    # Opening the store uploads runs whose process ended early; they count as well.
     before = {directory: uploaded_ids(directory) for directory in finished}
     store = open_store(where)
     assert store is not None, "sync needs a store to upload to"
@@ -72,14 +72,14 @@ def _sync(root: Path, where: Tracking, failed: Callable[[str], None]) -> list[st
 
 
 def _parent(store: Store, above: Path) -> AbstractContextManager[str | None]:
-    """The parent run of the runs in a directory; none if that is no sweep's."""
+    """Yield the parent run of the runs in a directory; None if the directory is no sweep's."""
     is_sweep = (above / SWEEP_FILE).is_file()
     return sweep_for_upload(store, above) if is_sweep else nullcontext()
 
 
 @contextmanager
 def _failing(store: Store, directory: Path, failed: Callable[[str], None]) -> Iterator[None]:
-    """Report what is wrong with one directory; where the store is lost, that is no fault of the directory."""
+    """Report what is wrong with one directory; raise instead if the store does not answer."""
     from mlflow.exceptions import MlflowException
 
     try:

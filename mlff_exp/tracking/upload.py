@@ -37,24 +37,24 @@ T = TypeVar("T")
 CONFIG_FILE = "config.yaml"
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
-# A server takes requests of a million bytes, in which a character may take six.
+# A server accepts requests of a million bytes, and a character may take six.
 BYTES_PER_CALL = 500_000
 INPUT_ATTEMPTS = 4
 
 
-@interrupts_postponed()  # or the record would stay open
+@interrupts_postponed()  # otherwise the MLflow run would stay open
 @disk_errors()
 def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
-    """Upload a finished run's directory, once to each store; returns the id of its MLflow run.
+    """Upload a finished run's directory, once to each store; return the id of its MLflow run.
 
     Args:
-        store: where to.
-        directory: of the run.
-        parent_id: of its sweep.
+        store: the store to upload to.
+        directory: directory of the run.
+        parent_id: id of its sweep's run.
 
     Raises:
-        ResultError: the directory holds no valid result, or another process does not end uploading it.
-        MlflowException: the store gives no answer, or refuses the run.
+        ResultError: the directory has no valid result, or another process is uploading it for too long.
+        MlflowException: the store does not answer, or refuses the run.
         OSError: the disk is full.
     """
     with lock_directory(directory):
@@ -76,7 +76,7 @@ def log_run(store: Store, directory: Path, parent_id: str | None = None) -> str:
 def open_run(
     store: Store, name: str, directory: Path, parent_id: str | None = None, tags: Mapping[str, str] | None = None
 ) -> OpenedRun:
-    """Make an MLflow run for a directory, and write that down there: the next upload completes the same run."""
+    """Make an MLflow run for a directory, and record that there: the next upload completes the same run."""
     parent = {} if parent_id is None else {"mlflow.parentRunId": parent_id}
     key, key_hash = new_key()
     run = store.client.create_run(
@@ -90,7 +90,7 @@ def open_run(
 
 
 def _opened(store: Store, directory: Path) -> tuple[Run | None, OpenedRun]:
-    """The MLflow run that was opened for a directory, if it is in this store and is this directory's."""
+    """Return the MLflow run that was opened for a directory, if it is in this store and belongs to the directory."""
     opened = read_opened(directory)
     run = None if opened is None else find_run(store, opened.run_id)
     if opened is None or run is None or not belongs_to_directory(run, directory):
@@ -102,7 +102,7 @@ def _upload(store: Store, run: Run, directory: Path, described: Description, lef
     client, run_id = store.client, str(run.info.run_id)
     for name, value in described.tags.items():
         client.set_tag(run_id, name, value)
-    # A run that was taken for dead and finished after all.
+    # A run that was marked as dead may have finished after all.
     delete_tags(client, run, [name for name in FAILURE_TAGS if name not in described.tags])
     _log_params(client, run, described.params)
     n_metrics = 1 if left is not None else len(described.metrics)  # the series are in the progress as well
@@ -114,14 +114,14 @@ def _upload(store: Store, run: Run, directory: Path, described: Description, lef
 
 
 def delete_tags(client: MlflowClient, run: Run, tags: Iterable[str]) -> None:
-    """Take tags off a run, if it has them."""
+    """Delete tags of a run, if it has them."""
     for name in tags:
         if name in run.data.tags:
             client.delete_tag(run.info.run_id, name)
 
 
 def log_file(client: MlflowClient, run_id: str, directory: Path, name: object) -> None:
-    """Upload a file that lies in a directory itself; a message says of any other that it is left out."""
+    """Upload a file that is directly in a directory; print a message for any other."""
     try:
         path = own_file(directory, name)
     except ResultError as error:
@@ -132,7 +132,7 @@ def log_file(client: MlflowClient, run_id: str, directory: Path, name: object) -
 
 
 def record_run(store: Store, directory: Path, parent_id: str | None = None) -> None:
-    """`log_run` for a result that must not be lost with its server: it stays on disk, and a message says what to do.
+    """Upload a run as `log_run` does; if that fails, the result stays on disk, and a message says what to do.
 
     Raises:
         OSError: the disk is full.
@@ -149,7 +149,7 @@ def record_run(store: Store, directory: Path, parent_id: str | None = None) -> N
 
 
 def set_run_tag(store: Store, run_id: str, name: str, value: str) -> None:
-    """Put a word on a run; a store that can't be reached just now is told of in a message.
+    """Set a tag of a run; print a message if the store does not answer.
 
     Raises:
         OSError: the disk is full.
@@ -164,7 +164,7 @@ def set_run_tag(store: Store, run_id: str, name: str, value: str) -> None:
 
 
 def _log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
-    """Parameters that are not there yet; MLflow does not change one that is."""
+    """Log new parameters; MLflow can't change one that exists."""
     from mlflow.entities import Param
 
     there = run.data.params
@@ -179,10 +179,7 @@ def _log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> No
 
 
 def log_points(client: MlflowClient, run_id: str, records: list[ProgressPoint]) -> None:
-    """Upload metrics, some of which may be there from an upload that was cut short.
-
-    Those are not doubled: their times are the same.
-    """
+    """Upload metrics; points that an interrupted upload has sent before are not doubled, as their times are equal."""
     from mlflow.entities import Metric
 
     metrics = [
@@ -193,7 +190,7 @@ def log_points(client: MlflowClient, run_id: str, records: list[ProgressPoint]) 
 
 
 def _batches(entities: list[T], n_most: int) -> Iterator[list[T]]:
-    """The entities in turn, as many at a time as a request may hold."""
+    """Yield the entities in groups that fit into a request."""
     batch: list[T] = []
     n_bytes = 0
     for entity in entities:
@@ -208,7 +205,7 @@ def _batches(entities: list[T], n_most: int) -> Iterator[list[T]]:
 
 
 def _log_inputs(store: Store, run_id: str, source: Source | None, weights: Weights | None) -> None:
-    """What was measured on as a dataset, and the weights as a logged model that carries the verdicts on them."""
+    """Log the measured set as a dataset, and the weights as a logged model with the verdicts on them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
     from mlflow.exceptions import MlflowException
 
@@ -226,7 +223,7 @@ def _log_inputs(store: Store, run_id: str, source: Source | None, weights: Weigh
         try:
             store.client.log_inputs(run_id, inputs, models)
         except MlflowException:
-            # MLflow looks for the dataset and then makes it; another process may have been quicker.
+            # MLflow searches the dataset and then makes it; another process may have made it in between.
             if attempt == INPUT_ATTEMPTS - 1:
                 raise
         else:
@@ -234,9 +231,9 @@ def _log_inputs(store: Store, run_id: str, source: Source | None, weights: Weigh
 
 
 def _logged_model(store: Store, weights: Weights) -> str:
-    """The id of the logged model with these weights; made on first sight."""
+    """Return the id of the logged model with these weights; make it if there is none."""
     found = store.client.search_logged_models([store.experiment_id], filter_string=f"name = '{weights.name}'")
-    # The oldest, should two processes have made one at the same moment.
+    # The oldest one, in case two processes made one at the same time.
     logged = min(found, key=lambda model: model.creation_timestamp, default=None)
     if logged is None:
         logged = store.client.create_logged_model(
@@ -245,6 +242,6 @@ def _logged_model(store: Store, weights: Weights) -> str:
             tags={"checkpoint.sha256": weights.sha256},
             model_type="force field",
         )
-    if logged.status != "READY":  # just made, or by a process that died before it could say so
+    if logged.status != "READY":  # it is new, or its process ended before this call
         store.client.finalize_logged_model(logged.model_id, "READY")
     return str(logged.model_id)

@@ -25,7 +25,7 @@ from mlff_exp.tracking import local, server
 from mlff_exp.tracking.local import lock_store
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.relocate import relocate
-from mlff_exp.tracking.server import HURRIED
+from mlff_exp.tracking.server import SHORT_LIMITS
 from mlff_exp.tracking.upload import log_run
 from tests.helpers.store import finished
 
@@ -211,14 +211,14 @@ def test_a_server_that_refuses_is_quoted(
 
 
 def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(HURRIED, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setitem(SHORT_LIMITS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     before = dict(os.environ)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         refused("no answer from the server at MLFLOW_TRACKING_URI within 1 s")
-        monkeypatch.setitem(HURRIED, "MLFLOW_HTTP_REQUEST_TIMEOUT", "6")
+        monkeypatch.setitem(SHORT_LIMITS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "6")
         monkeypatch.setattr(server, "OPENING_S", 0.5)
         refused("no answer from the server at MLFLOW_TRACKING_URI within 0.5 s")
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""A database that is no whole store is refused by name, and nothing is written to it."""
+"""An incomplete store is refused by name, and nothing is written to it."""
 
 from __future__ import annotations
 
