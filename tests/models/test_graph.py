@@ -50,6 +50,12 @@ def predicted(engine: Any, batch: AtomicBatch) -> tuple[np.ndarray, np.ndarray]:
     return prediction.energy.cpu().numpy(), forces.cpu().numpy()
 
 
+def moved(batch: AtomicBatch) -> AtomicBatch:
+    """The same list at positions within its skin."""
+    step = torch.randn(batch.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return batch.with_positions(batch.positions + 0.05 * step)
+
+
 def assert_same(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray], fp32: bool) -> None:
     energy, force = (2e-3, FP32_EV_PER_ANG) if fp32 else (ENERGY_EV, FORCE_EV_PER_ANG)
     np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=energy)
@@ -180,8 +186,10 @@ def test_compiled_it_computes_the_same() -> None:
     """One shape, which holds all: two cutoffs, a cell and a skin, a molecule beside it, padding rows and columns."""
     cell, free = random_structure(3, periodic=True), random_structure(4, periodic=False)
     batch = collate([cell, free], 4.7, skin=0.5, n_slots=9)
-    assert_same(predicted(engine_of("two cutoffs", name="compile"), batch),
-                predicted(engine_of("two cutoffs"), batch), fp32=False)  # fmt: skip
+    compiled, eager = engine_of("two cutoffs", name="compile"), engine_of("two cutoffs")
+    for one in (batch, moved(batch)):
+        assert_same(predicted(compiled, one), predicted(eager, one), fp32=False)
+    assert compiled.compiled_graphs == 1
 
 
 @pytest.mark.gpu
@@ -190,10 +198,10 @@ def test_compiled_it_computes_the_same() -> None:
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 def test_on_a_gpu_it_computes_the_same(network: str, name: str, precision: str) -> None:
     reference, engine = engine_of(network), engine_of(network, precision, name, CUDA)
-    for seed in (3, 4):  # the second replays
-        systems = [random_structure(seed, periodic=True), random_structure(seed, periodic=False)]
-        batch = with_more_columns(collate(systems, engine.cutoff, skin=0.5, n_slots=9), 3)
-        found, expected = predicted(engine, batch.to(CUDA)), predicted(reference, batch)
+    systems = [random_structure(3, periodic=True), random_structure(4, periodic=False)]
+    batch = with_more_columns(collate(systems, engine.cutoff, skin=0.5, n_slots=9), 3)
+    for one in (batch, moved(batch)):  # the second replays
+        found, expected = predicted(engine, one.to(CUDA)), predicted(reference, one)
         if precision == "fp64":
             np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-10)
             np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-10)
