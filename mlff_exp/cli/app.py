@@ -20,21 +20,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.boundary import command_boundary, end_command
+from mlff_exp.cli.errors import Ended, composing_errors, ending, explain_error
+from mlff_exp.cli.flags import flags, flags_first, is_job, parser
 from mlff_exp.cli.guard import guarded
 from mlff_exp.cli.schemas import register_schemas
-from mlff_exp.cli.words import (
-    Ended,
-    clear_message,
-    composing_errors,
-    ending,
-    explain_error,
-    flags,
-    flags_first,
-    is_job,
-    parser,
-    refuse_command_line,
-    refuse_package,
-)
+from mlff_exp.cli.words import clear_message, refuse_command_line, refuse_package
 from mlff_exp.common import (
     MaskedStream,
     excepthook,

@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp.cli.overrides import n_values
 from mlff_exp.cli.schemas import register_schemas
-from mlff_exp.cli.words import n_values
 from mlff_exp.cli.yaml_files import BoundedRepository
 from mlff_exp.common import mask_secrets
 from mlff_exp.config import (

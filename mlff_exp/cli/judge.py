@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.app import CONF, CONFIG_NAME
 from mlff_exp.cli.boundary import command_boundary, end_command
-from mlff_exp.cli.words import explain_error
+from mlff_exp.cli.errors import explain_error
 from mlff_exp.common import add_version
 from mlff_exp.config import ConfigError, Gate, parse_config, rename_word
 from mlff_exp.report import one_line

@@ -9,8 +9,10 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mlff_exp.cli.errors import composing_errors
 from mlff_exp.cli.guard import GuardedLoader
-from mlff_exp.cli.words import composing_errors, n_values, parse_words, without_hydra
+from mlff_exp.cli.overrides import n_values, parse_words
+from mlff_exp.cli.words import without_hydra
 from mlff_exp.config import rename_word
 from mlff_exp.measure import LoadMonitor
 from mlff_exp.runs import place_directories, prepare_sweep, refuse_moved, results_root, run_sweep

@@ -15,11 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mlff_exp.cli import app
 from mlff_exp.cli.app import main
+from mlff_exp.cli.flags import flags_first
+from mlff_exp.cli.overrides import MAX_JOBS, n_values, parse_words
 from mlff_exp.cli.publish import publish_main
 from mlff_exp.cli.relocate import relocate_main
 from mlff_exp.cli.report import report_main
 from mlff_exp.cli.sync import sync_main
-from mlff_exp.cli.words import MAX_JOBS, flags_first, n_values, parse_words
 from mlff_exp.config.checks import LIMITS, is_file, nearest
 from mlff_exp.config.config import Config, Sweep, Tracking
 from mlff_exp.config.errors import ConfigError

@@ -23,9 +23,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp.cli.errors import explain_error
 from mlff_exp.cli.guard import GuardedLoader
 from mlff_exp.cli.schemas import named_options, register_schemas
-from mlff_exp.cli.words import explain_error
 from mlff_exp.config.config import Config, parse_config, refuse_ignored, refuse_unused
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.config.flat import changed_keys

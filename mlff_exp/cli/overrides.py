@@ -1,0 +1,138 @@
+"""Overrides of the configuration as Hydra reads them, and refusals of those that it can't read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from mlff_exp.cli.errors import message_lines
+from mlff_exp.config import (
+    ConfigError,
+    shown,
+)
+
+MAX_JOBS = 10_000
+
+
+def refuse_words(words: Sequence[str], loader: Any) -> None:
+    """Refuse words that Hydra can't read, or of which it says less than is known.
+
+    Raises:
+        ConfigError: naming the word.
+    """
+    groups = set(loader.list_groups(""))
+    for parsed in parse_words(words, loader):
+        n_values([parsed])
+        _refuse_empty(parsed)
+        _refuse_group(parsed, groups, loader)
+
+
+def parse_words(words: Iterable[str], loader: Any) -> list[Override]:
+    """Words of a command line or of a stage as Hydra's overrides.
+
+    Raises:
+        ConfigError: naming the word that can't be read, and why.
+    """
+    parser, found = OverridesParser.create(config_loader=loader), []
+    for word in words:
+        if word.startswith("="):
+            raise ConfigError(f"{shown(word)} can't be read: there is no key before =")
+        try:
+            found += parser.parse_overrides([word])
+        except (HydraException, ValueError) as error:  # the second for a number of too many digits
+            raise ConfigError(f"{shown(word)!r} can't be read: {_unread(word, error)}") from error
+    return found
+
+
+def _refuse_empty(word: Override) -> None:
+    """Refuse a mapping without keys, which Hydra merges into what is there."""
+    if word.is_delete() or word.is_add() or word.is_sweep_override():
+        return
+    if word.value() == {}:
+        raise ConfigError(f"{word.input_line} changes nothing: a mapping is merged into what is there")
+
+
+def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
+    """Refuse what is no choice from a group, where a group is chosen from."""
+    group = word.key_or_group
+    if group not in groups or group in ("hydra", "schema"):
+        if word.is_delete() and re.fullmatch(r"\w+(\.\w+)?", group) and not group.startswith("hydra"):
+            raise ConfigError(f"{word.input_line}: {group} can't be left out; give it another value")
+        return
+    options = ", ".join(sorted(loader.get_group_options(group)))
+    if word.is_delete() and group != "experiment":
+        raise ConfigError(f"{word.input_line}: {group} can't be left out; it is one of: {options}")
+    if word.is_add() or word.is_force_add():
+        raise ConfigError(f"{word.input_line}: say {group}=…, without a plus; it is one of: {options}")
+    if word.package is not None:
+        raise ConfigError(f"{word.input_line}: {group} has one place: say {group}=…; it is one of: {options}")
+    values = list(word.sweep_iterator()) if word.is_sweep_override() else [word.value()]
+    for value in values:
+        if not str(getattr(value, "text", value if isinstance(value, str) else "")).strip():
+            raise ConfigError(f"{word.input_line}: {group} is one of: {options}")
+
+
+def _unread(word: str, error: Exception) -> str:
+    """Why a word is none of Hydra's grammar, which says it for those who wrote that."""
+    if word.startswith("-"):
+        return "a flag stands on the command line, and a stage has key=value"
+    if "=" not in word and not word.startswith("~"):
+        return "it is no key=value"
+    for quote in "'\"":
+        if word.count(quote) % 2:
+            return f"a quote {quote} is not closed"
+    if any(word.count(opening) != word.count(closing) for opening, closing in ("[]", "{}", "()")):
+        return "a bracket is not closed"
+    told = [line for line in message_lines(str(error)) if not line.startswith(("Error parsing", "LexerNoViable"))]
+    reason = f"{shown(told[0].partition(' expecting ')[0])}; " if told else ""
+    return f"{reason}a value with special characters needs quotes: \"key='value'\""
+
+
+def n_values(words: Iterable[Override], planned: int = 0) -> int:
+    """How many jobs a product of words comes to, without making them.
+
+    Args:
+        words: of them, those given last count where a key comes twice.
+        planned: jobs besides.
+
+    Raises:
+        ConfigError: none, too many, or values that can't be counted.
+    """
+    total = 1.0
+    for word in {word.get_key_element(): word for word in words}.values():
+        if not word.is_sweep_override():
+            continue
+        count, sweep = 1.0, word._value
+        if word.is_interval_sweep():
+            raise ConfigError(
+                f"{word.input_line}: an interval has no end of values: give range(first,end,step) or a list"
+            )
+        if isinstance(sweep, RangeSweep):
+            count = _n_in_range(word, sweep)
+        elif isinstance(sweep, ChoiceSweep):
+            count = len(sweep.list)
+        else:  # a glob over the options of a group
+            count = len(list(word.sweep_iterator()))
+        if count == 0:
+            raise ConfigError(f"{word.input_line} holds no value")
+        total *= count
+    if total + planned > MAX_JOBS:
+        n_jobs = f"{total + planned:,.0f}" if total < 1e15 else f"{total:.3g}"
+        raise ConfigError(f"the sweep has {n_jobs} jobs, at most {MAX_JOBS:,} are possible")
+    return round(total)
+
+
+def _n_in_range(word: Override, sweep: RangeSweep) -> float:
+    numbers = [number for number in (sweep.start, sweep.stop, sweep.step) if number is not None]
+    if len(numbers) < 3 or any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise ConfigError(f"{word.input_line}: a range needs finite numbers")
+    start, stop, step = (float(number) if abs(number) < 1e300 else math.copysign(1e300, number) for number in numbers)
+    if step == 0:
+        raise ConfigError(f"{word.input_line}: a range can't have a step of 0")
+    return max(0.0, min(float(math.ceil(min((stop - start) / step, 1e300))), 1e300))
