@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
 
 from mlff_exp.config import NATIVE
 from mlff_exp.report.drawing import subplots
+from mlff_exp.report.run_names import (
+    Results,
+    batch_sizes,
+    distinct_words,
+    doubt_mark,
+    engine_words,
+    force_field_identity,
+    force_field_name,
+    marked_names,
+    name_by_system,
+    run_names,
+    runs_with,
+    text_of,
+    timed_runs_with,
+)
+from mlff_exp.report.styles import COLOUR, bar_axes, legend_below, line_styles, mark_doubt, plain_numbers
 from mlff_exp.report.text import format_number
 from mlff_exp.results import (
-    SEPARATOR,
     Criterion,
     RunResult,
-    force_field_words,
     format_limits,
-    label_words,
-    system_name,
-    varied_words,
 )
-
-Results = Sequence[RunResult]
-COLOUR = "#4477aa"
-MAX_NAME = 80  # characters
-MARKERS = "os^Dv"  # by precision; colours by engine
 
 
 def figures(results: Results) -> dict[str, Figure]:
@@ -51,10 +53,10 @@ def figures(results: Results) -> dict[str, Figure]:
 
 def speedups(results: Results) -> Figure | None:
     """Bars with their intervals."""
-    timed = _with(results, "speedup_vs_baseline")
+    timed = runs_with(results, "speedup_vs_baseline")
     if not timed:
         return None
-    figure, axes = _bars(len(timed))
+    figure, axes = bar_axes(len(timed))
     values = [result.metrics["speedup_vs_baseline"] for result in timed]
     errors = [
         [
@@ -63,7 +65,7 @@ def speedups(results: Results) -> Figure | None:
         ]
         for end in ("low", "high")
     ]
-    axes.barh(_marked(timed), values, xerr=errors, color=COLOUR)
+    axes.barh(marked_names(timed), values, xerr=errors, color=COLOUR)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_xlabel("times faster")
     return figure
@@ -71,9 +73,9 @@ def speedups(results: Results) -> Figure | None:
 
 def heat_map(results: Results) -> Figure | None:
     """Per structure, against a single eager call: engine and precision by batch size."""
-    timed = _with(results, "speedup_vs_single_eager")
-    named = _by_system(timed)
-    rows, batches = list(dict.fromkeys(map(named, timed))), sorted(_batch_sizes(timed))
+    timed = runs_with(results, "speedup_vs_single_eager")
+    named = name_by_system(timed)
+    rows, batches = list(dict.fromkeys(map(named, timed))), sorted(batch_sizes(timed))
     if len(rows) < 2 or len(batches) < 2:
         return None
     grid, doubted = np.full((len(rows), len(batches)), np.nan), set()
@@ -101,16 +103,16 @@ def pareto(results: Results) -> Figure | None:
     """Throughput against the error that it costs: of arithmetic, and of the model where that was measured."""
     own = [
         (result, result.metrics["force_relative_rmse_vs_fp64_percent"])
-        for result in _timed(results, "force_relative_rmse_vs_fp64_percent")
+        for result in timed_runs_with(results, "force_relative_rmse_vs_fp64_percent")
     ]
     errors = {
-        _identity(result): result.metrics["force_rmse_mev_per_ang"]
-        for result in _with(results, "force_rmse_mev_per_ang")
+        force_field_identity(result): result.metrics["force_rmse_mev_per_ang"]
+        for result in runs_with(results, "force_rmse_mev_per_ang")
     }
     teacher = [
-        (result, errors[_identity(result)])
-        for result in _timed(results, "throughput_systems_per_s")
-        if _identity(result) in errors
+        (result, errors[force_field_identity(result)])
+        for result in timed_runs_with(results, "throughput_systems_per_s")
+        if force_field_identity(result) in errors
     ]
     panels = [
         (points, text)
@@ -125,26 +127,26 @@ def pareto(results: Results) -> Figure | None:
         return None
     # One below the other: side by side they are too small for a phone.
     figure, all_axes = subplots(len(panels), figsize=(8, 2 + 4.5 * len(panels)), squeeze=False)
-    styles = _styles([result for points, _ in panels for result, _ in points])
+    styles = line_styles([result for points, _ in panels for result, _ in points])
     for axes, (points, text) in zip(all_axes[:, 0], panels, strict=True):
         for result, error in points:
-            throughput, colour, marker = result.metrics["throughput_systems_per_s"], *styles[_force_field(result)]
+            throughput, colour, marker = result.metrics["throughput_systems_per_s"], *styles[force_field_name(result)]
             size = 15 + 10 * np.log2(result.config["batch_size"])
             axes.scatter(error, throughput, size, color=colour, marker=marker, zorder=3)
-            _doubt(axes, result, error, throughput)
+            mark_doubt(axes, result, error, throughput)
         front = _front([(error, result.metrics["throughput_systems_per_s"]) for result, error in points])
         axes.plot(*zip(*front, strict=True), color="black", ls="--", lw=1, drawstyle="steps-post")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _plain(axes.xaxis)
-        _plain(axes.yaxis)
+        plain_numbers(axes.xaxis)
+        plain_numbers(axes.yaxis)
         axes.set_xlabel(text)
         axes.set_ylabel("structures per second (larger: larger batches)")
         axes.grid(alpha=0.3)
     front_line = Line2D(
         [], [], color="black", ls="--", lw=1, label="Pareto front: nothing is both faster and more exact"
     )
-    _legend(figure, styles, "", front_line)
+    legend_below(figure, styles, "", front_line)
     return figure
 
 
@@ -160,7 +162,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def batch_scaling(results: Results) -> Figure | None:
     """Throughput by batch size."""
     return _curves(
-        _timed(results, "throughput_systems_per_s"),
+        timed_runs_with(results, "throughput_systems_per_s"),
         lambda result: float(result.config["batch_size"]),
         "throughput_systems_per_s",
         ("batch size", "structures per second"),
@@ -170,7 +172,7 @@ def batch_scaling(results: Results) -> Figure | None:
 
 def size_scaling(results: Results) -> Figure | None:
     """Latency by number of atoms in a single system."""
-    single = [result for result in _timed(results, "atoms_per_s") if result.config["batch_size"] == 1]
+    single = [result for result in timed_runs_with(results, "atoms_per_s") if result.config["batch_size"] == 1]
     return _curves(
         single,
         lambda result: round(result.metrics["atoms_per_s"] * result.metrics["latency_median_ms"] / 1000),
@@ -183,11 +185,11 @@ def violins(results: Results) -> Figure | None:
     """All samples of every run, over the run's median; a panel for each engine, one below the other."""
     timed = [result for result in results if result.timing]
     panels: dict[str, list[tuple[str, RunResult]]] = {}
-    for words, result in zip(_distinct(timed), timed, strict=True):
-        said = _engine_words(result)
+    for words, result in zip(distinct_words(timed), timed, strict=True):
+        said = engine_words(result)
         # Without what the panel says, unless nothing would be left.
         rest = [word for word in words if word not in said] or words
-        panels.setdefault(_text(said), []).append((_text(rest) + _mark(result), result))
+        panels.setdefault(text_of(said), []).append((text_of(rest) + doubt_mark(result), result))
     if not panels:
         return None
     rows = [len(runs) for runs in panels.values()]
@@ -212,13 +214,15 @@ def violins(results: Results) -> Figure | None:
 
 def memory(results: Results) -> Figure | None:
     """Peak memory of each engine alone."""
-    return _bar_chart(_with(results, "peak_memory_mib"), "peak_memory_mib", "MiB")
+    return _bar_chart(runs_with(results, "peak_memory_mib"), "peak_memory_mib", "MiB")
 
 
 def first_call(results: Results) -> Figure | None:
     """Compiling and capturing, and after how many calls it has paid."""
     compiled = [
-        result for result in _with(results, "first_call_s") if result.config["engine"]["name"] not in ("eager", NATIVE)
+        result
+        for result in runs_with(results, "first_call_s")
+        if result.config["engine"]["name"] not in ("eager", NATIVE)
     ]
     cold = [bool(result.config.get("cold_compile")) for result in compiled]
     warm = "the compiler's cache may have been warm"
@@ -246,23 +250,23 @@ def _curves(
     if len({x(result) for result in timed}) < 2:
         return None
     figure, axes = subplots(figsize=(8, 6.5))
-    named = _by_system(timed) if by_system else _force_field
-    styles = _styles(timed, named)
+    named = name_by_system(timed) if by_system else force_field_name
+    styles = line_styles(timed, named)
     for how, (colour, marker) in styles.items():
         mine = sorted((x(result), result.metrics[metric]) for result in timed if named(result) == how)
         axes.plot(*zip(*mine, strict=True), color=colour, marker=marker)
     for result in timed:
-        _doubt(axes, result, x(result), result.metrics[metric])
+        mark_doubt(axes, result, x(result), result.metrics[metric])
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _plain(axes.yaxis)
+    plain_numbers(axes.yaxis)
     measured = sorted({x(result) for result in timed})
     axes.set_xticks(measured, [f"{value:g}" for value in measured])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(which="both", alpha=0.3)
-    _legend(figure, styles, "-")
+    legend_below(figure, styles, "-")
     return figure
 
 
@@ -271,8 +275,8 @@ def _bar_chart(
 ) -> Figure | None:
     if not found:
         return None
-    figure, axes = _bars(len(found))
-    bars = axes.barh(_labels(found), [result.metrics[metric] for result in found], color=COLOUR)
+    figure, axes = bar_axes(len(found))
+    bars = axes.barh(run_names(found), [result.metrics[metric] for result in found], color=COLOUR)
     axes.bar_label(bars, [f"{format_number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
     axes.margins(x=0.25)  # for the labels beside the bars
     axes.set_xlabel(unit)
@@ -284,7 +288,7 @@ def margins(results: Results) -> Figure | None:
     judged = [result for result in results if result.verdict is not None and result.verdict.criteria]
     verdicts = [result.verdict for result in judged if result.verdict is not None]
     by_run = [{f"{of.metric}   {format_limits(of.min, of.max)}": of for of in verdict.criteria} for verdict in verdicts]
-    names = [f"{name}   {verdict.decision}" for name, verdict in zip(_labels(judged), verdicts, strict=True)]
+    names = [f"{name}   {verdict.decision}" for name, verdict in zip(run_names(judged), verdicts, strict=True)]
     limits = list(dict.fromkeys(limit for run in by_run for limit in run))
     if not limits:
         return None
@@ -324,119 +328,3 @@ def _used(criterion: Criterion) -> float:
     elif low is not None:
         part = low / value if value > 0 else 2.0
     return min(part, 2.0)
-
-
-def _bars(n: int) -> tuple[Figure, Axes]:
-    """Axes for so many, the first at the top."""
-    figure, axes = subplots(figsize=(9, 1.2 + 0.35 * n))
-    axes.set_ylim(n - 0.4, -0.6)
-    return figure, axes
-
-
-def _styles(results: Results, named: Callable[[RunResult], str] | None = None) -> dict[str, tuple[str, str]]:
-    """Colour and marker by name: the same engine in one colour, the same of all else with one marker."""
-    named = named or _force_field
-    engines = list(dict.fromkeys(_text(_engine_words(result)) for result in results))
-    others = list(dict.fromkeys(_beside_engine(result, named) for result in results))
-    return {
-        named(result): (
-            f"C{engines.index(_text(_engine_words(result))) % 10}",
-            MARKERS[others.index(_beside_engine(result, named)) % len(MARKERS)],
-        )
-        for result in results
-    }
-
-
-def _beside_engine(result: RunResult, named: Callable[[RunResult], str]) -> str:
-    return named(result).replace(_text(_engine_words(result)), "")
-
-
-def _legend(figure: Figure, styles: Mapping[str, tuple[str, str]], line: str, *more: Line2D) -> None:
-    """Below the axes, where it covers nothing."""
-    handles = [
-        Line2D([], [], color=colour, marker=marker, ls=line, label=how) for how, (colour, marker) in styles.items()
-    ]
-    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=2, fontsize="small")
-
-
-def _doubt(axes: Axes, result: RunResult, x: float, y: float) -> None:
-    """The mark of a timing that must not be trusted."""
-    if not result.trusted:
-        axes.annotate("(?)", (x, y), xytext=(4, -9), textcoords="offset points", fontsize="small")
-
-
-class _Plain(LogFormatter):
-    """600 instead of 6 × 10²; which ticks have numbers is left to matplotlib."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:,.10g}" if super().__call__(x, pos) else ""
-
-
-def _plain(axis: Axis) -> None:
-    axis.set_major_formatter(_Plain())
-    axis.set_minor_formatter(_Plain(minor_thresholds=(2, 0.5)))  # up to two decades
-
-
-def _with(results: Results, metric: str) -> list[RunResult]:
-    return [result for result in results if metric in result.metrics]
-
-
-def _timed(results: Results, metric: str) -> list[RunResult]:
-    return [result for result in _with(results, metric) if "latency_median_ms" in result.metrics]
-
-
-def _batch_sizes(results: Results) -> set[int]:
-    return {result.config["batch_size"] for result in results}
-
-
-def _engine_words(result: RunResult) -> list[str]:
-    """Model and engine, without precision."""
-    return [word for group, word in force_field_words(result.config).items() if word and group != "precision"]
-
-
-def _force_field(result: RunResult) -> str:
-    """Model, engine, precision and what else was swept, without task, system and size."""
-    return _text([*filter(None, force_field_words(result.config).values()), *varied_words(result.config)])
-
-
-def _by_system(results: Results) -> Callable[[RunResult], str]:
-    """Names of curves and rows, with the system where there is more than one."""
-    if len({system_name(result.config) for result in results}) < 2:
-        return _force_field
-    return lambda result: _text([system_name(result.config)]) + SEPARATOR + _force_field(result)
-
-
-def _identity(result: RunResult) -> str:
-    """Of a force field: the same for a run that timed it and one that measured its errors."""
-    return json.dumps([result.config[group] for group in ("model", "engine", "precision")], sort_keys=True)
-
-
-def _distinct(results: Results) -> list[list[str]]:
-    """Words of names without those that all of them share; numbered where that leaves two alike."""
-    words = [label_words(result.config) for result in results]
-    shared = set.intersection(*(set(name) for name in words)) if len(words) > 1 else set()
-    names = [[word for word in name if word not in shared] or name[-1:] for name in words]
-    return [[*name[:-1], f"{name[-1]} #{index}"] if names.count(name) > 1 else name for index, name in enumerate(names)]
-
-
-def _text(words: Sequence[str]) -> str:
-    """Words as matplotlib shows them; a dollar would begin a formula."""
-    text = SEPARATOR.join(words)
-    if len(text) > MAX_NAME:
-        text = f"{text[: MAX_NAME // 2]} … {text[-MAX_NAME // 2 :]}"
-    return text.replace("$", r"\$")
-
-
-def _labels(results: Results) -> list[str]:
-    names = [_text(words) for words in _distinct(results)]
-    return [f"{name} #{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
-
-
-def _mark(result: RunResult) -> str:
-    """That the timing must not be trusted."""
-    return " (?)" * (not result.trusted)
-
-
-def _marked(results: Results) -> list[str]:
-    """Names, with a mark where the timing must not be trusted."""
-    return [name + _mark(result) for name, result in zip(_labels(results), results, strict=True)]

@@ -1,0 +1,87 @@
+"""Runs as figures name them: which are shown, and the words that tell them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from mlff_exp.results import (
+    SEPARATOR,
+    RunResult,
+    force_field_words,
+    label_words,
+    system_name,
+    varied_words,
+)
+
+Results = Sequence[RunResult]
+MAX_NAME = 80  # characters
+
+
+def runs_with(results: Results, metric: str) -> list[RunResult]:
+    """The runs that measured a metric."""
+    return [result for result in results if metric in result.metrics]
+
+
+def timed_runs_with(results: Results, metric: str) -> list[RunResult]:
+    """The runs that measured a metric and timed the engine."""
+    return [result for result in runs_with(results, metric) if "latency_median_ms" in result.metrics]
+
+
+def batch_sizes(results: Results) -> set[int]:
+    """The batch sizes of runs."""
+    return {result.config["batch_size"] for result in results}
+
+
+def engine_words(result: RunResult) -> list[str]:
+    """Model and engine, without precision."""
+    return [word for group, word in force_field_words(result.config).items() if word and group != "precision"]
+
+
+def force_field_name(result: RunResult) -> str:
+    """Model, engine, precision and what else was swept, without task, system and size."""
+    return text_of([*filter(None, force_field_words(result.config).values()), *varied_words(result.config)])
+
+
+def name_by_system(results: Results) -> Callable[[RunResult], str]:
+    """Names of curves and rows, with the system where there is more than one."""
+    if len({system_name(result.config) for result in results}) < 2:
+        return force_field_name
+    return lambda result: text_of([system_name(result.config)]) + SEPARATOR + force_field_name(result)
+
+
+def force_field_identity(result: RunResult) -> str:
+    """What identifies a force field: the same for a run that timed it and one that measured its errors."""
+    return json.dumps([result.config[group] for group in ("model", "engine", "precision")], sort_keys=True)
+
+
+def distinct_words(results: Results) -> list[list[str]]:
+    """Words of names without those that all of them share; numbered where that leaves two alike."""
+    words = [label_words(result.config) for result in results]
+    shared = set.intersection(*(set(name) for name in words)) if len(words) > 1 else set()
+    names = [[word for word in name if word not in shared] or name[-1:] for name in words]
+    return [[*name[:-1], f"{name[-1]} #{index}"] if names.count(name) > 1 else name for index, name in enumerate(names)]
+
+
+def text_of(words: Sequence[str]) -> str:
+    """Words as matplotlib shows them; a dollar would begin a formula."""
+    text = SEPARATOR.join(words)
+    if len(text) > MAX_NAME:
+        text = f"{text[: MAX_NAME // 2]} … {text[-MAX_NAME // 2 :]}"
+    return text.replace("$", r"\$")
+
+
+def run_names(results: Results) -> list[str]:
+    """A name for each run, which no other of these runs has."""
+    names = [text_of(words) for words in distinct_words(results)]
+    return [f"{name} #{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
+
+
+def doubt_mark(result: RunResult) -> str:
+    """The mark of a timing that must not be trusted, or nothing."""
+    return " (?)" * (not result.trusted)
+
+
+def marked_names(results: Results) -> list[str]:
+    """Names, with a mark where the timing must not be trusted."""
+    return [name + doubt_mark(result) for name, result in zip(run_names(results), results, strict=True)]
