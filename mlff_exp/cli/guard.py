@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -304,14 +305,19 @@ class GuardedLoader(ConfigLoaderImpl):
         return [top for key in codes if key != TARGET for top in self._judge_factory(composed, key)]
 
     def _judge_factory(self, composed: DictConfig, key: str) -> list[str]:
-        """The installed package that the command line names for a function under a key of the model."""
+        """The installed package that the command line names for a function under a key of the model.
+
+        What the options have as a default is code of the package that registered them.
+        """
         model = {"model": OmegaConf.to_container(composed, resolve=False).get("model")}  # type: ignore[union-attr]
         asked = _at(model, key)
         try:
             path = OmegaConf.select(composed, key)
         except OmegaConfBaseException:  # told when the configuration is parsed
             return []
-        if asked in (None, "???") or path is None:
+        kind = OmegaConf.get_type(composed.model)
+        own = {item.name: item.default for item in fields(kind)} if is_dataclass(kind) else {}
+        if asked in (None, "???", own.get(key.partition(".")[2])) or path is None:
             return []
         top = top_level(str(path))
         typed = "${" not in str(asked) and (key, str(asked)) in self._said

@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +26,8 @@ from mlff_exp.cli.words import without_hydra
 from mlff_exp.config.config import parse_config
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.trust import is_installed
+from mlff_exp.models.registry import MODELS
+from mlff_exp.models.spec import ModelSpec
 from tests.helpers.command import INFERENCE, mlff_exp, results
 from tests.helpers.here import CONF
 
@@ -384,3 +389,52 @@ def test_no_pickle_is_run_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         main()
     assert ended.value.code == 2
     assert "reads a pickle, which can run any code" in capsys.readouterr().err
+
+
+@dataclass
+class PlantedModel:
+    """Options of which one names code."""
+
+    name: str = "planted"
+    network: str = "planted:network"
+    width: int = 8
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of an installed package."""
+    monkeypatch.setattr(MODELS, "_specs", dict(MODELS._specs))
+    monkeypatch.setattr(ConfigStore.instance(), "repo", deepcopy(ConfigStore.instance().repo))
+    MODELS.register(ModelSpec("planted", PlantedModel, "", "planted:make", code="network"))
+
+
+@pytest.mark.parametrize(("model", "key"), [("torch", "factory"), ("planted", "network")])
+@pytest.mark.parametrize("path", ["ase.build:molecule", "mlff_exp.models:load_checkpoint", "mine:make", "os:getcwd"])
+@pytest.mark.usefixtures("planted")
+def test_a_file_names_no_code_that_makes_a_model(tmp_path: Path, model: str, key: str, path: str) -> None:
+    file = {"defaults": [{"override /model": model}], "model": {key: path}}
+    with pytest.raises(ConfigError, match=rf"model\.{key}={path}"):
+        sent(tmp_path, file)
+    # An interpolation that was typed names what the file holds.
+    with pytest.raises(ConfigError, match=rf"model\.{key}={path}"):
+        sent(tmp_path, {"sweep": {"parameters": {"x": path}}}, f"model={model}", f"model.{key}=${{sweep.parameters.x}}")
+
+
+@pytest.mark.usefixtures("planted")
+def test_code_that_a_package_has_as_its_default_needs_no_trust(tmp_path: Path) -> None:
+    assert sent(tmp_path, nested("model.width", 3), "model=planted").model.width == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "argument"), [("torch", "factory", "arguments.width"), ("planted", "network", "width")]
+)
+@pytest.mark.usefixtures("planted")
+def test_the_command_line_names_installed_code_with_arguments_of_its_own(
+    tmp_path: Path, model: str, key: str, argument: str
+) -> None:
+    words = (f"model={model}", f"model.{key}=ase.build:molecule")
+    assert sent(tmp_path, {}, *words, f"++model.{argument}=3").trust == ["ase"]
+    of_file = nested(f"model.{argument}", 3)
+    with pytest.raises(ConfigError, match=rf"model\.{argument}=3 comes from a file, and is an argument of ase\.build:"):
+        sent(tmp_path, of_file, *words)
+    assert sent(tmp_path, of_file, *words, "trust=[ase]").trust == ["ase"]
