@@ -111,7 +111,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
         refuse_unused([(config, overrides)])
     check_engines(config)
     config = on_this_machine(config)
-    look = LoadMonitor() if single and config.task.name == "inference" else None
+    load = LoadMonitor() if single and config.task.name == "inference" else None
     # Should this run leave nothing, that result would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
@@ -126,8 +126,8 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
     if resume is not None:
         found = find_run_directory(store, "task.resume", resume)
         config = replace(config, task=replace(config.task, resume=str(found)))
-    if look is not None:
-        look.warn(config.device)
+    if load is not None:
+        load.warn(config.device)
     live, refused = None, False
     try:
         with recorded_if_interrupted(resolved, directory):

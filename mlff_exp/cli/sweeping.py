@@ -109,7 +109,7 @@ def sweep(host: HydraHost, arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: a job is wrong; none has run.
     """
-    look = LoadMonitor()
+    load = LoadMonitor()
     with composing_errors():
-        plan = prepare_sweep(host, arguments)
-    return run_sweep(host, plan, look)
+        prepared = prepare_sweep(host, arguments)
+    return run_sweep(host, prepared, load)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its result, what it is called, its verdict, its progress."""
+"""The result of a run: its numbers, its key and label, its verdict, its progress."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What a number in a result may be."""
+"""Check the numbers of a result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from collections.abc import Mapping
 def refuse_non_finite(metrics: Mapping[str, float], where: str = "") -> None:
     """Refuse NaN and infinity among metrics.
 
+    Args:
+        metrics: by name.
+        where: text behind the value in the message.
+
     Raises:
-        ValueError: names the metric.
+        ValueError: the message names the metric.
     """
     for name, value in metrics.items():
         if not math.isfinite(value):

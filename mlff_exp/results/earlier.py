@@ -11,10 +11,10 @@ SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on a
 
 
 def upgrade(values: Any) -> Any:
-    """The plain values of a result in the form of this version.
+    """Return the plain values of a result in the form of this version.
 
     Args:
-        values: as a file has them; what is no result of ours is returned as it is.
+        values: as read from a file; other values than a mapping are returned unchanged.
 
     Raises:
         ValueError: the result is of a later version.

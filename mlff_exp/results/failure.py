@@ -1,4 +1,4 @@
-"""Why a run did not finish."""
+"""The reason why a run did not finish."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class FailureKind(StrEnum):
-    """The kinds of failure that are no exception of the task's own; those are recorded by their class's name."""
+    """Kinds of failure that are no exception of the task; an exception is recorded by the name of its class."""
 
     TIMEOUT = "timeout"
     KILLED = "killed"
@@ -22,11 +22,11 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run did not finish.
+    """The reason why a run did not finish.
 
     Attributes:
         kind: a `FailureKind`, or the name of an exception's class.
-        message: for people.
+        message: text for the user.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""The registry of metrics: what each number of a result means, its unit, which way is better, and what to do about it.
+"""The registry of metrics: the meaning of each number of a result, its unit, which way is better, and advice.
 
-An installed package adds a metric of its own by an entry point of the group ``mlff_exp.metrics``, which points at a
-`Metric` with ``compute``.
+An installed package adds a metric by an entry point of the group ``mlff_exp.metrics``, which points at a `Metric` with
+``compute``.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Metric:
 
     @property
     def is_ratio(self) -> bool:
-        """Whether it is a ratio, which has an interval and is shown with it."""
+        """Whether the metric is a ratio, which is shown with its interval."""
         return self.unit == "×"
 
     def names(self, name: str) -> bool:
-        """Whether a name in a result is this metric's."""
+        """Return whether a name in a result is a name of this metric."""
         before, family, after = self.name.partition(ENGINE)
         if not family:
             return name == self.name

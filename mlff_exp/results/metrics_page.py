@@ -1,4 +1,4 @@
-"""The page docs/metrics.md, made from the registry: ``python -m mlff_exp.results.metrics_page > docs/metrics.md``."""
+"""Make the page docs/metrics.md from the registry: ``python -m mlff_exp.results.metrics_page > docs/metrics.md``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECTIONS = (
 
 
 def metrics_page() -> str:
-    """The text of docs/metrics.md: a table for each task, and the series."""
+    """Return the text of docs/metrics.md: a table for each task, and the series."""
     parts = [HEAD]
     for title, text, metrics in SECTIONS:
         parts.append(f"## {title}\n\n{text}\n\n{_table(metrics)}")

@@ -1,6 +1,6 @@
-"""What a run is called: the words of its label, and which keys of a configuration tell runs apart.
+"""Names of runs: the words of a label, and the keys of a configuration by which runs differ.
 
-A label is made here and never taken apart again.
+A label is made here, and never parsed.
 """
 
 from __future__ import annotations
@@ -15,38 +15,42 @@ from typing import Any
 
 from mlff_exp.config import NATIVE
 
-SEPARATOR = " · "  # of the words of a label
+SEPARATOR = " · "  # between the words of a label
 MAX_VALUE, MAX_LABEL = 60, 240  # characters; MLflow keeps 250 of a run's name
-MAX_SYSTEMS = 4  # that a label names one by one
+MAX_SYSTEMS = 4  # a label names at most this many systems
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?\.?(inf|nan)", re.IGNORECASE)
-# Keys of groups whose option has a name, which tells what else is in the group.
+# Groups in which the name of the option determines the other keys.
 NAMED = ("gate", "tracking")
-# Of a run by itself: where it is recorded, how long it may take, and how long it measures.
+# Keys that the label of a single run leaves out: where it is recorded, how long it may take, how long it measures.
 NOT_NAMED = re.compile(
     r"(sweep|tracking|gate\.criteria)\..*|trust(\..*)?|timeout_s|gate_required"
     r"|task\.(resume|min_calls|min_time_s|directory|workers|budget_s)"
 )
-# What the last word of a label tells, by task.
+# The keys that the last word of a label gives, by task.
 SIZES = {
     "inference": ("batch_size",),
     "nve": ("task.replicas",),
     "distill": ("task.n_features", "task.n_interactions"),
 }
-# What a word tells in part.
+# The keys that a word gives only in part.
 ABRIDGED = re.compile(r"model\.(?!name$).*|system\.(path|index|n_molecules)")
 USUAL_MODEL = {"name": "student", "checkpoint": "student"}
-KNOWN_CALCULATORS = ("ase.calculators.", "mlff_exp.")  # their last word says which
+KNOWN_CALCULATORS = ("ase.calculators.", "mlff_exp.")  # the last part of the path is enough to name the calculator
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """What a run is, as fields; a text is empty where the task has no such thing.
+    """The identity of a run; a text is empty where the task has no such field.
 
     Attributes:
+        task: name of the task.
         model: the checkpoint, or the calculator.
-        system: names, separated by commas where several moved side by side.
-        mode: of the compiler.
+        system: name of the system; names separated by commas where several were simulated in one batch.
+        engine: name of the engine.
+        mode: mode of the compiler.
+        precision: name of the precision.
         batch_size: None where the task has none.
+        device: name of the device.
     """
 
     task: str
@@ -60,21 +64,26 @@ class RunKey:
 
 
 def label(config: Mapping[str, Any]) -> str:
-    """Readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16 · seed=1``.
+    """Return a readable name of a run: ``inference · benzene · compile/reduce-overhead · fp32 · B16 · seed=1``.
 
-    Behind the words that every run has stand the keys in ``sweep.varied``, by which it differs from others.
+    The last words are the keys in ``sweep.varied``, by which the run differs from others.
     """
     text = SEPARATOR.join(label_words(config))
     return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 11]} …~{_digest(text)}"
 
 
 def label_words(config: Mapping[str, Any]) -> list[str]:
-    """The words of a label."""
+    """Return the words of a label."""
     return [*(word for word in label_parts(config).values() if word), *varied_words(config)]
 
 
 def varied_words(config: Mapping[str, Any], groups: Sequence[str] = ()) -> list[str]:
-    """``key=value`` of what is recorded as telling this run apart; of some groups of the configuration, or of all."""
+    """Return ``key=value`` for the keys by which this run differs from others.
+
+    Args:
+        config: the recorded configuration.
+        groups: groups of the configuration to return; all if empty.
+    """
     varied = recorded_varied(config)
     names = short_names(varied)
     return [
@@ -85,13 +94,13 @@ def varied_words(config: Mapping[str, Any], groups: Sequence[str] = ()) -> list[
 
 
 def recorded_varied(config: Mapping[str, Any]) -> Mapping[str, str]:
-    """``sweep.varied``: what tells a run apart, as text by key; empty text where the run has no such key."""
+    """Return ``sweep.varied``: text by key for the keys by which a run differs; empty text where it has no such key."""
     varied = config.get("sweep", {}).get("varied")
     return varied if isinstance(varied, Mapping) else {}
 
 
 def label_parts(config: Mapping[str, Any]) -> dict[str, str]:
-    """What every run of a task is called by, by the group that a word tells of; empty where the usual goes unsaid."""
+    """Return the words that the label of every run has, by group of the configuration; empty for a default value."""
     task = config["task"]["name"]
     if task == "distill":
         return {"task": task, "size": f"{config['task']['n_features']}/{config['task']['n_interactions']}"}
@@ -107,7 +116,7 @@ def label_parts(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def force_field_words(config: Mapping[str, Any]) -> dict[str, str]:
-    """Model, engine and precision; a model that runs as it is has neither of the latter."""
+    """Return words for model, engine and precision; an ASE calculator has only the first."""
     model, engine = config["model"], config["engine"]
     if engine["name"] == NATIVE:
         return {"model": _word(model_word(model))}
@@ -136,15 +145,15 @@ def model_word(model: Mapping[str, Any]) -> str:
 
 
 def system_name(config: Mapping[str, Any]) -> str:
-    """Of a configuration; a file goes by its own name."""
+    """Return the name of the system; a file is named by its own name."""
     system = config["system"]
     return Path(system["path"]).stem if system["name"] == "file" else str(system["name"])
 
 
 def find_varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """For each job of a sweep the keys that tell those of its task apart and that no word of their labels tells.
+    """Return for each job of a sweep the keys by which the jobs of its task differ and that their labels do not show.
 
-    With them recorded as ``sweep.varied``, no two jobs that differ have the same label.
+    With these keys recorded as ``sweep.varied``, two different jobs never have the same label.
 
     Args:
         configs: plain values, one mapping for each job.
@@ -159,7 +168,7 @@ def _varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     flat, told = [_flat(job) for job in jobs], [label_parts(job) for job in jobs]
     keys = list(dict.fromkeys(key for values in flat for key in values if not key.startswith("sweep.")))
     chosen: list[str] = []
-    # The name of a gate before its limits, so that it can tell them.
+    # The name of a gate comes before its limits, because the name may determine them.
     for key in sorted(keys, key=lambda key: key not in [f"{group}.name" for group in NAMED]):
         group = key.partition(".")[0]
         leaders = [other for other in chosen if group in NAMED and other.startswith(f"{group}.")]
@@ -173,7 +182,7 @@ def _varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def add_varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same configurations, with ``sweep.varied`` where none is recorded: those of earlier versions have none."""
+    """Return the same configurations, with ``sweep.varied`` added where an earlier version recorded none."""
     found = []
     for config, keys in zip(configs, find_varied_keys(configs), strict=True):
         sweep = config.get("sweep", {})
@@ -183,7 +192,7 @@ def add_varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def make_run_key(config: Mapping[str, Any]) -> RunKey:
-    """What a run is, from its configuration."""
+    """Make the key of a run from its configuration."""
     task, known = str(config["task"]["name"]), label_parts(config)
     model = config.get("model")
     return RunKey(
@@ -199,11 +208,11 @@ def make_run_key(config: Mapping[str, Any]) -> RunKey:
 
 
 def find_unusual_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """The keys of a run by itself that are not as usual and that the words of its label do not tell.
+    """Return the keys of a single run that differ from the defaults and that its label does not show.
 
     Args:
         config: plain values.
-        defaults: in the same form; a key that it lacks has none.
+        defaults: defaults in the same form; a key that is absent has no default.
     """
     told, usual = label_parts(config), _flat(defaults)
     found = []
@@ -221,13 +230,13 @@ def find_unusual_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) ->
 
 
 def values_of(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
-    """What a configuration has under these keys, as text; empty where it has none."""
+    """Return the values of a configuration under these keys as text; empty where there is none."""
     flat = _flat(config)
     return {key: flat.get(key, "") for key in keys}
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """The last part of each key; the whole key where that would be ambiguous."""
+    """Return the last part of each key, or the complete key where the last part is ambiguous."""
     keys = list(keys)
     short = {key: _last(key) for key in keys}
     last = list(short.values())
@@ -235,13 +244,13 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def format_value(value: Any) -> str:
-    """A value in a line of text; different values look different, and a long one ends with a digest of the whole."""
+    """Format a value in one line of text; different values give different texts, and a long text ends with a hash."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list | tuple):
         text = f"[{','.join(format_value(item) for item in value)}]"
     elif isinstance(value, str):
-        # In quotes what would be taken for something else.
+        # Quotes around a text that looks like another type.
         other = not value or value.lower() in ("true", "false", "null") or NUMBER.fullmatch(value)
         text = json.dumps(value, ensure_ascii=not value.isprintable()) if other else _word(value)
     else:
@@ -250,7 +259,7 @@ def format_value(value: Any) -> str:
 
 
 def _word(text: str) -> str:
-    """A string in a line of text, in quotes if it would hide where it ends."""
+    """Format a string in one line of text, in quotes where its end would be unclear."""
     if not text.isprintable() or re.search(r'["\\·]|^\s|\s$|^…', text):
         text = json.dumps(text, ensure_ascii=not text.isprintable())
     return _abridged(text)
@@ -280,7 +289,7 @@ def _group(key: str) -> str:
 
 
 def _determined(known: Sequence[Hashable], values: Sequence[str]) -> bool:
-    """Whether the same is known only of the same value."""
+    """Return whether equal knowledge always means equal values."""
     return len(set(zip(known, values, strict=True))) == len(set(known))
 
 

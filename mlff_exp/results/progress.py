@@ -1,4 +1,4 @@
-"""Metrics of a run that is still going on."""
+"""Progress of a running run: its metrics so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRESS_FILE = "progress.jsonl"
 
 @dataclass(frozen=True)
 class ProgressPoint:
-    """Metrics of one step, and when they were measured, in milliseconds since 1970."""
+    """Metrics of one step, and the time of their measurement in milliseconds since 1970."""
 
     step: int
     metrics: Mapping[str, float]
@@ -26,7 +26,11 @@ class ProgressPoint:
 
 
 class Progress:
-    """Metrics of a run that is still going on, a line of JSON each; whoever watches the directory may read along."""
+    """The progress file of a run, with a line of JSON for each step; other processes may read it during the run.
+
+    Args:
+        directory: directory of the run.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / PROGRESS_FILE
@@ -35,7 +39,7 @@ class Progress:
         """Add the metrics of a step.
 
         Raises:
-            ValueError: one of them is not finite, naming it.
+            ValueError: a metric is not finite. The message names it.
         """
         refuse_non_finite(metrics, f" at step {step}")
         with self._path.open("a", encoding="utf-8") as file:
@@ -43,19 +47,22 @@ class Progress:
             file.write(json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n")
 
     def read(self, position: int) -> tuple[list[ProgressPoint], int]:
-        """What was written since a position in the file, and the position to go on from.
+        """Read the points after a position in the file.
+
+        Returns:
+            The points, and the position after them.
 
         Raises:
-            ResultError: a line that is no record, naming the file.
+            ResultError: a line is invalid. The message names the file.
         """
         if not self._path.is_file():
             return [], position
         with self._path.open("rb") as file:
             file.seek(position)
             text = file.read(MAX_BYTES)
-        whole = text[: text.rfind(b"\n") + 1]  # the last line may still be written
+        complete = text[: text.rfind(b"\n") + 1]  # the last line may be incomplete
         try:
-            records = [typed_value(ProgressPoint, parse_json(line.decode())) for line in whole.splitlines()]
+            records = [typed_value(ProgressPoint, parse_json(line.decode())) for line in complete.splitlines()]
         except (ValueError, TypeError) as error:
             raise ResultError(f"{self._path} has a line that is no record of progress: {error}") from error
-        return records, position + len(whole)
+        return records, position + len(complete)

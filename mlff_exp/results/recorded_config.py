@@ -1,4 +1,4 @@
-"""Checks the parts of a recorded configuration that names, figures and MLflow are made from."""
+"""Check the parts of a recorded configuration that names, figures and MLflow use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 INT64 = range(-(2**63), 2**63)
 MAX_DEPTH = 50
-# The types of values that are there, by key.
+# The types of values by key; a key may be absent.
 TYPES: dict[str, type | tuple[type, ...]] = {
     "task": Mapping,
     "task.name": str,
@@ -40,7 +40,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "device": str,
 }
 LEAST_1 = ("batch_size", "task.replicas", "task.n_features", "task.n_interactions")
-# What a run must have recorded, by its task.
+# The keys that a run must have recorded, by its task.
 FORCE_FIELD = ("model.name", "engine.name", "precision.name")
 NEEDED = {
     "inference": (*FORCE_FIELD, "system.name", "batch_size"),
@@ -55,10 +55,10 @@ def check_recorded(config: Mapping[str, Any]) -> None:
     """Refuse a recorded configuration that no run of this version can have.
 
     Args:
-        config: plain values; one without a task is not looked at.
+        config: plain values; one without a task is not checked.
 
     Raises:
-        ValueError: naming the key, its value and what it should be.
+        ValueError: the message names the key, its value and the legal type.
     """
     if "task" not in config:
         return

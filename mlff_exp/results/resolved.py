@@ -1,4 +1,4 @@
-"""The configuration of a run as plain values, as it is recorded."""
+"""Resolve the configuration of a run into the plain values that are recorded."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from mlff_exp.results.naming import find_unusual_keys, values_of
 
 
 def resolve_config(composed: DictConfig) -> dict[str, Any]:
-    """The configuration of one run as plain values: what ran, and what tells the run apart from others.
+    """Return the configuration of one run as plain values: the settings that it uses, and how it differs from others.
 
-    What an environment variable gave stands there as its interpolation, ``${oc.env:NAME}``, unless it is a number or
-    one of the words that a configuration can be made of.
+    A value from an environment variable is recorded as ``${oc.env:NAME}``, unless it is a number or a word of the
+    configuration.
     """
     given = requested_values(composed)
     values = what_runs(given)
-    # The plan of the whole experiment belongs to the sweep, not to each of its runs.
+    # The stages of an experiment belong to the sweep, not to each of its runs.
     for key in ("stages", "parameters", "resume", "budget_s", "compile_ahead", "targets"):
         values["sweep"].pop(key)
     keys = values["sweep"].pop("varied")
     if keys is None:
         keys = find_unusual_keys(values, default_values(values, OmegaConf.get_type(composed.model) or dict))
-    # Of what was asked for: jobs that differ only in what they take no notice of are told apart as well.
+    # From the requested values, so that jobs that differ only in unused keys have different labels as well.
     values["sweep"]["varied"] = values_of(given, keys)
     return values
 
 
 def save_resolved(composed: DictConfig, directory: Path) -> dict[str, Any]:
-    """The configuration as plain values, also written to ``config.yaml`` in the run's directory."""
+    """Return the configuration as plain values, and write it to ``config.yaml`` in the run's directory."""
     values = resolve_config(composed)
     OmegaConf.save(OmegaConf.create(values), directory / "config.yaml")
     return values

@@ -1,4 +1,4 @@
-"""What a run leaves behind: `RunResult`, written as ``result.json`` in the run's directory."""
+"""`RunResult`, the result of a run, written as ``result.json`` in the run's directory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mlff_exp.results.recorded_config import check_recorded
 from mlff_exp.results.verdict import Verdict
 
 RESULT_FILE = "result.json"
-STATE_FILE = "state.npz"  # of a run that has not finished and can go on
-NOT_WRITTEN = "files.not_written"  # tag: which files for people are missing, and why
+STATE_FILE = "state.npz"  # state of an unfinished run that can be resumed
+NOT_WRITTEN = "files.not_written"  # tag: which figures and tables are missing, and why
 NOT_COMPUTED = "metrics.not_computed"  # tag: which metrics of other packages are missing, and why
 
 
@@ -28,7 +28,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
 
 
 class ResultError(ValueError):
-    """A file that is not a result, or not one of this version; the message names it."""
+    """A file that is no result, or one of another version; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,18 @@ class RunResult:
 
     @property
     def trusted(self) -> bool:
-        """Whether nothing is known to have disturbed its timing."""
+        """Whether nothing is known to have disturbed the timing."""
         return self.tags.get("timing.trust", "ok") == "ok"
 
     @property
     def key(self) -> RunKey:
-        """What the run is, field by field."""
+        """The identity of the run."""
         return make_run_key(self.config)
 
     def save(self, directory: Path) -> Path:
-        """Write ``result.json``, whole or not at all."""
+        """Write ``result.json`` atomically, and return its path."""
         path = directory / RESULT_FILE
-        # What a run is stands in the file for others to read; here it is made from the configuration.
+        # The key is in the file for other programs; this one makes it from the configuration.
         key = {"key": dataclasses.asdict(self.key)} if "task" in self.config else {}
         values = {"schema": SCHEMA, **key, **dataclasses.asdict(self)}
         atomic_write(path, json.dumps(values, allow_nan=False, ensure_ascii=False, indent=1))
@@ -116,10 +116,10 @@ class RunResult:
 
     @staticmethod
     def load(directory: Path) -> RunResult:
-        """Read what `save` wrote.
+        """Read a result that `save` wrote, also one of an earlier version.
 
         Raises:
-            ResultError: the file is damaged or of another version, naming it.
+            ResultError: the file is damaged or of another version. The message names it.
         """
         path = directory / RESULT_FILE
         try:

@@ -1,4 +1,4 @@
-"""A run in a process of its own, a sweep and its stages, compiling ahead, and what a launcher executes."""
+"""Run tasks: a run in its own process, a sweep and its stages, compiling ahead, and what a launcher executes."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Before the first run of a sweep: processes that fill Inductor's cache with the graphs that its runs will ask for.
+"""Fill Inductor's cache before the first run of a sweep, in several processes.
 
-A run compiles on one core for much longer than it measures; one that finds its graphs in the cache begins in seconds.
-Nothing in the parent imports torch.
+A run compiles on one core for much longer than it measures. A run that finds its graphs in the cache starts in seconds.
+Nothing in the parent process imports torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Started:
     reason: Connection
 
     def failure(self) -> str:
-        """Why it did not compile all, once it has ended; empty if it did."""
+        """Return why an ended process did not compile everything; empty if it did."""
         try:
             return str(self.reason.recv())
         except EOFError:
@@ -40,13 +40,13 @@ class _Started:
 
 
 def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> None:
-    """Compile what the jobs will ask for, on all cores; no process is left afterwards.
+    """Compile the graphs that the jobs will need, on all cores; no process is left afterwards.
 
-    What fails here is a line on stderr: its run will fail by itself, or compile.
+    A failure is printed as a line on stderr: the run will compile by itself, or fail.
 
     Args:
         jobs: by the name under which failures are reported; each can run on this machine.
-        budget_s: stop after so many seconds, or after the shortest of the jobs' ``timeout_s``.
+        budget_s: stop after this time, or after the shortest ``timeout_s`` of the jobs, s.
 
     Raises:
         KeyboardInterrupt: after the processes were stopped.
@@ -84,9 +84,9 @@ def fill_cache(jobs: Mapping[str, Config], budget_s: float | None = None) -> Non
 
 
 def select_to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
-    """Engines to compile at one precision each, by name; what several jobs will ask for is there once.
+    """Return the engines to compile, each at one precision, by name; engines that several jobs need occur once.
 
-    What is compiled for an engine is what its `EngineSpec.ahead` gives: a graph that is captured is one that
+    `EngineSpec.ahead` says what is compiled for an engine: a graph that is captured is one that
     ``engine=compile engine.mode=default`` compiles as well. A run with ``cold_compile`` compiles by itself.
     """
     found: dict[str, tuple[str, Config]] = {}
@@ -97,17 +97,17 @@ def select_to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
             engine = spec.ahead(config.engine if key == "engine" else spec.options())
             if engine is None:
                 continue
-            # What is timed besides runs at the precision of the run alone.
+            # The engines of task.baselines run only at the precision of the run.
             for precision in config.precisions if key == "engine" else [config.precision.name]:
                 one = replace(config, engine=engine, precision=PrecisionConfig(precision))
                 label = "/".join(filter(None, [engine.name, getattr(engine, "mode", "")]))
                 found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))
-    # Another mode's kernels are the same: it begins when they are there, and has only the code around them to make.
+    # Other modes have the same kernels and come last: they find the kernels in the cache.
     return dict(sorted(found.values(), key=lambda item: getattr(item[1].engine, "mode", "default") != "default"))
 
 
 def _graphs(config: Config) -> str:
-    """The same for two jobs whose engines compile the same."""
+    """Return a text that is equal for two jobs whose engines compile the same graphs."""
     shaping = [getattr(config.task, name) for name in TASKS[config.task.name].shaping]
     what = (config.model, config.device, config.engine, config.precision, config.system, config.batch_size)
     return repr((*what, config.task.name, *shaping))
@@ -123,7 +123,7 @@ def _start(name: str, config: Config, share: int) -> _Started:
 
 
 def _stop(started: list[_Started]) -> None:
-    """End processes and whatever they have left running; Inductor's cache holds whole entries only."""
+    """Kill processes and their children; Inductor's cache has only complete entries."""
     for one in started:
         signal_session(one.process, signal.SIGKILL)
     for one in started:
@@ -147,7 +147,7 @@ def _child(config: Config, share: int, reason: Connection) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """One line; what was refused here on purpose is no error of the compiler's."""
+    """Return an error in one line; a `TimedChoiceError` is returned without its kind."""
     from mlff_exp.engines import find_timed_choice
 
     if (refused := find_timed_choice(error)) is not None:
@@ -162,9 +162,9 @@ def _first_calls(config: Config, share: int) -> None:
 
     task = TASKS[config.task.name]
     batches = load_object(str(task.batches))
-    subject = prepare_model(config)
-    # As many threads for the arithmetic as a run has: graphs for a CPU depend on it.
+    model = prepare_model(config)
+    # As many threads for arithmetic as in a run: graphs for a CPU depend on the number.
     with compiling_ahead(COMPILE_THREADS):
-        shapes = {batch.shape_key: batch for batch in batches(config, subject)}
+        shapes = {batch.shape_key: batch for batch in batches(config, model)}
         for batch in list(shapes.values())[share :: task.shares]:
-            subject.engine(batch)
+            model.engine(batch)

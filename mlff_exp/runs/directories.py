@@ -1,4 +1,4 @@
-"""Directories of runs and sweeps: one for each, which no other has left anything in, and what Hydra is told of them."""
+"""Check the directories of runs and sweeps: each has its own, without files of another run."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mlff_exp.results import NUMBER, PROGRESS_FILE, RESULT_FILE, STATE_FILE
 from mlff_exp.tracking import CONFIG_FILE, SWEEP_FILE
 
 REPORT_FILE = "report.html"
-# Words of Hydra that would move what is looked for elsewhere, and what to say instead.
-OF_HYDRA = {
+# Settings of Hydra that would move files, and why they are refused.
+REFUSED = {
     "hydra.job.num": "the sweep numbers its jobs",
     "hydra.job.id": "the sweep numbers its jobs",
     "hydra.runtime.": "Hydra finds it out",
     "hydra.overrides.": "Hydra finds it out",
 }
-OF_OTHERS = {
+REFUSED_BY_MODE = {
     True: ("hydra.sweep.", "the directory of a single run is hydra.run.dir"),
     False: ("hydra.run.", "the directory of a sweep is hydra.sweep.dir"),
 }
 
 
 def refuse_moved(node: Any, *, single: bool) -> None:
-    """Refuse settings of Hydra that would put files where nobody looks for them.
+    """Refuse settings of Hydra that would put files into other places than this project expects.
 
     Args:
         node: ``hydra`` in the composed configuration.
-        single: of a single run; of a sweep otherwise.
+        single: whether it is a single run or a sweep.
 
     Raises:
-        ConfigError: naming the setting and what to say instead.
+        ConfigError: the message names the setting and what to use instead.
     """
     hydra: Any = OmegaConf.to_container(node)
     if hydra["job"].get("chdir") not in (None, False):
@@ -50,19 +50,23 @@ def refuse_moved(node: Any, *, single: bool) -> None:
             f"hydra.sweep.subdir={hydra['sweep'].get('subdir')}: a run's directory is its number in the sweep's; "
             "leave it ${hydra.job.num}"
         )
-    other, instead = OF_OTHERS[single]
+    other, instead = REFUSED_BY_MODE[single]
     for word in hydra["overrides"]["hydra"]:
         key = re.split("[=@]", word.lstrip("+~"), maxsplit=1)[0]
-        for refused, reason in {**OF_HYDRA, other: instead}.items():
+        for refused, reason in {**REFUSED, other: instead}.items():
             if key == refused or (refused.endswith(".") and key.startswith(refused)):
                 raise ConfigError(f"{word}: {reason}")
 
 
 def place_directories(key: str, given: Any) -> Path:
-    """A directory that was asked for as an absolute path, with ``~`` as the home directory.
+    """Return a requested directory as an absolute path, with ``~`` as the home directory.
+
+    Args:
+        key: key of the configuration, for messages.
+        given: its value.
 
     Raises:
-        ConfigError: it is empty, or something else than a directory is there.
+        ConfigError: the value is empty, or there is something else than a directory.
     """
     if not isinstance(given, str) or not given.strip():
         raise ConfigError(f"{key}={given!r} must name a directory")
@@ -77,15 +81,15 @@ def place_directories(key: str, given: Any) -> Path:
 
 
 def results_root(written: str, given: str) -> Path:
-    """The directory below which runs leave their results, where their own directories are named like this.
+    """Return the directory below which runs leave their results.
 
     Args:
         written: name of a run's or a sweep's directory, with its interpolations.
         given: directory of this sweep.
 
     Returns:
-        For ``data/${sweep.name}`` that is ``data``; for a name without interpolations its parent. A name that begins
-        with an interpolation says nothing: then it is the parent of ``given``.
+        For ``data/${sweep.name}`` that is ``data``, and for a name without interpolations its parent. For a name that
+        starts with an interpolation it is the parent of ``given``.
     """
     fixed, interpolated, _ = written.partition("${")
     if not interpolated:
@@ -94,10 +98,10 @@ def results_root(written: str, given: str) -> Path:
 
 
 def refuse_tilde(words: Iterable[str]) -> None:
-    """Refuse a run's directory below ``~``, of which Hydra would make a directory with that name.
+    """Refuse a run's directory below ``~``, because Hydra would make a directory with the name ``~``.
 
     Raises:
-        ConfigError: naming the word.
+        ConfigError: the message names the word.
     """
     for word in words:
         if re.match(r"""\+*hydra\.run\.dir=['"]?~""", word):
@@ -105,10 +109,10 @@ def refuse_tilde(words: Iterable[str]) -> None:
 
 
 def refuse_used_by_sweep(directory: Path) -> None:
-    """Refuse a directory for a new sweep in which another one has left something.
+    """Refuse a directory for a new sweep if another sweep has left files in it.
 
     Raises:
-        ConfigError: naming the file, and how to go on with that sweep.
+        ConfigError: the message names a file, and how to resume that sweep.
     """
     if (directory.parent / SWEEP_FILE).is_file():
         raise ConfigError(f"hydra.sweep.dir={directory} is in the directory of another sweep: choose another")
@@ -124,10 +128,10 @@ def refuse_used_by_sweep(directory: Path) -> None:
 
 
 def claim_directory(directory: Path) -> None:
-    """Begin a sweep in a directory, which no other has begun in the meantime.
+    """Mark a directory as used by this sweep.
 
     Raises:
-        ConfigError: another one has.
+        ConfigError: another sweep has started there in the meantime.
     """
     try:
         (directory / SWEEP_FILE).touch(exist_ok=False)
@@ -136,14 +140,14 @@ def claim_directory(directory: Path) -> None:
 
 
 def refuse_used_by_run(directory: Path, resume: str | None = None) -> None:
-    """Refuse a directory for a single run in which another one has left something.
+    """Refuse a directory for a single run if another run has left files in it.
 
     Args:
-        directory: of the run.
-        resume: what it goes on from; a run may go on in its own directory.
+        directory: directory of the run.
+        resume: directory of the run to resume; a run may resume in its own directory.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: the message names a file.
     """
     if (directory.parent / SWEEP_FILE).is_file():
         raise ConfigError(

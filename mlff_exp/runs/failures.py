@@ -1,4 +1,4 @@
-"""The record of a run that did not finish."""
+"""Record runs that did not finish."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def write_traceback(directory: Path, error: BaseException) -> None:
 def record_failure(
     directory: Path, resolved: Mapping[str, Any], status: Status, failure: Failure, duration_s: float | None = None
 ) -> RunResult:
-    """Write the result of a run that did not finish; a traceback in its directory belongs to it.
+    """Write the result of a run that did not finish, with a traceback that is in its directory.
 
     Args:
-        directory: of the run; exists.
+        directory: directory of the run; exists.
         resolved: the configuration as plain values.
         status: FAILED, KILLED or SKIPPED.
-        failure: why; its message may hold secrets, which are not written.
-        duration_s: of the run's process, or None if it had none.
+        failure: the reason; secrets in its message are masked.
+        duration_s: duration of the run's process, s; None if there was none.
     """
     artifacts = (TRACEBACK_FILE,) if (directory / TRACEBACK_FILE).is_file() else ()
     result = RunResult(

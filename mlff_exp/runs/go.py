@@ -1,4 +1,4 @@
-"""What is known of the weights before the first run of a sweep."""
+"""Look up the recorded verdict on the weights before the first run of a sweep."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mlff_exp.runs.preparing import PreparedSweep
 from mlff_exp.tracking import RequiredGo, Store, find_go
 
 
-def gate_decision(host: SweepHost, plan: PreparedSweep, store: Store | None) -> str:
+def gate_decision(host: SweepHost, prepared: PreparedSweep, store: Store | None) -> str:
     """``GO`` where a recorded verdict says so, else ``no_verdict``.
 
     Args:
         host: says where runs leave their results.
-        plan: of the sweep.
-        store: to look in, or None to look at what runs left on disk.
+        prepared: the sweep.
+        store: the store to search, or None to search the results on disk.
 
     Raises:
         ConfigError: the experiment wants a GO, has no gate of its own, and none is recorded.
     """
-    master = plan.master
-    if not master.gate_required or master.gate.name == "off" or master.engine.name == NATIVE or plan.jobs[0].gate:
+    master = prepared.master
+    if not master.gate_required or master.gate.name == "off" or master.engine.name == NATIVE or prepared.jobs[0].gate:
         return "no_verdict"
     # Imported here: it imports PyTorch.
     from mlff_exp.models import load_model
@@ -31,7 +31,7 @@ def gate_decision(host: SweepHost, plan: PreparedSweep, store: Store | None) -> 
     # The command line has allowed the code that this runs, or nothing was composed.
     weights = load_model(master.model, master.trust).weights_sha256
     named = model_word(asdict(master.model))
-    wanted = [RequiredGo(weights, master.gate, system) for system in plan.systems]
+    wanted = [RequiredGo(weights, master.gate, system) for system in prepared.systems]
     wanted = wanted or [RequiredGo(weights, master.gate)]
     missing = next((one for one in wanted if not find_go(store, one, host.roots)), None)
     if missing is None:

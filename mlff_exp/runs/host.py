@@ -1,4 +1,4 @@
-"""What a sweep needs of Hydra."""
+"""The interface between a sweep and Hydra."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 
 
 class SweepHost(Protocol):
-    """Composes configurations from words and launches jobs.
+    """Composes configurations from words, and launches jobs.
 
     Attributes:
-        launcher: of Hydra.
+        launcher: Hydra's launcher.
         params: overrides of every job, by key.
         roots: directories below which runs leave their results.
     """
@@ -24,7 +24,7 @@ class SweepHost(Protocol):
 
     @property
     def here(self) -> bool:
-        """Whether jobs run in turn on this machine."""
+        """Whether jobs run one after the other on this machine."""
 
     @property
     def directory(self) -> Path:
@@ -38,16 +38,16 @@ class SweepHost(Protocol):
         """Choose another directory for the sweep."""
 
     def settings(self) -> Any:
-        """The whole configuration as plain values."""
+        """Return the complete configuration as plain values."""
 
     def parse(self, words: Sequence[str]) -> list[Any]:
-        """Words of the command line as Hydra's overrides."""
+        """Parse words of the command line into Hydra's overrides."""
 
     def products(self, words: list[Any], planned: int = 0) -> list[list[str]]:
-        """The overrides of each job that words with several values come to."""
+        """Return the overrides of each job, for words with several values."""
 
     def compose(self, overrides: list[str]) -> DictConfig:
-        """The configuration of one job, without Hydra's own part."""
+        """Compose the configuration of one job, without Hydra's own part."""
 
     def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
-        """Let the next jobs say what the sweep alone knows."""
+        """Allow the next jobs to set the words that only a sweep may set."""

@@ -1,4 +1,4 @@
-"""Launches jobs and returns what each of them came to: a job that raised or was lost does not end the sweep."""
+"""Launch jobs and return the outcome of each; a job that raised or was lost does not end the sweep."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from mlff_exp.common import DISK_ERRORS, replace_attribute
 
 @dataclass(frozen=True)
 class LostJob:
-    """Stands for what a job would have returned."""
+    """Takes the place of the return value of a job that was lost."""
 
     error: Exception
 
     @property
     def return_value(self) -> Any:
-        """As Hydra's: raises what ended the job."""
+        """Raise the error that ended the job, as Hydra's class does."""
         raise self.error
 
 
 def launch(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> list[Any]:
-    """Launch jobs and return for each what it returned, or else the exception that ended it.
+    """Launch jobs, and return for each its return value or the exception that ended it.
 
     Args:
-        launcher: Hydra's.
-        overrides: of each job.
+        launcher: Hydra's launcher.
+        overrides: overrides of each job.
         first: number of the first job.
 
     Raises:
-        OSError: a disk is full, and nothing that is run now could be kept.
-        KeyboardInterrupt: as it came.
+        OSError: a disk is full, so that no result could be stored.
+        KeyboardInterrupt: the launch was interrupted.
     """
     try:
         with _lost_jobs_returned(launcher):
             returned = launcher.launch(overrides, initial_job_idx=first)
     except Exception as error:
         returned = [LostJob(error)] * len(overrides)
-    return [_came_to(job) for job in returned]
+    return [_return_value(job) for job in returned]
 
 
-def _came_to(job: Any) -> Any:
+def _return_value(job: Any) -> Any:
     try:
-        # Hydra would print the overrides of what raised, passwords and all.
+        # Hydra would print the overrides of a failed job, with passwords.
         with redirect_stderr(StringIO()):
             return job.return_value
     except Exception as error:
@@ -56,7 +56,7 @@ def _came_to(job: Any) -> Any:
 
 @contextmanager
 def _lost_jobs_returned(launcher: Any) -> Iterator[None]:
-    """Let submitit return a job that was lost: raised, its error would hide the results of its array."""
+    """Make submitit return a lost job instead of raising: the error would hide the results of the other jobs."""
     if "submitit" not in type(launcher).__module__:
         yield
         return

@@ -1,4 +1,4 @@
-"""How a job ended, small enough to travel back from any launcher, and what the command exits with."""
+"""The outcome of a job, small enough for any launcher, and the exit code of a command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXIT_TERMINATED = 143
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one job."""
+    """The outcome of one job."""
 
     label: str
     directory: Path
@@ -33,7 +33,7 @@ class Outcome:
 
     @staticmethod
     def of(result: RunResult, directory: Path) -> Outcome:
-        """The outcome of a result."""
+        """Make the outcome of a result."""
         failure = result.failure
         return Outcome(
             label(result.config),
@@ -46,16 +46,16 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether it was to run and did not finish."""
+        """Whether the job started and did not finish."""
         return self.status in ("FAILED", "KILLED")
 
     @property
     def refused(self) -> bool:
-        """Whether the configuration turned out to be wrong once the task looked at the files it names."""
+        """Whether the task refused the configuration when it read the files that the configuration names."""
         return self.failure_kind == FailureKind.REFUSED
 
     def summary(self, tracking: Tracking) -> str:
-        """Where to look next, or what went wrong."""
+        """Return lines that say what failed, and where the results are."""
         lines = []
         if self.status != "FINISHED":
             lines.append(f"{self.status}: {self.label}: {self.failure_kind}: {self.failure_message}")
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def where_to_look(tracking: Tracking) -> str:
-    """How to open the results in MLflow."""
+    """Return a line that says how to open the results in MLflow."""
     if tracking.name == "offline":
         return "not in MLflow yet: mlff-exp-sync <directory>"
     if tracking.name == "server":

@@ -1,4 +1,4 @@
-"""Metrics of other packages, computed from a finished result."""
+"""Compute the metrics of other packages from a finished result."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mlff_exp.results import METRICS, NOT_COMPUTED, Metric, RunResult
 
 
 def add_outside_metrics(result: RunResult) -> RunResult:
-    """The result with every metric that has a function of its own.
+    """Return the result with every metric that has a function of its own.
 
-    A function that fails costs a warning and its metric, and not the result; a tag of the result names it.
+    If a function fails, its metric is left out, a warning is printed and a tag of the result names the metric.
 
     Args:
-        result: a finished one, with its configuration.
+        result: a finished result with its configuration.
     """
     found: dict[str, float] = {}
     failed = []
@@ -33,7 +33,7 @@ def add_outside_metrics(result: RunResult) -> RunResult:
 
 
 def copy_outside_metrics(earlier: RunResult, result: RunResult) -> RunResult:
-    """The result with what `add_outside_metrics` found for an earlier state of it: each function is called once."""
+    """Copy the metrics of `add_outside_metrics` from an earlier state of a result, to call each function once."""
     names = {metric.name for metric in _outside()}
     metrics = {name: value for name, value in earlier.metrics.items() if name in names}
     tags = {name: text for name, text in earlier.tags.items() if name == NOT_COMPUTED}

@@ -1,4 +1,4 @@
-"""Plans a sweep: every job is composed and checked before the first one runs."""
+"""Prepare a sweep: compose and check every job before the first one runs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from mlff_exp.tasks import check_engines, on_this_machine
 
 @dataclass(frozen=True)
 class Job:
-    """One point of a sweep.
+    """One job of a sweep.
 
     Attributes:
-        stage: its name.
+        stage: name of its stage.
         gate: whether a NO-GO ends the sweep.
-        overrides: of this job.
-        config: checked.
+        overrides: the words of this job.
+        config: the checked configuration.
         resolved: the configuration as plain values.
         unavailable: why the job can't run on this machine, or None.
     """
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def varied(self) -> str:
-        """The override that tells the job by which keys it differs from the others."""
+        """The override that gives the job the keys by which it differs from the others."""
         quoted = ["'" + key.replace("\\", "\\\\").replace("'", "\\'") + "'" for key in recorded_varied(self.resolved)]
         return f"sweep.varied=[{','.join(quoted)}]"
 
@@ -57,10 +57,10 @@ class PreparedSweep:
     """A sweep before it runs.
 
     Attributes:
-        master: the configuration that the jobs share; what is swept has its first value.
-        jobs: in the order in which they run.
-        systems: that the command line or the experiment names, as plain values; where a stage has others, these are not
-            among them. Empty if the task has no system.
+        master: the configuration that all jobs share; a swept key has its first value.
+        jobs: in the order of execution.
+        systems: plain values of the systems that the command line or the experiment names; systems that only a stage
+            names are not included. Empty if the task has no system.
     """
 
     master: Config
@@ -76,13 +76,13 @@ def prepare_sweep(host: SweepHost, arguments: Sequence[str]) -> PreparedSweep:
         UnavailableError: a job of a plain sweep can't run on this machine.
     """
     joined = join_parameters(host, arguments)
-    first = host.products(host.parse(joined))[0]  # what every job needs may be among what is swept
+    first = host.products(host.parse(joined))[0]  # a required key may be one that is swept
     master = parse_config(host.compose(first))
     return PreparedSweep(master, prepare_jobs(host, joined, master.sweep.stages), _systems(host, host.parse(joined)))
 
 
 def _systems(host: SweepHost, words: list[Any]) -> list[Mapping[str, Any]]:
-    """The systems of a sweep, with the first value of every other word that is swept."""
+    """Return the systems of a sweep, with the first value of every other swept word."""
     keys = re.compile(r"system(\..*)?|task\.systems")
     swept = [word for word in words if word.is_sweep_override() and keys.fullmatch(word.key_or_group)]
     others = host.products([word for word in words if word not in swept])[0]
@@ -96,9 +96,9 @@ def _systems(host: SweepHost, words: list[Any]) -> list[Mapping[str, Any]]:
 
 
 def join_parameters(host: SweepHost, arguments: Sequence[str]) -> list[str]:
-    """The arguments with lists for ``sweep.parameters`` as one value each.
+    """Return the arguments, with the lists of ``sweep.parameters`` quoted as single values.
 
-    ``sweep.parameters.batch_sizes=1,4`` is meant for the stages, which sweep over it; it is no sweep of its own.
+    ``sweep.parameters.batch_sizes=1,4`` is a list for the stages, which sweep over it; the word itself is not swept.
 
     Raises:
         ConfigError: another key of ``sweep`` has several values.
@@ -116,7 +116,7 @@ def join_parameters(host: SweepHost, arguments: Sequence[str]) -> list[str]:
 
 
 def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Stage]) -> list[Job]:
-    """The jobs of all stages; a sweep without stages has one.
+    """Return the jobs of all stages; a sweep without stages has one stage.
 
     Raises:
         ConfigError: a job is wrong, or a word changes nothing in any job.
@@ -127,7 +127,7 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
     jobs: list[Job] = []
     every: list[DictConfig] = []
     for stage in stages or [Stage(name="sweep")]:
-        # What was given on the command line wins over what the stage says.
+        # A word of the command line overrides a word of the stage.
         own = [override for override in host.parse(stage.overrides) if override.get_key_element() not in keys]
         for overrides in host.products(given + own, len(jobs)):
             composed = host.compose(overrides)
@@ -147,9 +147,10 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
             every.append(composed)
     refuse_unused((job.config, job.overrides) for job in jobs)
     _refuse_doubles(jobs, every)
-    # What tells the jobs apart is known once all of them are.
-    for composed, told in zip(every, find_varied_keys([requested_values(composed) for composed in every]), strict=True):
-        composed.sweep.varied = told
+    # The keys by which jobs differ depend on all of them.
+    varied = find_varied_keys([requested_values(composed) for composed in every])
+    for composed, keys_of_job in zip(every, varied, strict=True):
+        composed.sweep.varied = keys_of_job
     return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]
 
 
@@ -168,10 +169,10 @@ def _refuse_doubles(jobs: Sequence[Job], every: Sequence[DictConfig]) -> None:
 
 
 def refuse_gates_that_cannot_run(jobs: Iterable[Job]) -> None:
-    """Refuse a gate that would be skipped: it would say nothing, and what comes after it wants a GO.
+    """Refuse a gate that would be skipped, because the stages after it need its GO.
 
     Raises:
-        UnavailableError: naming the stage, and why it can't run here.
+        UnavailableError: the message names the stage, and why it can't run here.
     """
     for job in jobs:
         if job.gate and job.unavailable is not None:

@@ -1,4 +1,4 @@
-"""Records what the jobs of a sweep came to, those that left no result as well."""
+"""Record the outcomes of a sweep's jobs, also of those that left no result."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Recorder:
     """Records jobs on disk and in MLflow.
 
     Attributes:
-        directory: of the sweep.
-        sweep_id: of its run in MLflow, or None.
-        store: to record in, or None.
+        directory: directory of the sweep.
+        sweep_id: id of its run in MLflow, or None.
+        store: the store, or None.
     """
 
     directory: Path
@@ -30,9 +30,9 @@ class Recorder:
     store: Store | None = None
 
     def recorded(self, number: int) -> Outcome:
-        """The outcome of a job that has left a result."""
+        """Return the outcome of a job that has left a result."""
         run_directory = self.directory / str(number)
-        self._upload(run_directory)  # only if it was killed before that
+        self._upload(run_directory)  # does nothing if the job has done it
         return Outcome.of(RunResult.load(run_directory), run_directory)
 
     def skipped(self, job: Job, number: int) -> Outcome:
@@ -40,25 +40,25 @@ class Recorder:
         return self._record(job, number, "SKIPPED", Failure(FailureKind.UNAVAILABLE, job.unavailable or ""))
 
     def failed(self, job: Job, number: int, error: Exception) -> Outcome:
-        """Record a job that returned nothing: it was refused where it was to run, raised, or was lost.
+        """Record a job that returned nothing: it was refused where it should run, raised an error, or was lost.
 
         Args:
-            job: of the sweep.
-            number: of the job.
-            error: what it raised, or how it was lost.
+            job: a job of the sweep.
+            number: number of the job.
+            error: the error that the job raised, or that says how it was lost.
         """
         run_directory = self.directory / str(number)
-        if (run_directory / RESULT_FILE).is_file():  # lost after its end
+        if (run_directory / RESULT_FILE).is_file():  # it was lost after it had finished
             return self.recorded(number)
         run_directory.mkdir(parents=True, exist_ok=True)
         write_traceback(run_directory, error)
         unavailable = isinstance(error, UnavailableError)
         failure = Failure(FailureKind.UNAVAILABLE if unavailable else type(error).__name__, str(error))
-        # A gate must not be passed by: without a verdict it has failed.
+        # A gate without a verdict has failed.
         return self._record(job, number, "SKIPPED" if unavailable and not job.gate else "FAILED", failure)
 
     def _record(self, job: Job, number: int, status: Status, failure: Failure) -> Outcome:
-        """Leave what a run would have left."""
+        """Write the files that a run would have written."""
         run_directory = self.directory / str(number)
         run_directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(job.resolved), run_directory / CONFIG_FILE)

@@ -1,4 +1,4 @@
-"""Goes on with a sweep that did not end: finds what is done and puts aside what is not."""
+"""Resume a sweep: find the finished jobs, and rename the directories of the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mlff_exp.results import RESULT_FILE, RunResult, run_directories
 from mlff_exp.runs.preparing import Job, refuse_gates_that_cannot_run
 from mlff_exp.tracking import SWEEP_FILE, Store, find_run_directory
 
-N_JOBS = "n_jobs"  # in the file of a sweep: how many runs it has
+N_JOBS = "n_jobs"  # key in the file of a sweep: number of its runs
 
 
 def directory_to_resume(store: Store | None, resume: str) -> Path:
-    """The directory of the sweep that ``sweep.resume`` names.
+    """Return the directory of the sweep that ``sweep.resume`` names.
 
     Raises:
-        ConfigError: no sweep began there.
+        ConfigError: no sweep started there.
     """
     directory = find_run_directory(store, "sweep.resume", resume)
     if not (directory / SWEEP_FILE).is_file():
@@ -30,14 +30,14 @@ def directory_to_resume(store: Store | None, resume: str) -> Path:
 
 
 def refuse_other_number(n_jobs: int, directory: Path) -> None:
-    """Refuse to go on with fewer or more jobs than a sweep began with: its report shows all of them.
+    """Refuse to resume a sweep with another number of jobs, because its report shows all of them.
 
     Args:
-        n_jobs: that the words come to now.
-        directory: of the sweep.
+        n_jobs: number of jobs of the present words.
+        directory: directory of the sweep.
 
     Raises:
-        ConfigError: saying how many there were and are.
+        ConfigError: the message gives both numbers.
     """
     began = _began_with(directory)
     if began is None:  # of an earlier version; its directories tell the least that it was
@@ -59,11 +59,11 @@ def _began_with(directory: Path) -> int | None:
 
 
 def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
-    """Numbers of the jobs that an earlier attempt in the directory has done; what else it left is put aside.
+    """Return the numbers of finished jobs; the directories of unfinished attempts are renamed.
 
     Raises:
-        ConfigError: what was done is not what is to be done.
-        UnavailableError: a gate is to be done and can't run here.
+        ConfigError: a finished job had another configuration.
+        UnavailableError: an unfinished job is a gate that can't run here.
     """
     done, failed = set(), []
     for number, job in enumerate(jobs):
@@ -85,6 +85,6 @@ def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
 
 
 def _is_done(result: RunResult, job: Job) -> bool:
-    """Whether a job finished, or was skipped and would be skipped again."""
+    """Return whether a job finished, or was skipped and would be skipped again."""
     still_unavailable = result.status == "SKIPPED" and job.unavailable is not None and not job.gate
     return result.failure is None or still_unavailable

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, stage after stage; a gate that does not say GO ends it."""
+"""Run the jobs of a sweep, stage after stage; a gate with NO-GO ends the sweep."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StageRunner:
     outcomes: list[tuple[Outcome, bool]] = field(default_factory=list)
 
     def run(self, settings: Sweep) -> int:
-        """Run what is not done and return how many jobs were left undone."""
+        """Run the unfinished jobs and return how many were left."""
         started, budget_s = time.monotonic(), settings.budget_s
         if settings.compile_ahead and self.host.here:
             self._compile_ahead(budget_s)
@@ -51,7 +51,7 @@ class StageRunner:
                     return len(self.jobs) - index
                 if runs:
                     bar.set_postfix_str(label(self.jobs[index].resolved))
-                self._settle(index, end)
+                self._finish(index, end)
                 bar.update(end - index)
                 index = end
                 if index < len(self.jobs) and self.jobs[index].stage == self.jobs[index - 1].stage:
@@ -73,9 +73,9 @@ class StageRunner:
         fill_cache({f"run {n}, {' '.join(job.overrides)}": job.config for n, job in to_do.items()}, budget_s)
 
     def _end_of_launch(self, index: int) -> int:
-        """The number after the last job that is launched with this one.
+        """Return the number after the last job that is launched with this one.
 
-        Jobs that run in turn are launched one at a time, so that the bar moves; a cluster gets a whole stage.
+        Jobs on this machine are launched one at a time, so that progress is shown; a cluster gets a complete stage.
         """
         end = index + 1
         first = self.jobs[index]
@@ -85,8 +85,8 @@ class StageRunner:
             end += 1
         return end
 
-    def _settle(self, index: int, end: int) -> None:
-        """Add the outcomes of the jobs from ``index`` to ``end``; those that are neither done nor skipped run now."""
+    def _finish(self, index: int, end: int) -> None:
+        """Add the outcomes of the jobs from ``index`` to ``end``; jobs that are neither done nor skipped run now."""
         first = self.jobs[index]
         if index in self.done:
             self.outcomes.append((self.recorder.recorded(index), first.gate))
@@ -99,7 +99,7 @@ class StageRunner:
         own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={self.gate_decision}", where]
         self.host.vouch(sweep_id, self.gate_decision, where)
         launched = [[*job.overrides, *own, job.varied] for job in self.jobs[index:end]]
-        for number, came_to in enumerate(launch(self.host.launcher, launched, index), index):
+        for number, returned in enumerate(launch(self.host.launcher, launched, index), index):
             job = self.jobs[number]
-            outcome = self.recorder.failed(job, number, came_to) if isinstance(came_to, Exception) else came_to
+            outcome = self.recorder.failed(job, number, returned) if isinstance(returned, Exception) else returned
             self.outcomes.append((outcome, job.gate))

@@ -1,7 +1,7 @@
-"""Runs an experiment of several stages, each a product of overrides.
+"""Run an experiment of several stages, each a product of overrides.
 
-A stage marked ``gate`` ends the experiment if it says NO-GO. A plain ``-m`` sweep is an experiment of one stage.
-``sweep.resume`` goes on with one that did not end.
+A stage marked ``gate`` ends the experiment if its verdict is NO-GO. A plain ``-m`` sweep is an experiment of one stage.
+``sweep.resume`` continues an unfinished experiment.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from mlff_exp.runs.stages import StageRunner
 from mlff_exp.tracking import SWEEP_FILE, open_store, set_run_tag, sweep_run
 
 
-def run_sweep(host: SweepHost, plan: PreparedSweep, look: LoadMonitor) -> int:
-    """Run everything, write the report, and return the exit code of the whole.
+def run_sweep(host: SweepHost, prepared: PreparedSweep, load: LoadMonitor) -> int:
+    """Run all jobs, write the report, and return the exit code of the sweep.
 
     Args:
-        host: composes and launches.
-        plan: checked.
-        look: at the machine, from before the planning.
+        host: composes configurations and launches jobs.
+        prepared: the sweep.
+        load: measures the load of the machine since before the preparation.
 
     Raises:
-        ConfigError: the directory is another sweep's, there is no store, or no GO where one is required.
-        KeyboardInterrupt: after the command that goes on was printed.
+        ConfigError: the directory belongs to another sweep, there is no store, or a required GO is missing.
+        KeyboardInterrupt: after the command that resumes was printed.
     """
-    master, jobs = plan.master, plan.jobs
+    master, jobs = prepared.master, prepared.jobs
     resume = master.sweep.resume
     if resume is None:  # refused before the store is opened, which takes seconds
         refuse_gates_that_cannot_run(jobs)
@@ -51,7 +51,7 @@ def run_sweep(host: SweepHost, plan: PreparedSweep, look: LoadMonitor) -> int:
     if resume is not None:
         host.place(directory_to_resume(store, resume))
     directory = host.directory
-    decision = gate_decision(host, plan, store)
+    decision = gate_decision(host, prepared, store)
     if resume is not None:
         refuse_other_number(len(jobs), directory)
     done = find_done_jobs(jobs, directory)
@@ -62,7 +62,7 @@ def run_sweep(host: SweepHost, plan: PreparedSweep, look: LoadMonitor) -> int:
 
     timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
     if timed and host.here:
-        look.warn(timed[0].config.device)
+        load.warn(timed[0].config.device)
     with sweep_run(store, master.sweep.name, directory) as sweep_id:
         stages = StageRunner(host, Recorder(directory, sweep_id, store), jobs, done, decision)
         try:
@@ -86,7 +86,7 @@ def _code(outcomes: Sequence[tuple[Outcome, bool]], left: int) -> int:
         if outcome.failed:
             reason = str(outcome.failure_message).partition("\n")[0]
             print(f"{outcome.status}: {outcome.label}: {outcome.failure_kind}: {reason}", file=sys.stderr)
-    # The verdict of an optional row is only a row; that of a gate is the experiment's.
+    # Only the verdict of a gate decides on the exit code.
     code = exit_code(outcome for outcome, gate in outcomes if gate or outcome.failed)
     return code if code or not left else EXIT_INCOMPLETE
 

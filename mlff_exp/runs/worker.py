@@ -1,4 +1,4 @@
-"""One task in a fresh process: a timeout, a crash and running out of memory become recorded failures."""
+"""Run one task in a fresh process: a timeout, a crash and lack of memory become recorded failures."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ from mlff_exp.tasks import TASKS, compiles
 
 GRACE_S = 5.0
 POLL_EVERY_S = 5.0
-# Imported once and inherited by every worker; importing them takes longer than many runs.
+# These modules are imported once and inherited by every worker: importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
 PRELOAD_TO_COMPILE = ["mlff_exp.engines.tracing", "torch._inductor.compile_fx"]
 
 
 class NotStartedError(RuntimeError):
-    """No process could be started."""
+    """A process could not be started."""
 
 
 def run_task(
-    config: Config, resolved: Mapping[str, Any], directory: Path, watch: Callable[[], None] | None = None
+    config: Config, resolved: Mapping[str, Any], directory: Path, on_poll: Callable[[], None] | None = None
 ) -> RunResult:
-    """Run a task in a process of its own and return what it left in ``directory``.
+    """Run a task in its own process and return the result that it left in ``directory``.
 
-    Nothing that one run compiles, allocates or sets reaches the next, except the compile cache on disk.
-    Whatever happens to the process, there is a ``result.json`` afterwards.
+    Nothing that one run compiles, allocates or sets affects the next, except the compile cache on disk. There is always
+    a ``result.json`` afterwards, however the process ended.
 
     Args:
-        config: checked.
+        config: the checked configuration.
         resolved: the same as plain values, to be recorded.
-        directory: exists.
-        watch: called every few seconds while the process runs.
+        directory: directory of the run; exists.
+        on_poll: called every few seconds while the process runs.
 
     Raises:
-        KeyboardInterrupt: after the process was stopped and the run recorded as killed.
+        KeyboardInterrupt: after the process was stopped and the run was recorded as killed.
     """
     started = time.monotonic()
     with recorded_if_interrupted(resolved, directory):
-        # Made here, because a process that is killed cleans nothing up.
+        # Made in the parent, because a killed process removes nothing.
         cold = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) if config.cold_compile else None
         with cold or contextlib.nullcontext() as cold_cache:
             process = _process(config, resolved, directory, cold_cache)
             try:
-                in_time = _ended_in_time(process, config.timeout_s, watch)
+                in_time = _ended_in_time(process, config.timeout_s, on_poll)
             except NotStartedError as error:
                 return _left(directory, resolved, started, "FAILED", Failure(FailureKind.CRASH, str(error)))
     if not in_time:
@@ -79,11 +79,11 @@ def run_task(
 
 @contextlib.contextmanager
 def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Iterator[None]:
-    """Leave a result that says so where an interrupt, SIGTERM or SIGHUP ends the block before there is a result.
+    """Record a killed run if an interrupt, SIGTERM or SIGHUP ends the block before there is a result.
 
     Args:
         resolved: the configuration as plain values.
-        directory: of the run; exists.
+        directory: directory of the run; exists.
     """
     started = time.monotonic()
     try:
@@ -94,26 +94,26 @@ def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Ite
         raise
 
 
-def _ended_in_time(process: BaseProcess, timeout_s: float, watch: Callable[[], None] | None) -> bool:
-    """Start a process and wait for its end; afterwards nothing of it is left, whatever ends this."""
+def _ended_in_time(process: BaseProcess, timeout_s: float, on_poll: Callable[[], None] | None) -> bool:
+    """Start a process, wait for its end, and return whether it ended in time; it is always stopped afterwards."""
     try:
         with interrupts_postponed():
             start_process(process)
         deadline = time.monotonic() + timeout_s
         while process.is_alive() and (left := deadline - time.monotonic()) > 0:
             process.join(min(left, POLL_EVERY_S))
-            if watch is not None:
-                watch()
+            if on_poll is not None:
+                on_poll()
         return not process.is_alive()
     finally:
         _stop(process)
 
 
 def start_process(process: BaseProcess) -> None:
-    """Start a process of `context`.
+    """Start a process of `fork_server`.
 
     Raises:
-        NotStartedError: what it is forked from has ended, and said why on stderr: an import failed, perhaps.
+        NotStartedError: the server has ended, for example because an import failed; its message is on stderr.
     """
     try:
         process.start()
@@ -124,7 +124,7 @@ def start_process(process: BaseProcess) -> None:
 
 
 def describe_exit(process: BaseProcess) -> str:
-    """What is to be said of a process that left nothing behind."""
+    """Return how a process ended that left no result."""
     code = process.exitcode or 0
     if code >= 0:
         return f"the process ended with code {code}"
@@ -139,13 +139,13 @@ def _process(config: Config, resolved: Mapping[str, Any], directory: Path, cold_
 
 
 def fork_server(*, compiles: bool) -> ForkServerContext:
-    """For processes that find everything imported; which, is settled by the first that is started.
+    """Return a context whose processes have everything imported; the first call decides what.
 
-    Importing must not initialise a GPU, which would not survive the fork. Importing the compiler asks whether there is
-    one, and PyTorch then asks the driver's management library instead.
+    The imports must not initialise a GPU, because that would not survive the fork. The compiler asks during its import
+    whether there is a GPU; PyTorch then asks the driver's management library instead.
 
     Args:
-        compiles: import the compiler as well; a sweep that begins without imports it later, once a run.
+        compiles: whether to import the compiler as well; otherwise each run that compiles imports it.
     """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     context = multiprocessing.get_context("forkserver")
@@ -165,7 +165,7 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
     learn_secrets([resolved, asdict(config)])
     if cold_cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cold_cache
-        # Of kernels that do not come from Inductor.
+        # For kernels that do not come from Inductor.
         os.environ["TRITON_CACHE_DIR"] = f"{cold_cache}/triton"
     kept: RunResult | None = None
 
@@ -179,7 +179,7 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
         keep(_task(config, directory, keep))
     # Not swallowed: it becomes the recorded result of this run, with its traceback.
     except Exception as error:
-        # The numbers are safe: what went wrong after them is no reason to record something else.
+        # The numbers are already recorded; a later error must not replace them.
         if kept is not None:
             sys.exit(
                 mask_secrets(
@@ -195,7 +195,7 @@ def _run(config: Config, resolved: Mapping[str, Any], directory: Path, cold_cach
 
 
 def use_device(device: str) -> None:
-    """Make a GPU the current one: events, streams and graphs belong to that, wherever their tensors are."""
+    """Make a GPU the current one, because events, streams and graphs belong to the current device."""
     if device.startswith("cuda"):
         import torch
 
@@ -203,7 +203,7 @@ def use_device(device: str) -> None:
 
 
 def _task(config: Config, directory: Path, keep: Callable[[RunResult], object]) -> RunResult:
-    """Run the task; it gives ``keep`` what it found before it writes anything that is only for people."""
+    """Run the task; it passes its numbers to ``keep`` before it writes figures and tables."""
     use_device(config.device)
     # Imported here: the parent needs neither torch nor the tasks.
     run: Callable[..., RunResult] = load_object(TASKS[config.task.name].run)
@@ -211,21 +211,21 @@ def _task(config: Config, directory: Path, keep: Callable[[RunResult], object]) 
 
 
 def failure_kind(error: Exception) -> str:
-    """What an error is called in a record."""
+    """Return the kind of an error for the record."""
     from mlff_exp.engines import is_out_of_memory
 
     return FailureKind.OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
 
 
 def _left(directory: Path, resolved: Mapping[str, Any], started: float, status: Any, failure: Failure) -> RunResult:
-    """The result that the process left; or, recorded now, how it came to leave none."""
-    if (directory / RESULT_FILE).is_file():  # however its process ended then
+    """Return the result that the process left, or record now that there is none."""
+    if (directory / RESULT_FILE).is_file():  # even if the process failed afterwards
         return RunResult.load(directory)
     return record_failure(directory, resolved, status, failure, time.monotonic() - started)
 
 
 def _stop(process: BaseProcess) -> None:
-    """End a process and all that it started, which may still be there when it has ended itself."""
+    """End a process and its children, which may outlive it."""
     if process.pid is None:
         return
     if process.is_alive():
