@@ -6,7 +6,6 @@ command line says itself is taken at its word; what comes from a file must be pl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp.cli.hydra_rules import RULES, Parts
 from mlff_exp.cli.overrides import n_values
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.yaml_files import BoundedRepository
@@ -42,110 +42,10 @@ TARGET = "model.calculator._target_"
 # Said by the sweeper to the jobs that it launches; anybody else who says one of them would forge a record.
 VOUCHED: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
 
-Parts = tuple[str, ...]
-_WORD = re.compile(r"[\w.:,=@+%/ -]*")
-_NUMBER = (int, float, bool, type(None))
-_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-_HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
-_LOG_FILES = (
-    "${hydra.runtime.output_dir}/run.log",
-    "${hydra.runtime.output_dir}/${hydra.job.name}.log",
-)
-_LOG_WORDS = ("level", "format", "datefmt", "formatter", "mode", "encoding", "version", "propagate", "delay")
-_LAUNCHERS = (
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
-)
-_RESOURCES = (
-    "account", "comment", "constraint", "exclude", "gres", "mem_per_cpu", "mem_per_gpu", "name", "partition", "qos",
-)  # fmt: skip
-_LAUNCHER_OWN = {"submitit_folder": "${hydra.sweep.dir}/.submitit/%j", "name": "${hydra.job.name}"}
-_SWEEPERS = (
-    "hydra_plugins.mlff_exp_sweeper.staged.StagedSweeper",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-)
 _MADE = ("launcher", "sweeper")
 _MAPPINGS = (*_MADE, "run", "sweep", "job", "runtime", "overrides")
 # Arguments of every ASE calculator that make directories, read files or start programs; by position as well.
 _FILES_OF_CALCULATORS = ("_args_", "label", "directory", "restart", "command", "profile")
-_IN_DIRECTORIES = re.compile(r"\$\{(?:now:[^${}]*|sweep\.name|hydra\.job\.(?:num|id|name))\}")
-
-
-def _is_plain_log(parts: Parts, value: Any) -> bool:
-    last = parts[-1] if parts else ""
-    if not all(re.fullmatch(r"[\w.]+", part) for part in parts):
-        return False
-    match last:
-        case "class":
-            return value in _HANDLERS
-        case "stream":
-            return value in _STREAMS
-        case "filename":
-            return value in _LOG_FILES
-    if isinstance(value, _NUMBER):
-        return True
-    in_list = len(parts) > 1 and parts[-2] in ("handlers", "loggers") and last.isdecimal()
-    return (last in _LOG_WORDS or in_list) and "${" not in value and "://" not in value
-
-
-def _is_plain_launcher(parts: Parts, value: Any) -> bool:
-    if parts == ("_target_",):
-        return value in _LAUNCHERS
-    if not parts or not all(re.fullmatch(r"[A-Za-z]\w*", part) for part in parts):
-        return False
-    if isinstance(value, _NUMBER) or value == _LAUNCHER_OWN.get(".".join(parts)):
-        return True
-    return len(parts) == 1 and parts[0] in _RESOURCES and _WORD.fullmatch(value) is not None
-
-
-def _is_plain_sweeper(parts: Parts, value: Any) -> bool:
-    if parts == ("_target_",):
-        return value in _SWEEPERS
-    if not parts or any(part.startswith("_") for part in parts):
-        return False
-    # Each parameter is an override, and judged where its job is composed.
-    return isinstance(value, _NUMBER) or (len(parts) == 2 and parts[0] == "params")
-
-
-def _is_plain_directory(_: Parts, value: Any) -> bool:
-    if not isinstance(value, str):
-        return isinstance(value, _NUMBER)
-    path = _IN_DIRECTORIES.sub("x", value)
-    outside = path.startswith("~") or Path(path).is_absolute() or ".." in Path(path).parts
-    return "$" not in path and not outside
-
-
-def _is_plain_name(_: Parts, value: Any) -> bool:
-    return value == "???" or re.fullmatch(r"[\w-][\w.-]*", str(value)) is not None
-
-
-def _is_unset(_: Parts, value: Any) -> bool:
-    return value in (None, "???")
-
-
-def _is_nothing(_: Parts, value: Any) -> bool:
-    return value is None
-
-
-# By the key of Hydra's configuration: the feature that trust names, and what is plain below the key.
-RULES = {
-    "hydra.callbacks": ("hydra.callbacks", _is_nothing),
-    "hydra.job.env_copy": ("hydra.job.env_copy", _is_nothing),
-    "hydra.job.env_set": ("hydra.job.env_set", _is_nothing),
-    "hydra.job.name": ("hydra.job.name", _is_plain_name),
-    "hydra.job_logging": ("hydra.job_logging", _is_plain_log),
-    "hydra.hydra_logging": ("hydra.hydra_logging", _is_plain_log),
-    "hydra.launcher": ("hydra.launcher", _is_plain_launcher),
-    "hydra.sweeper": ("hydra.sweeper", _is_plain_sweeper),
-    "hydra.runtime.output_dir": ("hydra.run.dir", _is_unset),
-    "hydra.job.id": ("hydra.job.name", _is_unset),
-    "hydra.job.num": ("hydra.job.name", _is_unset),
-    "hydra.run.dir": ("hydra.run.dir", _is_plain_directory),
-    "hydra.sweep.dir": ("hydra.sweep.dir", _is_plain_directory),
-    "hydra.sweep.subdir": ("hydra.sweep.dir", _is_plain_directory),
-}
 
 
 class GuardedLoader(ConfigLoaderImpl):
@@ -271,19 +171,10 @@ class GuardedLoader(ConfigLoaderImpl):
             return []
         if target is None or target == "???":
             return []
-        top = top_level(str(target))
-        # An interpolation that was typed names nothing: what it leads to may stand in a file.
-        typed = "${" not in str(asked) and (TARGET, str(asked)) in self._said
-        named = [top] if typed and top not in self._trust and is_installed(top) else []
+        top, named = top_level(str(target)), self._named_by_command_line(TARGET, asked, target)
         if not _is_allowed(target, self._trust):
-            # The arguments say what it does: those of a file are not what the command line named.
-            for parts, value in _leaves(_at({"model": model}, "model.calculator")):
-                key = ".".join(("model.calculator", *parts))
-                if named and (key, str(value)) not in self._said:
-                    raise ConfigError(
-                        f"{key}={value} comes from a file, and is an argument of {target}: say it on the command line, "
-                        f"or trust=[{top}]"
-                    )
+            calculator = {"model": {"calculator": _at({"model": model}, "model.calculator")}}
+            self._judge_arguments(calculator, target, named)
         elif top not in self._trust:
             self._judge_files_of_calculator(_at({"model": model}, "model.calculator"), top)
         judge_import_path(target, [*self._trust, *named])
@@ -319,18 +210,27 @@ class GuardedLoader(ConfigLoaderImpl):
         own = {item.name: item.default for item in fields(kind)} if is_dataclass(kind) else {}
         if asked in (None, "???", own.get(key.partition(".")[2])) or path is None:
             return []
-        top = top_level(str(path))
-        typed = "${" not in str(asked) and (key, str(asked)) in self._said
-        named = [top] if typed and top not in self._trust and is_installed(top) else []
-        for parts, value in _leaves(model):
-            argument = ".".join(parts)
-            if named and argument not in (key, "model.name") and (argument, str(value)) not in self._said:
-                raise ConfigError(
-                    f"{argument}={value} comes from a file, and is an argument of {path}: say it on the command line, "
-                    f"or trust=[{top}]"
-                )
+        named = self._named_by_command_line(key, asked, path)
+        self._judge_arguments(model, path, named, without=(key, "model.name"))
         judge_factory(path, [*self._trust, *named], key)
         return named
+
+    def _named_by_command_line(self, key: str, asked: Any, path: object) -> list[str]:
+        """The installed package of an import path that the command line names under a key, if it is not trusted yet."""
+        top = top_level(str(path))
+        # An interpolation that was typed names nothing: what it leads to may stand in a file.
+        typed = "${" not in str(asked) and (key, str(asked)) in self._said
+        return [top] if typed and top not in self._trust and is_installed(top) else []
+
+    def _judge_arguments(self, values: Any, path: object, named: list[str], without: Collection[str] = ()) -> None:
+        """Refuse arguments from a file for what the command line named: they say what it does."""
+        for parts, value in _leaves(values):
+            key = ".".join(parts)
+            if named and key not in without and (key, str(value)) not in self._said:
+                raise ConfigError(
+                    f"{key}={value} comes from a file, and is an argument of {path}: say it on the command line, "
+                    f"or trust=[{top_level(str(path))}]"
+                )
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         """Before Hydra looks there: for ``pkg://`` it imports a module."""
