@@ -82,10 +82,10 @@ def test_a_model_from_outside_moves(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_from_outside_is_compared_with_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(PACKAGE))
+def test_a_model_from_outside_is_compared_with_labels(tmp_path: Path) -> None:
     labelled_by(GraphModel(Pairs(5.0, 8)).double(), ("H2O", "CH4", "C6H6")).save(tmp_path / "own.npz")
-    words = ("task=accuracy", *MODEL, "engine=eager", "device=cpu", "batch_size=4", f"task.dataset={tmp_path}/own.npz")
+    model = ("model=torch", f"model.factory={Pairs.__module__}:make", "trust=[tests]")
+    words = ("task=accuracy", *model, "engine=eager", "device=cpu", "batch_size=4", f"task.dataset={tmp_path}/own.npz")
     metrics = run_here(tmp_path / "run", *words).metrics
     assert 0 < metrics["force_rmse_vs_fp64_mev_per_ang"] < 0.01
     assert metrics["force_rmse_mev_per_ang"] < 0.5  # labels are kept to 1 meV/Å
