@@ -1,1 +1,1 @@
-"""Peers beside us: the same work done by other programs, timed alternately in one process."""
+"""Comparisons with other programs: the same work, timed in alternating blocks in one process."""

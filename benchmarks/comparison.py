@@ -1,4 +1,4 @@
-"""Contenders checked against eager FP64 and timed in alternating blocks."""
+"""Check contenders against eager FP64, and time them in alternating blocks."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from mlff_exp.measure import (
 from mlff_exp.results import Estimate, Timing
 
 TEMPERATURE_K = 300.0
-# Of the way that the atoms have gone: a wrong mass or timestep is off by far more, a low precision by far less.
+# Relative to the displacement of the atoms: a wrong mass or timestep gives far more, a low precision far less.
 MOTION_TOLERANCE = 0.01
 
 
 class AbsentError(RuntimeError):
-    """A contender cannot take part here; the message says why."""
+    """A contender can't take part here; the message says why."""
 
 
 class DifferentWorkError(RuntimeError):
-    """A contender does not do the work that the others do."""
+    """A contender does not do the same work as the others."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        name: of the contender.
+        name: name of the contender.
         absent: why it was not measured, or None.
-        failed: whether it should have been measured and broke.
-        package: what did the work, with its version.
+        failed: whether it should have been measured and failed.
+        package: the package that did the work, with its version.
         timing: raw samples of calls of several steps each, or None.
-        ratio: of its time to ours, or None.
+        ratio: its time over ours, or None.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Row:
 
 
 def make_start(batch_size: int, seed: int) -> list[Atoms]:
-    """Benzenes, each with velocities of its own."""
+    """Make benzenes with different velocities."""
     rng = np.random.default_rng(seed)
     systems = [molecule("C6H6") for _ in range(batch_size)]
     for atoms in systems:
@@ -75,23 +75,23 @@ def make_start(batch_size: int, seed: int) -> list[Atoms]:
 
 
 def compare(
-    work: Work, contenders: Mapping[str, Contender], min_calls: int, min_time_s: float, watch: DisturbanceMonitor
+    work: Work, contenders: Mapping[str, Contender], min_calls: int, min_time_s: float, monitor: DisturbanceMonitor
 ) -> tuple[list[Row], list[str]]:
     """Check and time all contenders that can run here.
 
     Args:
-        work: what they do.
+        work: the work to do.
         contenders: by name; one of them is "ours".
-        min_calls: samples of each.
-        min_time_s: time to measure each for.
-        watch: looks at the machine between blocks.
+        min_calls: number of samples of each.
+        min_time_s: time to measure each for, s.
+        monitor: samples the machine between blocks.
 
     Returns:
-        A row for each contender, even if it broke at its first call, and what speaks against trusting the times.
+        A row for each contender, even if its first call failed, and reasons not to trust the times.
 
     Raises:
-        DifferentWorkError: a contender with our weights is not where eager FP64 is, or feels other forces there.
-        EngineError: an engine or precision that the device does not have.
+        DifferentWorkError: a contender with our weights has other positions or forces than eager FP64.
+        EngineError: the device does not have the engine or precision.
     """
     running: dict[str, Running] = {}
     rows: dict[str, Row] = {}
@@ -118,7 +118,7 @@ def compare(
     ours = {"ours": candidates["ours"]}  # first: it is what the others are compared with
     stop_compile_workers()
     timing = measure_side_by_side(
-        ours | candidates | make_controls(candidates["ours"]), work.device, "peers", watch.sample
+        ours | candidates | make_controls(candidates["ours"]), work.device, "peers", monitor.sample
     )
     for name, one in running.items():
         if not _on_cpu(one.positions()).isfinite().all():
@@ -130,14 +130,14 @@ def compare(
             timing=replace(timing[name], first_call_s=first_call_s[name]),
             ratio=time_ratio(timing[name], timing["ours"]),
         )
-    return [rows[name] for name in contenders], watch.faults() + judge_controls(timing, "ours").faults
+    return [rows[name] for name in contenders], monitor.faults() + judge_controls(timing, "ours").faults
 
 
 def make_ready(contender: Contender, work: Work) -> Running:
     """Start a contender.
 
     Raises:
-        AbsentError: it is not installed, or cannot do this work on this device.
+        AbsentError: it is not installed, or can't do this work on this device.
     """
     if contender.cuda_only and work.device.type != "cuda":
         raise AbsentError("needs a CUDA GPU")
@@ -154,10 +154,10 @@ def make_ready(contender: Contender, work: Work) -> Running:
 
 
 def require_same_work(name: str, running: Running, work: Work) -> None:
-    """After its first call a contender must be where eager FP64 of the same weights is, and feel its forces there.
+    """Check positions and forces of a contender after its first call against eager FP64 with the same weights.
 
     Raises:
-        DifferentWorkError: saying what is how far off.
+        DifferentWorkError: a difference exceeds its tolerance. The message gives both.
     """
     reference = make_engine(work.checkpoint.model, "eager", "fp64", work.device)
     dynamics = Dynamics(reference, list(work.systems), work.timestep_fs)

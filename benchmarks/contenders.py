@@ -1,6 +1,6 @@
-"""Who is measured: for each a function that makes it ready to do molecular dynamics from a common start.
+"""The contenders: for each a function that prepares it for molecular dynamics from a common start.
 
-A package that is not installed raises `ImportError` here and nowhere else.
+A missing package raises `ImportError` in these functions and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from mlff_exp.engines import EagerEngine, Engine, ForceField, Prediction, make_e
 from mlff_exp.models import Checkpoint
 from mlff_exp.structures import AtomicBatch, collate
 
-# Random weights know no bonds: at the common timestep their atoms would leave one another's cutoff within a run, and
-# the work would shrink. What a step costs does not depend on its length.
+# A model with random weights has no bonds: at the common timestep its atoms would leave the cutoff, and the work
+# would shrink. The cost of a step does not depend on its length.
 RANDOM_WEIGHTS_TIMESTEP = 1e-3
 
 
 @dataclass(frozen=True)
 class Work:
-    """What everyone does: steps of velocity Verlet at constant energy, all systems side by side.
+    """The work of every contender: steps of velocity Verlet at constant energy, all systems in one batch.
 
     Attributes:
-        systems: with momenta and without calculators; all of one kind.
+        systems: with momenta and without calculators; all of the same composition.
         checkpoint: our weights.
-        device: where models run.
-        precision: of everything that has our weights.
-        engine: of ours.
-        timestep_fs: of velocity Verlet.
-        steps_per_call: steps that are timed as one.
+        device: device of the models.
+        precision: precision of all models with our weights.
+        engine: our engine.
+        timestep_fs: timestep, fs.
+        steps_per_call: steps that are timed as one call.
     """
 
     systems: Sequence[Atoms]
@@ -51,22 +51,22 @@ class Work:
     steps_per_call: int
 
     def eager(self) -> EagerEngine:
-        """Plain PyTorch over our weights."""
+        """Make the eager engine with our weights."""
         return cast(EagerEngine, make_engine(self.checkpoint.model, "eager", self.precision, self.device))
 
     def velocities(self) -> Tensor:
-        """[n_atoms, 3] of the start, ASE units."""
+        """Return the initial velocities, [n_atoms, 3] ASE units."""
         return torch.from_numpy(np.concatenate([atoms.get_velocities() for atoms in self.systems])).to(self.device)
 
 
 @dataclass(frozen=True)
 class Running:
-    """Dynamics under way.
+    """A started contender.
 
     Attributes:
         call: does ``steps_per_call`` steps.
-        positions: where the atoms are, [n_atoms, 3] Å.
-        forces: on them there, [n_atoms, 3] eV/Å.
+        positions: returns the present positions, [n_atoms, 3] Å.
+        forces: returns the forces there, [n_atoms, 3] eV/Å.
     """
 
     call: Callable[[], object]
@@ -76,16 +76,16 @@ class Running:
 
 @dataclass(frozen=True)
 class Contender:
-    """An entry of the table.
+    """A contender.
 
     Attributes:
-        what: for people.
+        what: description for the table.
         package: the distribution that does the work; None for ours, whose commit is in the environment.
-        start: makes it ready; raises ImportError if something is not installed.
-        weights: whose; "ours" are checked against eager FP64.
+        start: prepares it; raises ImportError if something is not installed.
+        weights: whose weights it has; "ours" are checked against eager FP64.
         batches: whether it moves several systems at once.
-        cuda_only: whether it is something else without a GPU.
-        note: for the table.
+        cuda_only: whether it needs a GPU.
+        note: remark for the table.
     """
 
     what: str
@@ -98,20 +98,20 @@ class Contender:
 
 
 def ours(work: Work) -> Running:
-    """Segments of steps with a frame at the end of each; on `cuda_graph` a replay of one graph."""
+    """Our integrator, with a recorded frame at the end of each call; on `cuda_graph` a call replays one graph."""
     model = work.checkpoint.model
     return _moved_by_us(make_engine(model, work.engine, work.precision, work.device), work)
 
 
 def ase_eager(work: Work) -> Running:
-    """ASE's integrator and our calculator without compilation."""
+    """ASE's integrator with our calculator, without compilation."""
     path = work.checkpoint.path
     calculator = StudentForceFieldCalculator(path, work.device, engine="eager", precision=work.precision)
     return _moved_by_ase(calculator, work)
 
 
 def schnetpack(work: Work) -> Running:
-    """SchNetPack's PaiNN of our sizes in its own ASE calculator, with the quickest of its neighbour lists."""
+    """SchNetPack's PaiNN of our size in its own ASE calculator, with its fastest neighbour list."""
     from schnetpack import nn
     from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
     from schnetpack.interfaces import SpkCalculator
@@ -142,7 +142,7 @@ def schnetpack(work: Work) -> Running:
 
 
 def torchsim(work: Work) -> Running:
-    """TorchSim's `nve_step` on our eager model, whose neighbours are all other atoms and are never looked for."""
+    """TorchSim's `nve_step` with our eager model; all other atoms are neighbours, and no list is searched."""
     import torch_sim
     from torch_sim.models.interface import ModelInterface
 
@@ -175,7 +175,7 @@ def torchsim(work: Work) -> Running:
 
 
 def compiled_energy(mode: CompileMode) -> Callable[[Work], Running]:
-    """`torch.compile` of the energy, differentiated outside; moved by our integrator, step by step."""
+    """`torch.compile` of the energy, differentiated outside, with our integrator step by step."""
 
     def start(work: Work) -> Running:
         model = work.eager().model
@@ -187,7 +187,7 @@ def compiled_energy(mode: CompileMode) -> Callable[[Work], Running]:
 
 def teacher(work: Work) -> Running:
     """GFN2-xTB in ASE, on the CPU."""
-    import tblite.ase  # noqa: F401 (here, so that its absence is an ImportError)
+    import tblite.ase  # noqa: F401 (imported here, so that a missing package is an ImportError)
 
     return _moved_by_ase(teacher_calculator(), work)
 
@@ -215,7 +215,7 @@ def _moved_by_ase(calculator: Any, work: Work, timestep_fs: float | None = None)
 
 
 CONTENDERS: Mapping[str, Contender] = {
-    "ours": Contender("ours", None, ours, batches=True, note="records included"),
+    "ours": Contender("ours", None, ours, batches=True, note="recorded frames included"),
     "ase_eager": Contender("ASE, our calculator, eager", "ase", ase_eager),
     "schnetpack": Contender(
         "ASE, SchNetPack's PaiNN",

@@ -1,7 +1,7 @@
-"""Shapes of the fused engine side by side: how `shape_for` was chosen, and where each shape's time goes.
+"""Time shapes of the fused engine in alternation: the basis of `shape_for`, and the time of each kernel.
 
-Evaluations that follow one another in a CUDA graph are timed, as in molecular dynamics, against those of the shape that
-is chosen. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
+As in molecular dynamics, a CUDA graph with several evaluations is timed, and compared with the shape that `shape_for`
+chooses. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
 WARPS,REGISTERS: the attributes of `StagedShape` or `MoleculeShape` in `mlff_exp/engines/fused/engine.py`.
 """
 
@@ -53,10 +53,10 @@ class Case:
 
 
 def parse_shape(words: str) -> Shape:
-    """A shape from its numbers.
+    """Parse a shape from its numbers.
 
     Raises:
-        argparse.ArgumentTypeError: naming them and what they should be.
+        argparse.ArgumentTypeError: the message names the numbers and what they should be.
     """
     try:
         numbers = [int(word) for word in words.split(",")]
@@ -65,17 +65,17 @@ def parse_shape(words: str) -> Shape:
         slots, molecules, columns, warps, split, pair_columns, pair_warps, early = numbers
     except ValueError as error:
         legal = " nor ".join(",".join(field.name for field in fields(kind)) for kind in (StagedShape, MoleculeShape))
-        raise argparse.ArgumentTypeError(f"{words!r} is neither {legal} in whole numbers") from error
+        raise argparse.ArgumentTypeError(f"{words!r} is neither {legal} in integers") from error
     return StagedShape(slots, molecules, columns, warps, bool(split), pair_columns, pair_warps, bool(early))
 
 
 def format_shape(shape: Shape) -> str:
-    """What `parse_shape` reads."""
+    """Return a shape in the form that `parse_shape` reads."""
     return ",".join(str(int(number)) for number in astuple(shape))
 
 
 def make_benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int) -> AtomicBatch:
-    """Displaced at random, each otherwise."""
+    """Make benzenes with different random displacements."""
     random, systems = np.random.default_rng(seed), []
     for _ in range(n_systems):
         atoms = molecule("C6H6")
@@ -85,7 +85,7 @@ def make_benzenes(n_systems: int, cutoff: float, device: torch.device, seed: int
 
 
 def make_fused_engine(name: str, precision: Precision, shape: Shape | None = None) -> FusedEngine:
-    """Of a checkpoint, on the GPU."""
+    """Make the fused engine of a checkpoint on the GPU."""
     model = load_checkpoint(name).model.to("cuda")
     if not isinstance(model, PaiNN):
         raise SystemExit(f"fused_shapes: {name} is not of this project's architecture")
@@ -93,10 +93,10 @@ def make_fused_engine(name: str, precision: Precision, shape: Shape | None = Non
 
 
 def make_checked_engine(case: Case) -> tuple[FusedEngine, AtomicBatch]:
-    """Compiled, and compared with eager FP64.
+    """Make an engine and a batch, and compare the engine with eager FP64.
 
     Raises:
-        EngineError: it computes something else.
+        EngineError: the engine is not correct.
     """
     engine = make_fused_engine(case.checkpoint, case.precision, case.shape)
     batch = make_benzenes(case.n_systems, engine.cutoff, engine.device, 0)
@@ -106,13 +106,13 @@ def make_checked_engine(case: Case) -> tuple[FusedEngine, AtomicBatch]:
 
 
 def chosen_shape(name: str, precision: Precision, n_systems: int) -> Shape:
-    """What the engine takes by itself."""
+    """Return the shape that the engine chooses by itself."""
     engine = make_fused_engine(name, precision)
     return engine.shape_of(make_benzenes(n_systems, engine.cutoff, engine.device, 0))
 
 
 def find_failures(cases: list[Case]) -> list[str]:
-    """Fill Triton's cache; for each case why it can't be timed, or nothing."""
+    """Fill Triton's cache; return for each case why it can't be timed, or an empty text."""
     found = []
     for case in cases:
         try:
@@ -124,11 +124,11 @@ def find_failures(cases: list[Case]) -> list[str]:
 
 
 def select_usable(cases: list[Case]) -> list[Case]:
-    """Those that compile and compute what they should, in their order; what becomes of the others goes to stderr."""
-    alike: dict[tuple[Precision, Shape], list[Case]] = {}  # their kernels are the same, whatever the batch
+    """Return the cases that compile and are correct, in their order; the others are reported on stderr."""
+    alike: dict[tuple[Precision, Shape], list[Case]] = {}  # cases with the same kernels
     for case in cases:
         alike.setdefault((case.precision, case.shape), []).append(case)
-    context = multiprocessing.get_context("spawn")  # processes that are forked can't use the GPU
+    context = multiprocessing.get_context("spawn")  # forked processes can't use the GPU
     left_out = set()
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 16, len(alike)), mp_context=context) as pool:
         futures = {pool.submit(find_failures, group): group for group in alike.values()}
@@ -142,7 +142,7 @@ def select_usable(cases: list[Case]) -> list[Case]:
 
 
 def capture_replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None]:
-    """Some evaluations, one after the other."""
+    """Capture several evaluations in a CUDA graph and return its replay."""
 
     def evaluate() -> None:
         for _ in range(EVALUATIONS):
@@ -153,7 +153,7 @@ def capture_replay(engine: FusedEngine, batch: AtomicBatch) -> Callable[[], None
 
 
 def make_rows(cases: list[Case], min_calls: int) -> Iterator[str]:
-    """Table rows of one precision and batch size, timed in turns; the first case is what the others are set against."""
+    """Yield table rows of one precision and batch size; the other cases are compared with the first."""
     engines = [make_checked_engine(case) for case in cases]
     candidates = {
         format_shape(case.shape): Candidate(capture_replay(engine, batch), min_calls, 0.2)

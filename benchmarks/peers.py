@@ -1,4 +1,4 @@
-"""Time whole steps of molecular dynamics, ours and those of other programs, and write a table with ratios."""
+"""Time steps of molecular dynamics of this project and of other programs, and write a table with ratios."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(options.device)
     engine: str = options.engine or ("fused" if device.type == "cuda" else "compile")
     chosen = {name: one for name, one in CONTENDERS.items() if name in ("ours", *options.only)}
-    watch = DisturbanceMonitor(device)
+    monitor = DisturbanceMonitor(device)
     try:
         for key in ("batch_size", "steps_per_call", "min_calls", "min_time_s"):
             positive(key, getattr(options, key))
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             timestep_fs=TIMESTEP_FS,
             steps_per_call=options.steps_per_call,
         )
-        rows, faults = compare(work, chosen, options.min_calls, options.min_time_s, watch)
+        rows, faults = compare(work, chosen, options.min_calls, options.min_time_s, monitor)
     except (CheckpointError, ConfigError, EngineError, DifferentWorkError) as error:
         sys.exit(f"peers: {error}")
     facts = {
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "timestep_fs": TIMESTEP_FS,
         "steps_per_call": options.steps_per_call,
         "trust": "; ".join(faults) or "ok",
-        "environment": {**describe_machine(device), **watch.summary()},
+        "environment": {**describe_machine(device), **monitor.summary()},
     }
     options.output.mkdir(parents=True, exist_ok=True)
     raw = {**facts, "rows": [dataclasses.asdict(row) for row in rows]}

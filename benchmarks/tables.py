@@ -17,12 +17,12 @@ COLUMNS = ("", "package", "weights", "ms per step", "times ours, with 95% interv
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
-    """A page with the table, what was done and where."""
+    """Return a page with the table, the work and the machine."""
     done = {key: value for key, value in facts.items() if key != "environment"}
     lines = [
         f"# Peers: {facts['system']}",
         "",
-        "Whole steps of velocity Verlet at constant energy, in alternating blocks in one process. A call does "
+        "Steps of velocity Verlet at constant energy, in alternating blocks in one process. A call does "
         f"{facts['steps_per_call']} steps and waits for the end of the last; times are divided by that. "
         f"Ours is `engine={facts['engine']}`; what has our weights runs at {facts['precision']}, and was checked "
         "against eager FP64 of them.",
@@ -37,7 +37,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
 
 
 def plot(rows: Sequence[Row], facts: Mapping[str, Any], path: Path) -> None:
-    """Bars on a logarithmic axis, with the intervals of the medians."""
+    """Plot bars on a logarithmic axis, with intervals of the medians."""
     steps = facts["steps_per_call"]
     measured = [row for row in rows if row.timing is not None]
     figure, axes = subplots(figsize=(8, 1.2 + 0.5 * len(measured)))

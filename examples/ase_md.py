@@ -1,4 +1,4 @@
-"""Molecular dynamics in ASE: a picosecond of ethanol at constant energy, and how well that energy was kept.
+"""Molecular dynamics in ASE: a picosecond of ethanol at constant energy, and the conservation of that energy.
 
 python examples/ase_md.py --steps 2000
 """

@@ -3,7 +3,8 @@
     python examples/batch_inference.py --batch-size 64
     python examples/batch_inference.py --batch-size 64 molecules.extxyz
 
-Without a file: structures of molecules that the shipped students never saw, beside what their teacher says of them.
+Without a file: structures of molecules that no shipped student was trained on, compared with the labels of their
+    teacher.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A sweep of one's own, from a directory of configurations outside the package, and its results in Python.
+"""Run a sweep from a directory of configurations outside the package, and read its results in Python.
 
     python examples/custom_sweep.py
     python examples/custom_sweep.py engine=compile device=cpu
 
-Words given here go to the command as they are.
+Arguments are passed on to the command.
 """
 
 from __future__ import annotations

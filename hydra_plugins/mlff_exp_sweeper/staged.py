@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class StagedSweeperConfig:
-    """In the configuration as ``hydra.sweeper``; ``params`` as in Hydra's basic sweeper."""
+    """Configuration of the sweeper, ``hydra.sweeper``; ``params`` as in Hydra's basic sweeper."""
 
     _target_: str = "hydra_plugins.mlff_exp_sweeper.staged.StagedSweeper"
     params: dict[str, str] | None = None
@@ -25,7 +25,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="staged", node=StagedSw
 
 
 class StagedSweeper(Sweeper):
-    """Hydra's entry to our sweeps.
+    """Runs the sweeps of this project for Hydra.
 
     Args:
         params: overrides of every job, by key.
@@ -36,7 +36,7 @@ class StagedSweeper(Sweeper):
         self.host: Any = None  # a HydraHost
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before `sweep`."""
+        """Prepare the sweep; Hydra calls this before `sweep`."""
         from mlff_exp.cli import HydraHost, place_sweep
 
         roots = place_sweep(config)
@@ -46,10 +46,10 @@ class StagedSweeper(Sweeper):
         self.host = HydraHost(hydra_context.config_loader, config, launcher, self.params, roots)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run everything, write the report, and exit with the code of the whole.
+        """Run all jobs, write the report, and exit with the code of the sweep.
 
         Raises:
-            ConfigError: a job that is wrong, before any has run.
+            ConfigError: a job is wrong; no job has run.
         """
         from mlff_exp.cli import sweep
 

@@ -1,4 +1,4 @@
-"""From molecules to a student: sampling, labelling by the teacher, training, exploration."""
+"""Distillation: sample structures of molecules, label them by the teacher, train a student, explore with it."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Where a student goes when it is let run hot: the structures that it has to learn next."""
+"""Explore with hot dynamics of a student, to find the structures that it has to learn next."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIMESTEP_FS = 1.0
 FRICTION_PER_FS = 0.02
 TEMPERATURES_K = (300.0, 1500.0)
 COLLISION_ANG = 0.55
-# n frames with N atoms.
+# n frames with N atoms in total.
 ARRAYS = {
     "names": Expected("str", ("n",)),
     "counts": Expected("int64", ("n",)),
@@ -48,8 +48,8 @@ class ExploredFrames:
 
     Attributes:
         names: [n_frames] SMILES.
-        atoms: [n_frames].
-        exploded: [n_frames] whether the trajectory broke at this frame or at the next.
+        atoms: [n_frames] structures.
+        exploded: [n_frames], whether the trajectory broke at this frame or at the next.
     """
 
     names: list[str]
@@ -57,7 +57,7 @@ class ExploredFrames:
     exploded: npt.NDArray[np.bool_]
 
     def save(self, path: Path) -> None:
-        """Write a compressed npz without pickles, whole or not at all."""
+        """Write a compressed npz file without pickles; a file that exists is always complete."""
         save_arrays(
             path,
             names=np.array(self.names),
@@ -69,10 +69,10 @@ class ExploredFrames:
 
     @staticmethod
     def load(path: Path) -> ExploredFrames:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DatasetError: the file is missing, broken or something else.
+            DatasetError: the file is missing, damaged or another kind of file.
         """
         try:
             arrays = read_arrays(path, ARRAYS)
@@ -91,17 +91,17 @@ class ExploredFrames:
 def explore(
     student: PaiNN, dataset: Dataset, *, n_frames: int, stride: int, seed: int, device: torch.device
 ) -> ExploredFrames:
-    """Langevin dynamics of every relaxed structure of a dataset, each at a temperature of its own.
+    """Run Langevin dynamics from every relaxed structure of a dataset, each at a random temperature.
 
-    A trajectory that breaks is over: it leaves the frame before and, unless atoms collided, the broken one.
+    A trajectory ends where it breaks. The frame before is kept, and also the broken one unless atoms collided.
 
     Args:
-        student: whose forces move the atoms.
-        dataset: its relaxed structures are where trajectories begin.
-        n_frames: kept of each trajectory.
-        stride: steps of 1 fs between them.
-        seed: of velocities, temperatures and noise.
-        device: where it runs.
+        student: the model whose forces move the atoms.
+        dataset: trajectories start from its relaxed structures.
+        n_frames: frames of each trajectory.
+        stride: steps of 1 fs between frames.
+        seed: random seed of velocities, temperatures and noise.
+        device: device of the dynamics.
     """
     model = student.to(device).requires_grad_(False)
     starts = dataset.select(dataset.origin == ORIGINS.index("relaxed"))
@@ -115,7 +115,7 @@ def explore(
     with progress_bar(total=len(parts) * n_frames, desc="exploring", unit="frame") as bar:
         for bucket, index in parts:
             numbers, positions, broken = _trajectories(model, bucket, index, n_frames, stride, generator, bar)
-            # From the first broken frame on there is nothing but that frame and the one before it.
+            # Frames after the first broken one are dropped.
             never = n_frames + 1
             first = np.where(broken.any(axis=0), broken.argmax(axis=0), never)
             for system, member in enumerate(bucket.members[index.cpu().numpy()]):
@@ -133,7 +133,16 @@ def explore(
 
 
 def select_worst(exploded: npt.NDArray[np.bool_], error: npt.NDArray[np.float64], n_kept: int) -> npt.NDArray[np.bool_]:
-    """Which of the frames to keep, all three arrays [n_frames]: those where it broke first, then by their error."""
+    """Select frames: first those where a trajectory broke, then those with the largest error.
+
+    Args:
+        exploded: [n_frames], whether the trajectory broke there.
+        error: [n_frames].
+        n_kept: number of frames to select.
+
+    Returns:
+        [n_frames], True for selected frames.
+    """
     kept = np.zeros(len(error), dtype=bool)
     kept[np.lexsort((error, exploded))[::-1][:n_kept]] = True
     return kept
@@ -148,7 +157,7 @@ def _trajectories(
     generator: torch.Generator,
     bar: ProgressBar,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Move systems and record frames.
+    """Run dynamics and record frames.
 
     Returns:
         Atomic numbers [n_systems, n_slots], positions [n_frames, n_systems, n_slots, 3] Å, and which systems are broken
@@ -194,7 +203,7 @@ def _trajectories(
 
 
 class _Integrity:
-    """Whether systems still have the bonds that they began with and no colliding atoms."""
+    """Checks whether systems still have their initial bonds and no colliding atoms."""
 
     def __init__(self, numbers: npt.NDArray[np.int64], positions: Tensor) -> None:
         start, is_atom = positions.cpu().numpy(), numbers > 0
@@ -205,7 +214,7 @@ class _Integrity:
         self._pair = real.unsqueeze(1) & real.unsqueeze(2) & distinct
 
     def broken(self, positions: Tensor) -> Tensor:
-        """[n_systems] a bond has changed too much, atoms collided, or there are no numbers any more.
+        """Return which systems are broken, [n_systems]: a bond changed too much, atoms collided, or positions are NaN.
 
         Args:
             positions: [n_systems, n_slots, 3] Å.

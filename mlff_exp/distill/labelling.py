@@ -1,7 +1,7 @@
-"""Teacher labels for sampled structures: in parallel, each job once, whatever is killed in between.
+"""Label sampled structures by the teacher, in parallel; each job runs once, even if processes are killed in between.
 
-Teacher: GFN2-xTB (Bannwarth, Ehlert & Grimme, doi:10.1021/acs.jctc.8b01176) through `tblite`, which any
-user can install and run, so every label can be made again.
+Teacher: GFN2-xTB (Bannwarth, Ehlert & Grimme, doi:10.1021/acs.jctc.8b01176) through `tblite`. Any user can install and
+run it, so every label can be made again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mlff_exp.distill.sampling import (
 from mlff_exp.structures import RESOLUTION, Dataset, LabelledStructure, Origin, Shard, quantise
 
 TEACHER = "GFN2-xTB (tblite, accuracy 0.1)"
-MAX_FORCE_EV_PER_ANG = 30.0  # beyond this the teacher's electronic structure is not to be trusted
+MAX_FORCE_EV_PER_ANG = 30.0  # above this the electronic structure of the teacher is not reliable
 MIN_DISTANCE_ANG = 0.5
 PAIRS_PER_JOB = 20
 FRAMES_PER_JOB = 100
@@ -43,7 +43,15 @@ RECIPE_FILE = "recipe.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What one process labels at a time; its name is that of its file."""
+    """What one process labels in one go.
+
+    Attributes:
+        name: name of the job and of its file.
+        kind: kind of structures.
+        smiles: the molecules.
+        seed: random seed.
+        given: origin and structure, for a job of given structures.
+    """
 
     name: str
     kind: Literal["molecule", "analogue", "pairs", "water", "given"]
@@ -53,7 +61,7 @@ class Job:
 
 
 def make_jobs(molecules: Sequence[str], analogues: Sequence[str], small: Sequence[str], recipe: Sampling) -> list[Job]:
-    """The jobs of a recipe: each molecule, each analogue, pairs of the small ones, and water clusters."""
+    """Make the jobs of a recipe: each molecule, each analogue, pairs of small molecules, and water clusters."""
     jobs = [Job(f"molecule-{i:05d}", "molecule", (one,), (recipe.seed, i)) for i, one in enumerate(molecules)]
     rng = np.random.default_rng(recipe.seed)
     for index in range(recipe.dimers // PAIRS_PER_JOB):
@@ -68,7 +76,13 @@ def make_jobs(molecules: Sequence[str], analogues: Sequence[str], small: Sequenc
 
 
 def make_frame_jobs(names: Sequence[str], frames: Sequence[Atoms], exploded: Sequence[bool]) -> list[Job]:
-    """The jobs for structures that the student itself went to, and whether it broke there."""
+    """Make the jobs for explored frames.
+
+    Args:
+        names: [n_frames] SMILES.
+        frames: [n_frames] structures.
+        exploded: [n_frames], whether the student's trajectory broke there.
+    """
     origins: list[Origin] = ["student_exploded" if broke else "student_md" for broke in exploded]
     given = list(zip(origins, frames, strict=True))
     return [
@@ -85,20 +99,20 @@ def make_frame_jobs(names: Sequence[str], frames: Sequence[Atoms], exploded: Seq
 def label_structures(
     jobs: Sequence[Job], recipe: Sampling, directory: Path, workers: int
 ) -> tuple[Dataset, Counter[str]]:
-    """Label what is not labelled yet; the dataset is in the order of the jobs, whoever did them when.
+    """Label what is not labelled yet; the dataset is in the order of the jobs.
 
     Args:
-        jobs: from `plan`.
+        jobs: from `make_jobs` or `make_frame_jobs`.
         recipe: the same at every call for one directory.
-        directory: a file for each job that is done.
-        workers: processes.
+        directory: has a file for each finished job.
+        workers: number of processes.
 
     Returns:
         The structures, and how many were left out for which reason.
 
     Raises:
-        ConfigError: the directory holds labels of another recipe.
-        RuntimeError: a process was killed from outside; calling again goes on.
+        ConfigError: the directory has labels of another recipe.
+        RuntimeError: a process was killed; another call continues.
     """
     _check_recipe(jobs, recipe, directory)
     missing = [job for job in jobs if not _path(directory, job).is_file()]
@@ -131,7 +145,7 @@ def _path(directory: Path, job: Job) -> Path:
 
 
 def _one_thread() -> None:
-    # Before tblite is loaded: more threads than cores would only wait for one another.
+    # Set before tblite is loaded; more threads than cores would wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -170,7 +184,7 @@ def _names(job: Job, n_structures: int) -> list[str]:
 
 
 def label_structure(name: str, origin: Origin, atoms: Atoms, failures: Counter[str]) -> LabelledStructure | None:
-    """The teacher's energy and forces, or None with the reason counted in ``failures``."""
+    """Return a structure with the teacher's energy and forces, or None with the reason counted in ``failures``."""
     steps = quantise(atoms.positions - atoms.positions.mean(axis=0))
     rounded = Atoms(atoms.numbers, steps * RESOLUTION)
     distances = rounded.get_all_distances()[~np.eye(len(atoms), dtype=bool)]
@@ -193,9 +207,12 @@ def label_structure(name: str, origin: Origin, atoms: Atoms, failures: Counter[s
 
 
 def teacher_calculator(guess: Literal["sad", "eeq"] = "sad") -> Calculator:
-    """The teacher as an ASE calculator, starting from one of tblite's two guesses of the charges.
+    """Return the teacher as an ASE calculator.
 
-    Accuracy 0.1 instead of tblite's default 1.0: the default is too loose to conserve energy in MD.
+    Accuracy 0.1 instead of tblite's default 1.0, which is too loose to conserve energy in MD.
+
+    Args:
+        guess: initial guess of the charges in tblite.
 
     Raises:
         ConfigError: tblite is not installed.

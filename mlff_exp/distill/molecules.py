@@ -1,8 +1,8 @@
-"""The molecules that a student is distilled on, and those it never sees.
+"""The molecules on which a student is trained, and those on which it is validated.
 
-Origin: the first 5,000 structures of the NCI open database as RDKit ships them (`Data/NCI/first_5K.smi`; the
-database is public domain), some of them with hydrogen replaced by fluorine, which they lack; a list of small
-molecules written down here; and analogues of what is trained on, with hydrogens replaced by small groups.
+Sources: the first 5,000 structures of the NCI open database as RDKit ships them (`Data/NCI/first_5K.smi`; the database
+is public domain), some with hydrogen replaced by fluorine, which the database lacks; a list of small molecules in this
+file; and analogues of the training molecules, with hydrogens replaced by small groups.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ VALIDATION_SHARE = 0.13
 FLUORINATED_SHARE = 0.12
 SUBSTITUENTS = ("C", "N", "O", "F", "S", "Cl")
 
-# Small molecules that the NCI list lacks, and the systems that this project measures. All are trained on, and so is
-# everything that shares a scaffold with one of them.
+# Small molecules that the NCI list lacks, and the systems that this project measures. All of them are training
+# molecules, and so are all molecules that share a scaffold with one of them.
 SMALL = """
 [H][H] N#N [C-]#[O+] O=C=O N=[N+]=[N-] [N-]=[N+]=O O N S F Cl C#N C C#C C=C CC CO CN CS CF CCl C=O CC=O OO NN
 FF ClCl OF OCl NCl O=S=O S=C=S O=C=S C=S N#CC#N CC#N OC=O CC(=O)O CCO COC CCC C1CC1 C=CC C#CC C=C=C CC(C)=O
@@ -42,10 +42,10 @@ class Molecule:
     """A molecule of the list.
 
     Attributes:
-        smiles: canonical.
-        key: first block of the InChIKey, which names the connectivity: the molecule without its stereochemistry.
-        scaffold: Murcko scaffold, or for a molecule without rings its skeleton of heavy atoms.
-        n_atoms: hydrogen included.
+        smiles: canonical SMILES.
+        key: first block of the InChIKey: the connectivity without stereochemistry.
+        scaffold: Murcko scaffold; for a molecule without rings, its skeleton of heavy atoms.
+        n_atoms: number of atoms, hydrogen included.
     """
 
     smiles: str
@@ -55,9 +55,9 @@ class Molecule:
 
 
 def molecule_library() -> dict[Split, list[Molecule]]:
-    """Every molecule once, in an order that never changes, split so that no scaffold that is trained on is validated.
+    """Return all molecules by split, each once, in a fixed order; no scaffold is in both training and validation.
 
-    A scaffold falls on the side that the hash of its name says, so a molecule more or less moves no other.
+    The hash of a scaffold decides on its split, so that adding a molecule does not move others.
 
     Raises:
         ConfigError: RDKit is not installed.
@@ -76,13 +76,13 @@ def molecule_library() -> dict[Split, list[Molecule]]:
 
     for side, molecule in new(_nci()):
         split[side].append(molecule)
-    # Analogues only widen what is trained on: validation stays what it is, whatever is added to them.
+    # Analogues are used for training only, so that validation does not depend on them.
     split["analogues"] = [molecule for side, molecule in new(_analogues(split["training"])) if side == "training"]
     return split
 
 
 def hash_fraction(name: str) -> float:
-    """A number in [0, 1) that a name always gets."""
+    """Return a number in [0, 1) that depends only on a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
@@ -103,21 +103,22 @@ def _analogues(parents: Iterable[Molecule]) -> Iterator[str]:
 
 
 def _substituted(molecule: Any, name: str, elements: Sequence[str]) -> str:
-    """One or two hydrogens on carbon replaced by an element with its hydrogens; which ones, the name says."""
+    """Replace one or two hydrogens on carbon by an element with its hydrogens; the name decides which."""
     chem = _rdkit().Chem
-    whole = chem.AddHs(molecule)
-    hydrogens = [match[1] for match in whole.GetSubstructMatches(chem.MolFromSmarts("[#6][H]"))]
+    with_hydrogens = chem.AddHs(molecule)
+    hydrogens = [match[1] for match in with_hydrogens.GetSubstructMatches(chem.MolFromSmarts("[#6][H]"))]
     for turn in range(2 if len(hydrogens) > 6 else 1):
         if hydrogens:
-            hydrogen = whole.GetAtomWithIdx(hydrogens.pop(int(hash_fraction(f"{name} {turn}") * len(hydrogens))))
+            index = hydrogens.pop(int(hash_fraction(f"{name} {turn}") * len(hydrogens)))
+            hydrogen = with_hydrogens.GetAtomWithIdx(index)
             element = elements[int(hash_fraction(f"{name} {turn} element") * len(elements))]
             hydrogen.SetAtomicNum(atomic_numbers[element])
             hydrogen.SetNoImplicit(False)
-    return str(chem.MolToSmiles(chem.RemoveHs(whole)))
+    return str(chem.MolToSmiles(chem.RemoveHs(with_hydrogens)))
 
 
 def _described(lines: Iterable[str]) -> Iterator[Molecule]:
-    """Those that the teacher can be trusted on: closed shell, neutral, of our elements, not too large."""
+    """Yield molecules for which the teacher is reliable: closed shell, neutral, of known elements, not too large."""
     chem = _rdkit().Chem
     murcko: Any = importlib.import_module("rdkit.Chem.Scaffolds.MurckoScaffold")
 
@@ -125,10 +126,10 @@ def _described(lines: Iterable[str]) -> Iterator[Molecule]:
         molecule = _parse(smiles)
         if molecule is None or chem.GetFormalCharge(molecule) != 0 or len(chem.GetMolFrags(molecule)) > 1:
             continue
-        whole = chem.AddHs(molecule)
-        elements = {atom.GetSymbol() for atom in whole.GetAtoms()}
-        radicals = sum(atom.GetNumRadicalElectrons() for atom in whole.GetAtoms())
-        if not elements <= ELEMENTS or radicals or not 2 <= whole.GetNumAtoms() <= MAX_ATOMS:
+        with_hydrogens = chem.AddHs(molecule)
+        elements = {atom.GetSymbol() for atom in with_hydrogens.GetAtoms()}
+        radicals = sum(atom.GetNumRadicalElectrons() for atom in with_hydrogens.GetAtoms())
+        if not elements <= ELEMENTS or radicals or not 2 <= with_hydrogens.GetNumAtoms() <= MAX_ATOMS:
             continue
         scaffold = murcko.GetScaffoldForMol(molecule)
         if scaffold.GetNumAtoms() == 0:
@@ -137,12 +138,12 @@ def _described(lines: Iterable[str]) -> Iterator[Molecule]:
             smiles=str(chem.MolToSmiles(molecule)),
             key=str(chem.MolToInchiKey(molecule))[:14],
             scaffold=str(chem.MolToSmiles(scaffold)),
-            n_atoms=whole.GetNumAtoms(),
+            n_atoms=with_hydrogens.GetNumAtoms(),
         )
 
 
 def _parse(smiles: str) -> Any:
-    """An RDKit molecule, or None for what RDKit does not understand."""
+    """Return an RDKit molecule, or None if RDKit can't parse the SMILES."""
     rdkit = _rdkit()
     with rdkit.rdBase.BlockLogs():
         return rdkit.Chem.MolFromSmiles(smiles)

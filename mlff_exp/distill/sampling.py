@@ -1,6 +1,6 @@
-"""Structures of a molecule: conformers, thermal displacements, noise, stretched bonds, teacher MD, neighbours.
+"""Sample structures of a molecule: conformers, thermal displacements, noise, stretched bonds, teacher MD, neighbours.
 
-Where a structure comes from only decides what the student sees; its labels are the teacher's alone.
+The way of sampling decides only which structures the student sees; the labels come from the teacher alone.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from mlff_exp.structures import Origin
 
 Array = npt.NDArray[np.float64]
 KCAL_PER_MOL = units.kcal / units.mol
-# Softer modes are sampled as if they were this hard, in eV/(Å² u): 150 cm⁻¹. A straight line along a torsion is no
-# torsion any more after a large angle.
+# Softer modes are sampled with this force constant, eV/(Å² u), which is 150 cm⁻¹: a large displacement in a straight
+# line is no torsion any more.
 SOFTEST = (150 * units.invcm / (units._hbar * 1e10 / np.sqrt(units._e * units._amu))) ** 2
-GAPS_ANG = (1.6, 4.5)  # between the nearest atoms of a pair of molecules
+GAPS_ANG = (1.6, 4.5)  # distance between the nearest atoms of two molecules
 WATER_GAP_ANG = 1.9
-MOVED_LITTLE_ANG = 0.03
+SMALL_NOISE_ANG = 0.03
 
 
 class SamplingError(RuntimeError):
-    """A molecule that gives no structures; the message is the kind of failure."""
+    """A molecule gives no structures; the message is the kind of failure."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many structures are made, and how.
+    """How many structures of each kind are made.
 
     Attributes:
-        normal_modes: of each molecule, displaced thermally along the normal modes of a classical force field, at
-            100 to 1,500 K.
-        rattled: of each molecule, with Gaussian noise of 0.02 to 0.15 Å on every coordinate.
-        stretched: of each molecule, one bond at 0.8 to 1.7 times its length.
-        md_share: of the molecules get a trajectory of teacher MD.
-        md_temperatures_k: that a trajectory goes through, K.
-        md_frames: kept at each temperature.
-        md_stride: steps of 1 fs before each of them.
-        dimers: pairs of molecules, over the whole set.
-        water_clusters: trajectories of two to six water molecules, over the whole set.
-        seed: of everything random.
+        normal_modes: structures of each molecule with thermal displacements along the normal modes of a classical force
+            field, at 100 to 1,500 K.
+        rattled: structures of each molecule with Gaussian noise of 0.02 to 0.15 Å on every coordinate.
+        stretched: structures of each molecule with one bond at 0.8 to 1.7 times its length.
+        md_share: fraction of the molecules with a trajectory of teacher MD.
+        md_temperatures_k: temperatures of a trajectory, one after the other, K.
+        md_frames: frames at each temperature.
+        md_stride: steps of 1 fs before each frame.
+        dimers: pairs of molecules in the data set.
+        water_clusters: trajectories of two to six water molecules in the data set.
+        seed: random seed.
     """
 
     normal_modes: int = 16
@@ -64,19 +64,19 @@ class Sampling:
 
 
 def reduce_for_analogues(sampling: Sampling) -> Sampling:
-    """A quarter as many structures and no teacher MD: new environments are worth more than new geometries."""
+    """Return a quarter as many structures and no teacher MD: new environments matter more than new geometries."""
     few = {name: getattr(sampling, name) // 4 for name in ("normal_modes", "rattled", "stretched")}
     return replace(sampling, md_share=0.0, **few)
 
 
 @dataclass(frozen=True)
 class Conformer:
-    """A geometry from RDKit, and what its classical force field knows of it.
+    """A geometry from RDKit, with bonds and vibrations of its classical force field.
 
     Attributes:
         atoms: at the minimum of the force field.
-        bonds: pairs of atoms whose bond is in no ring, with the atoms on the side of the second.
-        modes: [n_modes, n_atoms, 3] Å/√K: thermal displacements at 1 K along each vibration.
+        bonds: pairs of atoms whose bond is in no ring, each with the atoms on the side of the second.
+        modes: [n_modes, n_atoms, 3] Å/√K, thermal displacements at 1 K along each vibration.
     """
 
     atoms: Atoms
@@ -85,7 +85,7 @@ class Conformer:
 
 
 def make_conformer(smiles: str, rng: np.random.Generator) -> Conformer:
-    """A random conformer (ETKDG), relaxed by MMFF94, or UFF for what MMFF94 does not know.
+    """Make a random conformer (ETKDG), relaxed by MMFF94, or by UFF where MMFF94 has no parameters.
 
     Riniker & Landrum, doi:10.1021/acs.jcim.5b00654; Halgren, doi:10.1002/(SICI)1096-987X(199604)17:5/6<490.
 
@@ -140,13 +140,16 @@ def _open_bonds(molecule: Any) -> list[tuple[int, int, list[int]]]:
 
 
 def thermal_modes(gradient: Callable[[Array], Array], atoms: Atoms) -> Array:
-    """Classical displacements at 1 K along each normal mode, [n_modes, n_atoms, 3] Å/√K.
+    """Compute classical displacements at 1 K along each normal mode.
 
     In a harmonic potential the mass-weighted coordinate of a mode with eigenvalue λ has the variance kT/λ.
 
     Args:
-        gradient: of the potential, positions [n_atoms, 3] Å → [3 n_atoms] eV/Å.
-        atoms: at a minimum of it.
+        gradient: gradient of the potential, positions [n_atoms, 3] Å → [3 n_atoms] eV/Å.
+        atoms: at a minimum of the potential.
+
+    Returns:
+        [n_modes, n_atoms, 3] Å/√K.
     """
     n = 3 * len(atoms)
     step = 1e-3
@@ -167,7 +170,7 @@ def thermal_modes(gradient: Callable[[Array], Array], atoms: Atoms) -> Array:
 def sample_molecule(
     smiles: str, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator
 ) -> list[tuple[Origin, Atoms]]:
-    """All structures of one molecule but its pairs.
+    """Sample all structures of one molecule except pairs.
 
     Raises:
         SamplingError: there is no geometry to start from.
@@ -188,7 +191,7 @@ def sample_molecule(
         structures.append(("rattled", _moved(relaxed, noise)))
     for _ in range(sampling.stretched if start.bonds else 0):
         begin, end, side = start.bonds[rng.integers(len(start.bonds))]
-        displacement = rng.normal(scale=MOVED_LITTLE_ANG, size=relaxed.positions.shape)
+        displacement = rng.normal(scale=SMALL_NOISE_ANG, size=relaxed.positions.shape)
         bond = relaxed.positions[end] - relaxed.positions[begin]
         displacement[side] += (rng.uniform(0.8, 1.7) - 1) * bond
         structures.append(("stretched", _moved(relaxed, displacement)))
@@ -198,7 +201,7 @@ def sample_molecule(
 
 
 def sample_pairs(smiles: Sequence[str], rng: np.random.Generator) -> list[tuple[Origin, Atoms]]:
-    """Each two molecules beside each other."""
+    """Place the molecules in pairs next to each other."""
     parts = [make_conformer(one, rng).atoms for one in smiles]
     gaps = rng.uniform(*GAPS_ANG, size=len(parts) // 2)
     pairs = zip(parts[::2], parts[1::2], gaps, strict=True)
@@ -208,20 +211,20 @@ def sample_pairs(smiles: Sequence[str], rng: np.random.Generator) -> list[tuple[
 def sample_water(
     n_molecules: int, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator
 ) -> list[tuple[Origin, Atoms]]:
-    """Frames of a cluster's teacher MD."""
+    """Sample frames of teacher MD of a water cluster."""
     cluster = place_molecules([make_conformer("O", rng).atoms for _ in range(n_molecules)], WATER_GAP_ANG, rng)
     return [("water", frame) for frame in run_dynamics(cluster, sampling, teacher, rng)]
 
 
 def run_dynamics(start: Atoms, sampling: Sampling, teacher: Callable[[], Any], rng: np.random.Generator) -> list[Atoms]:
-    """Frames of Langevin dynamics, 1 fs steps; what was reached before a failure of the teacher is kept."""
+    """Run Langevin dynamics with steps of 1 fs and return frames; frames before a failure of the teacher are kept."""
     atoms = start.copy()
     atoms.calc = teacher()
     thermalize_momenta(atoms, sampling.md_temperatures_k[0], rng=rng)
     frames: list[Atoms] = []
     try:
         for temperature_k in sampling.md_temperatures_k:
-            # fixcm=True, the default, would hold a small molecule far above the temperature asked for.
+            # fixcm=True, the default, would keep a small molecule far above the requested temperature.
             langevin = Langevin(
                 atoms, units.fs, temperature_K=temperature_k, friction=0.02 / units.fs, fixcm=False, rng=rng
             )
@@ -234,19 +237,19 @@ def run_dynamics(start: Atoms, sampling: Sampling, teacher: Callable[[], Any], r
 
 
 def place_molecules(parts: Sequence[Atoms], gap: float, rng: np.random.Generator) -> Atoms:
-    """Molecules in random orientation, each about ``gap`` Å from the nearest atom of those before it."""
-    whole = parts[0].copy()
+    """Place molecules in random orientation, each about ``gap`` Å from the nearest atom of the previous ones."""
+    cluster = parts[0].copy()
     for part in parts[1:]:
         new = part.copy()
-        new.positions += rng.normal(scale=MOVED_LITTLE_ANG, size=new.positions.shape)
+        new.positions += rng.normal(scale=SMALL_NOISE_ANG, size=new.positions.shape)
         new.euler_rotate(*rng.uniform(0, 360, size=3), center="COM")
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
-        new.positions += whole.get_center_of_mass() - new.get_center_of_mass()
-        while np.linalg.norm(whole.positions[:, None] - new.positions[None], axis=-1).min() < gap:
+        new.positions += cluster.get_center_of_mass() - new.get_center_of_mass()
+        while np.linalg.norm(cluster.positions[:, None] - new.positions[None], axis=-1).min() < gap:
             new.positions += 0.1 * direction
-        whole += new
-    return whole
+        cluster += new
+    return cluster
 
 
 def _moved(atoms: Atoms, displacement: Array) -> Atoms:

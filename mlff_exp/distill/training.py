@@ -1,4 +1,4 @@
-"""Fit a student to labelled structures, on one device, in as many sittings as it takes."""
+"""Train a student on labelled structures, on one device, in one or several sessions."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Schedule:
 
     Attributes:
         steps: gradient steps.
-        atoms_per_step: structures of about one size are batched up to this many atoms.
-        learning_rate: its peak; linear warm-up over a fiftieth of ``steps``, then a cosine to zero.
-        energy_weight: of the energy error per atom (eV) against the force error (eV/Å).
-        ema_decay: of the moving average of the weights, which is what is kept.
-        save_every_s: seconds between states on disk, and between reports.
+        atoms_per_step: structures of similar size are batched up to this many atoms.
+        learning_rate: peak value; linear warm-up over a fiftieth of ``steps``, then a cosine to zero.
+        energy_weight: weight of the energy error per atom (eV) relative to the force error (eV/Å).
+        ema_decay: decay of the moving average of the weights; the average is the result.
+        save_every_s: time between saved states, and between reports, s.
     """
 
     steps: int
@@ -49,15 +49,15 @@ class Schedule:
 
 
 class Training:
-    """A training that can be interrupted: it goes on from the last state on disk with the same numbers.
+    """A training that can be interrupted: it continues from the last state on disk with the same numbers.
 
     Args:
-        model: to begin with; changed in place.
-        dataset: to fit.
-        schedule: see there.
-        seed: of the order of the structures.
-        device: on CUDA each shape of batch is captured in a CUDA graph: the many small kernels of a second derivative
-            take longer to launch than to run.
+        model: initial model; changed in place.
+        dataset: training set.
+        schedule: how to train.
+        seed: random seed of the order of structures.
+        device: on CUDA each shape of batch is captured in a CUDA graph, because the many small kernels of a second
+            derivative take longer to launch than to run.
     """
 
     def __init__(self, model: PaiNN, dataset: Dataset, schedule: Schedule, *, seed: int, device: torch.device) -> None:
@@ -79,7 +79,12 @@ class Training:
         self._seen = [0] * len(self._buckets)
 
     def run(self, state: Path, budget_s: float, report: Callable[[Training], None]) -> bool:
-        """Train until it is done or the time is up; ``report`` is called whenever a state was written.
+        """Train until the schedule is complete or the time is over; ``report`` is called after each saved state.
+
+        Args:
+            state: file of the state.
+            budget_s: time limit, s.
+            report: called with this training.
 
         Returns:
             Whether the training is complete.
@@ -93,7 +98,7 @@ class Training:
         began = saved = time.monotonic()
         since, self._loss = self.step, self._loss.zero_()
         done = self.step >= self.schedule.steps
-        for bucket, index in () if done else self._plan():
+        for bucket, index in () if done else self._batches():
             self._one_step(bucket, index)
             now = time.monotonic()
             done = self.step == self.schedule.steps
@@ -111,20 +116,20 @@ class Training:
                 break
         return done
 
-    def _plan(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Batches from the current step on: every structure in every epoch, the order drawn from seed and epoch."""
+    def _batches(self) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Yield batches from the current step on; every epoch has every structure, in an order from seed and epoch."""
         per_epoch = sum(-(-len(bucket) // n) for bucket, n in zip(self._buckets, self._n_systems, strict=True))
         epoch, position = divmod(self.step, per_epoch)
         while True:
             rng = np.random.default_rng([self.seed, epoch])
-            plan: list[tuple[int, npt.NDArray[np.int64]]] = []
+            batches: list[tuple[int, npt.NDArray[np.int64]]] = []
             for number, (bucket, n) in enumerate(zip(self._buckets, self._n_systems, strict=True)):
                 order = rng.permutation(len(bucket))
                 # The last batch is filled up, so that every batch of a bucket has one shape.
                 order = np.concatenate([order, rng.integers(len(bucket), size=-len(order) % n)])
-                plan += [(number, chosen) for chosen in order.reshape(-1, n)]
-            rng.shuffle(plan)
-            yield from plan[position:]
+                batches += [(number, chosen) for chosen in order.reshape(-1, n)]
+            rng.shuffle(batches)
+            yield from batches[position:]
             epoch, position = epoch + 1, 0
 
     def _one_step(self, number: int, chosen: npt.NDArray[np.int64]) -> None:
@@ -185,7 +190,7 @@ class Training:
 
 
 def load_averaged(model: PaiNN, state: Path) -> None:
-    """Give a model the averaged weights of a training on disk, in place.
+    """Load the averaged weights of a training on disk into a model, in place.
 
     Raises:
         ConfigError: the file is damaged, or of another model.
@@ -198,7 +203,7 @@ def _shapes(model: PaiNN) -> dict[str, torch.Size]:
 
 
 def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array, Array]:
-    """Energies [n_structures] eV and forces [sum of counts, 3] eV/Å, in the precision of the weights."""
+    """Predict energies [n_structures] eV and forces [sum of counts, 3] eV/Å, in the precision of the weights."""
 
     def forces(batch: AtomicBatch) -> tuple[Tensor, Tensor]:
         return energy_and_forces(model, batch, "fp32")
@@ -207,12 +212,12 @@ def predict(model: PaiNN, dataset: Dataset, device: torch.device) -> tuple[Array
 
 
 def force_field_errors(model: PaiNN, dataset: Dataset, device: torch.device) -> dict[str, float]:
-    """Of a student against its teacher over a whole set, by the names of the metrics."""
+    """Return the errors of a student against its teacher on a data set, by the names of the metrics."""
     return accuracy_vs_teacher(*predict(model, dataset, device), dataset.energies, dataset.forces, dataset.counts)
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
-    """At a step: linear warm-up, then half a cosine."""
+    """Return the learning rate at a step: linear warm-up, then half a cosine."""
     warmup_steps = max(1, schedule.steps // 50)
     if step < warmup_steps:
         return schedule.learning_rate * (step + 1) / warmup_steps

@@ -1,4 +1,4 @@
-"""A training on disk: typed, and looked at before any of it is believed."""
+"""The saved state of a training, with types that are checked before it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlff_exp.common import atomic_file
 from mlff_exp.config import ConfigError
 from mlff_exp.models import check_weights, misfit
 
-# What zipfile, torch.load and its restricted unpickler raise for a file that is cut or made up.
+# zipfile, torch.load and its restricted unpickler raise these errors for a truncated or foreign file.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError, ValueError,
     zipfile.BadZipFile, pickle.UnpicklingError,
@@ -27,15 +27,15 @@ OPTIMIZER_PARTS = ("state", "param_groups")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training goes on from.
+    """The state from which a training continues.
 
     Attributes:
         model: weights by name.
-        averaged: their moving average.
-        optimizer: as PyTorch's optimizer gives and takes it.
-        step: gradient steps done.
-        losses: mean loss, and the step up to which it is the mean.
-        seconds: spent on these steps.
+        averaged: moving average of the weights.
+        optimizer: state of PyTorch's optimizer.
+        step: number of gradient steps done.
+        losses: pairs of a step and the mean loss up to it.
+        seconds: time spent on these steps, s.
     """
 
     model: Mapping[str, Tensor]
@@ -46,28 +46,28 @@ class TrainingState:
     seconds: float
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the state; a file that exists is always complete."""
         with atomic_file(path) as partial:
             torch.save({item.name: getattr(self, item.name) for item in fields(self)}, partial)
 
     @staticmethod
     def load(path: Path, shapes: Mapping[str, torch.Size]) -> TrainingState:
-        """Read what `save` wrote, onto the CPU.
+        """Read a file that `save` wrote, onto the CPU.
 
         Args:
-            path: of the file.
-            shapes: of the model's weights by name.
+            path: the file.
+            shapes: shapes of the model's weights by name.
 
         Raises:
-            ConfigError: it is damaged, or it is of another model, saying in what.
+            ConfigError: the file is damaged, or of another model. The message says what differs.
         """
         try:
             with path.open("rb") as file:
                 found = torch.load(file, map_location="cpu", weights_only=True)
             return _typed(found, shapes)
         except UNREADABLE as error:
-            told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{path} holds no state of this training: {told.splitlines()[0]}") from error
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{path} holds no state of this training: {reason.splitlines()[0]}") from error
 
 
 def _typed(found: Any, shapes: Mapping[str, torch.Size]) -> TrainingState:
