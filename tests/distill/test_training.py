@@ -153,7 +153,7 @@ def test_captured_steps_are_those_of_the_cpu(exact: PaiNN, tmp_path: Path) -> No
 def test_an_epoch_holds_every_structure(exact: PaiNN) -> None:
     dataset = labelled_by(exact)
     current = Training(make_random_model().cast(torch.float32), dataset, SCHEDULE, seed=3, device=CPU)
-    plan = current._plan()
+    plan = current._batches()
     per_epoch = sum(-(-len(b) // n) for b, n in zip(current._buckets, current._n_systems, strict=True))
     orders = []
     for _ in range(2):
