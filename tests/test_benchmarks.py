@@ -35,7 +35,7 @@ def work(weights: Path) -> Work:
 @pytest.mark.slow
 # Dynamo's way with an autograd.Function, which our own engines don't take.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_the_whole_comparison(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_comparison(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Forward and backward apart, as Inductor gets them, without a minute of Inductor.
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, mode, dynamic: compiled(model, backend="aot_eager"))
@@ -153,7 +153,7 @@ def test_a_peer_that_does_something_else_ends_the_command_in_a_line(
         peers.main([*words.split(), str(tmp_path), "--checkpoint", str(weights)])
 
 
-def test_what_a_module_lacks_is_named(work: Work) -> None:
+def test_a_missing_module_is_named(work: Work) -> None:
     def lacking(work: Work) -> Running:
         import no_such_module  # type: ignore[import-not-found]
 
@@ -171,7 +171,7 @@ def test_what_a_module_lacks_is_named(work: Work) -> None:
         (["--checkpoint", "nowhere"], "no checkpoint 'nowhere'"),
     ],
 )
-def test_what_cannot_be_done_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+def test_impossible_options_are_refused(words: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=message):
         peers.main(["--device", "cpu", "--output", str(tmp_path), *words])
 

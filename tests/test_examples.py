@@ -1,4 +1,4 @@
-"""The scripts in `examples/`, as somebody runs them, at sizes that take seconds."""
+"""The scripts in `examples/` run, at sizes that take seconds."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Derived(Base):
     pass
 
 
-def test_what_was_replaced_is_back_whatever_ends_the_block() -> None:
+def test_a_replaced_attribute_is_restored_after_the_block() -> None:
     before = vars(Base)["said"]
 
     @replace_attribute(Base, "said", lambda: "other")
@@ -33,12 +33,12 @@ def test_what_was_replaced_is_back_whatever_ends_the_block() -> None:
     assert vars(Base)["said"] is before
 
 
-def test_what_was_inherited_is_inherited_again() -> None:
+def test_an_inherited_attribute_is_inherited_again() -> None:
     with replace_attribute(Derived, "word", "own"):
         assert (Derived.word, Base.word) == ("own", "base")
     assert "word" not in vars(Derived)
 
 
-def test_what_is_not_there_cannot_be_replaced() -> None:
+def test_a_missing_attribute_can_not_be_replaced() -> None:
     with pytest.raises(AttributeError), replace_attribute(SimpleNamespace(), "word", 1):
         pass

@@ -1,4 +1,4 @@
-"""A file is there whole or as it was before."""
+"""An atomically written file is complete, or unchanged."""
 
 from __future__ import annotations
 

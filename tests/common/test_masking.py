@@ -13,7 +13,7 @@ KEYS = (
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_what_stands_under_such_a_key_is_hidden(key: str) -> None:
+def test_values_of_secret_keys_are_masked(key: str) -> None:
     assert mask_secrets({key: "SEC1234"}) == {key: "***"}
     assert mask_secrets(f"+model.calculator.{key}=SEC1234") == f"+model.calculator.{key}=***"
 
@@ -52,5 +52,5 @@ def test_a_secret_in_a_command_an_address_or_a_difference_is_hidden(text: str) -
         "the password is wrong",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_other_text_is_not_masked(text: str) -> None:
     assert mask_secrets(text) == text

@@ -52,7 +52,7 @@ def test_a_second_signal_does_not_disturb_the_clean_up(
 
 
 @pytest.mark.parametrize(("number", "error"), ENDED_BY)
-def test_a_signal_is_acted_on_after_what_must_be_whole(number: signal.Signals, error: type[BaseException]) -> None:
+def test_a_postponed_signal_is_raised_after_the_block(number: signal.Signals, error: type[BaseException]) -> None:
     steps = []
     with pytest.raises(error), raise_on_signals():  # noqa: PT012 (the order of what happens is what is tested)
         with interrupts_postponed():
@@ -81,7 +81,7 @@ print("still there")
     assert finished.stdout == "0\n1\n2\n"
 
 
-def test_what_is_ignored_stays_ignored() -> None:
+def test_ignored_signals_stay_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     with raise_on_signals(), interrupts_postponed():
         signal.raise_signal(signal.SIGHUP)

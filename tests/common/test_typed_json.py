@@ -10,7 +10,7 @@ import pytest
 from mlff_exp.common.typed_json import read_json
 
 
-def test_what_has_no_content_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+def test_an_empty_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ValueError, match="it is no file"):
         read_json(tmp_path / "fifo")

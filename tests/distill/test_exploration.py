@@ -11,7 +11,7 @@ from mlff_exp.distill.exploration import COLLISION_ANG, _Integrity
 from mlff_exp.dynamics.verlet import BROKEN_BOND_ANG
 
 
-def test_a_broken_bond_a_collision_and_what_is_no_number_break_a_system() -> None:
+def test_a_broken_bond_a_collision_or_nan_break_a_system() -> None:
     systems = [molecule("H2O"), molecule("CH4"), molecule("H2"), Atoms("He")]
     numbers, positions = np.zeros((4, 5), dtype=np.int64), torch.zeros(4, 5, 3, dtype=torch.float64)
     for index, atoms in enumerate(systems):

@@ -97,7 +97,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(exact: PaiNN, tmp_pa
         assert torch.equal(ours, theirs)
 
 
-def test_a_state_of_a_training_is_looked_at(exact: PaiNN, tmp_path: Path) -> None:
+def test_the_state_of_a_training_is_checked(exact: PaiNN, tmp_path: Path) -> None:
     path, dataset = tmp_path / "state.pt", labelled_by(exact)
 
     def begin() -> Training:
@@ -150,7 +150,7 @@ def test_captured_steps_are_those_of_the_cpu(exact: PaiNN, tmp_path: Path) -> No
     assert (weights[1] - weights[0]).norm() < 0.1 * (weights[0] - before).norm()
 
 
-def test_an_epoch_holds_every_structure(exact: PaiNN) -> None:
+def test_an_epoch_has_every_structure(exact: PaiNN) -> None:
     dataset = labelled_by(exact)
     current = Training(make_random_model().cast(torch.float32), dataset, SCHEDULE, seed=3, device=CPU)
     plan = current._batches()
@@ -185,7 +185,7 @@ def test_the_schedule_warms_up_and_fades(step: int, rate: float) -> None:
 
 
 @pytest.mark.slow
-def test_exploration_tells_what_broke(student: PaiNN, tmp_path: Path) -> None:
+def test_exploration_marks_broken_frames(student: PaiNN, tmp_path: Path) -> None:
     calm = labelled_by(student, ("H2O", "CH4"))
     explored = explore(student, calm, n_frames=2, stride=5, seed=0, device=CPU)
     assert len(explored.names) == len(explored.atoms) == 2 * len(calm)
@@ -230,7 +230,7 @@ def distill(*overrides: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_command_labels_trains_explores_and_goes_on(tmp_path: Path) -> None:
+def test_the_command_labels_trains_explores_and_continues(tmp_path: Path) -> None:
     interrupted = mlff_exp(tmp_path, *distill("task.budget_s=0.01"))
     assert interrupted.returncode == 0, interrupted.stderr
     (first,) = results(tmp_path)

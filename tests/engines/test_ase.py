@@ -70,7 +70,9 @@ def test_a_calculator_is_timed_alone(tmp_path: Path) -> None:
         (["model.calculator._target_=ase.nowhere.Calculator"], 2, "model.calculator._target_=ase.nowhere.Calculator: "),
     ],
 )
-def test_what_a_calculator_cannot_do_is_refused(tmp_path: Path, overrides: list[str], code: int, message: str) -> None:
+def test_words_that_a_calculator_does_not_support_are_refused(
+    tmp_path: Path, overrides: list[str], code: int, message: str
+) -> None:
     finished = mlff_exp(tmp_path, *EMT_MODEL, *overrides)
     assert finished.returncode == code
     assert message in finished.stdout + finished.stderr

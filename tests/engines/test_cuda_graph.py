@@ -11,7 +11,7 @@ CUDA = torch.device("cuda")
 
 
 @pytest.mark.gpu
-def test_a_replay_does_what_was_captured_and_warming_up_is_no_part_of_it() -> None:
+def test_a_replay_repeats_the_capture_without_the_warm_up() -> None:
     number, calls = torch.ones(3, device=CUDA), []
 
     def double() -> torch.Tensor:

@@ -50,7 +50,7 @@ MOVING = {
 
 
 @pytest.mark.parametrize("precision", ["fp16_autocast", "bf16_autocast"])
-def test_what_autocast_lowers(student: PaiNN, precision: Precision) -> None:
+def test_operations_that_autocast_lowers(student: PaiNN, precision: Precision) -> None:
     frozen = copy.deepcopy(student).requires_grad_(False)
     batch = collate([rattled("C6H6", 1)], CUTOFF)
     graph = make_fx(lambda *tensors: energy_and_forces(frozen, AtomicBatch(*tensors), precision))(
@@ -171,7 +171,7 @@ def test_every_engine_agrees_on_the_gpu(
     assert torch.equal(again.energy, first.energy)
 
 
-def test_a_capture_gets_what_changed_since_the_last_call() -> None:
+def test_a_capture_gets_tensors_that_changed_since_the_last_call() -> None:
     """What is copied into the inputs of a CUDA graph; no graph is needed to look at it."""
     first, other = (collate([rattled(name, 1)], CUTOFF) for name in ("C6H6", "C6H6"))
     other = other.with_positions(other.positions + 0.1)
@@ -228,7 +228,9 @@ def test_mixed_molecules_and_new_positions_on_the_gpu(student: PaiNN, name: str,
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("eager", "tf32"), ("cuda_graph", "fp32"), ("fused", "fp32")])
-def test_what_needs_cuda_is_refused_on_a_cpu(student: PaiNN, engine: str, precision: str) -> None:
+def test_engines_and_precisions_that_need_cuda_are_refused_on_a_cpu(
+    student: PaiNN, engine: str, precision: str
+) -> None:
     with pytest.raises(EngineError, match="needs a CUDA GPU; the device is 'cpu'"):
         make_engine(student, engine, precision, CPU)  # type: ignore[arg-type]
 

@@ -128,7 +128,7 @@ def test_more_atoms_take_more_slots(small: PaiNN) -> None:
     require_correct(fused_engine(small, "tf32"), reference(small), batch, "tf32")
 
 
-def test_the_same_bits_whatever_stands_in_the_padding_and_beside_it(small: PaiNN) -> None:
+def test_padding_and_other_molecules_do_not_change_the_bits(small: PaiNN) -> None:
     engine = fused_engine(small, "fp32")
     batch = on_device([rattled("H2O", 1), rattled("NH3", 2)])
     first = engine(batch)
@@ -180,7 +180,7 @@ def test_kernels_compile_for_a_gpu(shape: str, precision: str, kernels: int) -> 
     assert len(finished.stdout.splitlines()) == kernels
 
 
-def test_what_it_does_not_take_is_refused(small: PaiNN) -> None:
+def test_unsupported_systems_are_refused(small: PaiNN) -> None:
     with pytest.raises(EngineError, match="has no precision 'bf16_autocast': use one of fp32, tf32, fp16_autocast"):
         fused_engine(small, "bf16_autocast")
     with pytest.raises(EngineError, match="up to 64 atoms; the largest of this batch has 65"):

@@ -1,4 +1,4 @@
-"""Tasks in this process, without the seconds that a command takes to start; whole commands are in test_cli.py."""
+"""Run tasks in this process, without the seconds that a command takes to start."""
 
 from __future__ import annotations
 

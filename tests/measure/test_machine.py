@@ -28,7 +28,7 @@ def spin(seconds: float) -> None:
         pass
 
 
-def test_what_is_described() -> None:
+def test_the_machine_is_described() -> None:
     facts = describe_machine(CPU)
     assert facts["packages"]["torch"] == torch.__version__
     assert len(facts["git_commit"]) == 40
@@ -36,7 +36,7 @@ def test_what_is_described() -> None:
     assert "gpu" not in facts
 
 
-def test_changes_and_new_files_are_recorded_and_what_git_ignores_is_not(
+def test_changes_and_new_files_are_recorded_but_ignored_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def git(*words: str) -> None:

@@ -69,7 +69,7 @@ def test_accuracy_of_known_errors() -> None:
     assert metrics["force_rmse_vs_fp64_mev_per_ang"] == pytest.approx(1e3 * 0.05 / np.sqrt(6))
 
 
-def test_what_is_zero_has_no_relative_error() -> None:
+def test_a_reference_of_zero_has_no_relative_error() -> None:
     energy, forces = np.array([0.0]), np.zeros((1, 3))
     metrics = accuracy_vs_fp64(energy + 0.001, forces, energy, forces, np.array([1]))
     assert metrics == {"energy_mae_vs_fp64_mev_per_atom": pytest.approx(1.0), "force_rmse_vs_fp64_mev_per_ang": 0.0}

@@ -1,4 +1,4 @@
-"""Does the stop-watch tell the truth?"""
+"""Timing finds known ratios, and its intervals have the right size."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_known_duration_is_measured() -> None:
     assert measured.wall_ms == measured.values_ms
 
 
-def test_a_slower_one_is_told_apart_and_an_equal_one_is_not() -> None:
+def test_a_slower_candidate_is_detected_and_an_equal_one_is_not() -> None:
     measured = measure_side_by_side({"a": sleeper(1.0), "b": sleeper(1.0), "slow": sleeper(1.3)}, CPU)
     slower = time_ratio(measured["slow"], measured["a"])
     assert slower.low > 1.1
@@ -97,7 +97,7 @@ def test_controls_are_judged_rightly_on_a_quiet_machine() -> None:
         ),
     ],
 )
-def test_a_stop_watch_that_misjudges_says_so(same: Estimate, slower: Estimate, faults: list[str]) -> None:
+def test_misjudged_controls_are_reported(same: Estimate, slower: Estimate, faults: list[str]) -> None:
     assert Controls(same, slower).faults == faults
 
 
@@ -163,7 +163,7 @@ def test_each_block_has_one_of_the_first_candidate_on_either_side() -> None:
     assert "".join(seen).endswith((a + b + a + c) * 3)
 
 
-def test_what_a_machine_does_to_neighbours_leaves_their_ratio() -> None:
+def test_a_drift_of_the_machine_does_not_change_ratios() -> None:
     """Its speed wanders by a quarter over seconds; the second takes 5% longer."""
     rng = np.random.default_rng(0)
     speed = np.exp(0.25 * np.sin(np.arange(100) / 7))
@@ -207,7 +207,7 @@ class Machine:
         return Candidate(partial(self.call, ms), min_calls, 0.0)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_contain_the_truth_as_often_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed for a second takes 1 ms, and of its controls one is itself and the other one tenth slower."""
     held = {"known": 0, "same": 0, "slower": 0}
     for seed in range(40):
@@ -224,7 +224,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(monkeypatch: pytest.Monke
     assert min(held.values()) >= 34, held
 
 
-def test_what_is_faster_than_its_warm_up_is_measured_for_as_long_as_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_candidate_faster_than_its_warm_up_is_measured_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(0)
     monkeypatch.setattr("mlff_exp.measure.timing.time", machine)
     durations = iter([3.0] * 11)

@@ -1,4 +1,4 @@
-"""Results on disk: what earlier versions wrote is read, and what a run is stands beside its numbers."""
+"""Results of earlier versions are read, and a result has the key of its run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_old_result_is_written_in_the_new_form(tmp_path: Path) -> None:
     assert RunResult.load(tmp_path) == result
 
 
-def test_what_a_run_is_stands_in_its_result(tmp_path: Path) -> None:
+def test_a_result_has_the_key_of_its_run(tmp_path: Path) -> None:
     result = full_result()
     key = json.loads(result.save(tmp_path).read_text())["key"]
     assert RunKey(**key) == result.key

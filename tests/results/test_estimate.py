@@ -22,9 +22,7 @@ def test_an_estimate_becomes_three_metrics_and_is_read_from_them() -> None:
         (Estimate(0.1, -0.3, 0.2), Estimate(0.1, 0.0, 0.3)),
     ],
 )
-def test_the_distance_from_an_ideal_holds_every_distance_in_the_interval(
-    estimate: Estimate, expected: Estimate
-) -> None:
+def test_the_distance_from_an_ideal_covers_the_interval(estimate: Estimate, expected: Estimate) -> None:
     ideal = 300.0 if estimate.value > 1 else 0.0
     assert estimate.distance_from(ideal) == expected
 

@@ -60,7 +60,7 @@ def twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=lambda words: words[-1],
 )
 @pytest.mark.usefixtures("twice")
-def test_a_name_says_what_was_swept(words: list[str], ends: list[str]) -> None:
+def test_a_name_shows_swept_keys(words: list[str], ends: list[str]) -> None:
     found = names(*words)
     assert len(set(found)) == len(found) == len(ends)
     for name, end in zip(found, ends, strict=True):
@@ -128,11 +128,11 @@ def test_jobs_of_a_sweep_that_differ_have_different_names(seed: int) -> None:
         (["system=water_box", "system.n_molecules=8"], "inference · water_box_8 · compile/reduce-overhead · fp32 · B1"),
     ],
 )
-def test_a_run_by_itself_says_what_is_not_as_usual(words: list[str], expected: str) -> None:
+def test_the_name_of_a_single_run_shows_unusual_keys(words: list[str], expected: str) -> None:
     assert label(resolved_of(*words)) == expected
 
 
-def test_an_earlier_result_is_told_apart_where_it_is_read() -> None:
+def test_earlier_results_get_the_keys_by_which_they_differ() -> None:
     """It has no record of what was swept."""
     early = [CONFIG | {"seed": seed} for seed in (0, 1)]
     assert [label(config) for config in early] == ["inference · benzene · compile/reduce-overhead · fp32 · B16"] * 2
@@ -184,7 +184,7 @@ def test_a_run_is_fields() -> None:
     ],
     ids=lambda words: words[-1] if isinstance(words, list) else None,
 )
-def test_only_what_ran_is_recorded(words: list[str], absent: set[str]) -> None:
+def test_only_used_keys_are_recorded(words: list[str], absent: set[str]) -> None:
     groups = {"model", "system", "engine", "precision", "batch_size"}
     assert groups - set(resolved_of(*words)) == absent
 

@@ -28,7 +28,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / RESULT_FILE]
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = full_result()
     path = result.save(tmp_path)
 
@@ -125,7 +125,7 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> str:
         ("null", "is not a mapping"),
     ],
 )
-def test_what_is_no_result_is_refused_by_what_is_wrong_with_it(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_result_is_refused_with_its_error(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / RESULT_FILE).write_text(text)
     with pytest.raises(ResultError, match=f"result.json is not a result of this version: .*{message}"):
         RunResult.load(tmp_path)
@@ -156,7 +156,7 @@ def test_a_line_that_is_no_progress_is_named(tmp_path: Path, line: str) -> None:
     )
 
 
-def test_an_earlier_result_says_what_ran(tmp_path: Path) -> None:
+def test_an_earlier_result_is_read_without_unused_keys(tmp_path: Path) -> None:
     """It was recorded with words that nothing took notice of."""
     calculator = {"name": "ase", "calculator": {"_target_": "ase.calculators.emt.EMT"}}
     for config, absent in (

@@ -65,7 +65,7 @@ def named(*jobs: str) -> dict[str, Config]:
     return {words: configured(*words.split()) for words in jobs}
 
 
-def test_what_several_runs_ask_for_is_compiled_once() -> None:
+def test_graphs_of_several_runs_are_compiled_once() -> None:
     jobs = named(
         "task=inference engine=compile engine.mode=default precision=fp16_autocast",
         "task=inference engine=compile engine.mode=default precision=fp32",
@@ -94,7 +94,7 @@ def test_what_several_runs_ask_for_is_compiled_once() -> None:
     assert kernels.engine.name == "fused"
 
 
-def test_what_is_timed_beside_is_compiled_as_well() -> None:
+def test_baselines_are_compiled_as_well() -> None:
     words = "task=inference engine=eager precision=fp16_autocast task.baselines=[cuda_graph,fused,compile,eager]"
     found = select_to_compile(named(words)).values()
     assert [(config.engine.name, getattr(config.engine, "mode", None), config.precision.name) for config in found] == [
@@ -114,7 +114,7 @@ def test_what_is_timed_beside_is_compiled_as_well() -> None:
         "task=distill",
     ],
 )
-def test_what_compiles_nothing_or_by_itself_is_left_out(words: str) -> None:
+def test_runs_that_compile_nothing_or_by_themselves_are_left_out(words: str) -> None:
     assert select_to_compile(named(words)) == {}
 
 
@@ -124,7 +124,7 @@ def test_the_command_itself_needs_no_torch_for_it() -> None:
 
 
 @pytest.mark.parametrize(("task", "graphs"), [("inference", 2), ("accuracy", 2), ("nve", 1)])
-def test_a_run_compiles_what_was_compiled_ahead(
+def test_a_run_finds_the_graphs_that_were_compiled_ahead(
     task: str, graphs: int, student: PaiNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Graphs are noted and not compiled."""
@@ -190,7 +190,7 @@ def test_no_choice_by_timing_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ahead"]
 
 
-def test_what_is_left_to_the_run_is_said_in_our_words() -> None:
+def test_a_refused_choice_by_timing_is_reported_in_one_line() -> None:
     def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
         raise TimedChoiceError("left to the run")
 
@@ -200,7 +200,7 @@ def test_what_is_left_to_the_run_is_said_in_our_words() -> None:
     assert describe_error(ValueError("one\ntwo\nthree")) == "ValueError: one two"
 
 
-def test_what_fails_is_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_failure_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(ahead, "_child", fail_by_seed)
     jobs = named(*(f"engine=compile engine.mode=default seed={seed} batch_size={seed + 1}" for seed in range(4)))
     fill_cache({f"run {number}": config for number, config in enumerate(jobs.values())})
@@ -233,7 +233,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[BaseProcess]:
 SLEEPERS = [f"engine=compile batch_size={size}" for size in (1, 2, 3)]
 
 
-def test_what_takes_too_long_is_stopped(started: list[BaseProcess], capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiling_ahead_stops_at_its_time_limit(
+    started: list[BaseProcess], capsys: pytest.CaptureFixture[str]
+) -> None:
     fill_cache(named(*SLEEPERS), 1.0)
     assert [process.exitcode for process in started] == [-signal.SIGKILL] * 2
     assert "mlff-exp: compiling ahead was stopped, its time was up: 3 jobs are left" in capsys.readouterr().err
@@ -284,7 +286,7 @@ def job(config: Config, unavailable: str | None = None) -> Job:
 @pytest.mark.parametrize(
     ("local", "wanted", "expected"), [(True, True, [{"run 1, seed=1"}]), (True, False, []), (False, True, [])]
 )
-def test_the_sweeper_compiles_for_what_is_to_be_done_here_before_its_first_run(
+def test_a_sweep_compiles_ahead_for_its_unfinished_jobs(
     local: bool,
     wanted: bool,
     expected: list[set[str]],
@@ -308,7 +310,7 @@ def test_the_sweeper_compiles_for_what_is_to_be_done_here_before_its_first_run(
     assert asked == expected
 
 
-def test_a_sweep_goes_on_after_a_crash(
+def test_a_sweep_continues_after_a_crash(
     host: HydraHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ahead, "_child", fail_by_seed)

@@ -46,7 +46,7 @@ def hydra(**changed: Any) -> Any:
         ({"overrides": {"hydra": ["hydra.sweep.dir=x"]}}, "the directory of a single run is hydra.run.dir", True),
     ],
 )
-def test_what_would_move_the_files_of_a_run_is_refused(
+def test_settings_that_would_move_the_files_of_a_run_are_refused(
     changed: dict[str, Any], message: str, *, single: bool | None
 ) -> None:
     for one in (True, False) if single is None else (single,):
@@ -97,7 +97,7 @@ def test_a_single_run_begins_where_no_other_has_been(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["", None, "a/file/below", "x\0"])
-def test_a_place_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+def test_an_illegal_directory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "a").mkdir()
@@ -122,12 +122,12 @@ def test_a_place_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         ("one", "."),
     ],
 )
-def test_results_lie_below_what_the_names_of_their_directories_share(written: str, expected: str) -> None:
+def test_results_are_below_the_fixed_part_of_the_directory_name(written: str, expected: str) -> None:
     assert results_root(written, "/scratch/runs/12") == Path(expected)
 
 
 @pytest.mark.parametrize("key", ["sweep.name", "sweep.budget_s", "sweep.resume"])
-def test_what_all_jobs_share_is_not_swept(key: str) -> None:
+def test_keys_that_all_jobs_share_are_not_swept(key: str) -> None:
     with pytest.raises(ConfigError, match=f"a sweep has one {key}, which its jobs share"):
         join_parameters(host_of([]), ["engine=eager", f"{key}=1,2"])
 

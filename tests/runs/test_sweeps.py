@@ -1,4 +1,4 @@
-"""What the sweeper plans, and when it stops; whole commands are in test_cli.py."""
+"""The jobs of a sweep, and when a sweep stops."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def jobs_of(*stages: str) -> list[Job]:
     return [Job(stage, stage == "stability", ["device=cpu"], ANY_CONFIG, CONFIG, None) for stage in stages]
 
 
-def test_what_a_node_cannot_run_is_skipped_and_what_raises_has_failed(
+def test_unavailable_jobs_are_skipped_and_raising_jobs_fail(
     sweep: Callable[..., list[Outcome]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The others of the stage and the stages after it go on."""
@@ -246,7 +246,7 @@ def test_a_server_that_is_lost_between_runs_ends_no_sweep(
 
 
 @pytest.mark.parametrize("single", [True, False])
-def test_only_a_run_by_itself_ends_where_its_store_does_not_answer(
+def test_only_a_single_run_ends_if_its_store_does_not_answer(
     capsys: pytest.CaptureFixture[str], *, single: bool
 ) -> None:
     def ask() -> None:
@@ -282,7 +282,7 @@ def test_a_go_is_asked_for_the_systems_that_were_named(words: list[str], expecte
         assert [system["name"] for system in prepare_sweep(host, words).systems] == expected
 
 
-def test_what_runs_here_knows_its_device() -> None:
+def test_local_jobs_know_their_device() -> None:
     """It is compiled ahead for that device."""
     host = host_of([])
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -314,7 +314,7 @@ def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: 
     assert gate_decision(host, plan, None) == "GO"
 
 
-def test_a_cluster_gets_what_suits_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_gets_words_for_the_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the sweep is composed there is no GPU."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     overrides = ["experiment=phase1", "device=cuda", "sweep.parameters.batch_sizes=1"]

@@ -1,4 +1,4 @@
-"""What the process boundary promises; whole commands are in test_cli.py."""
+"""Runs in their own process: whatever happens, there is a result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class InterruptedWhileStarting(SpawnProcess):
         return popen
 
 
-def test_what_fails_while_watching_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_polling_stops_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = SpawnProcess(target=time.sleep, args=(600,))
     monkeypatch.setattr(worker, "_process", lambda *arguments: process)
     monkeypatch.setattr(worker, "POLL_EVERY_S", 0.1)
@@ -127,7 +127,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_worker_in_native_code_ends_with_its_killed_command_and_so_does_what_it_started(tmp_path: Path) -> None:
+def test_a_worker_in_native_code_and_its_children_end_with_the_killed_command(tmp_path: Path) -> None:
     (tmp_path / "command.py").write_text(COMMAND)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent.parent)}
     command = subprocess.Popen([sys.executable, str(tmp_path / "command.py"), str(tmp_path)], env=environment)
@@ -158,7 +158,7 @@ print(process.exitcode, len(before))
 """
 
 
-def test_a_signal_to_everybody_leaves_what_workers_are_forked_from() -> None:
+def test_the_fork_server_survives_a_signal_to_all_processes() -> None:
     """While it still imports what they need, a keyboard's interrupt would end it, and the run with it, unrecorded."""
     finished = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True, timeout=60)
     assert (finished.returncode, finished.stdout) == (0, "0 0\n"), finished.stderr
@@ -242,7 +242,7 @@ def test_the_cache_of_a_cold_run_is_gone_even_if_it_was_killed(
     assert list((tmp_path / "made").iterdir()) == []
 
 
-def test_a_verdict_outlives_what_fails_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verdict_is_kept_when_a_later_step_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = Verdict("NO-GO", "strict", (), ("it broke",))
 
     def task(config: Config, directory: Path, keep: Callable[[RunResult], object]) -> RunResult:
@@ -307,7 +307,7 @@ def wrapped(cause: bool, suppressed: bool) -> RuntimeError:
 
 
 @pytest.mark.parametrize(("cause", "suppressed"), [(True, False), (False, False), (False, True)])
-def test_memory_that_is_not_there_is_found_below_what_a_compiler_made_of_it(cause: bool, suppressed: bool) -> None:
+def test_lack_of_memory_is_found_below_an_error_of_the_compiler(cause: bool, suppressed: bool) -> None:
     assert failure_kind(wrapped(cause, suppressed)) == "out_of_memory"
 
 

@@ -1,4 +1,4 @@
-"""Files of arrays that somebody else wrote, or cut: believed in nothing, refused before memory is taken."""
+"""Damaged or foreign files of arrays are refused before memory is allocated."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ from tests.helpers.labels import random_dataset
         ("force_steps", lambda a: a[:0], "force_steps has the shape"),
     ],
 )
-def test_a_dataset_is_looked_at(tmp_path: Path, name: str, change: Callable[[Any], Any], message: str) -> None:
+def test_the_arrays_of_a_dataset_are_checked(
+    tmp_path: Path, name: str, change: Callable[[Any], Any], message: str
+) -> None:
     dataset = random_dataset(0)
     dataclasses.replace(dataset, **{name: change(getattr(dataset, name))}).save(tmp_path / "set.npz")
     with pytest.raises(DatasetError, match=rf"set.npz is not a dataset of labelled structures: .*{message}"):
@@ -77,7 +79,7 @@ def header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 @pytest.mark.parametrize("shape", [(10**9,), (10**12,), (2**62,), (-1,)])
-def test_a_shape_is_not_believed(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_a_shape_larger_than_the_file_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = tmp_path / "set.npz"
     random_dataset(0).save(path)
     rewritten(path, "energies", header(shape, "<f8") + b"\0" * 80)
@@ -90,7 +92,7 @@ def test_a_shape_is_not_believed(tmp_path: Path, shape: tuple[int, ...]) -> None
 @pytest.mark.parametrize(
     "content", [b"", b"nonsense", b"\x93NUMPY\x09\x00", header((3,), "<f8")[:30], header((3,), "|O") + b"\x80\x04N."]
 )
-def test_an_array_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_content_that_is_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "set.npz"
     random_dataset(0).save(path)
     rewritten(path, "energies", content)
@@ -98,7 +100,7 @@ def test_an_array_that_is_none_is_refused(tmp_path: Path, content: bytes) -> Non
         Dataset.load(path)
 
 
-def test_a_shard_is_looked_at(tmp_path: Path) -> None:
+def test_the_arrays_of_a_shard_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "shard.npz"
     Shard(random_dataset(0)).save(path)
     assert Shard.load(path).dataset is not None
@@ -110,7 +112,7 @@ def test_a_shard_is_looked_at(tmp_path: Path) -> None:
             Shard.load(path)
 
 
-def test_explored_frames_are_looked_at(tmp_path: Path) -> None:
+def test_the_arrays_of_explored_frames_are_checked(tmp_path: Path) -> None:
     path, atoms = tmp_path / "frames.npz", [molecule("H2O"), molecule("CH4")]
     ExploredFrames(["O", "C"], atoms, np.array([True, False])).save(path)
     assert [len(one) for one in ExploredFrames.load(path).atoms] == [3, 5]
@@ -122,7 +124,7 @@ def test_explored_frames_are_looked_at(tmp_path: Path) -> None:
             ExploredFrames.load(path)
 
 
-def test_a_state_is_looked_at(tmp_path: Path) -> None:
+def test_the_arrays_of_a_state_are_checked(tmp_path: Path) -> None:
     atoms = torch.zeros(6, 3, dtype=torch.float64)
     state = MDState(atoms, atoms, atoms, torch.zeros(2, dtype=torch.float64), 10)
     flat, deep = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 2, 3, 3, dtype=torch.float64)

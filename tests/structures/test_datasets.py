@@ -156,7 +156,7 @@ def test_labels_are_the_teachers(labelled: tuple[Dataset, Counter[str], Path]) -
 
 
 @pytest.mark.slow
-def test_what_was_killed_goes_on_with_nothing_lost_or_duplicated(
+def test_killed_labelling_continues_without_loss_or_duplicates(
     labelled: tuple[Dataset, Counter[str], Path], tmp_path: Path
 ) -> None:
     dataset, failures, whole = labelled
@@ -173,7 +173,7 @@ def test_what_was_killed_goes_on_with_nothing_lost_or_duplicated(
 
 
 @pytest.mark.slow
-def test_what_the_teacher_cannot_be_trusted_on_is_counted() -> None:
+def test_structures_that_the_teacher_cannot_label_are_counted() -> None:
     failures: Counter[str] = Counter()
     assert label_structure("[H][H]", "rattled", Atoms("H2", [[0, 0, 0], [0, 0, 0.3]]), failures) is None
     assert label_structure("N#N", "rattled", Atoms("N2", [[0, 0, 0], [0, 0, 0.8]]), failures) is None

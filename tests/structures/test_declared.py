@@ -60,7 +60,7 @@ def pdb(element: str) -> str:
         ("x.xyz", WATER.format("charge=T"), "charge=True is no number"),
     ],
 )
-def test_what_ase_would_lose_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_data_that_ase_ignores_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, name, text)
 
@@ -114,6 +114,6 @@ def test_a_count_of_atoms_takes_no_memory(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 5
 
 
-def test_what_the_system_makes_up_is_no_file() -> None:
+def test_a_file_of_the_kernel_is_refused() -> None:
     with pytest.raises(ConfigError, match="it is empty"):
         build_systems(FileSystem(path="/proc/self/mounts", name="x"))

@@ -1,4 +1,4 @@
-"""Charge, spin and whatever else a structure says besides its positions: carried to ASE, refused for a student."""
+"""Charge, spin and other properties of a structure reach ASE calculators; a student refuses them."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def student() -> ModelUnderTest:
         ("Properties=species:S:1:pos:R:3:initial_magmoms:R:1", "1 unpaired electrons"),
     ],
 )
-def test_a_student_refuses_what_it_would_take_for_neutral(
-    tmp_path: Path, student: ModelUnderTest, comment: str, message: str
-) -> None:
+def test_a_student_refuses_charge_and_spin(tmp_path: Path, student: ModelUnderTest, comment: str, message: str) -> None:
     path, last = tmp_path / "ion.xyz", [" 1.0", " 0.0", " 0.0"] if "Properties" in comment else ["", "", ""]
     path.write_text("3\n{}\nO 0 0 0{}\nH 0 0 1{}\nH 0 1 0{}\n".format(comment, *last))
     with pytest.raises(ConfigError, match=rf"ion.xyz': .*{message}"):
@@ -150,7 +148,7 @@ def test_a_batch_is_filled_with_the_frames_in_turn(tmp_path: Path) -> None:
     assert lengths == pytest.approx([1.0, 1.1, 1.2, 1.0, 1.1])
 
 
-def test_frames_are_written_with_what_is_theirs(tmp_path: Path) -> None:
+def test_frames_keep_masses_charge_and_spin(tmp_path: Path) -> None:
     (start,) = build_systems(FileSystem(path=str(CASES / "labelled.extxyz"))).values()
     start.set_masses([12, 1, 1, 1, 2])
     velocities = np.arange(30.0).reshape(2, 1, 5, 3)

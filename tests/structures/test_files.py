@@ -58,7 +58,7 @@ def test_several_frames_are_several_systems(tmp_path: Path, index: str, numbers:
 
 
 @pytest.mark.parametrize("index", ["::0", "first", "1:2:3:4", "", "1.5", "a:b"])
-def test_an_index_that_is_none_is_refused(tmp_path: Path, index: str) -> None:
+def test_an_illegal_index_is_refused(tmp_path: Path, index: str) -> None:
     path = three_frames(tmp_path / "three.extxyz")
     with pytest.raises(ConfigError, match=r"neither a frame's number, a slice as 0:10:2, nor all"):
         FileSystem(path=str(path), index=index)
@@ -89,7 +89,7 @@ def test_a_column_of_masses_is_the_masses() -> None:
 
 
 @pytest.mark.parametrize("mass", ["0", "-1", "nan", "inf", "1e30", "1e-30"])
-def test_a_mass_that_is_none_is_refused(tmp_path: Path, mass: str) -> None:
+def test_an_illegal_mass_is_refused(tmp_path: Path, mass: str) -> None:
     text = (CASES / "d2o_mass.extxyz").read_text().replace("15.99900000", mass)
     (tmp_path / "light.extxyz").write_text(text)
     with pytest.raises(ConfigError, match=r"light.extxyz': the mass of atom 0 is .*; legal masses are 0\.5 to 400 u"):
@@ -190,7 +190,7 @@ def test_charges_that_ase_leaves_in_the_file_are_read(tmp_path: Path) -> None:
         ('Lattice="inf 0 0 0 10 0 0 0 10" pbc="F F F"', "NaN or infinite"),
     ],
 )
-def test_a_cell_that_is_none_is_refused(tmp_path: Path, comment: str, message: str) -> None:
+def test_an_illegal_cell_is_refused(tmp_path: Path, comment: str, message: str) -> None:
     path = tmp_path / "cell.xyz"
     path.write_text(WATER.format(f"{comment} Properties=species:S:1:pos:R:3"))
     started = time.perf_counter()
@@ -249,7 +249,7 @@ def test_images_across_two_faces_are_found() -> None:
         check_apart(corners)
 
 
-def test_a_hundred_thousand_atoms_are_looked_at_in_seconds() -> None:
+def test_a_hundred_thousand_atoms_are_checked_in_seconds() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(47.0)] * 3), axis=-1).reshape(-1, 3)[:100_000]
     many = Atoms(np.ones(len(grid), dtype=int), grid)
     started = time.perf_counter()
@@ -308,7 +308,7 @@ def test_whatever_is_no_structure_is_refused_in_one_line(tmp_path: Path, monkeyp
         assert len(text) < 700
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.xyz")
     for path in ("pipe.xyz", ".", "missing.xyz", "x" * 300 + ".xyz", "a\0.xyz"):
         with pytest.raises(ConfigError, match="is not a file"):
@@ -323,7 +323,7 @@ def test_a_file_without_atoms_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "none.xyz")
 
 
-def test_numbers_that_promise_more_than_there_is_are_refused(tmp_path: Path) -> None:
+def test_a_file_too_short_for_its_number_of_atoms_is_refused(tmp_path: Path) -> None:
     (tmp_path / "many.xyz").write_text("1000000000\n\nO 0 0 0\n")
     started = time.perf_counter()
     with pytest.raises(ConfigError, match="its first line gives 1000000000 atoms, but the file is too short for them"):

@@ -158,6 +158,6 @@ def test_a_system_too_large_for_its_slots_is_refused() -> None:
         (Atoms("H", cell=[5, 5, 0], pbc=True), "H is periodic along a cell vector that has no length"),
     ],
 )
-def test_what_no_force_field_can_evaluate_is_refused(atoms: Atoms, message: str) -> None:
+def test_structures_that_no_force_field_can_evaluate_are_refused(atoms: Atoms, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         collate([atoms], 5.0)

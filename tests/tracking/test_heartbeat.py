@@ -22,7 +22,7 @@ def run(**tags: object) -> Any:
     )
 
 
-def test_a_run_of_this_process_goes_on_and_one_of_a_process_that_ended_does_not() -> None:
+def test_a_run_is_alive_while_its_process_exists() -> None:
     assert is_alive(run())
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -36,7 +36,7 @@ def test_a_number_that_another_process_got_later_is_no_sign_of_life() -> None:
     assert is_alive(run(**{PID_TAG: 1}))
 
 
-def test_what_may_not_be_looked_at_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_can_not_be_inspected_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: object) -> float:
         raise psutil.AccessDenied(os.getpid())
 

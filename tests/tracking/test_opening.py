@@ -1,4 +1,4 @@
-"""A store that can't be opened says why within seconds, wherever it is."""
+"""If a store can't be opened, a message says why within seconds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_fresh_store_is_made_where_it_was_asked_for(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", [*STRANGE, "a=b,c:d", "${x}", "back\\slash'"])
-def test_what_is_printed_to_go_on_can_be_pasted(name: str) -> None:
+def test_a_printed_command_can_be_pasted(name: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
@@ -159,7 +159,7 @@ def test_a_deleted_experiment_is_said_to_be_one(mlruns: Path) -> None:
         ("http://no-such-host.invalid:5000", "no answer from the server at MLFLOW_TRACKING_URI"),
     ],
 )
-def test_what_is_no_server_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch, uri: str, expected: str) -> None:
+def test_a_server_that_is_not_mlflow_is_refused(monkeypatch: pytest.MonkeyPatch, uri: str, expected: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     refused(expected)
 

@@ -132,7 +132,7 @@ def test_a_run_with_strange_names_arrives(store: Store, tmp_path: Path) -> None:
     assert len(run.inputs.dataset_inputs) == 1
 
 
-def test_what_stands_in_a_result_is_no_order_to_mlflow(store: Store, tmp_path: Path) -> None:
+def test_tags_of_a_result_do_not_set_tags_of_mlflow(store: Store, tmp_path: Path) -> None:
     victim = store.client.create_run(store.experiment_id).info.run_id
     tags = {
         "mlflow.parentRunId": victim,
@@ -191,7 +191,7 @@ def test_only_files_of_the_directory_itself_are_uploaded(
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../secret", "below/secret", "run/../../secret", "..", "", 3, None, "a\0b", "a\nb"]
 )
-def test_what_is_no_bare_name_is_not_uploaded(store: Store, tmp_path: Path, name: Any) -> None:
+def test_only_bare_file_names_are_uploaded(store: Store, tmp_path: Path, name: Any) -> None:
     (tmp_path / "secret").write_text("hunter2")
     directory = finished(tmp_path / "run", replace(full_result(), artifacts=("latency.png",)))
     (directory / "below").symlink_to(tmp_path)
@@ -234,14 +234,14 @@ def test_no_directory_writes_to_a_run_that_was_not_opened_for_it(
     "text",
     ["{", "[]", '{"run_id": 3, "position": 0}', '{"run_id": "../x", "position": 0}', '{"run_id": "%s"}' % ("a" * 32)],
 )
-def test_what_a_directory_says_of_its_run_may_be_nonsense(store: Store, tmp_path: Path, text: str) -> None:
+def test_an_invalid_marker_of_a_directory_is_ignored(store: Store, tmp_path: Path, text: str) -> None:
     directory = finished(tmp_path / "run")
     (directory / "mlflow_opened.json").write_text(text)
     (directory / "mlflow_run_id").write_text("../../etc")
     assert store.client.get_run(log_run(store, directory)).info.status == "FINISHED"
 
 
-def test_a_directory_that_was_moved_goes_on_with_its_run(store: Store, tmp_path: Path) -> None:
+def test_a_moved_directory_keeps_its_run(store: Store, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     live = ActiveRun(store, tmp_path / "run", CONFIG)
     full_result().save(tmp_path / "run")
@@ -266,7 +266,7 @@ def test_results_go_to_a_second_store_as_well(where: Tracking, second: Tracking,
     assert len(runs(second)) == 3
 
 
-def test_a_damaged_result_keeps_no_other_from_being_uploaded(
+def test_a_damaged_result_does_not_stop_other_uploads(
     where: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = ["{", "[]", '{"config": {}}', "\xff", '{"a":' * 100_000, '{"metrics": {"x": 1e999}}', ""]
@@ -289,7 +289,7 @@ def test_a_damaged_result_keeps_no_other_from_being_uploaded(
     assert len(runs(where)) == 1
 
 
-def test_what_a_store_keeps_is_no_run_of_its_own(store: Store, where: Tracking, tmp_path: Path) -> None:
+def test_artifacts_of_a_store_are_not_uploaded(store: Store, where: Tracking, tmp_path: Path) -> None:
     finished(tmp_path / "outputs" / "0")
     copy = tmp_path / "old" / "artifacts" / "1234" / "artifacts"  # of another store below the directory
     finished(copy)
@@ -371,7 +371,7 @@ def test_sync_leaves_a_running_sweep_running(store: Store, where: Tracking, tmp_
 
 
 @pytest.mark.parametrize("reaped", [False, True])
-def test_the_end_of_a_sweep_whose_store_was_lost_is_told_later(
+def test_the_status_of_a_sweep_whose_store_was_lost_is_set_later(
     store: Store, where: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reaped: bool
 ) -> None:
     directory = tmp_path / "outputs" / "sweep"

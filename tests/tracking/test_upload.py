@@ -63,7 +63,7 @@ def test_a_run_is_found_again_by_its_id(store: Store, tmp_path: Path) -> None:
         find_run_directory(store, "task.resume", run_id)
 
 
-def test_a_run_arrives_whole(store: Store, tmp_path: Path) -> None:
+def test_a_run_is_uploaded_completely(store: Store, tmp_path: Path) -> None:
     run_id = log_run(store, finished(tmp_path / "run"), parent_id=None)
     run = store.client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -114,7 +114,7 @@ def away(*arguments: object, **keywords: object) -> None:
     raise MlflowException("no answer")
 
 
-def test_what_a_store_missed_is_uploaded_later_once(
+def test_missing_uploads_are_made_later_once(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = Progress(tmp_path)
@@ -168,7 +168,7 @@ def test_weights_whose_record_was_cut_short_become_ready(
     assert weights.status == "READY"
 
 
-def test_an_upload_whose_process_died_goes_on_at_the_next_start(
+def test_an_upload_whose_process_died_continues_at_the_next_start(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = finished(tmp_path / "run")
@@ -282,7 +282,7 @@ def test_a_moved_store_finds_its_artifacts_again(store: Store, tmp_path: Path) -
         relocate(tmp_path)
 
 
-def test_what_was_measured_on_is_an_input_and_weights_carry_their_verdict(store: Store, tmp_path: Path) -> None:
+def test_the_measured_set_is_an_input_and_weights_carry_their_verdict(store: Store, tmp_path: Path) -> None:
     result = replace(full_result(), tags={"checkpoint.sha256": "ab" * 32})
     verdict = result.verdict
     assert verdict is not None
@@ -402,7 +402,7 @@ def test_a_run_is_uploaded_once(store: Store, tmp_path: Path) -> None:
     assert len(store.client.search_runs([store.experiment_id])) == 1
 
 
-def test_sync_uploads_what_was_made_offline_once(mlruns: Path, tmp_path: Path) -> None:
+def test_sync_uploads_offline_results_once(mlruns: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "outputs" / "sweep"
     for number in range(3):
         finished(sweep / str(number))
@@ -457,7 +457,7 @@ def test_the_parent_of_a_sweep_shows_that_it_is_alive(
     assert float(now) > float(first)
 
 
-def test_nothing_is_told_to_those_who_make_mlflow(mlruns: Path) -> None:
+def test_telemetry_of_mlflow_is_off(mlruns: Path) -> None:
     script = f"""if True:
         from mlff_exp.config import Tracking
         from mlff_exp.tracking import open_store
