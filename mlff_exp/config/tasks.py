@@ -12,7 +12,7 @@ from mlff_exp.config.words import DAY_S, INTEGRATORS, MANY, MAX_RECORDS, MAX_STE
 
 @dataclass
 class InferenceTask:
-    """Time one engine on one shape of batch, its baselines beside it.
+    """Time one engine on one shape of batch, alternately with its baselines.
 
     Attributes:
         min_time_s: measure for at least this long.

@@ -43,7 +43,7 @@ RECIPE_FILE = "recipe.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What one process labels in one go.
+    """The structures that one process labels before it writes a file.
 
     Attributes:
         name: name of the job and of its file.

@@ -35,7 +35,7 @@ class SamplingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many structures of each kind are made.
+    """Numbers of structures of each kind.
 
     Attributes:
         normal_modes: structures of each molecule with thermal displacements along the normal modes of a classical force

@@ -29,7 +29,7 @@ MAX_GRADIENT_NORM = 10.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a student is trained.
+    """The settings of a training.
 
     Attributes:
         steps: gradient steps.

@@ -1,4 +1,4 @@
-"""What a report says, however it is written: rows, promises, warnings."""
+"""The content of a report, independent of its format: rows, promises, warnings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ENVIRONMENT = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     cells: tuple[str, ...]
     style: str
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Warned:
-    """What a reader must know before comparing runs: in one line, and run by run."""
+    """A warning to read before comparing runs: in one line, and for each run."""
 
     summary: str
     details: Sequence[str]
@@ -68,7 +68,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Content:
-    """What a report says, however it is written.
+    """The content of a report, independent of its format.
 
     Attributes:
         rows: of the table of runs.
@@ -88,7 +88,7 @@ class Content:
 
 
 def report_content(results: Sequence[RunResult], targets: Sequence[TargetList] | None = None) -> Content:
-    """What is to be said of these runs, held against these targets; those that ship if None."""
+    """Make the content of a report on these runs and targets; the shipped targets if None."""
     results = named(results)
     everything, results = results, [result for result in results if "model" in result.config]  # others train one
     judged = {}
@@ -112,13 +112,13 @@ def report_content(results: Sequence[RunResult], targets: Sequence[TargetList] |
 
 
 def named(results: Sequence[RunResult]) -> list[RunResult]:
-    """The same results, with names that tell them apart where an earlier version recorded none."""
+    """Return the same results, with the keys by which they differ where an earlier version recorded none."""
     configs = add_varied_keys([result.config for result in results])
     return [replace(result, config=config) for result, config in zip(results, configs, strict=True)]
 
 
 def _varied_columns(results: Sequence[RunResult]) -> dict[str, str]:
-    """What was swept and stands in no other column: headings by key."""
+    """Return headings of swept keys that no other column shows, by key."""
     return short_names(dict.fromkeys(key for result in results for key in recorded_varied(result.config)))
 
 
@@ -128,12 +128,12 @@ def _with_values(item: Row, values: Sequence[str]) -> Row:
 
 
 def untrusted(results: Sequence[RunResult]) -> list[str]:
-    """Which runs' timings were disturbed, and by what."""
+    """Return the runs whose timings were disturbed, with the reasons."""
     return [f"{label(result.config)}: {result.tags['timing.trust']}" for result in results if not result.trusted]
 
 
 def warned(results: Sequence[RunResult]) -> list[Warned]:
-    """What a reader must know before comparing these runs."""
+    """Return the warnings to read before comparing these runs."""
     failed = [result for result in results if result.status in ("FAILED", "KILLED")]
     elsewhere = _elsewhere(results)
     found = [
@@ -174,7 +174,7 @@ def _took(results: Sequence[RunResult]) -> str:
 
 
 def _doubt(results: Sequence[RunResult]) -> str:
-    """How many timings must not be trusted, and what helps where it was not the machine alone."""
+    """Return how many timings can't be trusted, with advice where the machine is not the only reason."""
     timed = [result for result in results if "timing.trust" in result.tags]
     doubted = [result for result in timed if not result.trusted]
     unresolved = sum(result.metrics.get("control_slower_ci_low", math.inf) <= 1 for result in doubted)
@@ -195,14 +195,14 @@ def _elsewhere(results: Sequence[RunResult]) -> list[str]:
 
 
 def _reason(result: RunResult) -> str:
-    """Why a run did not finish, in a line."""
+    """Return in one line why a run did not finish."""
     assert result.failure is not None, "it did not finish"
     message = result.failure.message.partition("\n")[0]
     return f"{result.failure.kind}: {textwrap.shorten(one_line(message), MAX_REASON, placeholder=' …')}"
 
 
 def table_columns() -> tuple[str, ...]:
-    """Headings of the table of runs: each metric with a column has one, those of other packages too."""
+    """Return the headings of the table of runs: every metric with a column has one, also those of other packages."""
     return (*BEFORE, *(metric.column for metric in _columns()), *AFTER)
 
 
@@ -211,7 +211,7 @@ def _columns() -> list[Metric]:
 
 
 def _cell(metric: Metric, result: RunResult) -> str:
-    """A metric of a run as the table shows it; nothing if it was not measured."""
+    """Format a metric of a run for the table; empty if it was not measured."""
     if metric.name not in result.metrics:
         return ""
     if metric.is_ratio and f"{metric.name}_ci_low" in result.metrics:
@@ -221,7 +221,7 @@ def _cell(metric: Metric, result: RunResult) -> str:
 
 
 def table_row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
-    """What the table says of a run; a failure says why instead of its numbers."""
+    """Return the row of a run; a failed run has the reason instead of numbers."""
     name, shown = label(result.config), _columns()
     if result.failure is not None:
         empty = [""] * (len(shown) + len(AFTER) - 1)
@@ -232,14 +232,14 @@ def table_row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
 
 
 def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:
-    """The verdict, and how long its trajectory was where that is too short for a GO."""
+    """Return the verdict, with the length of the trajectory where it is too short for a GO."""
     duration_ps = config["task"].get("duration_ps", ENOUGH_PS)
     short = f" over {duration_ps:g} ps, too short" if verdict.decision == "GO" and duration_ps < ENOUGH_PS else ""
     return f"{verdict.decision}{short} ({verdict.gate})"
 
 
 def control_rows(results: Sequence[RunResult]) -> list[Row]:
-    """What the stop-watch said of ratios that are known: the worst of all runs."""
+    """Return the worst controls of all runs: measured ratios whose true values are known."""
     rows = []
     for metric, name in CONTROLS.items():
         found = [result for result in results if metric in result.metrics]
@@ -255,7 +255,7 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
 
 
 def filled_columns(columns: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
-    """The columns in which some row has something to say."""
+    """Return the columns in which some row has a value."""
     kept = [index for index in range(len(columns)) if any(item.cells[index] for item in rows)]
     return [columns[index] for index in kept], [Row(tuple(item.cells[i] for i in kept), item.style) for item in rows]
 
@@ -281,12 +281,12 @@ def _promises(judged: Sequence[JudgedTarget]) -> list[Row]:
 
 
 def _beside(limit: float, value: float) -> str:
-    """A number with as many digits as show that it is not the limit."""
+    """Format a number with enough digits to differ from the limit."""
     return f"{value:,.5g}" if format_number(value) == format_number(limit) and value != limit else format_number(value)
 
 
 def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is worth knowing of where something ran, line by line."""
+    """Return facts about the machine of a run, as rows."""
     known = {key: environment.get(key) for key in ENVIRONMENT}
     packages = environment.get("packages", {}).items()
     known["packages"] = ", ".join(f"{name} {version}" for name, version in packages if version) or None

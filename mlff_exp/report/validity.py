@@ -1,4 +1,4 @@
-"""Whether a speedup is one: fast, accurate and stable, by the runs of the same report."""
+"""Judge whether a speedup is valid: fast, accurate and stable, by the runs of the same report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STABLE: dict[Decision | None, str] = {
 
 
 def validity(result: RunResult, results: Results) -> str:
-    """Whether a run's speedup is one: fast, accurate and, by the NVE runs among the results, stable."""
+    """Judge whether a run's speedup is valid: fast, accurate and, by the NVE runs among the results, stable."""
     metrics = result.metrics
     if "speedup_vs_baseline" not in metrics or (
         choice(result, "engine") == "eager" and choice(result, "precision") == "fp32"
@@ -41,7 +41,7 @@ def validity(result: RunResult, results: Results) -> str:
 
 
 def stability(result: RunResult, results: Results) -> Decision | None:
-    """What NVE runs among the results said of a run's force field and system: GO only if all did; None without any.
+    """Return the verdict of NVE runs on a run's force field and system: GO only if all say GO; None without any.
 
     A GO over less than `ENOUGH_PS` says nothing of stability.
     """
@@ -52,7 +52,7 @@ def stability(result: RunResult, results: Results) -> Decision | None:
 
 
 def _decision(result: RunResult, system: Mapping[str, Any]) -> Decision | None:
-    """What a run's verdict says of one system; nothing if another moved, or if it got through by measuring little."""
+    """Return a run's verdict on one system; None if the run had another one, or if its GO is based on little data."""
     verdict, systems = result.verdict, systems_of(result)
     if verdict is None or system not in systems:
         return None
@@ -62,7 +62,7 @@ def _decision(result: RunResult, system: Mapping[str, Any]) -> Decision | None:
 
 
 def force_field(result: RunResult) -> tuple[Any, ...]:
-    """What computes the forces: model with its weights, engine with its mode, and precision."""
+    """Return what computes the forces: model with weights, engine with mode, and precision."""
     model, engine = result.config["model"], result.config["engine"]
     return (
         json.dumps(model, sort_keys=True),
@@ -74,7 +74,7 @@ def force_field(result: RunResult) -> tuple[Any, ...]:
 
 
 def least_accurate(metric: str, results: Results) -> RunResult | None:
-    """The run with the largest error, of the batches that were timed and of the validation set."""
+    """Return the run with the largest error, on timed batches and on the validation set."""
     found = [
         result
         for result in results
@@ -84,7 +84,7 @@ def least_accurate(metric: str, results: Results) -> RunResult | None:
 
 
 def systems_of(result: RunResult) -> list[Mapping[str, Any]]:
-    """What moves or is evaluated, as in the configuration; the accuracy task looks at none of it."""
+    """Return the systems of a run as in the configuration; empty for the accuracy task."""
     side_by_side = result.config["task"].get("systems")
     if side_by_side:
         return [{"name": name} for name in side_by_side]
@@ -92,5 +92,5 @@ def systems_of(result: RunResult) -> list[Mapping[str, Any]]:
 
 
 def choice(result: RunResult, group: str) -> str:
-    """The name of the option of a group, such as the engine."""
+    """Return the name of the option of a group, such as the engine."""
     return str(result.config[group]["name"])

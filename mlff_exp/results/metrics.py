@@ -20,7 +20,7 @@ INTERVAL = re.compile(rf"({LOW}|{HIGH})$")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is known of one metric.
+    """Description of one metric.
 
     Attributes:
         name: of the metric; it ends with the unit. ``<engine>`` in it stands for the name of any engine.

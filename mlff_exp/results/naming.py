@@ -128,7 +128,7 @@ def force_field_words(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_word(model: Mapping[str, Any]) -> str:
-    """What a model is called: a checkpoint by its file, a function by its import path, others by their own name.
+    """Return the name of a model: a checkpoint's file, a function's import path, or the name of the option.
 
     Args:
         model: its part of a configuration, as plain values.

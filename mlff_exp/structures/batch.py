@@ -75,7 +75,7 @@ class AtomicBatch:
 
     @property
     def shape_key(self) -> tuple[int, int, int, bool]:
-        """What a compiled graph is specialised on: systems, rows per system, neighbours, whether there are shifts."""
+        """Numbers for which a compiled graph is specialised: systems, rows per system, neighbours, shifts or none."""
         return (
             self.n_systems,
             self.n_slots,

@@ -1,4 +1,4 @@
-"""Time an engine with its baselines beside it, and compare its numbers with eager FP64."""
+"""Time an engine alternately with its baselines, and compare its numbers with eager FP64."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _write_samples(timing: Mapping[str, Timing], path: Path) -> None:
 
 
 def _repeats(config: Config) -> dict[str, str]:
-    """Baselines that do what something beside them does, by the name under which that is measured, once for both."""
+    """Return baselines that equal another candidate, by the name of that candidate, so that both are measured once."""
     eager, single = config.engine.name == "eager", config.batch_size == 1
     wide = config.precision.name == config.precisions[-1]
     same = {}

@@ -95,5 +95,5 @@ def check_capabilities(can: Capabilities, config: Config) -> None:
 
 
 def compiles(config: Config) -> bool:
-    """Whether an engine of a run compiles."""
+    """Return whether an engine of a run compiles."""
     return any(spec.compiles for _, spec in engines_of(config))

@@ -33,7 +33,7 @@ TASKS: Registry[Task] = Registry("task", "mlff_exp.tasks")
 TASKS.register(
     Task(
         "inference",
-        "time an engine with its baselines beside it, and compare its numbers with eager FP64",
+        "time an engine alternately with its baselines, and compare its numbers with eager FP64",
         "mlff_exp.tasks.inference:run",
         "mlff_exp.tasks.inference:batches",
     )

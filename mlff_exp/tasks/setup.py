@@ -1,4 +1,4 @@
-"""What every task that evaluates a force field begins with."""
+"""Prepare the force field and the systems of a task."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def prepare_model(config: Config) -> ModelUnderTest:
 
 
 def at_precision(config: Config, loaded: LoadedModel, precision: str) -> Engine:
-    """The engine of the configuration at a precision."""
+    """Make the engine of the configuration at a precision."""
     device, options = torch.device(config.device), config.engine
     return make_engine(loaded.model, options.name, cast(Precision, precision), device, options)
 

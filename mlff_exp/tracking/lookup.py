@@ -22,7 +22,7 @@ MAX_DEPTH = 5
 
 @dataclass(frozen=True)
 class RequiredGo:
-    """What a recorded GO must be about.
+    """Conditions that a recorded GO must meet.
 
     Attributes:
         weights: their hash.
@@ -36,17 +36,17 @@ class RequiredGo:
 
     @property
     def system_words(self) -> str:
-        """The system in one line, for messages."""
+        """Text of the system for messages."""
         return ", ".join(f"{key}={value}" for key, value in flatten(self.system or {}).items())
 
     def is_met_by(self, params: Mapping[str, str]) -> bool:
-        """Whether a run with these parameters was held against the gate, for long enough and with this system."""
+        """Return whether a run with these parameters was judged by this gate, for long enough and with this system."""
         held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
         long_enough = float(params.get("task.duration_ps", 0)) >= DECIDING_PS
         return held_against == as_params({"gate": asdict(self.gate)}) and long_enough and self._moved_in(params)
 
     def _moved_in(self, params: Mapping[str, str]) -> bool:
-        """Whether the run moved the system: it was the run's only one, or is a molecule among ``task.systems``."""
+        """Return whether the run simulated the system, as its only system or as a molecule of ``task.systems``."""
         if self.system is None:
             return True
         several = re.findall(r"[\w-]+", params.get("task.systems", ""))
@@ -57,7 +57,7 @@ class RequiredGo:
 
 
 def find_go(store: Store | None, wanted: RequiredGo, roots: Iterable[Path]) -> bool:
-    """Whether a GO is recorded, in FP32 and for long enough to decide.
+    """Return whether a GO is recorded, in FP32 and for a trajectory that is long enough to decide.
 
     Args:
         store: to look in, or None to look at what runs left on disk.
@@ -84,7 +84,7 @@ def find_go(store: Store | None, wanted: RequiredGo, roots: Iterable[Path]) -> b
 
 
 def _result_directories(root: Path) -> Iterator[Path]:
-    """Directories that hold a result, at most `MAX_DEPTH` below a root, which may be the parent of more than runs."""
+    """Yield directories with a result, at most `MAX_DEPTH` levels below a root."""
     depth = len(root.parts)
     for name, below, files in os.walk(root):
         directory = Path(name)
@@ -94,7 +94,7 @@ def _result_directories(root: Path) -> Iterator[Path]:
 
 
 def _is_go(directory: Path, wanted: RequiredGo) -> bool:
-    """Whether a run's result says GO; one that can't be read says nothing."""
+    """Return whether a run's result is a GO that meets the conditions; False if it can't be read."""
     try:
         result = RunResult.load(directory)
     except (ResultError, OSError):
@@ -109,7 +109,7 @@ def _is_go(directory: Path, wanted: RequiredGo) -> bool:
 
 
 def find_run_directory(store: Store | None, key: str, run: str) -> Path:
-    """Where a run, named by its directory or its MLflow id, left its files.
+    """Return the directory of a run that is named by its directory or by its MLflow id.
 
     Args:
         store: to look the id up in.

@@ -54,7 +54,7 @@ def _parts(stage: int, last: bool, first: bool) -> int:
 
 @dataclass(frozen=True)
 class StagedShape:
-    """How a batch is distributed over the GPU when each stage of each layer is a launch.
+    """The distribution of a batch over the GPU when each stage of each layer is a launch.
 
     Attributes:
         slots: rows of one molecule; a power of two.
