@@ -18,7 +18,12 @@ SLOPE_BLOCKS = 10
 
 
 def accuracy_vs_fp64(
-    energy: Array, forces: Array, reference_energy: Array, reference_forces: Array, n_atoms: Counts
+    energy: Array,
+    forces: Array,
+    reference_energy: Array,
+    reference_forces: Array,
+    n_atoms: Counts,
+    isolated_energy: Array | None = None,
 ) -> dict[str, float]:
     """Errors of an engine against eager FP64 of the same weights.
 
@@ -28,16 +33,22 @@ def accuracy_vs_fp64(
         reference_energy: [n_systems] eV, of eager FP64.
         reference_forces: [sum of n_atoms, 3] eV/Å, of eager FP64.
         n_atoms: [n_systems] atoms of each system.
+        isolated_energy: [n_systems] eV, sum of the energies that the reference gives each atom by itself.
 
     Returns:
-        The four metrics; the relative ones only where the reference is not zero, as the forces of single atoms are.
+        The metrics; the relative ones only where what they are relative to is not zero, as the forces of single atoms
+        are.
     """
     energy_error = np.abs(energy - reference_energy)
     force_rmse, reference_rms = root_mean_square(forces - reference_forces), root_mean_square(reference_forces)
     metrics = {
         "energy_mae_vs_fp64_mev_per_atom": 1e3 * float(np.mean(energy_error / n_atoms)),
         "force_rmse_vs_fp64_mev_per_ang": 1e3 * force_rmse,
+        "force_worst_atom_vs_fp64_mev_per_ang": 1e3 * float(np.linalg.norm(forces - reference_forces, axis=1).max()),
     }
+    if isolated_energy is not None and (reference_energy != isolated_energy).all():
+        of_atomisation = float(np.mean(energy_error / np.abs(reference_energy - isolated_energy)))
+        metrics["energy_mae_vs_fp64_percent_of_atomisation"] = 100 * of_atomisation
     if reference_energy.all():
         relative = float(np.mean(energy_error / np.abs(reference_energy)))
         metrics["energy_relative_mae_vs_fp64_percent"] = 100 * relative

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlff_exp.report.decision import decide
 from mlff_exp.report.target_files import load_targets
 from mlff_exp.report.targets import JudgedTarget, TargetList, judge_targets
 from mlff_exp.report.text import format_number, format_ratio, one_line
@@ -73,12 +74,14 @@ class Content:
     Attributes:
         rows: of the table of runs.
         columns: of that table; behind the run's name the keys that were swept and that no other column has.
+        decision: a sentence for each question that the report answers.
         promises: rows by the title of the list.
         warnings: before all else.
         took: how long the runs did; empty if none says.
         facts: where it ran.
     """
 
+    decision: dict[str, str]
     rows: list[Row]
     promises: dict[str, list[Row]]
     warnings: list[Warned]
@@ -102,6 +105,7 @@ def report_content(results: Sequence[RunResult], targets: Sequence[TargetList] |
         for result in everything
     ]
     return Content(
+        decision=decide(results),
         rows=rows + [_with_values(item, [""] * len(columns)) for item in control_rows(results)],
         promises={title: _promises(lines) for title, lines in judged.items() if any(line.measured for line in lines)},
         warnings=warned(everything),

@@ -12,6 +12,8 @@ from mlff_exp.report.text import markdown_cell, markdown_table
 def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
     """The report in Markdown, with the addresses of its figures by title."""
     parts = [f"# {markdown_cell(name)}"]
+    said = [f"- **{question}**: {markdown_cell(answer)}" for question, answer in found.decision.items()]
+    parts += ["\n".join(said)] * bool(said)
     parts += [
         "\n".join([f"> {warning.summary}", ">", *(f"> - {markdown_cell(of)}" for of in warning.details)])
         for warning in found.warnings

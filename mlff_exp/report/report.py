@@ -60,6 +60,8 @@ def write_report(
     # Without markup: messages of errors have brackets that are none.
     console = Console(width=None if Console().is_terminal else 190, markup=False, emoji=False)
     console.print(terminal_table(found.rows, one_line(name), found.columns))
+    for question, answer in found.decision.items():
+        console.print(f"{question}: {answer}")
     for line in unfinished(found.rows):
         console.print(line)
     for warning in found.warnings:

@@ -125,12 +125,17 @@ INFERENCE = (
     Metric("kernel_launches", "", "lower", "kernels, copies and fills of one call on a GPU"),
     Metric("energy_mae_vs_fp64_mev_per_atom", "meV/atom", "lower",
            "mean absolute error of the energy against eager FP64 of the same weights, on what was timed"),
+    Metric("energy_mae_vs_fp64_percent_of_atomisation", "%", "lower",
+           "the same error relative to the energy of atomisation: that of the structure less that of its atoms, each "
+           "by itself, of the same model"),
     Metric("energy_relative_mae_vs_fp64_percent", "%", "lower",
-           "the same error relative to the total energy; absent where that is zero"),
+           "the same error relative to the total energy, as the plan asks for it; absent where that is zero"),
     Metric("force_rmse_vs_fp64_mev_per_ang", "meV/Å", "lower",
            "root mean square error of force components against eager FP64 of the same weights, on what was timed"),
+    Metric("force_worst_atom_vs_fp64_mev_per_ang", "meV/Å", "lower",
+           "largest error of the force on an atom against eager FP64 of the same weights, on what was timed"),
     Metric("force_relative_rmse_vs_fp64_percent", "%", "lower",
-           "the same error relative to the root mean square force; absent where that is zero",
+           "the root mean square error relative to the root mean square force; absent where that is zero",
            column="force error vs FP64 / %", digits=".2g"),
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ from mlff_exp.structures import (
     pack_batches,
     reference_energies,
 )
+from mlff_exp.tasks.isolated import isolated_energies
 from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
@@ -49,14 +50,17 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     energy, forces = _evaluate(engine, dataset, config)
     exact = None
     if checkpoint is not None:
-        exact = _evaluate(make_engine(checkpoint.model, "eager", "fp64", subject.device), dataset, config)
+        reference = make_engine(checkpoint.model, "eager", "fp64", subject.device)
+        exact = _evaluate(reference, dataset, config)
+        of_atoms = isolated_energies(reference, np.unique(dataset.atomic_numbers))[dataset.atomic_numbers]
+        isolated = np.add.reduceat(of_atoms, dataset.starts)
 
     def metrics(structures: npt.NDArray[np.bool_], atoms: npt.NDArray[np.bool_]) -> dict[str, float]:
         counts = dataset.counts[structures]
         ours, labels = (energy[structures], forces[atoms]), (dataset.energies[structures], dataset.forces[atoms])
         found = accuracy_vs_teacher(*ours, *labels, counts)
         if exact is not None:
-            found |= accuracy_vs_fp64(*ours, exact[0][structures], exact[1][atoms], counts)
+            found |= accuracy_vs_fp64(*ours, exact[0][structures], exact[1][atoms], counts, isolated[structures])
         return found
 
     everything = np.ones(len(dataset), dtype=bool)

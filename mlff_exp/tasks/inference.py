@@ -46,6 +46,7 @@ from mlff_exp.models import LoadedModel
 from mlff_exp.report import plot_latency
 from mlff_exp.results import Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
+from mlff_exp.tasks.isolated import isolated_energies
 from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
@@ -323,4 +324,7 @@ def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
         torch.cat(part).cpu().numpy() for part in (energies, forces, reference_energies, reference_forces)
     )
     counts = n_atoms.repeat(len(energies)).cpu().numpy()
-    return accuracy_vs_fp64(energy, force, reference_energy, reference_force, counts)
+    numbers = workload.batch.atomic_numbers.cpu().numpy()
+    of_rows = np.where(numbers > 0, isolated_energies(reference, numbers[numbers > 0])[numbers], 0.0)
+    isolated = np.tile(of_rows.reshape(workload.batch.n_systems, -1).sum(axis=1), len(energies))
+    return accuracy_vs_fp64(energy, force, reference_energy, reference_force, counts, isolated)

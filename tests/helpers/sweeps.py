@@ -46,6 +46,7 @@ def timed(engine: str, precision: str, batch_size: int, speedup: float, **metric
             "break_even_calls": 2000.0,
             "peak_memory_mib": 100.0 * (0.4 if precision == "fp16_autocast" else 1),
             "energy_relative_mae_vs_fp64_percent": 1e-4,
+            "energy_mae_vs_fp64_mev_per_atom": 0.01,
             "force_relative_rmse_vs_fp64_percent": 0.1 if precision == "fp16_autocast" else 1e-4,
             "control_same": 1.0, "control_same_ci_low": 0.99, "control_same_ci_high": 1.01,
             "control_slower": 1.05, "control_slower_ci_low": 1.04, "control_slower_ci_high": 1.06,

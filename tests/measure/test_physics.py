@@ -67,9 +67,24 @@ def test_accuracy_of_known_errors() -> None:
     assert metrics["energy_relative_mae_vs_fp64_percent"] == pytest.approx(0.005)
     assert metrics["force_relative_rmse_vs_fp64_percent"] == pytest.approx(1.0)
     assert metrics["force_rmse_vs_fp64_mev_per_ang"] == pytest.approx(1e3 * 0.05 / np.sqrt(6))
+    assert metrics["force_worst_atom_vs_fp64_mev_per_ang"] == pytest.approx(40)
+    assert "energy_mae_vs_fp64_percent_of_atomisation" not in metrics
+    of_atomisation = accuracy_vs_fp64(
+        np.array([-10.0, -20.002]),
+        reference_forces,
+        np.array([-10.0, -20.0]),
+        reference_forces,
+        np.array([1, 2]),
+        np.array([-9.0, -18.0]),
+    )
+    assert of_atomisation["energy_mae_vs_fp64_percent_of_atomisation"] == pytest.approx(0.05)
 
 
 def test_a_reference_of_zero_has_no_relative_error() -> None:
     energy, forces = np.array([0.0]), np.zeros((1, 3))
     metrics = accuracy_vs_fp64(energy + 0.001, forces, energy, forces, np.array([1]))
-    assert metrics == {"energy_mae_vs_fp64_mev_per_atom": pytest.approx(1.0), "force_rmse_vs_fp64_mev_per_ang": 0.0}
+    assert metrics == {
+        "energy_mae_vs_fp64_mev_per_atom": pytest.approx(1.0),
+        "force_rmse_vs_fp64_mev_per_ang": 0.0,
+        "force_worst_atom_vs_fp64_mev_per_ang": 0.0,
+    }

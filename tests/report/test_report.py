@@ -83,7 +83,7 @@ def test_the_plan_is_shown_whole_and_of_our_targets_what_was_measured() -> None:
     assert list(plan) == [line.name for line in PLAN]
     answered = ["energy MAE of FP16 / %", "force RMSE of FP16 / %"]
     assert [name for name, value in plan.items() if value != "not measured"] == answered
-    assert list(ours) == answered
+    assert list(ours) == [answered[0], "energy MAE of FP16 / (meV/atom)", answered[1]]
 
 
 @pytest.mark.parametrize(
