@@ -154,7 +154,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
 
 
 def _reached(ask: Callable[[], T], single: bool) -> T | None:
-    """What a store answers.
+    """Call a function that needs an answer of the store.
 
     Raises:
         ConfigError: it does not, which ends a single run before any work; one of a sweep goes on without.

@@ -1,4 +1,4 @@
-"""What all commands of this package do about their terminal, signals, disks and surroundings."""
+"""The frame of all commands: terminal, signals, full disks and environment."""
 
 from __future__ import annotations
 

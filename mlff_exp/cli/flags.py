@@ -83,5 +83,5 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def is_job(given: argparse.Namespace) -> bool:
-    """Whether something is to be run, rather than shown."""
+    """Return whether a command runs something, rather than shows it."""
     return not (given.help or given.hydra_help or given.shell_completion or given.cfg or given.info)

@@ -73,7 +73,7 @@ class GuardedLoader(ConfigLoaderImpl):
         check_trust(self._trust)
 
     def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
-        """What the sweeper alone knows, and the jobs that it launches from now on may say.
+        """Allow the next jobs to set the words that only the sweeper may set.
 
         Args:
             sweep_id: of the parent run.
@@ -250,7 +250,7 @@ class GuardedLoader(ConfigLoaderImpl):
 
 
 def guarded(words: Sequence[str]) -> Any:
-    """What Hydra is to make in place of its loader, for these words on the command line."""
+    """Return a factory of the loader that Hydra uses instead of its own, for these words of the command line."""
     return partial(GuardedLoader, words=tuple(words))
 
 
@@ -301,7 +301,7 @@ def _values(override: Override) -> Iterator[tuple[str, str]]:
 
 
 def _leaves(value: Any, parts: Parts = ()) -> Iterator[tuple[Parts, Any]]:
-    """What stands in nested mappings and lists, by its place."""
+    """Yield the values in nested mappings and lists, each with its position."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=False)
     if isinstance(value, Mapping):

@@ -95,7 +95,7 @@ def _unread(word: str, error: Exception) -> str:
 
 
 def n_values(words: Iterable[Override], planned: int = 0) -> int:
-    """How many jobs a product of words comes to, without making them.
+    """Count the jobs of a product of words, without making them.
 
     Args:
         words: of them, those given last count where a key comes twice.

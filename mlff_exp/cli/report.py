@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Of a command that reads a sweep; `parsed` is its other half, after arguments of the command's own."""
+    """Make the argument parser of a command that reads a sweep; `parsed` reads the arguments."""
     found = _Parser(prog=program, description=description)
     add_version(found)
     found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")

@@ -1,4 +1,4 @@
-"""What a shell, a notebook or a container has set that would break a run, or change what it measures."""
+"""Remove settings of a shell, a notebook or a container that would break a run or change its measurements."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def settle_surroundings() -> list[str]:
 
 
 def _has_name() -> bool:
-    """Whether the system knows who this is; in a container it may not."""
+    """Return whether the system has a name for the user; a container may have none."""
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:

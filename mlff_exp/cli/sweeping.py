@@ -21,7 +21,7 @@ BASIC_LAUNCHER = ("hydra._internal.core_plugins.basic_launcher", "BasicLauncher"
 
 
 class HydraHost:
-    """What a sweep needs of Hydra; see `runs.Host`.
+    """Composes configurations and launches jobs by Hydra, as `runs.SweepHost` describes.
 
     Args:
         loader: of configurations.
@@ -38,7 +38,7 @@ class HydraHost:
 
     @property
     def here(self) -> bool:
-        """Whether jobs run in turn on this machine; on a cluster each job finds out for itself what it can run."""
+        """Whether jobs run one after the other on this machine; on a cluster each job checks what its node can run."""
         # By its name: when Hydra looks for plugins it makes their classes anew.
         return any((kind.__module__, kind.__name__) == BASIC_LAUNCHER for kind in type(self.launcher).__mro__)
 

@@ -52,7 +52,7 @@ HYDRAS = tuple(item.name for item in fields(HydraConf))
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command asks for.
+    """The run or sweep that a command requests.
 
     Attributes:
         several: whether it is a sweep.

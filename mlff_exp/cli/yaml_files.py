@@ -38,7 +38,7 @@ class BoundedRepository(ConfigRepository):
         return found
 
     def config_exists(self, config_path: str) -> bool:
-        """Whether there is a configuration of this name, or of the new name for it."""
+        """Return whether there is a configuration of this name, or of the new name for it."""
         return super().config_exists(self._renamed(config_path))
 
     def _renamed(self, config_path: str) -> str:
@@ -67,7 +67,7 @@ def refuse_large(path: Path) -> None:
 
 
 def _n_values(text: bytes) -> int:
-    """How many values a text of YAML stands for, without making them; more than the bound once it is passed."""
+    """Count the values of a YAML text without making them; the count stops above the bound."""
     sizes: dict[str, int] = {}  # of what has an anchor and is complete
     open_nodes: list[tuple[str | None, int]] = []  # anchors of mappings and lists, and the count where each began
     count = 0

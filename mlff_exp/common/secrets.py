@@ -41,7 +41,7 @@ _IN_ODD_URI = re.compile(
     r"(\b[a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)[^/\s:@'\"]*:(?!\d{1,5}[\s,;)])[^@'\"\n]{0,400}@", re.IGNORECASE
 )
 _URI = re.compile(r"[a-z][a-z0-9+.-]{0,30}://(?:[^/\s:@]*):(.+)@", re.IGNORECASE)
-# A whole word of the command line: its value goes up to its end.
+# A complete word of the command line: its value is the rest of the word.
 _OVERRIDE = re.compile(rf"^([+~]*{_NAME}\s*=).+$", re.IGNORECASE | re.DOTALL)
 _QUOTED_OVERRIDE = re.compile(rf"(['\"])({_NAME}=)(?:\\.|(?!\1).)*\1", re.IGNORECASE)
 # key=value, key: value and "key": "value" in addresses, lists of words, messages, YAML, JSON and code.

@@ -1,4 +1,4 @@
-"""What a value of the configuration may be: its bounds, its legal words, and the error that names both."""
+"""Check values of the configuration against bounds and legal words; the error names both."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def plain(key: str, name: str) -> None:
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file; a path that no file can have is none."""
+    """Return whether there is a file of this path; False for an impossible path."""
     try:
         return Path(path).expanduser().is_file()
     except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, a zero byte

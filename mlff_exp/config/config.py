@@ -40,14 +40,14 @@ from mlff_exp.config.words import (
 
 @dataclass
 class NativeEngine:
-    """That of a model that runs as it is, such as an ASE calculator; it is not to be chosen."""
+    """The engine of a model with its own, such as an ASE calculator; it can't be selected."""
 
     name: str = NATIVE
 
 
 @dataclass
 class NativePrecision(PrecisionConfig):
-    """That of a model that runs as it is, whatever that is; it is not to be chosen."""
+    """The precision of a model with its own; it can't be selected."""
 
     name: str = NATIVE
 
@@ -179,7 +179,7 @@ class Config:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """What the engine runs at: its own precision, and for a baseline beside what is timed FP32."""
+        """Precisions of the engine: its own, and FP32 as a baseline of a timing."""
         own = self.precision.name
         return (own, "fp32") if self.task.name == "inference" and own != "fp32" else (own,)
 
@@ -358,6 +358,6 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
 
 
 def _is_word(value: str) -> bool:
-    """Whether a text is a word that configurations are made of, which is nobody's secret."""
+    """Return whether a text is a word of the configuration, which can't be a secret."""
     words = (*PRECISIONS, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *TASK_TYPES)
     return value in (*words, *shipped_checkpoints()) or is_learned(value) or re.fullmatch(DEVICE, value) is not None

@@ -36,7 +36,7 @@ def is_cuda(device: str) -> bool:
 
 
 def n_gpus() -> int:
-    """How many CUDA GPUs this machine has."""
+    """Return the number of CUDA GPUs of this machine."""
     import torch
 
     return torch.cuda.device_count()

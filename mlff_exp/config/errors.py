@@ -1,4 +1,4 @@
-"""What is raised for a configuration that is wrong, or that cannot run on this machine."""
+"""Errors of a configuration that is wrong, or that can't run on this machine."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between the recorded configurations of a run, except where it is recorded: ``key: old → new``."""
+    """Return the differences of two recorded configurations, except tracking: ``key: old → new``."""
     kept = [
         {key: values[key] for key in values if key not in ("sweep", "tracking", "timeout_s", "trust")}
         for values in (before, now)

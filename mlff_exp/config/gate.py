@@ -29,7 +29,7 @@ def _check_limit(key: str, limit: Limit) -> None:
 
 @dataclass
 class Gate:
-    """What an NVE run must fulfil.
+    """The criteria of an NVE run.
 
     Attributes:
         criteria: limits by metric name; none if the name is off.

@@ -1,4 +1,4 @@
-"""What is recorded of a configuration: what ran, and nothing that a task or a model takes no notice of."""
+"""Select the recorded part of a configuration: only the keys that the task and the model use."""
 
 from __future__ import annotations
 

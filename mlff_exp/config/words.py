@@ -37,7 +37,7 @@ def learn_words(words: Iterable[str]) -> None:
 
 
 def is_learned(word: str) -> bool:
-    """Whether `learn_words` was given a word."""
+    """Return whether `learn_words` got this word."""
     return word in _learned
 
 

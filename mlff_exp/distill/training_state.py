@@ -83,7 +83,7 @@ def _typed(found: Any, shapes: Mapping[str, torch.Size]) -> TrainingState:
         if unfit := misfit(weights, shapes):
             raise ValueError(f"its {name} does not fit the model: {unfit}")
     if type(state.step) is not int or state.step < 1:
-        raise ValueError(f"its step is {state.step!r}, which is no whole number from 1 on")
+        raise ValueError(f"its step is {state.step!r}, which is not an integer of at least 1")
     if type(state.seconds) not in (int, float) or not 0 <= state.seconds < math.inf:
         raise ValueError(f"its seconds are {state.seconds!r}, which is no number from 0 on")
     pairs = state.losses if isinstance(state.losses, list) else [None]

@@ -60,7 +60,7 @@ def accuracy_vs_fp64(
 def accuracy_vs_teacher(
     energy: Array, forces: Array, teacher_energy: Array, teacher_forces: Array, n_atoms: Counts
 ) -> dict[str, float]:
-    """Errors against the labels; R² is that of all force components together.
+    """Compute errors against the labels; R² is over all force components.
 
     Args:
         energy: [n_systems] eV, predicted.

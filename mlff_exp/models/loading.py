@@ -93,7 +93,7 @@ def _where(spec: ModelSpec, options: Any) -> str:
 
 
 def _sha256(weights: Mapping[str, torch.Tensor]) -> str:
-    """Of the weights by name, with their types and shapes."""
+    """Return a hash of the weights by name, with their types and shapes."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

@@ -29,7 +29,7 @@ class PredecessorWarning(UserWarning):
 
 
 def is_predecessor(content: Any) -> bool:
-    """Whether a loaded ``.pt`` has the predecessor's layout."""
+    """Return whether a loaded ``.pt`` has the predecessor's layout."""
     return isinstance(content, dict) and {"model_state_dict", "config"} <= set(content)
 
 
@@ -51,7 +51,7 @@ def check_weights(weights: Mapping[str, Any]) -> None:
 
 
 def misfit(weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str | None:
-    """What is missing, unknown or of another shape among the weights, in words; None if nothing is."""
+    """Return which weights are missing, unknown or of another shape, as text; None if none are."""
     missing, unknown = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if missing or unknown:
         told = [

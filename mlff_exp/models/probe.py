@@ -50,7 +50,7 @@ def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
 
 
 def _gradient(model: PaiNN | PredecessorPaiNN, batch: AtomicBatch) -> Tensor:
-    """Of the energy, [n_atoms, 3] eV/Å; NaN throughout if the energy is infinite or NaN."""
+    """Return the gradient of the energy, [n_rows, 3] eV/Å; all NaN if the energy is infinite or NaN."""
     positions = batch.positions.clone().requires_grad_(True)
     energy = model(batch.with_positions(positions)).sum()
     (gradient,) = torch.autograd.grad(energy, positions)

@@ -1,4 +1,4 @@
-"""What an engine sees of a force field, whatever it is made of."""
+"""The interface of force fields that engines use."""
 
 from __future__ import annotations
 

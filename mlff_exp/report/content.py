@@ -167,7 +167,7 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
 
 
 def _took(results: Sequence[RunResult]) -> str:
-    """Of the processes of the runs, one after another."""
+    """Return the total time of the runs' processes."""
     seconds = [result.duration_s for result in results if result.duration_s is not None]
     if not seconds:
         return ""

@@ -151,7 +151,7 @@ def pareto(results: Results) -> Figure | None:
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of (error, throughput) that no other beats in both, from the most exact to the fastest."""
+    """Return the Pareto front of (error, throughput), from the most accurate to the fastest."""
     front: list[tuple[float, float]] = []
     for error, throughput in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or throughput > front[-1][1]:

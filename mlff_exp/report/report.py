@@ -26,7 +26,7 @@ from mlff_exp.results import (
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` left behind.
+    """The files of a written report.
 
     Attributes:
         page: HTML, with everything in it.

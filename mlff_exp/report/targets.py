@@ -14,7 +14,7 @@ TIMED_UNITS = ("ms", "s", "1/s", "×")  # of metrics that a disturbed timing spo
 
 @dataclass(frozen=True)
 class Where:
-    """Which runs a target is about; an empty selector selects all.
+    """Selects the runs of a target; an empty selector selects all.
 
     Attributes:
         task, model, engine, mode, precision: names as in the configuration; a model is named by its checkpoint.
@@ -43,7 +43,7 @@ class Where:
     gpu: str | None = None
 
     def selects(self, result: RunResult) -> bool:
-        """Whether a run is one of those."""
+        """Return whether a run is selected."""
         config, task = result.config, result.config["task"]
         words = {
             "task": str(task["name"]),

@@ -28,7 +28,7 @@ VERDICT_FILE = "validation_report.txt"
 
 
 def describe_result(result: RunResult) -> str:
-    """What a single run prints at its end: what the table would say, and why not to trust it or why it is a NO-GO."""
+    """Return the lines that a single run prints at its end: its row of the table, and reasons for doubt or a NO-GO."""
     (name, *cells), (_, *columns) = table_row(result).cells, table_columns()
     said = [cell if column in LEFT else f"{column} {cell}" for column, cell in zip(columns, cells, strict=True) if cell]
     lines = ["  ".join([name, *said])]

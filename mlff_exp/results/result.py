@@ -40,7 +40,7 @@ class Timing:
         warmup_ms: one per call of the warm-up.
         first_call_s: the very first call, compiling and capturing included.
         blocks: how many consecutive values belong to each block of the alternation.
-        turns: when each block was measured: its number among the blocks of all that were measured beside each other.
+        turns: when each block was measured: its number among the blocks of all alternating candidates.
         wall_ms: what the host waited for each call; the same as ``values_ms`` where that is the clock.
     """
 

@@ -178,7 +178,7 @@ def _repeats(config: Config) -> dict[str, str]:
 
 
 def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
-    """What is timed; all that the engine is given has its shape."""
+    """Yield the batch that is timed; all batches of the run have its shape."""
     yield _batch(config, subject, config.batch_size)
 
 

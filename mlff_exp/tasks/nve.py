@@ -265,7 +265,7 @@ def _dynamics(config: Config, engine: Engine, minima: dict[str, tuple[Atoms, flo
 
 
 def _speed(n_steps: int, seconds: float, timestep_fs: float) -> dict[str, float]:
-    """Of the steps that this process did; nothing if it was resumed at its end."""
+    """Return metrics of the speed of this process; empty if it was resumed after the last step."""
     if n_steps == 0:
         return {}
     return {"steps_per_s": n_steps / seconds, "ns_per_day": n_steps / seconds * timestep_fs * 86400 / 1e6}

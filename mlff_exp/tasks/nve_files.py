@@ -1,4 +1,4 @@
-"""What an NVE run leaves in its directory besides the plot: trajectory, frames and report."""
+"""Write the files of an NVE run except the plot: trajectory, frames and report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HELD = {True: "yes", False: "NO", None: ""}  # what was not measured says so in 
 
 
 def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
-    """Of the first replica for MLflow, at most `MAX_SERIES_POINTS` each."""
+    """Return series of the first replica for MLflow, at most `MAX_SERIES_POINTS` points each."""
     thin = slice(None, None, max(1, -(-len(trajectory.steps) // MAX_SERIES_POINTS)))
     columns = {
         "total_energy_ev": trajectory.potential[:, 0] + trajectory.kinetic[:, 0],
@@ -59,7 +59,7 @@ def write_trajectory(
 
 
 def frame_files(dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> dict[str, Callable[[Path], None]]:
-    """What writes the first replica of each system for a viewer, by the name of the file."""
+    """Return functions that write the first replica of each system for a viewer, by file name."""
     return {
         f"frames_{dynamics.names[index].partition(',')[0]}.extxyz": partial(
             write_frames, dynamics.systems[index], trajectory, index

@@ -49,7 +49,7 @@ def sweep_run(store: Store | None, name: str, directory: Path) -> Iterator[str |
         return
     status, run_id = "FAILED", None
     try:
-        with interrupts_postponed(), store_must_answer():  # nobody would end a run that is not known yet
+        with interrupts_postponed(), store_must_answer():  # an interrupt here would leave an open run
             run_id = open_sweep(store, name, directory)
         with send_heartbeats(store, run_id):
             yield run_id
