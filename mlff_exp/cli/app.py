@@ -34,10 +34,10 @@ from mlff_exp.common import (
     mask_secrets,
     replace_attribute,
 )
-from mlff_exp.config import ConfigError, parse_config, refuse_ignored, refuse_unused, rename_word
+from mlff_exp.config import ConfigError, parse_config, refuse_ignored, rename_word
 from mlff_exp.measure import LoadMonitor
 from mlff_exp.report import describe_result
-from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, ResultError, save_resolved
+from mlff_exp.results import PROGRESS_FILE, RESULT_FILE, ResultError
 from mlff_exp.runs import (
     EXIT_REFUSED,
     TRACEBACK_FILE,
@@ -49,7 +49,7 @@ from mlff_exp.runs import (
     refuse_used_by_run,
     run_task,
 )
-from mlff_exp.tasks import check_engines, on_this_machine
+from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused, save_resolved
 from mlff_exp.tracking import CONFIG_FILE, OPENED_FILE, ActiveRun, find_run_directory, open_store, record_run
 
 T = TypeVar("T")

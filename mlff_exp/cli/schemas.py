@@ -9,7 +9,6 @@ from mlff_exp.common import env_resolver
 from mlff_exp.config import (
     MOLECULES,
     PRECISIONS,
-    TASK_TYPES,
     TRACKING_NAMES,
     UNSEEN,
     Config,
@@ -21,18 +20,20 @@ from mlff_exp.config import (
     WaterBox,
     fast_engine,
     is_cuda,
+    learn_aliases,
     learn_native,
     learn_words,
     low_precision,
 )
 from mlff_exp.engines import ENGINES
 from mlff_exp.models import MODELS
+from mlff_exp.tasks import TASKS
 
 
 def option_types() -> dict[str, dict[str, type]]:
     """The dataclasses of the options of each group, by group and name."""
     return {
-        "task": TASK_TYPES,
+        "task": {task.name: task.options for task in TASKS},
         "model": {spec.name: spec.options for spec in MODELS},
         "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
         "engine": {spec.name: spec.options for spec in ENGINES},
@@ -62,8 +63,9 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     types = option_types()
-    for group in ("model", "engine"):
+    for group in ("task", "model", "engine"):
         learn_words(types[group])
+    learn_aliases({alias: task.name for task in TASKS for alias in task.aliases})
     learn_native(spec.name for spec in MODELS if spec.native)
     schemas: dict[str, dict[str, type]] = {
         **types,

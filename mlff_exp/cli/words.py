@@ -30,10 +30,9 @@ from mlff_exp.config import (
     ConfigError,
     parse_config,
     refuse_ignored,
-    refuse_unused,
     shown,
 )
-from mlff_exp.tasks import check_engines, on_this_machine
+from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused
 
 # Set by the sweeper.
 OF_THE_SWEEPER = ("sweep.id", "sweep.gate_decision", "sweep.varied")

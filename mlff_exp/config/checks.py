@@ -34,16 +34,6 @@ ALIASES = {
     "inductor": "compile",
     "pytorch": "eager",
     "torch": "eager",
-    "md": "nve",
-    "dynamics": "nve",
-    "stability": "nve",
-    "benchmark": "inference",
-    "speed": "inference",
-    "timing": "inference",
-    "train": "distill",
-    "training": "distill",
-    "errors": "accuracy",
-    "validation": "accuracy",
     "painn": "student",
     "checkpoint": "student",
     "calculator": "ase",
@@ -55,12 +45,20 @@ ALIASES = {
     "sqlite": "local",
 }
 
+_aliases: dict[str, str] = {}  # of names in the registries
+
+
+def learn_aliases(aliases: Mapping[str, str]) -> None:
+    """Take other words for names that are registered elsewhere, by the other word; a message says the name then."""
+    _aliases.update(aliases)
+
 
 def nearest(wrong: str, legal: Iterable[str]) -> str | None:
     """The legal word that was probably meant: another name for it, its beginning, or one spelt alike."""
     words = {word.lower(): word for word in legal}
     low = wrong.lower().replace("-", "_")
-    for guess in (low, ALIASES.get(low, ""), ALIASES.get(low.replace("_", ""), "")):
+    aliases = {**_aliases, **ALIASES}
+    for guess in (low, aliases.get(low, ""), aliases.get(low.replace("_", ""), "")):
         if guess in words:
             return words[guess]
     # An empty word begins them all.

@@ -15,21 +15,20 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlff_exp.common import learn_secrets, mask_secrets, reading_secrets, remember_secret
+from mlff_exp.common import learn_secrets, reading_secrets, remember_secret
 from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_limits
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.config.gate import USUAL_GATE, Gate
+from mlff_exp.config.gate import Gate
 from mlff_exp.config.precision import PrecisionConfig
-from mlff_exp.config.recorded import NATIVE, UNUSED, what_runs
-from mlff_exp.config.systems import MOLECULES, FileSystem, WaterBox
-from mlff_exp.config.tasks import TASK_TYPES, InferenceTask, NveTask
+from mlff_exp.config.systems import MOLECULES, WaterBox
 from mlff_exp.config.words import (
     COMPILE_MODES,
     DEVICE,
     INTEGRATORS,
     MAX_ATOMS,
     MAX_SYSTEMS,
+    NATIVE,
     PRECISIONS,
     TRACKING_NAMES,
     YEAR_S,
@@ -165,23 +164,15 @@ class Config:
 
     def _refuse_what_cannot_fit(self) -> None:
         """Refuse more atoms in a batch than there can be."""
-        task = self.task
-        if isinstance(self.system, WaterBox) and isinstance(task, InferenceTask | NveTask):
-            key, n_boxes = "batch_size", self.batch_size
-            if isinstance(task, NveTask):
-                key, n_boxes = "task.replicas", 0 if task.systems else task.replicas
+        copies = getattr(self.task, "copies", None)  # a task without it puts no system into a batch
+        if isinstance(self.system, WaterBox) and copies is not None:
+            key, n_boxes = copies(self.batch_size)
             n_atoms = 3 * self.system.n_molecules * n_boxes
             if n_atoms > MAX_ATOMS:
                 raise ConfigError(
                     f"{key}={n_boxes} of system.n_molecules={self.system.n_molecules} are {n_atoms:,} atoms; "
                     f"a batch holds at most {MAX_ATOMS:,}"
                 )
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """Precisions of the engine: its own, and FP32 as a baseline of a timing."""
-        own = self.precision.name
-        return (own, "fp32") if self.task.name == "inference" and own != "fp32" else (own,)
 
 
 def parse_config(config: DictConfig) -> Config:
@@ -191,7 +182,7 @@ def parse_config(config: DictConfig) -> Config:
         ConfigError: a wrong value; the message names it and the legal ones.
     """
     # Before any value is refused: the message would repeat what must not be said.
-    recorded = _recorded(config)
+    recorded = recorded_values(config)
     learn_secrets(recorded)
     _refuse_names_from_outside(recorded)
     refuse_other_schema(config)
@@ -261,67 +252,8 @@ def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
             raise ConfigError(f"{override}: {model} runs as it is and takes no engine and no precision")
 
 
-def _unused(config: Config, key: str, override: str) -> str | None:
-    """Why a word changes nothing in a run, if so."""
-    task = config.task
-    if instead := UNUSED[task.name].get(key):
-        return f"task={task.name} takes no {key}; {instead}"
-    if key == "gate" and task.name != "nve" and not config.gate_required:
-        return f"task={task.name} is judged by no gate; task=nve is"
-    if key == "device" and config.engine.name == NATIVE and not override.endswith(("=cpu", "=auto")):
-        return f"model={config.model.name} runs where its calculator does; batches are handed to it on the CPU"
-    engines = {config.engine.name, *getattr(task, "baselines", [])}
-    compiles = task.name == "distill" or (config.engine.name != NATIVE and engines != {"eager"})
-    if key == "cold_compile" and not override.endswith("=false") and not compiles:
-        return "nothing is compiled"
-    return None
-
-
-def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
-    """Refuse words that would change nothing in any job that they are said to.
-
-    Others of the jobs may take them: a system given to an experiment is for all of its tasks but ``accuracy``.
-
-    Raises:
-        ConfigError: naming the word, the task and what to say instead.
-    """
-    unused: dict[str, str] = {}
-    used = set()
-    for config, overrides in jobs:
-        for override in overrides:
-            key = re.split(r"[.=@]", override.lstrip("+"), maxsplit=1)[0]
-            if reason := _unused(config, key, override):
-                unused.setdefault(key, f"{override}: {reason}")
-            else:
-                used.add(key)
-    for key, reason in unused.items():
-        if key not in used:
-            raise ConfigError(reason)
-
-
-def requested_values(composed: DictConfig) -> dict[str, Any]:
-    """The configuration of one run as plain values, with what is not used as well."""
-    given: dict[str, Any] = mask_secrets(_recorded(composed))
-    return given | what_runs(given)
-
-
-def default_values(values: Mapping[str, Any], model: type) -> dict[str, Any]:
-    """Return the defaults of a run as plain values.
-
-    Args:
-        values: the plain values of the run; its task decides on the defaults.
-        model: the dataclass of the options of its model.
-    """
-    groups = {
-        "task": TASK_TYPES.get(values["task"]["name"], InferenceTask),
-        "model": model,
-        "system": FileSystem,
-    }
-    chosen: dict[str, Any] = {group: _defaults(kind) for group, kind in groups.items()}
-    return _defaults(Config) | chosen | {"gate": {"name": USUAL_GATE}}
-
-
-def _defaults(kind: type) -> dict[str, Any]:
+def defaults(kind: type) -> dict[str, Any]:
+    """Return the defaults of a dataclass as plain values; a field without a default is absent."""
     found = {}
     for item in fields(kind) if is_dataclass(kind) else ():
         if item.default_factory is not MISSING_DEFAULT:
@@ -332,7 +264,7 @@ def _defaults(kind: type) -> dict[str, Any]:
     return found
 
 
-def _recorded(node: DictConfig | ListConfig) -> Any:
+def recorded_values(node: DictConfig | ListConfig) -> Any:
     """A configuration as plain values; the texts that hold values of environment variables as what was asked for."""
     if isinstance(node, ListConfig):
         return [_recorded_item(node, index) for index in range(len(node))]
@@ -348,7 +280,7 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
         except OmegaConfBaseException:  # whoever needs the value is told
             return None
     if OmegaConf.is_config(value):
-        return _recorded(value)
+        return recorded_values(value)
     if not names or not isinstance(value, str) or _is_word(value):
         return value
     remember_secret([value, *(os.environ[name] for name in names)])
@@ -359,5 +291,5 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
 
 def _is_word(value: str) -> bool:
     """Return whether a text is a word of the configuration, which can't be a secret."""
-    words = (*PRECISIONS, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *TASK_TYPES)
+    words = (*PRECISIONS, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES)
     return value in (*words, *shipped_checkpoints()) or is_learned(value) or re.fullmatch(DEVICE, value) is not None

@@ -25,6 +25,7 @@ DAY_S = 86_400.0
 YEAR_S = 365 * DAY_S
 
 
+NATIVE = "native"  # engine and precision of a model that runs as it is, such as an ASE calculator
 DEVICE = r"auto|cpu|cuda(:[0-9]{1,4})?"
 
 _learned: set[str] = set()

@@ -18,6 +18,7 @@ from .metrics import find_metric as find_metric
 from .naming import SEPARATOR as SEPARATOR
 from .naming import RunKey as RunKey
 from .naming import add_varied_keys as add_varied_keys
+from .naming import find_unusual_keys as find_unusual_keys
 from .naming import find_varied_keys as find_varied_keys
 from .naming import force_field_words as force_field_words
 from .naming import label as label
@@ -28,12 +29,11 @@ from .naming import model_word as model_word
 from .naming import recorded_varied as recorded_varied
 from .naming import short_names as short_names
 from .naming import system_name as system_name
+from .naming import values_of as values_of
 from .naming import varied_words as varied_words
 from .progress import PROGRESS_FILE as PROGRESS_FILE
 from .progress import Progress as Progress
 from .progress import ProgressPoint as ProgressPoint
-from .resolved import resolve_config as resolve_config
-from .resolved import save_resolved as save_resolved
 from .result import NOT_COMPUTED as NOT_COMPUTED
 from .result import NOT_WRITTEN as NOT_WRITTEN
 from .result import RESULT_FILE as RESULT_FILE

@@ -9,6 +9,13 @@ from mlff_exp.config import NATIVE, new_option, rename_recorded
 
 SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on all systems
 
+# The keys that the first schema recorded although the task did not use them.
+UNUSED: dict[str, tuple[str, ...]] = {
+    "accuracy": ("system",),
+    "nve": ("batch_size",),
+    "distill": ("model", "system", "engine", "precision", "batch_size"),
+}
+
 
 def upgrade(values: Any) -> Any:
     """Return the plain values of a result in the form of this version.
@@ -25,7 +32,17 @@ def upgrade(values: Any) -> Any:
     if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise ValueError(f"schema={schema!r:.40} is none of 1 … {SCHEMA}: a later version may have written it")
     values = _renamed(values)
-    return _with_systems(_as_it_ran(values)) | {"schema": SCHEMA} if schema == 1 else values
+    return _with_systems(_as_it_ran(_without_unused(values))) | {"schema": SCHEMA} if schema == 1 else values
+
+
+def _without_unused(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove the keys of the configuration that the task did not use."""
+    config = values.get("config")
+    task = config.get("task") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(task, dict):
+        return dict(values)
+    unused = {*UNUSED.get(str(task.get("name")), ()), *(("system",) if task.get("systems") else ())}
+    return {**values, "config": {key: value for key, value in config.items() if key not in unused}}
 
 
 def _as_it_ran(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mlff_exp.common import atomic_write, read_json, typed_value
-from mlff_exp.config import what_runs
 from mlff_exp.results.checks import refuse_non_finite
 from mlff_exp.results.earlier import SCHEMA, upgrade
 from mlff_exp.results.failure import Failure
@@ -129,10 +128,8 @@ class RunResult:
                 if (key := values.pop("key", None)) is not None:
                     typed_value(RunKey, key, "key")
             result: RunResult = typed_value(RunResult, values)
-            if "task" not in result.config:
-                return result
-            check_recorded(result.config)
-            # What was recorded before of words that nothing took notice of.
-            return dataclasses.replace(result, config=what_runs(result.config))
+            if "task" in result.config:
+                check_recorded(result.config)
+            return result
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error

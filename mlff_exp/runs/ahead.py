@@ -19,7 +19,7 @@ from mlff_exp.common import interrupts_postponed, load_object, progress_bar, wri
 from mlff_exp.config import NATIVE, Config, PrecisionConfig
 from mlff_exp.runs.sessions import begin_session, signal_session
 from mlff_exp.runs.worker import NotStartedError, describe_exit, failure_kind, fork_server, start_process, use_device
-from mlff_exp.tasks import TASKS, engines_of
+from mlff_exp.tasks import TASKS, engines_of, precisions
 
 MAX_PROCESSES = 16
 COMPILE_THREADS = 2  # of each process
@@ -98,7 +98,7 @@ def select_to_compile(jobs: Mapping[str, Config]) -> dict[str, Config]:
             if engine is None:
                 continue
             # The engines of task.baselines run only at the precision of the run.
-            for precision in config.precisions if key == "engine" else [config.precision.name]:
+            for precision in precisions(config) if key == "engine" else [config.precision.name]:
                 one = replace(config, engine=engine, precision=PrecisionConfig(precision))
                 label = "/".join(filter(None, [engine.name, getattr(engine, "mode", "")]))
                 found.setdefault(_graphs(one), (f"{name} ({label} {precision})", one))

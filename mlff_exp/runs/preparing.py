@@ -16,13 +16,10 @@ from mlff_exp.config import (
     UnavailableError,
     parse_config,
     refuse_ignored,
-    refuse_unused,
-    requested_values,
-    what_runs,
 )
-from mlff_exp.results import find_varied_keys, recorded_varied, resolve_config
+from mlff_exp.results import find_varied_keys, recorded_varied
 from mlff_exp.runs.host import SweepHost
-from mlff_exp.tasks import check_engines, on_this_machine
+from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused, requested_values, resolve_config, what_runs
 
 
 @dataclass(frozen=True)

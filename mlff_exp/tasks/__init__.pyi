@@ -4,6 +4,12 @@ from .machine import compiles as compiles
 from .machine import engines_of as engines_of
 from .machine import on_this_machine as on_this_machine
 from .nve_files import verdict_lines as verdict_lines
+from .recorded import requested_values as requested_values
+from .recorded import resolve_config as resolve_config
+from .recorded import save_resolved as save_resolved
+from .recorded import what_runs as what_runs
 from .registry import TASKS as TASKS
 from .registry import Task as Task
+from .registry import precisions as precisions
 from .setup import prepare_model as prepare_model
+from .unused import refuse_unused as refuse_unused

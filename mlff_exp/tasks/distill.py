@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mlff_exp.common import progress_bar, read_json, typed_value
-from mlff_exp.config import Config, ConfigError, DistillTask
+from mlff_exp.config import Config, ConfigError
 from mlff_exp.distill import (
     TEACHER,
     ExploredFrames,
@@ -41,6 +41,7 @@ from mlff_exp.models import Architecture, PaiNN, load_checkpoint, save_checkpoin
 from mlff_exp.report import plot_training
 from mlff_exp.results import Progress, RunResult
 from mlff_exp.structures import ORIGINS, Dataset, DatasetError, reference_energies
+from mlff_exp.tasks.options import DistillTask
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 CHECKPOINT_FILE = "student.safetensors"

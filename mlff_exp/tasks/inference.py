@@ -47,6 +47,7 @@ from mlff_exp.report import plot_latency
 from mlff_exp.results import Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
 from mlff_exp.tasks.isolated import isolated_energies
+from mlff_exp.tasks.registry import precisions
 from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
@@ -85,7 +86,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         workloads["eager_fp32"] = _eager(subject.checkpoint, engine.batch, config)
         if on_gpu:
             memory["memory_vs_baseline"] = memory["peak_memory_mib"] / _peak_mib(workloads["eager_fp32"], before)
-        *_, baseline = config.precisions
+        *_, baseline = precisions(config)
         same = subject.engine
         if baseline != config.precision.name:
             same = at_precision(config, subject.checkpoint, baseline)
@@ -164,7 +165,7 @@ def _write_samples(timing: Mapping[str, Timing], path: Path) -> None:
 def _repeats(config: Config) -> dict[str, str]:
     """Return baselines that equal another candidate, by the name of that candidate, so that both are measured once."""
     eager, single = config.engine.name == "eager", config.batch_size == 1
-    wide = config.precision.name == config.precisions[-1]
+    wide = config.precision.name == precisions(config)[-1]
     same = {}
     if wide:
         same["same_engine_fp32"] = "control_same"

@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 
 from mlff_exp.common import progress_bar
-from mlff_exp.config import Config, ConfigError, FileSystem, NveTask, Precision
+from mlff_exp.config import Config, ConfigError, FileSystem, Precision
 from mlff_exp.distill import teacher_calculator
 from mlff_exp.dynamics import (
     Dynamics,
@@ -40,6 +40,7 @@ from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, j
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
 from mlff_exp.tasks.ensemble import MIN_FRAMES, Ensemble
 from mlff_exp.tasks.nve_files import REPORT_FILE, TRAJECTORY_FILE, frame_files, series, write_report, write_trajectory
+from mlff_exp.tasks.options import NveTask
 from mlff_exp.tasks.setup import ModelUnderTest, load_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 

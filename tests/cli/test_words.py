@@ -26,7 +26,6 @@ from mlff_exp.config.config import Config, Sweep, Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.config.systems import WaterBox
-from mlff_exp.config.tasks import TASK_TYPES, InferenceTask, NveTask
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
 from mlff_exp.models.adapters.calculator import AseModel
@@ -35,6 +34,8 @@ from mlff_exp.results.failure import Failure
 from mlff_exp.results.gate import combine_verdicts, judge_gate, qualified
 from mlff_exp.results.result import RunResult
 from mlff_exp.runs.failures import TRACEBACK_FILE
+from mlff_exp.tasks.options import InferenceTask, NveTask
+from mlff_exp.tasks.registry import TASKS
 from mlff_exp.tracking.recovery import open_store
 from tests.helpers.here import configured
 
@@ -184,7 +185,7 @@ def test_a_bad_file_of_ones_own_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
 
 
-@pytest.mark.parametrize("kind", [*TASK_TYPES.values(), WaterBox, Sweep])
+@pytest.mark.parametrize("kind", [*(task.options for task in TASKS), WaterBox, Sweep])
 def test_every_number_has_bounds(kind: type) -> None:
     """Each field of each dataclass is bounded, and refuses what is no number or beyond."""
     for item in fields(kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,18 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp.cli.errors import explain_error
 from mlff_exp.cli.guard import GuardedLoader
 from mlff_exp.cli.schemas import named_options, register_schemas
-from mlff_exp.config.config import Config, parse_config, refuse_ignored, refuse_unused
+from mlff_exp.config.checks import did_you_mean
+from mlff_exp.config.config import Config, parse_config, refuse_ignored
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.config.flat import changed_keys
-from mlff_exp.config.recorded import UNUSED
 from mlff_exp.config.systems import N_UNSEEN
-from mlff_exp.config.tasks import TASK_TYPES
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
-from mlff_exp.results.resolved import resolve_config
 from mlff_exp.structures.systems import build_systems, unseen_molecule
 from mlff_exp.tasks.machine import check_engines, on_this_machine
+from mlff_exp.tasks.recorded import resolve_config
+from mlff_exp.tasks.registry import TASKS
+from mlff_exp.tasks.unused import refuse_unused
 from tests.helpers.here import CONF
 
 GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
@@ -288,8 +289,17 @@ def test_a_word_that_no_job_takes_is_refused(words: list[str], message: str) -> 
     refuse_unused([(config, words[:1])])
 
 
-def test_every_task_says_what_it_does_not_take() -> None:
-    assert set(UNUSED) == set(TASK_TYPES)
+def test_every_task_ignores_keys_that_exist_and_has_options_of_its_name() -> None:
+    for task in TASKS:
+        assert set(task.ignores) <= {item.name for item in fields(Config)}
+        assert task.options().name == task.name
+
+
+def test_a_message_knows_the_other_words_for_a_task() -> None:
+    register_schemas()
+    for task in TASKS:
+        for alias in task.aliases:
+            assert did_you_mean(alias, TASKS.names()) == f" (did you mean {task.name!r}?)"
 
 
 @pytest.mark.parametrize("words", [["gate.name=off"], ["gate=off", "gate.name=strict"]])

@@ -20,17 +20,17 @@ from hydra import compose, initialize_config_dir
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.common import secrets
 from mlff_exp.common.secrets import mask_logs, mask_secrets
-from mlff_exp.config.config import parse_config, requested_values
+from mlff_exp.config.config import parse_config
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.distill.exploration import ExploredFrames
 from mlff_exp.dynamics.restart import load_state
 from mlff_exp.models.checkpoint import CheckpointError, load_checkpoint
-from mlff_exp.results.resolved import resolve_config
 from mlff_exp.results.result import STATE_FILE, RunResult
 from mlff_exp.runs import worker
 from mlff_exp.runs.worker import _child
 from mlff_exp.structures.datasets import Dataset, Shard
 from mlff_exp.tasks.machine import check_engines
+from mlff_exp.tasks.recorded import requested_values, resolve_config
 from mlff_exp.tasks.setup import prepare_model
 from tests.helpers.command import mlff_exp, results
 from tests.helpers.here import CONF

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.config.config import Config, parse_config
 from mlff_exp.results.metrics import SERIES, find_metric
-from mlff_exp.results.resolved import resolve_config
 from mlff_exp.results.result import RunResult
 from mlff_exp.tasks.machine import on_this_machine
+from mlff_exp.tasks.recorded import resolve_config
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 

@@ -20,12 +20,12 @@ import torch
 
 from mlff_exp.common.signals import raise_on_signals
 from mlff_exp.config.config import Config
-from mlff_exp.config.tasks import InferenceTask
 from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Verdict
 from mlff_exp.runs import worker
 from mlff_exp.runs.worker import _child, _task, failure_kind, run_task
 from mlff_exp.tasks import inference
+from mlff_exp.tasks.options import InferenceTask
 from mlff_exp.tasks.showing import keep_nothing
 from tests.helpers.stand_ins import finish_and_hang, start_another
 
@@ -117,7 +117,7 @@ import sys
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from mlff_exp.config.config import Config
-from mlff_exp.config.tasks import InferenceTask
+from mlff_exp.tasks.options import InferenceTask
 from mlff_exp.runs import worker
 from tests.helpers import stand_ins
 

@@ -24,11 +24,11 @@ from sqlalchemy.exc import OperationalError
 from mlff_exp.config.config import Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
-from mlff_exp.config.tasks import NveTask
 from mlff_exp.results.failure import Failure
 from mlff_exp.results.progress import Progress
 from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Verdict
+from mlff_exp.tasks.options import NveTask
 from mlff_exp.tracking import heartbeat, upload
 from mlff_exp.tracking.active import ActiveRun
 from mlff_exp.tracking.lookup import RequiredGo, find_go, find_run_directory

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlff_exp.config.checks import LIMITS, Limits, choose, is_file, limited, shown, within_limits
-from mlff_exp.config.errors import ConfigError
-from mlff_exp.config.systems import choose_molecule
-from mlff_exp.config.words import DAY_S, INTEGRATORS, MANY, MAX_RECORDS, MAX_STEPS, MAX_SYSTEMS, YEAR_S
+from mlff_exp.config import (
+    DAY_S,
+    INTEGRATORS,
+    LIMITS,
+    MANY,
+    MAX_RECORDS,
+    MAX_STEPS,
+    MAX_SYSTEMS,
+    YEAR_S,
+    ConfigError,
+    Limits,
+    choose,
+    choose_molecule,
+    is_file,
+    limited,
+    shown,
+    within_limits,
+)
 
 
 @dataclass
@@ -29,6 +43,10 @@ class InferenceTask:
         within_limits(self, "task.")
         if len(set(self.baselines)) < len(self.baselines):
             raise ConfigError(f"task.baselines={list(self.baselines)} names an engine twice")
+
+    def copies(self, batch_size: int) -> tuple[str, int]:
+        """Return the key that says how often the system is in a batch, and that number."""
+        return "batch_size", batch_size
 
 
 @dataclass
@@ -91,6 +109,10 @@ class NveTask:
                 f"task.record_every={self.record_every}: {self.n_trajectories:,} trajectories of {self.n_steps:,} "
                 f"steps leave {self.n_records:,} records; at most {MAX_RECORDS:,} are kept: record less often"
             )
+
+    def copies(self, batch_size: int) -> tuple[str, int]:
+        """Return the key that says how often the system is in a batch, and that number."""
+        return "task.replicas", 0 if self.systems else self.replicas
 
     @property
     def n_steps(self) -> int:
@@ -185,11 +207,3 @@ class AccuracyTask:
     def __post_init__(self) -> None:
         if self.dataset != "validation" and not is_file(self.dataset):
             raise ConfigError(f"task.dataset={shown(repr(self.dataset))} is neither a file nor validation")
-
-
-TASK_TYPES: dict[str, type] = {
-    "inference": InferenceTask,
-    "accuracy": AccuracyTask,
-    "nve": NveTask,
-    "distill": DistillTask,
-}
