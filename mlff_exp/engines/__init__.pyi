@@ -25,6 +25,7 @@ from .protocol import DynamicsEngine as DynamicsEngine
 from .protocol import Engine as Engine
 from .protocol import ForceField as ForceField
 from .registry import ENGINES as ENGINES
+from .registry import REFERENCE_ENGINE as REFERENCE_ENGINE
 from .registry import EngineSpec as EngineSpec
 from .registry import SystemFacts as SystemFacts
 from .registry import engine_options as engine_options

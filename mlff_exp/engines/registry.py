@@ -68,6 +68,8 @@ class EngineSpec:
 
 
 ENGINES: Registry[EngineSpec] = Registry("engine", "mlff_exp.engines")
+# Speedups and errors are relative to this engine: FP32 is the baseline of a timing, FP64 the reference of accuracy.
+REFERENCE_ENGINE = "eager"
 
 
 def engine_spec(name: str, key: str = "engine") -> EngineSpec:
@@ -126,7 +128,7 @@ def _small_molecules(facts: SystemFacts) -> str | None:
 
 ENGINES.register(
     EngineSpec(
-        "eager",
+        REFERENCE_ENGINE,
         EagerOptions,
         "plain PyTorch",
         "mlff_exp.engines.factory:make_eager",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mlff_exp.config import NATIVE
+from mlff_exp.engines import REFERENCE_ENGINE
 from mlff_exp.report.drawing import subplots
 from mlff_exp.report.run_names import (
     Results,
@@ -222,7 +223,7 @@ def first_call(results: Results) -> Figure | None:
     compiled = [
         result
         for result in runs_with(results, "first_call_s")
-        if result.config["engine"]["name"] not in ("eager", NATIVE)
+        if result.config["engine"]["name"] not in (REFERENCE_ENGINE, NATIVE)
     ]
     cold = [bool(result.config.get("cold_compile")) for result in compiled]
     warm = "the compiler's cache may have been warm"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlff_exp.engines import REFERENCE_ENGINE
 from mlff_exp.results import ENOUGH_PS, Decision, RunResult
 
 Results = Sequence[RunResult]
@@ -30,7 +31,7 @@ def validity(result: RunResult, results: Results) -> str:
     """Judge whether a run's speedup is valid: fast, accurate and, by the NVE runs among the results, stable."""
     metrics = result.metrics
     if "speedup_vs_baseline" not in metrics or (
-        choice(result, "engine") == "eager" and choice(result, "precision") == "fp32"
+        choice(result, "engine") == REFERENCE_ENGINE and choice(result, "precision") == "fp32"
     ):
         return ""
     if not result.trusted:

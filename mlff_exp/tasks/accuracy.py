@@ -15,7 +15,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlff_exp.config import Config, ConfigError
-from mlff_exp.engines import Engine, make_engine
+from mlff_exp.engines import REFERENCE_ENGINE, Engine, make_engine
 from mlff_exp.measure import accuracy_vs_fp64, accuracy_vs_teacher, describe_machine
 from mlff_exp.report import plot_accuracy
 from mlff_exp.results import RunResult, model_word
@@ -50,7 +50,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     energy, forces = _evaluate(engine, dataset, config)
     exact = None
     if checkpoint is not None:
-        reference = make_engine(checkpoint.model, "eager", "fp64", subject.device)
+        reference = make_engine(checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device)
         exact = _evaluate(reference, dataset, config)
         of_atoms = isolated_energies(reference, np.unique(dataset.atomic_numbers))[dataset.atomic_numbers]
         isolated = np.add.reduceat(of_atoms, dataset.starts)

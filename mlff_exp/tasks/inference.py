@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from mlff_exp.config import Config, Precision
 from mlff_exp.engines import (
+    REFERENCE_ENGINE,
     Engine,
     Prediction,
     check_finite,
@@ -80,7 +81,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 
     workloads, reference = {"engine": engine}, None
     if subject.checkpoint is not None:
-        reference = make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
+        reference = make_engine(subject.checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device)
         precision = cast(Precision, config.precision.name)
         before = _allocated(subject.device)
         workloads["eager_fp32"] = _eager(subject.checkpoint, engine.batch, config)
@@ -164,7 +165,7 @@ def _write_samples(timing: Mapping[str, Timing], path: Path) -> None:
 
 def _repeats(config: Config) -> dict[str, str]:
     """Return baselines that equal another candidate, by the name of that candidate, so that both are measured once."""
-    eager, single = config.engine.name == "eager", config.batch_size == 1
+    eager, single = config.engine.name == REFERENCE_ENGINE, config.batch_size == 1
     wide = config.precision.name == precisions(config)[-1]
     same = {}
     if wide:
@@ -190,7 +191,7 @@ def _batch(config: Config, subject: ModelUnderTest, n_systems: int) -> AtomicBat
 
 
 def _eager(loaded: LoadedModel, batch: AtomicBatch, config: Config) -> _Workload:
-    return _Workload(make_engine(loaded.model, "eager", "fp32", batch.positions.device), batch, config.seed)
+    return _Workload(make_engine(loaded.model, REFERENCE_ENGINE, "fp32", batch.positions.device), batch, config.seed)
 
 
 def _allocated(device: torch.device) -> int:
@@ -300,7 +301,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
         # Per structure: a single eager call does one, this engine does a batch.
         structures = config.batch_size if baseline == "eager_fp32_single" else 1
         metrics |= time_ratio(timing[baseline], engine).scaled(structures).as_metrics(metric)
-    is_baseline = (config.engine.name, config.precision.name) == ("eager", "fp32")
+    is_baseline = (config.engine.name, config.precision.name) == (REFERENCE_ENGINE, "fp32")
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1 and not is_baseline:
         # By the ratio of neighbours, as the speedup itself; the first calls are calls as well.
         saved_s = median_ms(engine) / 1000 * (metrics["speedup_vs_baseline"] - 1)

@@ -33,7 +33,7 @@ from mlff_exp.dynamics import (
     time_reversal_error,
     unbound_atoms,
 )
-from mlff_exp.engines import AseEngine, Engine, make_engine
+from mlff_exp.engines import REFERENCE_ENGINE, AseEngine, Engine, make_engine
 from mlff_exp.measure import describe_machine, require_correct
 from mlff_exp.report import plot_nve
 from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate
@@ -202,7 +202,7 @@ def _reference(subject: ModelUnderTest) -> Engine:
     """Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference."""
     if subject.checkpoint is None:
         return subject.engine
-    return make_engine(subject.checkpoint.model, "eager", "fp64", subject.device)
+    return make_engine(subject.checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device)
 
 
 def _force_field(config: Config, subject: ModelUnderTest) -> str:
