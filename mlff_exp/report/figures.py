@@ -298,7 +298,8 @@ def margins(results: Results) -> Figure | None:
     for x, run in enumerate(by_run):
         for limit, criterion in run.items():
             used[limits.index(limit), x] = _used(criterion)
-            value = "not measured" if criterion.value is None else format_number(criterion.value)
+            absent = "not judged" if criterion.inapplicable else "not measured"
+            value = absent if criterion.value is None else format_number(criterion.value)
             shown[limits.index(limit), x] = value + " ✗" * (criterion.held is False) + " ?" * criterion.undecided
     down, across = limits, names
     if len(across) > len(down):  # the longer of the two goes down the page

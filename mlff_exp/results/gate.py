@@ -30,22 +30,40 @@ def qualified(verdict: Verdict, duration_ps: float) -> Verdict:
     return replace(verdict, reasons=(*verdict.reasons, short))
 
 
-def judge_gate(metrics: Mapping[str, float], gate: Gate, faults: Sequence[str] = (), n_starts: int = 1) -> Verdict:
+def judge_gate(
+    metrics: Mapping[str, float],
+    gate: Gate,
+    faults: Sequence[str] = (),
+    n_starts: int = 1,
+    inapplicable: Mapping[str, str] | None = None,
+) -> Verdict:
     """Hold every limit of the gate against the metrics.
 
     A metric that is a statistic over the starts is judged by its interval: it has held if all of the interval lies
     within the limits, missed if all of it lies outside, and is undecided otherwise. Every other metric is judged by its
     value. A criterion whose metric was not measured, or is NaN or infinite, has neither held nor missed, and is NO-GO
-    all the same: a gate can't be passed by measuring less.
+    all the same: a gate can't be passed by measuring less. The exception is a metric that has no meaning for what was
+    run, which the caller names with the reason: it is shown and not judged.
 
     Args:
         metrics: by name.
         gate: its limits.
         faults: what went wrong besides, such as an explosion; any of them is NO-GO, whatever the limits.
         n_starts: how many starts the metrics come from.
+        inapplicable: metrics that have no meaning for this system or precision, each with the reason.
     """
-    criteria = tuple(_judge_criterion(metric, limit, metrics, n_starts) for metric, limit in gate.criteria.items())
-    missed = [criterion for criterion in criteria if not criterion.held and not criterion.undecided]
+    excused = inapplicable or {}
+    criteria = tuple(
+        Criterion(metric, None, limit.min, limit.max, None, inapplicable=excused[metric])
+        if metric in excused
+        else _judge_criterion(metric, limit, metrics, n_starts)
+        for metric, limit in gate.criteria.items()
+    )
+    missed = [
+        criterion
+        for criterion in criteria
+        if not criterion.held and not criterion.undecided and not criterion.inapplicable
+    ]
     undecided = [criterion for criterion in criteria if criterion.undecided]
     decision: Decision = "NO-GO" if faults or missed else "UNDECIDED" if undecided else "GO"
     told = missed if decision == "NO-GO" else undecided
@@ -76,6 +94,9 @@ def _reason(criterion: Criterion) -> str:
     if criterion.low is not None and criterion.high is not None:
         shown += f" [{criterion.low:.4g}, {criterion.high:.4g}]"
     said = f"{criterion.metric} is {shown}, allowed is {format_limits(criterion.min, criterion.max)}"
+    known = find_metric(criterion.metric)
+    if criterion.held is False and known is not None and known.fault:
+        said = f"{known.fault}: {said}"
     if not criterion.undecided:
         return said
     if criterion.starts is None:
@@ -134,7 +155,10 @@ def advice_for(verdict: Verdict, *, frames: bool) -> list[str]:
         found.append(NOT_RELAXED)
     if not frames:
         return [*found, NO_START]
-    if any(criterion.held is None and not criterion.undecided for criterion in verdict.criteria):
+    if any(
+        criterion.held is None and not criterion.undecided and not criterion.inapplicable
+        for criterion in verdict.criteria
+    ):
         found.append(MEASURED_NOTHING)
     return found or [BLEW_UP]
 

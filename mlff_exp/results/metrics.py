@@ -29,6 +29,7 @@ class Metric:
         meaning: one line.
         task: the task that measures it, for the page of metrics; "" for a metric of another package.
         advice: what to do if a gate has a limit on it that did not hold.
+        fault: one word for what a force field is that does not hold such a limit; it stands before the reason.
         column: heading in the report's table of runs; without one it has no column.
         brief: heading where a single run prints the main numbers of its trajectory; without one it is not printed.
         digits: how the column shows the number, as Python's format specification; a ratio has its interval instead.
@@ -44,6 +45,7 @@ class Metric:
     meaning: str
     task: str = ""
     advice: str = ""
+    fault: str = ""
     column: str = ""
     brief: str = ""
     digits: str = ".3g"

@@ -21,6 +21,8 @@ class Criterion:
         low, high: interval of a metric that is judged by one.
         undecided: whether the interval straddles a limit.
         starts: how many starts would decide an undecided one; None if no reasonable number would.
+        inapplicable: why the metric can't be measured on this system or at this precision, so that it is not judged; ""
+            for a criterion that is.
     """
 
     metric: str
@@ -32,6 +34,7 @@ class Criterion:
     high: float | None = None
     undecided: bool = False
     starts: int | None = None
+    inapplicable: str = ""
 
 
 @dataclass(frozen=True)

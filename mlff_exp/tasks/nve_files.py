@@ -142,10 +142,13 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     """A table of the criteria of a verdict, then the decision and its reasons."""
     lines = [f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
     for criterion in verdict.criteria:
-        value = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
+        absent = "" if criterion.inapplicable else "not measured"
+        value = absent if criterion.value is None else f"{criterion.value:.4g}"
         allowed = format_limits(criterion.min, criterion.max)
         held = "not decided" if criterion.undecided else HELD[criterion.held]
         interval = "" if criterion.low is None else f"  [{criterion.low:.4g}, {criterion.high:.4g}]"
+        if criterion.inapplicable:
+            held = f"not judged: {criterion.inapplicable}"
         lines.append(f"{criterion.metric:<42}{value:>14}  {allowed:<16}{held}{interval}")
     starts = f"{verdict.n_starts} start{'s' * (verdict.n_starts > 1)}"
     lines.append(f"Decision (gate={verdict.gate}, {starts}): {verdict.decision}")

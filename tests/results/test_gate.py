@@ -7,6 +7,7 @@ import pytest
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.results.gate import BLEW_UP, MEASURED_NOTHING, NOT_RELAXED, advice_for, format_limits, judge_gate
 from mlff_exp.results.metrics import METRICS
+from mlff_exp.tasks.nve_files import verdict_lines
 
 GATE = Gate("strict", {"drift": Limit(-0.01, 0.01), "bond": Limit(max=0.5), "ratio": Limit(min=3)})
 GOOD = {"drift": -0.005, "bond": 0.1, "ratio": 4.0}
@@ -42,6 +43,18 @@ def test_what_was_not_measured_has_not_held() -> None:
     assert verdict.reasons == ("ratio is not measured, allowed is ≥ 3",)
 
     assert verdict.criteria[2].held is None
+
+
+def test_what_has_no_meaning_for_a_run_is_shown_and_not_judged() -> None:
+    metrics = {"drift": 0.0, "bond": 0.1}
+    verdict = judge_gate(metrics, GATE, inapplicable={"ratio": "fp16_autocast is too coarse"})
+    assert (verdict.decision, verdict.reasons) == ("GO", ())
+    assert (verdict.criteria[2].held, verdict.criteria[2].inapplicable) == (None, "fp16_autocast is too coarse")
+    missed = judge_gate(metrics | {"bond": 0.6}, GATE, inapplicable={"ratio": "fp16_autocast is too coarse"})
+    assert missed.decision == "NO-GO"
+    assert MEASURED_NOTHING not in advice_for(missed, frames=True)
+    (line,) = [line for line in verdict_lines(verdict) if line.startswith("ratio")]
+    assert line.endswith("not judged: fp16_autocast is too coarse")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
