@@ -4,110 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ase.io.cif import parse_cif
 from ase.io.formats import open_with_compression
 
+from mlff_exp.structures.comments import check_comments
+from mlff_exp.structures.inputs import read_gaussian, read_poscar, read_turbomole
+from mlff_exp.structures.keys import refuse_unread
+from mlff_exp.structures.text import ADVICE, Declared
+
 # The charge field of an atom's line in a molfile; a line "M  CHG" overrules it. 4 is a doublet radical.
 MOL_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
 MOL_RADICAL = 4
+MOL_ATOM = re.compile(r"(?:\s*-?\d+\.\d+){3}\s+[A-Za-z*].*")
+SDF_FIELD = re.compile(r"(?m)^>.*<([^>]*)>.*\n(.*)")
 CIF_SPECIES = ("_atom_site_type_symbol", "_atom_site_label")
-ADVICE = "ASE ignores that: convert the file to extxyz, with masses in a column 'mass' and spin=… for a multiplicity"
-NUMBER = r"\s*([+-]?\d+(?:\.\d*)?)"
-# Patterns of charge, multiplicity and unpaired electrons in files of other programs; the last match in a file counts.
-CHARGES = {
-    "turbomole": rf"\$(?:eht|charge)\b[^$]*?\bcharge={NUMBER}",
-    "gaussian-in": r"(?m)^[ \t]*([+-]?\d+)(?:,[ \t]*|[ \t]+)\d+(?:[ \t,]+[+-]?\d+)*[ \t]*$",
-    "gaussian-out": rf"Charge ={NUMBER}\s+Multiplicity",
-    "nwchem-in": rf"(?mi)^\s*charge{NUMBER}",
-    "nwchem-out": rf"(?mi)^\s*charge\s*:{NUMBER}",
-    "orca-output": rf"Total Charge\s+Charge\s+\.+{NUMBER}",
-    "gamess-us-out": rf"CHARGE OF MOLECULE\s*={NUMBER}",
-    "gamess-us-punch": rf"(?i)\bicharg\s*={NUMBER}",
-    "espresso-in": rf"(?i)\btot_charge\s*={NUMBER}",
-    "castep-castep": rf"net charge of system\s*:{NUMBER}",
-    "onetep-in": rf"(?mi)^\s*charge\s*[:=]?{NUMBER}",
-    "octopus-in": rf"(?i)\bexcesscharge\s*={NUMBER}",
-    "abinit-in": rf"(?mi)^\s*(?:cell)?charge{NUMBER}",
-    "cp2k-restart": rf"(?mi)^\s*charge{NUMBER}",
-}
-MULTIPLICITIES = {
-    "gaussian-in": r"(?m)^[ \t]*[+-]?\d+(?:,[ \t]*|[ \t]+)(\d+)(?:[ \t,]+[+-]?\d+)*[ \t]*$",
-    "gaussian-out": rf"Multiplicity ={NUMBER}",
-    "nwchem-in": rf"(?mi)^\s*mult{NUMBER}",
-    "nwchem-out": rf"(?mi)^\s*(?:spin )?multiplicity\s*:{NUMBER}",
-    "orca-output": rf"Multiplicity\s+Mult\s+\.+{NUMBER}",
-    "gamess-us-out": rf"SPIN MULTIPLICITY\s*={NUMBER}",
-    "gamess-us-punch": rf"(?i)\bmult\s*={NUMBER}",
-    "cp2k-restart": rf"(?mi)^\s*multiplicity{NUMBER}",
-}
-UNPAIRED = {
-    "turbomole": rf"\$eht\b[^$]*?\bunpaired={NUMBER}",
-    "espresso-in": rf"(?i)\btot_magnetization\s*={NUMBER}",
-}
-MASSES = {
-    "gaussian-in": r"(?i)\biso\s*=",
-    "castep-cell": r"(?i)\bspecies_mass\b",
-    "nwchem-in": r"(?mi)^\s*[A-Z][A-Z0-9]*\s.*\bmass\s+[\d.]",
-    "aims": r"(?mi)^\s*(?:isotope|mass)\b",
-}
-FLAGS = re.compile(r"""(?i)\bpbc\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^]]*\]|\S+)""")
-FLAG_WORDS = {"t", "f", "true", "false", "1", "0"}
+EMPTY = {"", ".", "?", "0", "None"}
 
 
-@dataclass(frozen=True)
-class DeclaredElectrons:
-    """Charge (e) and multiplicity that a file gives; None where the file does not give it."""
-
-    charge: float | None = None
-    multiplicity: float | None = None
-
-
-def read_declared(name: str, kind: str) -> DeclaredElectrons:
-    """Read charge and multiplicity in the text of a file that ASE ignores.
+def read_declared(name: str, kind: str) -> Declared:
+    """Read charge, multiplicity and number of atoms in the text of a file.
 
     Args:
         name: path of a file that ASE has read.
         kind: ASE's name of the format.
 
     Raises:
-        ValueError: the file has isotopes, radicals, further molecules or periodic directions that ASE would ignore.
+        ValueError: the file has isotopes, radicals, units, atoms, further molecules or periodic directions that ASE
+            would ignore.
     """
     if kind == "cif":
         return _read_cif(name)
-    reader = READERS.get(kind)
-    if reader is None and not any(kind in table for table in (CHARGES, MULTIPLICITIES, UNPAIRED, MASSES)):
-        return DeclaredElectrons()
+    if kind not in READERS and kind != "extxyz":
+        return Declared()
     with open_with_compression(name) as file:
-        # A trajectory may be long, and only its comments matter.
-        text = "".join(line for line in file if "pbc" in line.lower()) if kind == "extxyz" else file.read()
-    return _read_program(text, kind) if reader is None else reader(text)
+        if kind == "extxyz":
+            check_comments(file)
+            return Declared()
+        return READERS[kind](file.read())
 
 
-def _read_program(text: str, kind: str) -> DeclaredElectrons:
-    if kind in MASSES and (found := re.search(MASSES[kind], text)):
-        raise ValueError(f"{found[0].strip()!r} gives masses, and {ADVICE}")
-    charge, multiplicity, unpaired = (_last(table, kind, text) for table in (CHARGES, MULTIPLICITIES, UNPAIRED))
-    return DeclaredElectrons(charge, multiplicity if unpaired is None else abs(unpaired) + 1)
-
-
-def _last(table: dict[str, str], kind: str, text: str) -> float | None:
-    found = re.findall(table[kind], text) if kind in table else []
-    return float(found[-1]) if found else None
-
-
-def _read_xyz(text: str) -> DeclaredElectrons:
-    """Refuse illegal words for periodic directions: ASE treats any word as true."""
-    for given in FLAGS.findall(text):
-        words = re.sub(r"[\"'{}\[\],]", " ", given).split()
-        if len(words) not in (1, 3) or not {word.lower() for word in words} <= FLAG_WORDS:
-            raise ValueError(f"pbc={given} is not legal: give one or three of T and F")
-    return DeclaredElectrons()
-
-
-def _read_mol(text: str) -> DeclaredElectrons:
+def _read_mol(text: str) -> Declared:
     molecules = [molecule for molecule in re.split(r"(?m)^\$\$\$\$.*$", text) if molecule.strip()]
     if len(molecules) > 1:
         raise ValueError(
@@ -124,43 +62,83 @@ def _read_mol(text: str) -> DeclaredElectrons:
     fields = [int(line[36:39]) for line in atoms if line[36:39].strip().isdigit()]
     if MOL_RADICAL in fields:
         raise ValueError(f"the line of atom {fields.index(MOL_RADICAL)} is a radical, and {ADVICE}")
-    for line in lines:
-        words = line.split()
+    for line in lines[4:]:
+        words = line.upper().split()
         if words[:2] == ["M", "CHG"]:
             by_property += [int(word) for word in words[4::2]]
         elif words[:2] in (["M", "ISO"], ["M", "RAD"]):
             raise ValueError(f"a line 'M  {words[1]}' gives isotopes or radicals, and {ADVICE}")
-    return DeclaredElectrons(sum(by_property or [MOL_CHARGES.get(field, 0) for field in fields]))
+    refuse_unread(dict(SDF_FIELD.findall("\n".join(lines))), (), 0)
+    charge = sum(by_property or [MOL_CHARGES.get(field, 0) for field in fields])
+    return Declared(charge, n_atoms=sum(1 for line in lines[4:] if MOL_ATOM.fullmatch(line)))
 
 
-def _read_pdb(text: str) -> DeclaredElectrons:
-    """Read the charges of the first model: columns 77 and 78 hold the element, 79 and 80 the charge, as 1+ or 2-."""
-    charge = 0
-    for line in re.split(r"(?m)^ENDMDL", text, maxsplit=1)[0].splitlines():
+def _read_pdb(text: str) -> Declared:
+    """Read the charges of the first model: columns 77 and 78 hold the element, 79 and 80 the charge, as 1+ or +1."""
+    charge, alternatives = 0, set()
+    models = re.split(r"(?m)^END.*$", text)
+    if len(models) > 1 and re.search(r"(?m)^(?:ATOM|HETATM)", models[-1]):
+        raise ValueError("it has atoms after the last line END, which ASE leaves out")
+    for line in models[0].splitlines():
         if not line.startswith(("ATOM", "HETATM")):
+            if re.match(r"(?i)\s*(?:atom|hetatm)\b", line):
+                raise ValueError(f"ASE leaves out the line {line.strip()[:30]!r}: it has to begin with ATOM or HETATM")
             continue
-        if (element := line[76:78].strip().upper()) in ("D", "T") or element[:1].isdigit():
+        element = line[76:78].strip().upper()
+        if element in ("D", "T") or element[:1].isdigit():
             raise ValueError(f"it has atoms of the isotope {element}, and {ADVICE}")
-        if found := re.fullmatch(r"(\d)([+-])", line[78:80]):
-            charge += int(found[1]) * (1 if found[2] == "+" else -1)
-    return DeclaredElectrons(charge)
+        if not element:
+            raise ValueError(
+                f"the line of atom {line[6:11].strip()} has no element in columns 77 and 78, and its name "
+                f"{line[12:16]!r} may mean several: write the element, or convert the file to extxyz"
+            )
+        alternatives.add(line[16:17].strip())
+        given = line[78:].split(None, 1)[0] if line[78:80].strip() else ""
+        field = re.fullmatch(r"(\d)([+-])|([+-])(\d)", line[78:80])
+        if field:
+            charge += int((field[2] or field[3]) + (field[1] or field[4]))
+        elif given not in ("", "0"):
+            raise ValueError(
+                f"the line of atom {line[6:11].strip()} has {line[78:].rstrip()!r} in columns 79 and 80, which is no "
+                "charge as 1+ or 2-"
+            )
+    if len(alternatives - {""}) > 1:
+        raise ValueError("it has alternative positions of atoms (column 17): choose one of them")
+    return Declared(charge)
 
 
-def _read_cif(name: str) -> DeclaredElectrons:
-    """Refuse isotopes: ASE reads D as hydrogen, and ignores mass numbers in symbols."""
+def _read_cif(name: str) -> Declared:
+    """Refuse isotopes, dummy atoms, alternatives and hydrogen atoms without positions: ASE ignores them."""
     with open_with_compression(name, "rb") as file:
         blocks = list(parse_cif(file))
     for block in blocks:
-        species: Any = next((block[key] for key in CIF_SPECIES if key in block), [])
-        for symbol in [species] if isinstance(species, str) else species:
-            if re.match(r"\W*\d+\W*[A-Za-z]|[A-Z][a-z]?[-(^]\d+\)?$", str(symbol)):
+        species = _column(block, *CIF_SPECIES)
+        for symbol in species:
+            if re.match(r"\W*\d+\W*[A-Za-z]|[A-Z][a-z]?[-(^]\d+\)?$", symbol):
                 raise ValueError(f"it has atoms of the isotope {symbol}, and {ADVICE}")
-    return DeclaredElectrons()
+        if "dum" in _column(block, "_atom_site_calc_flag"):
+            raise ValueError("it has dummy atoms (_atom_site_calc_flag dum): remove them")
+        groups = set(_column(block, "_atom_site_disorder_group")) - EMPTY
+        if len(groups) > 1 or any(group.startswith("-") for group in groups):
+            raise ValueError(
+                f"it has alternative positions of atoms (_atom_site_disorder_group {', '.join(sorted(groups)[:5])}): "
+                "choose one of them"
+            )
+        if set(_column(block, "_atom_site_attached_hydrogens")) - EMPTY:
+            raise ValueError("it has hydrogen atoms without positions (_atom_site_attached_hydrogens): add them")
+    return Declared()
 
 
-READERS: dict[str, Callable[[str], DeclaredElectrons]] = {
-    "extxyz": _read_xyz,
+def _column(block: Any, *names: str) -> list[str]:
+    values: Any = next((block[name] for name in names if name in block), [])
+    return [str(value) for value in (values if isinstance(values, list) else [values])]
+
+
+READERS: dict[str, Callable[[str], Declared]] = {
+    "gaussian-in": read_gaussian,
     "mol": _read_mol,
     "proteindatabank": _read_pdb,
     "sdf": _read_mol,
+    "turbomole": read_turbomole,
+    "vasp": read_poscar,
 }

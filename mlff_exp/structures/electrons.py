@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from mlff_exp.structures.keys import TOLERANCE, means_other, plain_key, refuse_unread, refuse_unread_columns
+
 # Keys of a structure that give its charge and spin, in the form that `plain_key` returns.
 CHARGE_KEYS = {"charge", "q", "qtot", "qtotal", "totalq", "netq", "molq", "chrg", "totcharge", "chg", "icharg"}
 CHARGE_ENDING = "charge"  # total_charge, net_charge, mol_charge …
-NO_TOTAL_CHARGE = ("max", "min", "mean", "core", "nuclear", "partial", "mulliken", "hirshfeld", "bader")
 # The multiplicity 2S + 1. Data sets of molecules with a key `spin` mean this; 0 stands for "not given".
 MULTIPLICITY_KEYS = {"spin", "mult", "multip", "spinmult", "2s+1", "2sp1"}
 MULTIPLICITY_ENDING = "multiplicity"
@@ -27,7 +27,6 @@ CHARGE_COLUMNS = {"q", "charge", "charges", "initialcharge", "initialcharges", "
 MOMENT_COLUMNS = {"magmom", "magmoms", "initialmagmom", "initialmagmoms", "magneticmoment", "magneticmoments"} | {
     "spin", "spins", "moment", "moments"
 }  # fmt: skip
-TOLERANCE = 0.05  # charges of single atoms are rounded in files
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,12 @@ def read_electrons(atoms: Atoms) -> Electrons:
     """Read charge and spin from ``info`` and the arrays of a structure; the default is a neutral singlet.
 
     Raises:
-        ValueError: a value is no number, or two values contradict each other.
+        ValueError: a value is no number, two values contradict each other, or a key or column that is not read tells
+            of charge or spin.
     """
+    n_electrons = int(atoms.numbers.sum())
+    refuse_unread(atoms.info, [key for key in atoms.info if _is_electronic(key)], n_electrons)
+    refuse_unread_columns(atoms.arrays, CHARGE_COLUMNS | MOMENT_COLUMNS)
     charges = _said(atoms, _is_charge)
     multiplicities = {key: value for key, value in _said(atoms, _is_multiplicity).items() if value != 0}
     for key, value in multiplicities.items():
@@ -147,11 +150,6 @@ def add_declared(atoms: Atoms, charge: float | None, multiplicity: float | None)
         atoms.info["spin"] = multiplicity
 
 
-def plain_key(key: object) -> str:
-    """Return a key in lower case, without signs and spaces."""
-    return re.sub(r"[^a-z0-9+]", "", str(key).lower())
-
-
 def copy_without_labels(atoms: Atoms) -> Atoms:
     """Return new atoms with elements, positions, cell, masses, charge, spin and moments, and nothing else."""
     plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
@@ -171,7 +169,7 @@ def make_neutral_singlet(atoms: Atoms) -> None:
 
 
 def _is_charge(plain: str) -> bool:
-    return plain in CHARGE_KEYS or (plain.endswith(CHARGE_ENDING) and not plain.startswith(NO_TOTAL_CHARGE))
+    return plain in CHARGE_KEYS or (plain.endswith(CHARGE_ENDING) and not means_other(plain))
 
 
 def _is_multiplicity(plain: str) -> bool:

@@ -10,27 +10,33 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from ase.io.formats import UnknownFileTypeError, filetype
 
 from mlff_exp.structures.checks import check_apart, check_period, check_structure
 from mlff_exp.structures.deadline import DeadlineError, deadline
-from mlff_exp.structures.declared import DeclaredElectrons, read_declared
-from mlff_exp.structures.electrons import add_declared, plain_key, set_initial_electrons, take_calculated_electrons
+from mlff_exp.structures.declared import read_declared
+from mlff_exp.structures.electrons import add_declared, set_initial_electrons, take_calculated_electrons
+from mlff_exp.structures.keys import plain_key
+from mlff_exp.structures.masses import set_masses
 from mlff_exp.structures.memory import limit_memory
+from mlff_exp.structures.text import Declared
 
 # Readers of these formats find a frame by its number without keeping the other frames.
 BY_NUMBER = ("extxyz", "traj")
-REFUSED_FORMATS = {
-    "bundletrajectory": "a bundle may hold pickles, which can run anything",
-    "db": "ASE opens a database for writing",
-    "gpw": "GPAW would have to run",
-    "mysql": "it is a server and no file",
-    "postgresql": "it is a server and no file",
+# ASE's names of the formats that are read, and what people call them. Readers of others leave out units, charges,
+# isotopes or atoms without a word.
+FORMATS = {
+    "extxyz": "xyz and extxyz",
+    "cif": "CIF",
+    "vasp": "POSCAR",
+    "proteindatabank": "PDB",
+    "mol": "mol",
+    "sdf": "SDF",
+    "traj": "ASE's traj",
+    "json": "ASE's json",
+    "gaussian-in": "inputs of Gaussian",
+    "turbomole": "coord of Turbomole",
 }
-# Names of columns, in the form that `plain_key` returns.
-MASS_COLUMNS = ("mass", "masses", "atomicmass", "atomicmasses", "atommass")
-ISOTOPE_COLUMNS = ("isotope", "isotopes", "massnumber", "massnumbers", "nucleonnumber")
-LIGHTEST_U, HEAVIEST_U = 0.5, 400.0
 # ASE reads these keys in this spelling only, and ignores other spellings.
 SPELLINGS = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
 OCCUPANCY = ("occupancy", "occupancies")
@@ -90,10 +96,11 @@ def _format(path: Path, name: str) -> str:
         raise StructureError(f"ASE did not find its format within {_seconds(name):.0f} s") from None
     except Exception as error:
         raise StructureError(f"ASE finds no format for it: {_reason(error)}") from error
-    if kind in REFUSED_FORMATS:
-        raise StructureError(f"the format {kind!r} is not read: {REFUSED_FORMATS[kind]}")
-    if kind not in ioformats or not ioformats[kind].can_read:
-        raise StructureError(f"ASE reads no format {kind!r}")
+    if kind not in FORMATS:
+        raise StructureError(
+            f"the format {kind!r} is not read; legal formats are {', '.join(FORMATS.values())}: convert the file to "
+            "extxyz"
+        )
     return kind
 
 
@@ -114,7 +121,7 @@ def _chosen(name: str, kind: str, index: int | slice) -> dict[int, Atoms]:
 
 
 def _read(name: str, kind: str, wanted: slice) -> list[Atoms]:
-    if kind in ("xyz", "extxyz"):
+    if kind == "extxyz":
         _refuse_short_file(name)
     seconds, n_bytes = _seconds(name), READ_BYTES + READ_BYTES_PER_BYTE * Path(name).stat().st_size
     try:
@@ -159,12 +166,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _prepare(atoms: Atoms, kind: str, declared: DeclaredElectrons) -> None:
+def _prepare(atoms: Atoms, kind: str, declared: Declared) -> None:
     """Keep what matters to a force field, and check it, in place.
 
     Raises:
         ValueError: the frame is invalid.
     """
+    if declared.n_atoms not in (None, len(atoms)):
+        raise ValueError(f"it has {declared.n_atoms} lines of atoms, and ASE reads {len(atoms)} of them as {kind}")
     if len(atoms) and not (atoms.numbers > 0).all():
         nameless = np.flatnonzero(atoms.numbers <= 0)[:10].tolist()
         raise ValueError(f"atoms {nameless} have no element ('X', a ghost or a dummy atom)")
@@ -179,7 +188,8 @@ def _prepare(atoms: Atoms, kind: str, declared: DeclaredElectrons) -> None:
         atoms.set_cell(None)
         atoms.pbc = False
     _refuse_occupancy(atoms)
-    _set_masses(atoms)
+    _refuse_spellings(atoms)
+    set_masses(atoms)
     add_declared(atoms, declared.charge, declared.multiplicity)
     check_structure(atoms)
     check_period(atoms)
@@ -204,27 +214,7 @@ def _refuse_occupancy(atoms: Atoms) -> None:
         )
 
 
-def _set_masses(atoms: Atoms) -> None:
-    for key in [*atoms.arrays, *atoms.info]:
-        plain = plain_key(key)
-        if plain in ISOTOPE_COLUMNS and np.any(np.asarray(atoms.arrays.get(key, atoms.info.get(key))) != 0):
-            raise ValueError(f"it gives isotopes by {key!r}, which is not read: give masses in a column 'mass'")
-        if key in atoms.info and plain in MASS_COLUMNS and np.size(atoms.info[key]) > 1:
-            raise ValueError(f"its masses are in the comment as {key!r}, which is not read: give a column 'mass'")
-        if key in atoms.info and plain in SPELLINGS:
-            raise ValueError(f"it has the key {key!r}, which ASE does not know: write {SPELLINGS[plain]}")
-    given = {key: np.asarray(atoms.arrays[key]) for key in atoms.arrays if plain_key(key) in MASS_COLUMNS}
-    for key, masses in given.items():
-        if masses.dtype.kind not in "iuf" or masses.shape != (len(atoms),):
-            raise ValueError(f"its column {key!r} is not one number for each atom")
-        bad = np.flatnonzero(~((masses >= LIGHTEST_U) & (masses <= HEAVIEST_U)))
-        if len(bad):
-            legal = f"legal masses are {LIGHTEST_U:g} to {HEAVIEST_U:g} u"
-            raise ValueError(f"the mass of atom {bad[0]} is {masses[bad[0]]:g} u; {legal}")
-    for key, masses in given.items():
-        if not np.array_equal(next(iter(given.values())), masses):
-            raise ValueError(f"its columns {next(iter(given))!r} and {key!r} differ")
-    for key, masses in given.items():
-        if key != "masses":
-            del atoms.arrays[key]
-        atoms.set_masses(masses.astype(np.float64))
+def _refuse_spellings(atoms: Atoms) -> None:
+    for key in atoms.info:
+        if plain_key(key) in SPELLINGS:
+            raise ValueError(f"it has the key {key!r}, which ASE does not know: write {SPELLINGS[plain_key(key)]}")

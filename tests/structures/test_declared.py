@@ -22,6 +22,9 @@ CIF = "data_x\n" + "".join(f"_cell_length_{axis} 5\n" for axis in "abc") + (
     "_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n"
     "O1 O 0 0 0\nH1 {} 0 0 0.2\n"
 )  # fmt: skip
+CIF_WITH = CIF.replace("O1 O 0 0 0\nH1 {} 0 0 0.2\n", "{}\nO1 O 0 0 0 {}\nH1 H 0 0 0.2 {}\n")
+COORD = "$coord{}\n 0 0 0 o\n 0 0 1.8 h\n{}$end\n"
+GAUSSIAN = "#p hf{}\n\nt\n\n0 1\nO 0.0 0.0 0.0\nH{} 0.0 0.0 1.0\n\n"
 
 
 def read(directory: Path, name: str, text: str) -> list:
@@ -58,11 +61,71 @@ def pdb(element: str) -> str:
         ("x.xyz", WATER.format('PBC="T T T"'), "'PBC', which ASE does not know: write pbc"),
         ("x.xyz", WATER.format("total_spin=1"), "may be S or 2S"),
         ("x.xyz", WATER.format("charge=T"), "charge=True is no number"),
+        ("x.xyz", WATER.format("charge=1 charge=0"), "the key 'charge' twice"),
+        ("x.xyz", WATER.format("-1 1"), "may be charge and multiplicity: write charge=-1 spin=1"),
+        ("x.xyz", WATER.format("0 3"), "may be charge and multiplicity"),
+        ("x.xyz", WATER.format("units=bohr"), "its comment says 'units=bohr', and ASE reads positions in Å"),
+        ("x.xyz", WATER.format("positions in nm"), "its comment says 'nm'"),
+        ("x.xyz", WATER.format("") + "H 3 3 3\n", "Expected xyz header"),
+        ("x.xyz", WATER.format("") + "\n" + WATER.format(""), "line 7 .* belongs to no frame"),
+        ("x.xyz", WATER.format("isotopes_u=2"), "isotopes by 'isotopes_u'"),
+        ("x.xyz", "1\nProperties=species:S:1:pos:R:3:mass_u:R:1\nH 0 0 0 2\n", "in the column 'mass_u'"),
+        (
+            "x.xyz",
+            "1\nProperties=species:S:1:pos:R:3:my_charges:R:1\nH 0 0 0 1\n",
+            "its column 'my_charges' is not read",
+        ),
+        ("coord", COORD.format(" angs", ""), r"'\$coord angs', and ASE reads '\$coord' in Bohr only"),
+        ("coord", COORD.format("", "$chrg 1\n"), r"the group '\$chrg 1'"),
+        ("coord", COORD.format("", "$isotopes\n h 2\n"), r"the group '\$isotopes'"),
+        ("x.com", GAUSSIAN.format(" units=(au,rad)", ""), r"its route has 'units=\(au,rad\)'"),
+        ("x.com", GAUSSIAN.format(" freq=readisotopes", ""), "its route has 'readisotopes'"),
+        ("x.com", GAUSSIAN.format("", " 0"), "it has 2 lines of atoms, and ASE reads 1 of them"),
+        ("x.sdf", MOL.format(" 0", "  0", "") + "> <total charge>\n1\n\n$$$$\n", "its key 'total charge'"),
+        ("x.pdb", pdb(" H+"), r"has '\+' in columns 79 and 80, which is no charge"),
+        ("x.pdb", pdb(""), "has no element in columns 77 and 78"),
+        ("x.pdb", pdb("H").replace("HETATM    2", "hetatm    2"), "ASE leaves out the line"),
+        ("x.cif", CIF_WITH.format("_atom_site_calc_flag", "d", "dum"), "it has dummy atoms"),
+        ("x.cif", CIF_WITH.format("_atom_site_disorder_group", 1, 2), "alternative positions of atoms"),
+        ("x.cif", CIF_WITH.format("_atom_site_attached_hydrogens", 1, 0), "hydrogen atoms without positions"),
+        ("POSCAR", "x\n1\n9 0 0\n0 9 0\n0 0 9\nO\n1\nDirect\n0 0 0\n0 0 .5\n", "it has 2 lines of atoms"),
+        (
+            "x.nwi",
+            "geometry units au\nO 0 0 0\nend\n",
+            "'nwchem-in' is not read; legal formats are xyz and extxyz, CIF",
+        ),
     ],
 )
 def test_data_that_ase_ignores_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, name, text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "charge_state=1", "charges=1", "total_charge_e=1", "Qnet=1", "q_mol=1", "cation=T", "n_electrons=9", "nalpha=2",
+        "two_S=2", "spin_s=0.5", "spin_moment=1", "magnetization=1", "tot_mag=1", "ms2=1", "triplet=1", "nspin=2",
+        "is_radical=T", """config='{"charge": 1}'""", 'label="spin: 3"',
+    ],
+)  # fmt: skip
+def test_an_unknown_key_of_charge_or_spin_is_refused_by_name(tmp_path: Path, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"its key '{words.partition('=')[0]}.*tells of charge or spin"):
+        read(tmp_path, "x.xyz", WATER.format(words))
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "charge_state=0", "n_electrons=10", "nalpha=5", "nspin=1", "magnetization=0.0", 'initial_charges="-1 0.5 0.5"',
+        "charge_model=qeq", "mulliken_charges='-1 0 0'", "spin_polarization=none", "radical=F", "location=1", "0 1",
+        "energy_unit=au forces_unit=Hartree/Bohr", "units=angstrom", "Au", "exact_mass=18.01", "triplet_energy=3.2",
+        "5", "electronic_energy=-76.3", "isotopes=natural", 'center_of_mass="0 0 0"', "i = 12, time = 6.0, E = -5.07",
+    ],
+)  # fmt: skip
+def test_what_says_nothing_of_charge_spin_and_units_is_taken(tmp_path: Path, comment: str) -> None:
+    (atoms,) = read(tmp_path, "x.xyz", WATER.format(comment))
+    assert read_electrons(atoms).is_plain
 
 
 def test_heavy_hydrogen_of_a_cif_is_heavy(tmp_path: Path) -> None:
