@@ -224,7 +224,7 @@ def test_systems_side_by_side_are_each_judged(tmp_path: Path) -> None:
     }
     assert result.metrics["temperature_mean_k/water"] != result.metrics["temperature_mean_k/ammonia"]
     (report,) = tmp_path.glob("outputs/**/validation_report.txt")
-    assert report.read_text().count("Decision (gate=plan): GO") == 2
+    assert report.read_text().count("Decision (gate=plan, 2 starts): GO") == 2
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from mlff_exp.results.result import RunResult, Status
 from mlff_exp.results.verdict import Verdict
 from mlff_exp.runs.go import gate_decision
 from mlff_exp.runs.launching import launch
-from mlff_exp.runs.outcome import Outcome
+from mlff_exp.runs.outcome import Outcome, exit_code
 from mlff_exp.runs.preparing import Job, prepare_jobs, prepare_sweep
 from mlff_exp.runs.recording import Recorder
 from mlff_exp.runs.resuming import find_done_jobs
@@ -66,9 +66,10 @@ def launched_by(launcher: Any) -> HydraHost:
     [
         (Outcome("stability", Path(), "FINISHED", "GO", None, None), 3, 0),
         (Outcome("stability", Path(), "FINISHED", "NO-GO", None, None), 1, 0),
+        (Outcome("stability", Path(), "FINISHED", "UNDECIDED", None, None), 1, 0),
         (Outcome("stability", Path(), "KILLED", None, "timeout", "stopped after timeout_s=240"), 1, 2),
     ],
-    ids=["GO", "NO-GO", "no verdict"],
+    ids=["GO", "NO-GO", "UNDECIDED", "no verdict"],
 )
 def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, launched: int, left: int) -> None:
     launcher = Launcher(gate)
@@ -78,6 +79,24 @@ def test_only_a_go_opens_the_stages_after_a_gate(tmp_path: Path, gate: Outcome, 
     assert (len(launcher.launched), len(stages.outcomes), undone) == (launched, launched, left)
     decisions = [next(word for word in words if word.startswith("sweep.gate")) for words in launcher.launched]
     assert decisions == ["sweep.gate_decision=no_verdict", *["sweep.gate_decision=GO"] * (launched - 1)]
+
+
+@pytest.mark.parametrize(
+    ("decisions", "code"),
+    [
+        (["GO", None], 0),
+        (["GO", "UNDECIDED"], 3),
+        (["NO-GO", "UNDECIDED"], 3),
+        (["UNDECIDED", "failed"], 1),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_outcome(decisions: list[str | None], code: int) -> None:
+    failed = Outcome("speed", Path(), "FAILED", None, "error", "it broke")
+    outcomes = [
+        failed if decision == "failed" else Outcome("stability", Path(), "FINISHED", decision, None, None)
+        for decision in decisions
+    ]
+    assert exit_code(outcomes) == code
 
 
 def test_a_sweep_that_asks_for_no_go_starts_without_pytorch() -> None:
