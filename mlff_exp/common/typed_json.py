@@ -35,10 +35,10 @@ def parse_json(text: str) -> Any:
     """Parse a JSON text into plain values.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or has NaN or infinity.
+        ValueError: it is no JSON, is nested too deeply, has a key twice, or has NaN or infinity.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_mapping)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -116,6 +116,14 @@ def _made(kind: Any, value: Any, where: str) -> Any:
 def _wrong(where: str, value: Any, expected: str) -> NoReturn:
     text = repr(value)
     raise ValueError(f"{where}={text if len(text) < 80 else text[:80] + ' …'} is not {expected}")
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        raise ValueError(f"it has the key {twice[:80]!r} twice")
+    return values
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,13 +13,8 @@ from torch import Tensor
 
 from mlff_exp.common import atomic_file
 from mlff_exp.config import ConfigError
-from mlff_exp.models import check_weights, misfit
+from mlff_exp.models import check_weights, misfit, read_torch_file
 
-# zipfile, torch.load and its restricted unpickler raise these errors for a truncated or foreign file.
-UNREADABLE = (
-    RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError, ValueError,
-    zipfile.BadZipFile, pickle.UnpicklingError,
-)  # fmt: skip
 OPTIMIZER_PARTS = ("state", "param_groups")
 
 
@@ -62,12 +55,9 @@ class TrainingState:
             ConfigError: the file is damaged, or of another model. The message says what differs.
         """
         try:
-            with path.open("rb") as file:
-                found = torch.load(file, map_location="cpu", weights_only=True)
-            return _typed(found, shapes)
-        except UNREADABLE as error:
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{path} holds no state of this training: {reason.splitlines()[0]}") from error
+            return _typed(read_torch_file(path), shapes)
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise ConfigError(f"{path} holds no state of this training: {error}") from error
 
 
 def _typed(found: Any, shapes: Mapping[str, torch.Size]) -> TrainingState:

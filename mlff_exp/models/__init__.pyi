@@ -24,3 +24,4 @@ from .protocol import ForceField as ForceField
 from .registry import MODELS as MODELS
 from .spec import Capabilities as Capabilities
 from .spec import ModelSpec as ModelSpec
+from .torch_files import read_torch_file as read_torch_file

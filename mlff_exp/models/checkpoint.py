@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +23,11 @@ from mlff_exp.models.embedded import Architecture
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.models.predecessor import PredecessorPaiNN, check_weights, is_predecessor, load_predecessor, misfit
 from mlff_exp.models.probe import refuse_no_force_field
+from mlff_exp.models.torch_files import read_torch_file
 
 FORMAT = "mlff_exp.painn.v2"
 UNITS = {"length": "Å", "energy": "eV", "force": "eV/Å"}
 HEADER_KEY = "mlff_exp"
-# What zipfile, torch.load and its restricted unpickler raise for a file that is cut or made up.
-DAMAGED = (
-    RuntimeError, EOFError, OSError, KeyError, IndexError, AttributeError, TypeError, AssertionError, ValueError,
-    zipfile.BadZipFile,
-)  # fmt: skip
 MAX_REFERENCE_EV = 2e6  # all electrons of the heaviest element are bound by less
 
 
@@ -84,6 +78,12 @@ class Header:
         unknown = sorted(set(reference) - set(chemical_symbols[1:]))
         if unknown:
             raise ValueError(f"it names elements that do not exist: {', '.join(unknown)}")
+        # The rows of the embedding follow this order.
+        if list(reference) != sorted(reference, key=chemical_symbols.index):
+            raise ValueError(
+                f"its reference_energies are in the order {', '.join(reference)}, and not in that of atomic numbers: "
+                "a program has rewritten the header"
+            )
         for symbol, energy in reference.items():
             if type(energy) not in (int, float) or not abs(energy) <= MAX_REFERENCE_EV:
                 raise ValueError(f"its reference energy of {symbol} is {energy!r}, not within ±{MAX_REFERENCE_EV:g} eV")
@@ -215,18 +215,9 @@ def _load_legacy(content: Mapping[str, Any], path: Path) -> Checkpoint:
 
 def _read_torch(path: Path) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as members:  # as torch writes it, nothing in it is compressed
-            if sum(member.file_size for member in members.infolist()) > path.stat().st_size:
-                raise CheckpointError(f"{path}: refused, because it unpacks to more than its own size")
-        # An open file, because torch.load believes in suffixes.
-        with path.open("rb") as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, because it holds more than weights: {error}") from error
-    except DAMAGED as error:
-        raise CheckpointError(f"{path}: corrupt or truncated PyTorch file: {error}") from error
+        content = read_torch_file(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if not is_predecessor(content) and not (
         isinstance(content, dict)
         and set(content) == {"header", "weights"}
