@@ -10,11 +10,14 @@ from ase import units
 from scipy.special import stdtrit
 
 from mlff_exp.results import Estimate
+from mlff_exp.structures import RESOLUTION
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any]]
 
 SLOPE_BLOCKS = 10
+# Energies (eV) and forces (eV/Å) below these are rounding errors, and nothing is relative to them.
+SMALLEST_ENERGY, SMALLEST_FORCE = 1e-6, 1e-6
 
 
 def accuracy_vs_fp64(
@@ -36,31 +39,31 @@ def accuracy_vs_fp64(
         isolated_energy: [n_systems] eV, sum of the energies that the reference gives each atom by itself.
 
     Returns:
-        The metrics; the relative ones only where what they are relative to is not zero, as the forces of single atoms
-        are.
+        The metrics; those of forces only if there are atoms, and the relative ones only where what they are relative to
+        is more than a rounding error, as the forces of single atoms are not.
     """
     energy_error = np.abs(energy - reference_energy)
-    force_rmse, reference_rms = root_mean_square(forces - reference_forces), root_mean_square(reference_forces)
-    metrics = {
-        "energy_mae_vs_fp64_mev_per_atom": 1e3 * float(np.mean(energy_error / n_atoms)),
-        "force_rmse_vs_fp64_mev_per_ang": 1e3 * force_rmse,
-        "force_worst_atom_vs_fp64_mev_per_ang": 1e3 * float(np.linalg.norm(forces - reference_forces, axis=1).max()),
-    }
-    if isolated_energy is not None and (reference_energy != isolated_energy).all():
+    metrics = {"energy_mae_vs_fp64_mev_per_atom": 1e3 * float(np.mean(energy_error / n_atoms))}
+    if len(forces):
+        force_rmse, reference_rms = root_mean_square(forces - reference_forces), root_mean_square(reference_forces)
+        metrics["force_rmse_vs_fp64_mev_per_ang"] = 1e3 * force_rmse
+        worst = float(np.linalg.norm(forces - reference_forces, axis=1).max())
+        metrics["force_worst_atom_vs_fp64_mev_per_ang"] = 1e3 * worst
+        if reference_rms > SMALLEST_FORCE:
+            metrics["force_relative_rmse_vs_fp64_percent"] = 100 * force_rmse / reference_rms
+    if isolated_energy is not None and (np.abs(reference_energy - isolated_energy) > SMALLEST_ENERGY).all():
         of_atomisation = float(np.mean(energy_error / np.abs(reference_energy - isolated_energy)))
         metrics["energy_mae_vs_fp64_percent_of_atomisation"] = 100 * of_atomisation
-    if reference_energy.all():
+    if (np.abs(reference_energy) > SMALLEST_ENERGY).all():
         relative = float(np.mean(energy_error / np.abs(reference_energy)))
         metrics["energy_relative_mae_vs_fp64_percent"] = 100 * relative
-    if reference_rms > 0:
-        metrics["force_relative_rmse_vs_fp64_percent"] = 100 * force_rmse / reference_rms
     return metrics
 
 
 def accuracy_vs_teacher(
     energy: Array, forces: Array, teacher_energy: Array, teacher_forces: Array, n_atoms: Counts
 ) -> dict[str, float]:
-    """Compute errors against the labels; R² is over all force components.
+    """Compute errors against the labels; those of forces are left out without atoms, and R² where the labels are equal.
 
     Args:
         energy: [n_systems] eV, predicted.
@@ -69,15 +72,16 @@ def accuracy_vs_teacher(
         teacher_forces: [sum of n_atoms, 3] eV/Å, the labels.
         n_atoms: [n_systems] atoms of each system.
     """
+    metrics = {"energy_mae_mev_per_atom": 1e3 * float(np.mean(np.abs(energy - teacher_energy) / n_atoms))}
+    if len(forces) == 0:
+        return metrics
     error = forces - teacher_forces
-    spread = np.square(teacher_forces - teacher_forces.mean()).sum()
-    metrics = {
-        "energy_mae_mev_per_atom": 1e3 * float(np.mean(np.abs(energy - teacher_energy) / n_atoms)),
-        "force_mae_mev_per_ang": 1e3 * float(np.mean(np.abs(error))),
-        "force_rmse_mev_per_ang": 1e3 * root_mean_square(error),
-    }
-    if spread > 0:
-        metrics["force_r2"] = 1 - float(np.square(error).sum() / spread)
+    spread = np.square(teacher_forces - teacher_forces.mean())
+    metrics["force_mae_mev_per_ang"] = 1e3 * float(np.mean(np.abs(error)))
+    metrics["force_rmse_mev_per_ang"] = 1e3 * root_mean_square(error)
+    # Labels that differ by less than their resolution are equal.
+    if spread.mean() > RESOLUTION**2:
+        metrics["force_r2"] = 1 - float(np.square(error).sum() / spread.sum())
     return metrics
 
 

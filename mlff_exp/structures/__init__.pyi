@@ -3,6 +3,7 @@ from .arrays import read_arrays as read_arrays
 from .batch import AtomicBatch as AtomicBatch
 from .batch import collate as collate
 from .batch import rebuild_neighbors as rebuild_neighbors
+from .checks import check_all_apart as check_all_apart
 from .checks import check_apart as check_apart
 from .checks import check_neighbors as check_neighbors
 from .datasets import ORIGINS as ORIGINS

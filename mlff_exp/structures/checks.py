@@ -11,6 +11,8 @@ from ase import Atoms
 from ase.geometry import complete_cell, minkowski_reduce
 from scipy.spatial import cKDTree
 
+from mlff_exp.structures.datasets import Dataset
+
 COINCIDENT_ANG = 0.1  # two atoms of a valid structure are farther apart
 SHORTEST_PERIOD_ANG = 1.2  # the shortest period of a known chain is 1.28 Å, in a cumulene
 LARGEST_POSITION_ANG = 1e6  # beyond it, differences of FP64 positions lose the digits that forces need
@@ -138,6 +140,29 @@ def check_apart(atoms: Atoms) -> None:
         pair = owner[[first, nearest[first, 1]]]
     raise ValueError(
         f"atoms {min(pair)} and {max(pair)} are {distance:.3f} Å apart; at least {COINCIDENT_ANG} Å are needed"
+    )
+
+
+def check_all_apart(dataset: Dataset) -> None:
+    """Refuse two atoms of one structure at the same place, in all structures of a dataset at once.
+
+    Raises:
+        ValueError: two atoms are nearer than `COINCIDENT_ANG`. The message names the structure, the atoms and their
+            distance.
+    """
+    structure = np.repeat(np.arange(len(dataset)), dataset.counts)
+    apart = np.ptp(dataset.positions[:, 0]) + 1.0  # so far that structures do not meet
+    positions = dataset.positions + np.outer(structure, [apart, 0.0, 0.0])
+    distances, nearest = cKDTree(positions).query(positions, k=2, distance_upper_bound=COINCIDENT_ANG)
+    near = np.flatnonzero(np.isfinite(distances[:, 1]))
+    if len(near) == 0:
+        return
+    first, number = int(near[0]), int(structure[near[0]])
+    other = int(nearest[first][nearest[first] != first][0])
+    pair = sorted(index - int(dataset.starts[number]) for index in (first, other))
+    raise ValueError(
+        f"in structure {number} ({dataset.names[number]}) atoms {pair[0]} and {pair[1]} are "
+        f"{distances[first, 1]:.3f} Å apart; at least {COINCIDENT_ANG} Å are needed"
     )
 
 

@@ -23,7 +23,7 @@ from mlff_exp.structures import (
     VALIDATION,
     AtomicBatch,
     Dataset,
-    DatasetError,
+    check_all_apart,
     evaluate,
     pack_batches,
     reference_energies,
@@ -64,16 +64,17 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         return found
 
     everything = np.ones(len(dataset), dtype=bool)
-    table = {"all": metrics(everything, np.repeat(everything, dataset.counts))}
+    has_forces = np.repeat(dataset.counts > 1, dataset.counts)  # the force on a single atom is zero in any model
+    table = {"all": metrics(everything, has_forces)}
     for smallest, largest in SIZES:
         chosen = (dataset.counts >= smallest) & (dataset.counts <= largest)
         if chosen.any():
-            table[f"atoms/{smallest}-{largest}"] = metrics(chosen, np.repeat(chosen, dataset.counts))
+            table[f"atoms/{smallest}-{largest}"] = metrics(chosen, np.repeat(chosen, dataset.counts) & has_forces)
     for number in np.unique(dataset.atomic_numbers):
         # Energies of the structures that hold the element, forces on its atoms.
         atoms = dataset.atomic_numbers == number
         holds = np.add.reduceat(atoms, dataset.starts) > 0
-        table[f"element/{chemical_symbols[number]}"] = metrics(holds, atoms)
+        table[f"element/{chemical_symbols[number]}"] = metrics(holds, atoms & has_forces)
 
     flat = {name if part == "all" else f"{name}/{part}": v for part, m in table.items() for name, v in m.items()}
     result = RunResult(
@@ -104,7 +105,8 @@ def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
     path = VALIDATION if name == "validation" else Path(name).expanduser()
     try:
         dataset = Dataset.load(path)
-    except DatasetError as error:
+        check_all_apart(dataset)
+    except ValueError as error:
         raise ConfigError(f"task.dataset={name!r}: {error}") from error
     unknown = sorted({chemical_symbols[number] for number in dataset.atomic_numbers} - set(known or chemical_symbols))
     if known is not None and unknown:

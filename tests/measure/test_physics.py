@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mlff_exp.measure.physics import (
     accuracy_vs_fp64,
+    accuracy_vs_teacher,
     internal_degrees_of_freedom,
     kinetic_temperature,
     linear_slope,
@@ -88,3 +89,17 @@ def test_a_reference_of_zero_has_no_relative_error() -> None:
         "force_rmse_vs_fp64_mev_per_ang": 0.0,
         "force_worst_atom_vs_fp64_mev_per_ang": 0.0,
     }
+
+
+def test_labels_that_differ_by_rounding_have_no_r2() -> None:
+    forces = np.full((6, 3), 0.1)
+    labels = forces + 1e-17 * np.arange(18).reshape(6, 3)
+    one = np.array([6])
+    metrics = accuracy_vs_teacher(np.zeros(1), forces + 1, np.zeros(1), labels, one)
+    assert metrics["force_mae_mev_per_ang"] == pytest.approx(1000)
+    assert "force_r2" not in metrics
+    assert "force_r2" in accuracy_vs_teacher(np.zeros(1), forces, np.zeros(1), labels + np.eye(6, 3), one)
+    tiny = np.full((6, 3), 1e-16)
+    found = accuracy_vs_fp64(np.ones(1), tiny + 1e-5, np.ones(1), tiny, one, np.ones(1) + 1e-13)
+    assert "force_relative_rmse_vs_fp64_percent" not in found
+    assert "energy_mae_vs_fp64_percent_of_atomisation" not in found

@@ -13,7 +13,7 @@ from mlff_exp.config.errors import ConfigError
 from mlff_exp.models import checkpoint
 from mlff_exp.models.checkpoint import save_checkpoint
 from mlff_exp.models.painn import PaiNN
-from mlff_exp.structures.datasets import Dataset
+from mlff_exp.structures.datasets import Dataset, LabelledStructure
 from tests.conftest import make_random_model
 from tests.helpers.here import run_here, undocumented
 from tests.helpers.labels import labelled_by
@@ -77,6 +77,25 @@ def test_elements_that_the_model_does_not_know_are_refused(student: PaiNN, tmp_p
     dataset.save(tmp_path / "silicon.npz")
     with pytest.raises(ConfigError, match=r"holds Si, which the model student was not trained on"):
         run_here(tmp_path / "run", *ACCURACY, f"task.dataset={tmp_path}/silicon.npz")
+
+
+@pytest.mark.parametrize("distance", [0, 30])  # in units of 0.001 Å
+def test_atoms_in_one_place_are_refused_by_number(student: PaiNN, tmp_path: Path, distance: int) -> None:
+    dataset = labelled_by(student, ("CH4", "H2O"))
+    first = dataset.starts[3]
+    dataset.position_steps[first + 2] = dataset.position_steps[first + 1] + [distance, 0, 0]
+    dataset.save(tmp_path / "near.npz")
+    message = rf"near.npz': in structure 3 \(H2O\) atoms 1 and 2 are 0\.0{distance}0? Å apart; at least 0\.1 Å"
+    with pytest.raises(ConfigError, match=message):
+        run_here(tmp_path / "run", *ACCURACY, f"task.dataset={tmp_path}/near.npz")
+
+
+def test_single_atoms_have_no_metrics_of_forces(student: PaiNN, tmp_path: Path) -> None:
+    atom = LabelledStructure("[H]", "relaxed", np.array([1]), np.zeros((1, 3), dtype=np.int16), -13.0, np.zeros((1, 3)))
+    Dataset.from_structures([atom, atom]).save(tmp_path / "atoms.npz")
+    metrics = run_here(tmp_path / "run", *ACCURACY, f"task.dataset={tmp_path}/atoms.npz").metrics
+    assert metrics["energy_mae_mev_per_atom"] > 0
+    assert not [name for name in metrics if "force" in name]
 
 
 def test_a_calculator_is_given_the_structures_of_the_set(student: PaiNN, tmp_path: Path) -> None:
