@@ -100,13 +100,18 @@ def test_a_number_beside_its_limit_shows_on_which_side_it_is(value: float, low: 
 
 def test_steps_of_dynamics_and_the_engine_beside_it_are_held_against_the_targets() -> None:
     runs = [
-        moved("fused", "fp32", "GO", steps_per_s=8000.0),
-        moved("cuda_graph", "fp32", "GO", steps_per_s=4000.0),
+        *(
+            changed(run, task={**run.config["task"], "replicas": 8})
+            for run in (
+                moved("fused", "fp32", "GO", steps_per_s=8000.0),
+                moved("cuda_graph", "fp32", "GO", steps_per_s=4000.0),
+            )
+        ),
         timed("cuda_graph", "fp32", 16, 200.0),
         timed("fused", "fp16_autocast", 16, 80.0, **interval("speedup_vs_cuda_graph", 2.05)),
     ]
     judged = by_name(judge_targets(runs, [*TARGETS, *FUSED_TARGETS]))
-    step = judged["NVE: step of three molecules, FP32 / µs"]
+    step = judged["NVE: step of eight molecules, FP32 / µs"]
     assert step.measured is not None
     assert (step.measured.number.value, step.held) == (125.0, True)
     assert judged["NVE: step of one molecule, FP32 / µs"].measured is None
@@ -167,9 +172,9 @@ def test_targets_are_of_benzene_the_shipped_student_and_an_h100(result: RunResul
 
 
 def test_a_step_of_molecules_is_of_one_system() -> None:
-    task = {"name": "nve", "replicas": 3, "systems": ["benzene", "water"]}
+    task = {"name": "nve", "replicas": 8, "systems": ["benzene", "water"]}
     both = changed(moved("fused", "fp32", "GO", steps_per_s=9000.0), task=task)
-    (line,) = (line for line in TARGETS if line.name == "NVE: step of three molecules, FP32 / µs")
+    (line,) = (line for line in TARGETS if line.name == "NVE: step of eight molecules, FP32 / µs")
     assert judge_targets([both], [line])[0].measured is None
 
 
@@ -248,10 +253,10 @@ def test_a_verdict_of_a_run_without_a_trajectory_is_shown() -> None:
 def test_the_distance_from_what_is_ideal_is_within_its_interval(
     low: float, high: float, expected: tuple[float, float, float]
 ) -> None:
-    metric = "energy_drift_mev_per_atom_per_ps"
+    metric = "energy_drift_mean_mev_per_atom_per_ps"
     ends = {f"{metric}_ci_low": low, f"{metric}_ci_high": high}
     run = moved("fused", "fp32", "GO", **{metric: (low + high) / 2}, **ends)
-    (line,) = (line for line in TARGETS if line.name.startswith("NVE: slope"))
+    (line,) = (line for line in TARGETS if line.name.startswith("NVE: heating"))
     measured = judge_targets([run], [line])[0].measured
     assert measured is not None
     assert (measured.number.value, measured.number.low, measured.number.high) == pytest.approx(expected)
@@ -395,7 +400,7 @@ def test_a_report_is_on_disk_before_it_is_printed(tmp_path: Path, monkeypatch: p
 def test_targets_for_an_h100_are_held_against_no_other_machine(
     tmp_path: Path, gpu: str | None, *, held_against: bool
 ) -> None:
-    result = moved("cuda_graph", "fp32", "GO", energy_drift_mev_per_atom_per_ps=0.001)
+    result = moved("cuda_graph", "fp32", "GO", energy_drift_mean_mev_per_atom_per_ps=0.001)
     (tmp_path / "0").mkdir()
     replace(result, environment={"gpu": gpu}).save(tmp_path / "0")
     text = write_report(tmp_path, "a sweep").page.with_suffix(".md").read_text()
