@@ -279,7 +279,8 @@ def test_the_interval_of_the_throughput_is_that_of_the_latency() -> None:
 
 
 def test_a_step_has_no_interval_and_the_table_says_so() -> None:
-    text = markdown("a sweep", report_content([moved("fused", "fp32", "GO", steps_per_s=8000.0)]))
+    run = moved("fused", "fp32", "GO", steps_per_s=8000.0)
+    text = markdown("a sweep", report_content([changed(run, task={**run.config["task"], "replicas": 8})]))
     assert "| ≤ 150 µs: 100 ps in 30 s | 125 (no interval) | yes |" in text
 
 
