@@ -79,12 +79,19 @@ _PROSE = re.compile(
     r"(\b(?:password|passphrase|passwd|secret|token)\s+(?:is|was)\s+)(?=[^\s]*[\d!#$%&*+=?^~])[^\s,;'\"]{4,}",
     re.IGNORECASE,
 )
+# Such a label would be an odd user, and a path or a port after the host would be odd in an address of e-mail.
+_E_MAIL = (
+    r"(?:mailto|e-?mail|mail|authors?|contacts?|maintainers?|editors?|owners?|from|to|cc|bcc|by|reply-to|sender)"
+    r":[\w.+-]{1,120}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?![\w-]|\.\w|[:/])"
+)
 _PLACES = (
     # What looks like a port may begin a password, if one more word stands before the @ of a host with a path.
     re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^/\s:@'\"]{0,120}:\d{1,5}[\s,;)][^\s@'\"]{1,120}@(?=[\w.-]+[/:])", re.I),
     re.compile(r"((?<![\w:/])//)[^/\s:@'\"]{1,120}:[^/\s@'\"]{1,400}@"),
-    # A user and a password before a host, without the slashes of an address.
-    re.compile(r"((?<![\w.:/@+-])(?!mailto:)[\w.+-]{1,120}:)(?!\*\*\*)[^/\s@:'\"]{1,400}@(?=[\w-])", re.IGNORECASE),
+    # A user and a password before a host, without the slashes of an address; no label before an address of e-mail.
+    re.compile(
+        rf"((?<![\w.:/@+-])(?!{_E_MAIL})[\w.+-]{{1,120}}:)(?!\*\*\*)[^/\s@:'\"]{{1,400}}@(?=[\w-])", re.IGNORECASE
+    ),
 )
 _SHAPES = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"

@@ -48,6 +48,7 @@ from .systems import System as System
 from .systems import WaterBox as WaterBox
 from .systems import choose_molecule as choose_molecule
 from .trust import FEATURES as FEATURES
+from .trust import PLAIN_ASE as PLAIN_ASE
 from .trust import check_trust as check_trust
 from .trust import is_installed as is_installed
 from .trust import judge_factory as judge_factory

@@ -5,11 +5,13 @@ Importing a module runs its code, so an import path is judged by its words alone
 
 from __future__ import annotations
 
+import json
 import re
+import site
 import sys
 from collections.abc import Collection, Iterable
 from importlib.machinery import ModuleSpec
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import Distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,12 +112,38 @@ def judge_factory(path: object, trust: Collection[str], key: str = "model.factor
 
 
 def is_installed(top: str) -> bool:
-    """Whether a package belongs to an installed distribution, and nothing in the current directory hides it."""
+    """Whether a package belongs to a distribution in the interpreter's own directories, and is imported from there.
+
+    What only PYTHONPATH reaches does not count. A distribution that was installed to be edited may lie anywhere.
+    """
     if top in sys.stdlib_module_names or is_beside(top):
         return False
+    spec = _found(top)
+    if spec is None:
+        return False
+    places = _site_directories()
+    from_there = any(Path(found).resolve().is_relative_to(place) for place in places for found in _files(spec))
+    holding = [each for each in distributions(path=list(map(str, places))) if top in _packages(each)]
+    return any(from_there or _is_editable(each) for each in holding)
+
+
+def _site_directories() -> list[Path]:
+    """The directories in which this interpreter installs packages, and that of the user if it is searched."""
+    own = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    return [Path(place).resolve() for place in own]
+
+
+def _packages(distribution: Distribution) -> set[str]:
+    """The top-level names of a distribution, and its own name."""
+    declared = (distribution.read_text("top_level.txt") or "").split()
+    names = declared or [file.parts[0].partition(".")[0] for file in distribution.files or ()]
+    return {*names, re.sub(r"[-.]+", "_", distribution.metadata["Name"] or "").lower()}
+
+
+def _is_editable(distribution: Distribution) -> bool:
     try:
-        return top in packages_distributions() or bool(distribution(top))
-    except (PackageNotFoundError, ValueError):
+        return bool(json.loads(distribution.read_text("direct_url.json") or "{}")["dir_info"]["editable"])
+    except (ValueError, KeyError, TypeError):
         return False
 
 
@@ -125,10 +153,13 @@ def is_beside(top: str) -> bool:
     spec = _found(top)
     if spec is None:
         return _lies_in(here, top)
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
-    return any(
-        Path(place).resolve() in (here / f"{top}.py", here / top, here / top / "__init__.py") for place in places
-    )
+    own = (here / f"{top}.py", here / top, here / top / "__init__.py")
+    return any(Path(place).resolve() in own for place in _files(spec))
+
+
+def _files(spec: ModuleSpec) -> list[str]:
+    """The file of a module, or the directories of a package without one."""
+    return [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
 
 
 def make_importable(trust: Iterable[str], directory: Path) -> None:

@@ -347,6 +347,28 @@ def test_a_module_beside_is_no_installed_one(tmp_path: Path, monkeypatch: pytest
         assert not is_installed("scipy")
 
 
+def test_a_distribution_that_only_pythonpath_reaches_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    information = there / "foreign_calc-1.0.dist-info"
+    information.mkdir(parents=True)
+    elsewhere.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign_calc\nVersion: 1.0\n")
+    (information / "top_level.txt").write_text("foreign_calc\n")
+    (there / "foreign_calc.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(there)
+    assert not is_installed("foreign_calc")
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(there)])
+    assert is_installed("foreign_calc")
+    # Elsewhere it counts only if it was installed to be edited.
+    (there / "foreign_calc.py").rename(elsewhere / "foreign_calc.py")
+    monkeypatch.syspath_prepend(elsewhere)
+    assert not is_installed("foreign_calc")
+    (information / "direct_url.json").write_text('{"url": "file:///x", "dir_info": {"editable": true}}')
+    assert is_installed("foreign_calc")
+
+
 CALCULATOR = """
 from ase.calculators.lj import LennardJones
 

@@ -29,6 +29,8 @@ def test_values_of_secret_keys_are_masked(key: str) -> None:
         "+TOKEN=$(echo SEC1234)",
         "me:SEC1234@host.org/db", "the password is SEC1234", "password: SEC1234", "+smtppass=SEC1234",
         "+password={SEC1234}", "+password = (SEC1234)",
+        "root:SEC1234@host.org", "author:SEC1234@host.org/db",
+        "author:SEC1234@host.org:5432", "author:SEC1234#!@host.org",
     ],
 )  # fmt: skip
 def test_a_secret_in_a_command_an_address_or_a_difference_is_hidden(text: str) -> None:
@@ -49,6 +51,7 @@ def test_a_secret_in_a_command_an_address_or_a_difference_is_hidden(text: str) -
         "task.systems=[benzene,water]",
         "task.passes=3, bypass=1, compass: north",
         "write to e@mail.org or mailto:e@mail.org",
+        "author:e@mail.org, Contact:me.too@mail.example.org.",
         "the password is wrong",
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mlff_exp.config import ConfigError, finite, judge_import_path, make_importable, top_level
+from mlff_exp.models.arguments import refuse_unknown_arguments
 from mlff_exp.models.spec import Capabilities, ModelSpec
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def make(options: AseModel, trust: Sequence[str]) -> BaseCalculator:
     from hydra.errors import InstantiationException
 
     described = _with_present_target(options.calculator)
-    _refuse_other_targets(described, trust)
+    found = _refuse_other_targets(described, trust)
     try:
+        if isinstance(found, type):
+            refuse_unknown_arguments(found, [key for key in described if not _is_special(key)])
         calculator: BaseCalculator = hydra.utils.instantiate(described, _recursive_=False)
         _try_out(calculator)
     except (InstantiationException, ValueError) as error:
@@ -93,8 +96,11 @@ def _with_present_target(calculator: Mapping[str, Any]) -> dict[str, Any]:
     return {**calculator, "_target_": present}
 
 
-def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str]) -> None:
+def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str]) -> Any:
     """Let a configuration reach ASE calculators, and functions that say they return one, and nothing else.
+
+    Returns:
+        The class or the function.
 
     Raises:
         ConfigError: another target, or a target among the arguments.
@@ -119,6 +125,7 @@ def _refuse_other_targets(calculator: Mapping[str, Any], allowed: Sequence[str])
         )
     if top_level(target) not in allowed:  # one module can lead to what another holds
         judge_import_path(f"{found.__module__}.{found.__qualname__}", allowed)
+    return found
 
 
 def _is_special(key: str) -> bool:

@@ -1,0 +1,58 @@
+"""Refuse arguments of an ASE calculator that it would ignore."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mlff_exp.config import PLAIN_ASE, did_you_mean
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import BaseCalculator
+
+_EACH = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+# These read their arguments themselves, and refuse unknown ones.
+_REFUSES = ("ase.calculators.eam.EAM",)
+
+
+def refuse_unknown_arguments(kind: type[BaseCalculator], given: Iterable[str]) -> None:
+    """Refuse arguments that a class of calculators takes and never reads.
+
+    Args:
+        kind: the class.
+        given: names of the arguments.
+
+    Raises:
+        ValueError: naming the argument and the legal ones.
+    """
+    legal = legal_arguments(kind)
+    for name in given if legal is not None else ():
+        if name not in legal:
+            raise ValueError(
+                f"{kind.__name__} takes no argument {name!r}; legal ones: {', '.join(legal)}{did_you_mean(name, legal)}"
+            )
+
+
+def legal_arguments(kind: type[BaseCalculator]) -> tuple[str, ...] | None:
+    """The names of all arguments of a class of calculators; None if they can't be found out.
+
+    ASE keeps any keyword as a parameter. Only where it is known that nobody hands the parameters on to a program is an
+    unknown one useless: in ASE's calculators that calculate, and where a class leaves it to ASE to take arguments.
+    """
+    from ase.calculators.calculator import Calculator, FileIOCalculator
+
+    if not issubclass(kind, Calculator) or issubclass(kind, FileIOCalculator):
+        return None
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    is_plain = kind.__module__ in {f"ase.calculators.{module}" for module in PLAIN_ASE}
+    leaves_it_to_ase = kind.__init__ is Calculator.__init__ and kind.set is Calculator.set and kind.default_parameters
+    if path in _REFUSES or not (is_plain or leaves_it_to_ase):
+        return None
+    names = list(kind.default_parameters)
+    for each in kind.__mro__:
+        parameters = list(inspect.signature(each.__init__).parameters.values())[1:]
+        names += [parameter.name for parameter in parameters if parameter.kind in _EACH]
+        if each is Calculator or all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return tuple(dict.fromkeys(names))
