@@ -99,9 +99,11 @@ def _is_neutral(plain: str, value: Any, n_electrons: int) -> bool:
             return False
     if value is None or isinstance(value, Mapping):  # what a mapping holds is judged by its own keys
         return True
+    if isinstance(value, list | tuple) and not all(isinstance(one, int | float) for one in value):
+        return all(_is_neutral(plain, one, n_electrons) for one in value)
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iufb":
-        return all(_is_neutral(plain, one, n_electrons) for one in numbers.ravel().tolist() if one is not value)
+        return numbers.ndim > 0 and all(_is_neutral(plain, one, n_electrons) for one in numbers.ravel().tolist())
     numbers = numbers.astype(np.float64)
     if plain.startswith(HALF_OF_ELECTRONS):
         return bool((2 * numbers == n_electrons).all())

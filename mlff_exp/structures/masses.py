@@ -49,9 +49,10 @@ def set_masses(atoms: Atoms) -> None:
 
 
 def _refuse_isotopes(key: str, value: Any) -> None:
-    plain, values = plain_key(key), np.asarray(value)
+    plain = plain_key(key)
     if not any(part in plain for part in ISOTOPE_PARTS) or "monoisotop" in plain:
         return
+    values = np.asarray(value)
     is_natural = not values.any() if values.dtype.kind in "iufb" else str(value).strip().lower() in NATURAL_WORDS
     if not is_natural:
         raise ValueError(f"it gives isotopes by {key!r}, which is not read: give masses in a column 'mass'")

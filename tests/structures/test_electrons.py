@@ -88,6 +88,22 @@ def test_a_neutral_singlet_is_taken(tmp_path: Path, student: ModelUnderTest, com
     assert described_systems(Config(system=FileSystem(path=str(tmp_path / "water.xyz"))), student)
 
 
+def test_values_of_any_type_are_judged() -> None:
+    atoms = molecule("H2O")
+    atoms.info = {
+        "spins": None,
+        "magnetic": {},
+        "charge_words": ["none", ["no"]],
+        "rotation": np.eye(3),
+        "tags": ["a", "b"],
+    }
+    assert read_electrons(atoms).is_plain
+    for value in (["none", ["doublet"]], np.array(["doublet"]), {"charge": 1}, object()):
+        atoms.info["my_charges"] = value
+        with pytest.raises(ValueError, match="tells of charge or spin"):
+            read_electrons(atoms)
+
+
 @pytest.mark.parametrize("given", ["charge=1 spin=1", "charge=1", "initial_charges"])
 def test_the_teacher_knows_the_charge(tmp_path: Path, given: str) -> None:
     pytest.importorskip("tblite")
