@@ -202,8 +202,8 @@ class _CompiledEnergy(EagerEngine):
 def _moved_by_us(engine: Engine, work: Work) -> Running:
     dynamics = Dynamics(engine, list(work.systems), work.timestep_fs)
     state = dynamics.state(dynamics.batch.positions, work.velocities())
-    segment = dynamics.segment(state, work.steps_per_call)
-    return Running(segment, lambda: state.positions, lambda: state.forces)
+    interval = dynamics.make_interval(state, work.steps_per_call)
+    return Running(interval, lambda: state.positions, lambda: state.forces)
 
 
 def _moved_by_ase(calculator: Any, work: Work, timestep_fs: float | None = None) -> Running:

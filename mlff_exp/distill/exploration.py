@@ -13,7 +13,7 @@ from ase.data import atomic_masses
 from torch import Tensor
 
 from mlff_exp.common import ProgressBar, progress_bar
-from mlff_exp.dynamics import BROKEN_BOND_ANG, bonds_of_batch, langevin_step
+from mlff_exp.dynamics import BROKEN_BOND_ANG, find_batch_bonds, langevin_step
 from mlff_exp.engines import energy_and_forces
 from mlff_exp.models import PaiNN
 from mlff_exp.structures import (
@@ -208,7 +208,7 @@ class _Integrity:
     def __init__(self, numbers: npt.NDArray[np.int64], positions: Tensor) -> None:
         start, is_atom = positions.cpu().numpy(), numbers > 0
         systems = [Atoms(*(part[real] for part in one)) for *one, real in zip(numbers, start, is_atom, strict=True)]
-        self._bonds = bonds_of_batch(systems, numbers.shape[1]).to(positions.device)
+        self._bonds = find_batch_bonds(systems, numbers.shape[1]).to(positions.device)
         real = torch.from_numpy(is_atom).to(positions.device)
         distinct = ~torch.eye(numbers.shape[1], dtype=torch.bool, device=positions.device)
         self._pair = real.unsqueeze(1) & real.unsqueeze(2) & distinct

@@ -1,6 +1,6 @@
 from .ase_verlet import ase_steps as ase_steps
-from .bonds import bonds_of_batch as bonds_of_batch
 from .bonds import changed_bonds as changed_bonds
+from .bonds import find_batch_bonds as find_batch_bonds
 from .checks import finite_difference_error as finite_difference_error
 from .checks import fluctuation_ratio_dt as fluctuation_ratio_dt
 from .checks import potential_along as potential_along

@@ -1,4 +1,4 @@
-"""Velocity Verlet by ASE on any engine: what our own integrator is compared with."""
+"""Velocity Verlet by ASE on any engine, with which our own integrator is compared."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from mlff_exp.engines import Engine, EngineCalculator
 
 
 def ase_steps(engine: Engine, systems: Sequence[Atoms], timestep_fs: float) -> Callable[[MDState, int], None]:
-    """What does steps of a state in place: each system by itself, through ASE and back.
+    """Make a function that does steps of a state in place, one system after the other, by ASE.
 
     Args:
         engine: gives energies and forces.
-        systems: as in the state; they are not changed.
-        timestep_fs: of velocity Verlet.
+        systems: the structures in the order of the state; they are not changed.
+        timestep_fs: the timestep, fs.
+
+    Returns:
+        A function of a state and a number of steps.
     """
     moving = [atoms.copy() for atoms in systems]
     for atoms in moving:

@@ -1,4 +1,4 @@
-"""Bonds of a structure, by the distance of its atoms; also across a periodic boundary."""
+"""Bonds of a structure, found by the distances of its atoms, also across periodic boundaries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ase.neighborlist import neighbor_list
 from torch import Tensor
 
 BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
-CLEAR_CHANGE = 0.15  # of the sum of the covalent radii; a pair that changes less is at the limit, and no other bond
+CLEAR_CHANGE = 0.15  # of the sum of the covalent radii; a smaller change at the limit makes or breaks no bond
 
 Integers = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
@@ -23,12 +23,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bonds:
-    """Bonds of one structure, each once.
+    """The bonds of one structure, each listed once.
 
     Attributes:
         first, second: [n_bonds] indices of atoms.
-        images: [n_bonds, 3] whole numbers of cell vectors from the second atom to its image that is bonded.
-        shifts: [n_bonds, 3] the same, Å.
+        images: [n_bonds, 3] integer numbers of cell vectors from the second atom to its image that is bonded.
+        shifts: [n_bonds, 3] the same vectors, Å.
         lengths: [n_bonds] Å.
     """
 
@@ -43,9 +43,13 @@ class Bonds:
 
 
 def find_bonds(atoms: Atoms) -> Bonds:
-    """All pairs of an atom and another, or its periodic image, closer than `BOND_TOLERANCE` times their radii."""
+    """Find all pairs of two atoms, or of one and a periodic image, closer than `BOND_TOLERANCE` times their radii.
+
+    Args:
+        atoms: the structure.
+    """
     first, second, images, lengths = neighbor_list("ijSd", atoms, BOND_TOLERANCE * covalent_radii[atoms.numbers])
-    # Every pair is found from both ends; what lies between an atom and its own image is as long as the cell is.
+    # ASE lists every pair from both ends. The distance of an atom to its own image depends on the cell alone.
     once = first < second
     first, second, images, lengths = (part[once] for part in (first, second, images, lengths))
     order = np.lexsort((*images.T, second, first))
@@ -54,11 +58,11 @@ def find_bonds(atoms: Atoms) -> Bonds:
 
 
 def changed_bonds(before: Atoms, after: Atoms) -> list[str]:
-    """What became of the bonds of a structure, such as ``C0–H3 broke (1.09 to 3.20 Å)``.
+    """List the bonds that broke or formed, such as ``C0–H3 broke (1.09 to 3.20 Å)``.
 
     Args:
-        before: with the same atoms and the same cell as ``after``.
-        after: where they went, not wrapped.
+        before: the structure at first.
+        after: the same atoms in the same cell later, not wrapped into the cell.
     """
     found = []
     for what, bonds in (("broke", find_bonds(before)), ("formed", find_bonds(after))):
@@ -75,13 +79,13 @@ def changed_bonds(before: Atoms, after: Atoms) -> list[str]:
 
 @dataclass(frozen=True)
 class BatchBonds:
-    """Bonds of a batch, on the CPU unless it was moved.
+    """The bonds of a batch, on the CPU until `to` moves them.
 
     Attributes:
         first, second: [n_bonds] rows of the batch.
         shifts: [n_bonds, 3] Å to the image of the second atom that was bonded at the start.
         lengths: [n_bonds] at the start, Å.
-        system: [n_bonds] the system that a bond is in.
+        system: [n_bonds] index of the system that holds the bond.
     """
 
     first: Tensor
@@ -91,26 +95,29 @@ class BatchBonds:
     system: Tensor
 
     def to(self, device: torch.device) -> BatchBonds:
-        """The same bonds on a device."""
+        """Return the same bonds on a device."""
         return BatchBonds(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
     def change(self, positions: Tensor) -> Tensor:
-        """[…, n_bonds] Å by which lengths differ from those at the start.
+        """Return by how much the length of each bond differs from that at the start.
 
         Args:
-            positions: […, n_atoms, 3] Å, not wrapped into the cell.
+            positions: […, n_rows, 3] Å, not wrapped into the cell.
+
+        Returns:
+            […, n_bonds] Å, at least 0.
         """
         arrows = positions[..., self.second, :] + self.shifts - positions[..., self.first, :]
         change: Tensor = (arrows.norm(dim=-1) - self.lengths).abs()
         return change
 
 
-def bonds_of_batch(systems: Sequence[Atoms], n_slots: int) -> BatchBonds:
-    """The bonds of all systems, as they are now.
+def find_batch_bonds(systems: Sequence[Atoms], n_slots: int) -> BatchBonds:
+    """Find the bonds of all systems at their present positions.
 
     Args:
-        systems: in the order of the batch.
-        n_slots: rows of the batch that each system has.
+        systems: the structures in the order of the batch.
+        n_slots: the number of rows of each system in the batch.
     """
     found = [find_bonds(atoms) for atoms in systems]
     offsets = [index * n_slots for index in range(len(found))]

@@ -1,4 +1,4 @@
-"""What a force field has to satisfy whatever its trajectory: forces that are a gradient, and a smooth one."""
+"""Checks of a force field besides its trajectory: its forces are the gradient of its energy, and are smooth."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from mlff_exp.structures import collate, rebuild_neighbors, uses_all_pairs
 DIFFERENCE_STEP_ANG = 1e-3
 MAX_DIFFERENCED_COORDINATES = 36
 MAX_TEACHER_FRAMES = 200
-PROBE_FS = 100.0  # of the trajectories that compare timesteps: many periods of the fastest vibration
+PROBE_FS = 100.0  # length of the trajectories that compare timesteps: many periods of the fastest vibration
 REVERSED_STEPS = 200
 SLOTS_AT_ONCE = 8192
-UNBOUND_EV_PER_ANG = 1e-6  # of an atom 0.05 Å off its place; atoms of a noble gas feel a thousand times as much
+UNBOUND_EV_PER_ANG = 1e-6  # force on an atom 0.05 Å off its place; an atom of a noble gas feels 1,000 times as much
 
 
 def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Generator) -> float:
-    """Largest difference of forces and central differences of the energy, eV/Å, off the geometry given.
+    """Compare forces with central differences of the energy at a displaced geometry.
 
     Args:
-        reference: FP64.
-        atoms: near a minimum; looked at after a random displacement.
-        rng: of the displacement, and of the coordinates if there are many.
+        reference: engine in FP64.
+        atoms: a structure near a minimum, which is displaced at random.
+        rng: draws the displacement, and chooses the coordinates if there are many.
+
+    Returns:
+        The largest difference, eV/Å.
     """
     start = atoms.copy()
     start.positions += rng.normal(scale=0.05, size=start.positions.shape)
@@ -47,12 +50,15 @@ def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Gene
 
 
 def unbound_atoms(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> list[int]:
-    """Atoms that feel no force even off the geometry given: their motion says nothing of a force field.
+    """Find the atoms that feel no force at a displaced geometry. Their motion says nothing about a force field.
 
     Args:
-        atoms: near a minimum; looked at after a random displacement.
-        reference: FP64.
-        rng: of the displacement.
+        atoms: a structure near a minimum, which is displaced at random.
+        reference: engine in FP64.
+        rng: draws the displacement.
+
+    Returns:
+        The indices of these atoms.
     """
     moved = atoms.copy()
     moved.positions += rng.normal(scale=0.05, size=moved.positions.shape)
@@ -65,10 +71,19 @@ def unbound_atoms(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> 
 
 
 def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState, system: int = 0) -> float:
-    """Fluctuation of a system's total energy at the timestep over that at half of it, from one start.
+    """Divide the fluctuation of a system's total energy at the timestep by that at half the timestep.
 
-    Velocity Verlet conserves a shadow energy that is off by the square of the timestep, so that 4 is right for a
-    smooth force field; less says that something else than the timestep moves the energy. NaN if nothing moves it.
+    Velocity Verlet conserves an energy that differs from the true one by the square of the timestep. The ratio is
+    therefore 4 for a smooth force field. A smaller ratio says that something else than the timestep moves the energy.
+
+    Args:
+        reference: engine in FP64.
+        dynamics: the systems and the timestep.
+        state: the start of both trajectories.
+        system: index of the system.
+
+    Returns:
+        The ratio; NaN if the energy does not fluctuate.
     """
     fluctuation = []
     for timestep_fs in (dynamics.timestep_fs, dynamics.timestep_fs / 2):
@@ -80,7 +95,17 @@ def fluctuation_ratio_dt(reference: Engine, dynamics: Dynamics, state: MDState, 
 
 
 def time_reversal_error(reference: Engine, dynamics: Dynamics, state: MDState, system: int = 0) -> float:
-    """How far a system's atoms end from where they began, Å, after so many steps forth and back."""
+    """Integrate forwards and then backwards, and measure how far the atoms end from the start.
+
+    Args:
+        reference: engine in FP64.
+        dynamics: the systems and the timestep.
+        state: the start.
+        system: index of the system.
+
+    Returns:
+        The largest distance of an atom from its start, Å, after `REVERSED_STEPS` each way.
+    """
     alone, start = _alone(reference, dynamics, state, system, dynamics.timestep_fs)
     began = start.positions.clone()
     alone.run(start, REVERSED_STEPS, REVERSED_STEPS)
@@ -99,36 +124,48 @@ def _alone(
 
 
 def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajectory) -> FloatArray:
-    """Potential energy of every recorded frame anew, [n_records, n_systems] eV.
+    """Evaluate the potential energy of every recorded frame again.
 
-    What an engine of low precision says of its own energy is noisy; what it did to the energy is in the frames.
+    An engine of low precision gives noisy energies. The reference shows where the engine really took the atoms.
+
+    Args:
+        reference: engine in FP64.
+        dynamics: the systems.
+        trajectory: the frames.
+
+    Returns:
+        [n_frames, n_systems] eV.
     """
     systems = dynamics.systems
-    n_records, _, n_slots, _ = trajectory.positions.shape
-    n_frames = min(max(1, SLOTS_AT_ONCE // (len(systems) * n_slots)), n_records)
-    batch = collate(systems * n_frames, reference.cutoff, device=reference.device)
-    listed = [not uses_all_pairs(atoms) for atoms in systems * n_frames]
+    n_frames, _, n_slots, _ = trajectory.positions.shape
+    at_once = min(max(1, SLOTS_AT_ONCE // (len(systems) * n_slots)), n_frames)
+    batch = collate(systems * at_once, reference.cutoff, device=reference.device)
+    listed = [not uses_all_pairs(atoms) for atoms in systems * at_once]
     energies = []
-    for first in range(0, len(trajectory.positions), n_frames):
-        frames = trajectory.positions[first : first + n_frames]
-        # The last batch is filled up, so that all of them have one shape.
-        filled = np.concatenate([frames, np.repeat(frames[-1:], n_frames - len(frames), axis=0)])
+    for first in range(0, n_frames, at_once):
+        frames = trajectory.positions[first : first + at_once]
+        # The last batch is filled up with copies, so that all batches have one shape.
+        filled = np.concatenate([frames, np.repeat(frames[-1:], at_once - len(frames), axis=0)])
         batch = batch.with_positions(torch.from_numpy(filled.reshape(-1, 3)).to(reference.device))
         if any(listed):
             batch = rebuild_neighbors(batch, listed, reference.cutoff)
-        energies.append(reference(batch).energy.view(n_frames, len(systems))[: len(frames)].cpu().numpy())
+        energies.append(reference(batch).energy.view(at_once, len(systems))[: len(frames)].cpu().numpy())
     return np.concatenate(energies)
 
 
 def teacher_drift(teacher: Engine, dynamics: Dynamics, trajectory: Trajectory) -> list[Estimate]:
-    """Trend of V_teacher + K along every trajectory, meV/atom/ps.
+    """Fit the slope of V_teacher + K along every trajectory of a student.
 
-    Where the student's energy is conserved and this is not, the student takes the atoms to where the two disagree.
+    A student may conserve its own energy while this sum changes. Then it takes the atoms to where student and teacher
+    disagree.
 
     Args:
-        teacher: looked at on some 200 frames.
-        dynamics: of the student.
-        trajectory: of the student.
+        teacher: engine that evaluates at most `MAX_TEACHER_FRAMES` of the frames.
+        dynamics: the systems that the student moved.
+        trajectory: the frames of the student.
+
+    Returns:
+        The slope of each system, meV/atom/ps.
     """
     thin = slice(None, None, -(-len(trajectory.steps) // MAX_TEACHER_FRAMES))
     frames = replace(trajectory, positions=trajectory.positions[thin])

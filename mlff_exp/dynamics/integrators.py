@@ -13,14 +13,14 @@ from mlff_exp.engines import Prediction
 def velocity_verlet(
     state: MDState, n_steps: int, timestep: float, masses: Tensor, evaluate: Callable[[Tensor], Prediction]
 ) -> None:
-    """Steps of velocity Verlet in place (Swope et al., J. Chem. Phys. 76, 637 (1982)).
+    """Do steps of velocity Verlet in place (Swope et al., J. Chem. Phys. 76, 637 (1982)).
 
-    Between two steps the two half kicks are one: every small kernel costs a captured step a microsecond.
+    The two half kicks between two steps are merged, because every small kernel costs a captured step a microsecond.
 
     Args:
-        state: moves in place; its count of steps does not change.
-        n_steps: at least one.
-        timestep: ASE units.
+        state: the state, which is changed in place except for its count of steps.
+        n_steps: the number of steps, at least one.
+        timestep: the timestep, ASE units.
         masses: [n_rows, 1] u.
         evaluate: gives energies and forces at positions [n_rows, 3] Å.
     """
@@ -44,7 +44,7 @@ def langevin_step(
     kick: Tensor,
     evaluate: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of Langevin dynamics by the BAOAB splitting (Leimkuhler & Matthews, doi:10.1093/amrx/abs010).
+    """Do one step of Langevin dynamics by the BAOAB splitting (Leimkuhler & Matthews, doi:10.1093/amrx/abs010).
 
     Args:
         positions: [n_rows, 3] Å.
@@ -53,7 +53,7 @@ def langevin_step(
         timestep: ASE units.
         masses: [n_rows, 1] u.
         kept: exp(−γ dt), the part of a velocity that friction leaves.
-        kick: [n_rows, 3] what the bath adds to the velocities: √(1 − kept²) times velocities drawn at its temperature.
+        kick: [n_rows, 3] velocities that the bath adds, ASE units: √(1 − kept²) times velocities at its temperature.
         evaluate: gives forces [n_rows, 3] at positions.
 
     Returns:

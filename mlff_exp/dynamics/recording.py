@@ -1,4 +1,4 @@
-"""What is recorded of a trajectory."""
+"""The frames that are recorded of a trajectory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mlff_exp.dynamics.state import Columns, FloatArray, MDState
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What was recorded.
+    """The recorded frames of a batch of systems.
 
     Attributes:
-        steps: [n_records].
-        times_ps: [n_records].
-        potential: [n_records, n_systems] eV.
-        kinetic: [n_records, n_systems] eV.
-        temperature: [n_records, n_systems] K on internal degrees of freedom.
-        displacement: [n_records, n_systems] largest distance of an atom from its start, Å.
-        bond_change: [n_records, n_systems] largest change of a bond's length since the start, Å; 0 without bonds.
-        momentum: [n_records, n_systems] ‖Σ p‖ / Σ ‖p‖.
-        positions: [n_records, n_systems, n_slots, 3] Å.
+        steps: [n_frames].
+        times_ps: [n_frames].
+        potential: [n_frames, n_systems] eV.
+        kinetic: [n_frames, n_systems] eV.
+        temperature: [n_frames, n_systems] K on internal degrees of freedom.
+        displacement: [n_frames, n_systems] largest distance of an atom from its start, Å.
+        bond_change: [n_frames, n_systems] largest change of a bond's length since the start, Å; 0 without bonds.
+        momentum: [n_frames, n_systems] ‖Σ p‖ / Σ ‖p‖.
+        positions: [n_frames, n_systems, n_slots, 3] Å.
         velocities: the same shape, ASE's units.
         blow_up: what ended the run early, or None.
     """
@@ -44,33 +44,40 @@ class Trajectory:
     blow_up: str | None
 
 
-def recorded_columns(state: MDState) -> tuple[Tensor, Tensor, Tensor]:
-    """What a record keeps of a state; all else follows from it."""
+def columns_of_frame(state: MDState) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the parts of a state that a frame keeps: energy, positions and velocities.
+
+    Everything else in a `Trajectory` is computed from these three.
+    """
     return state.energy, state.positions, state.velocities
 
 
-class Records:
-    """Records on their way to the CPU."""
+class FrameTransfer:
+    """A copy of frames to the CPU, which does not wait for the device.
 
-    def __init__(self, records: list[Tensor]) -> None:
+    Args:
+        frames: columns of the frames, [n_frames, ...] each.
+    """
+
+    def __init__(self, frames: list[Tensor]) -> None:
         self._event = None
-        if records[0].is_cuda:
-            # Pinned, so that the copy waits for the device and not the other way round.
-            self._host = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in records]
-            for host, part in zip(self._host, records, strict=True):
+        if frames[0].is_cuda:
+            # The memory is pinned, so that the copy waits for the device and not the other way round.
+            self._host = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in frames]
+            for host, part in zip(self._host, frames, strict=True):
                 host.copy_(part, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
         else:
-            self._host = [part.clone() for part in records]
+            self._host = [part.clone() for part in frames]
 
     def result(self) -> tuple[Tensor, ...]:
-        """[n_records, ...] each, when they have arrived."""
+        """Wait for the frames, and return their columns on the CPU, [n_frames, ...] each."""
         if self._event is not None:
             self._event.synchronize()
         return tuple(self._host)
 
 
-def joined_columns(blocks: Sequence[Columns]) -> Columns:
-    """Blocks of columns as one block."""
+def join_columns(blocks: Sequence[Columns]) -> Columns:
+    """Join blocks of columns into one block."""
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}

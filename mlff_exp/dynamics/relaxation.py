@@ -1,4 +1,4 @@
-"""From a structure to a minimum of a force field near it."""
+"""Relax a structure to a minimum of a force field near it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mlff_exp.structures import collate
 
 RELAXED_EV_PER_ANG = 0.01
 MAX_STEPS = 500
-MAX_SADDLES = 4  # that are left behind before the search for a minimum is given up
-FLAT_EV_PER_ANG2 = 0.02  # a curvature nearer to zero is none
-SADDLE_EV_PER_ANG2 = 0.1  # a curvature below minus this is one even where neither side was found to lie lower
-LOWER_EV = 1e-3  # what lies less below a structure is no other minimum
+MAX_SADDLES = 4  # after so many saddles the search for a minimum is given up
+FLAT_EV_PER_ANG2 = 0.02  # a curvature nearer to zero counts as zero
+SADDLE_EV_PER_ANG2 = 0.1  # a curvature below minus this is a saddle even if neither side lies lower
+LOWER_EV = 1e-3  # another minimum lies lower by more than this
 UPHILL_EV = 1e-4
-AWAY_ANG = 0.2  # of the atom that moves most, from a saddle
-DIFFERENCE_ANG = 0.01  # of the atom that moves most, for curvatures
+AWAY_ANG = 0.2  # displacement from a saddle, of the atom that moves most
+DIFFERENCE_ANG = 0.01  # displacement for curvatures, of the atom that moves most
 MAX_ATOMS_OF_HESSIAN = 32
 LANCZOS_STEPS = 40
 SLOTS_AT_ONCE = {"cpu": 64, "cuda": 8192}  # more do not fit into a CPU's cache
@@ -33,12 +33,12 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where a relaxation ended.
+    """The end of a relaxation.
 
     Attributes:
-        atoms: the structure there.
-        energy: eV.
-        faults: why it is no minimum; empty if it is one.
+        atoms: the relaxed structure.
+        energy: its potential energy, eV.
+        faults: the reasons why the structure is no minimum; empty for a minimum.
     """
 
     atoms: Atoms
@@ -54,20 +54,23 @@ class _Point:
 
     @property
     def relaxed(self) -> bool:
-        """NaN is not."""
+        """Whether the largest force is small enough; False if it is NaN."""
         return self.residual <= RELAXED_EV_PER_ANG
 
 
 def find_minimum(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> Minimum:
-    """Relax a structure, and leave every saddle by its softest mode, both ways, for the lower side.
+    """Relax a structure; at a saddle, follow the softest mode in both directions and go on from the lower side.
 
-    A structure with a symmetry that the minimum lacks, such as flat ammonia, relaxes to a saddle: no force leads away
-    from there, and its energy is too high.
+    A structure with a symmetry that the minimum lacks, such as flat ammonia, relaxes to a saddle. No force leads away
+    from a saddle, and its energy is too high.
 
     Args:
-        atoms: not changed.
-        reference: FP64; gives energies and forces.
-        rng: of where the search for the softest mode of a large system begins.
+        atoms: the structure, which is not changed.
+        reference: engine in FP64.
+        rng: draws the vector with which the search for the softest mode of a large system begins.
+
+    Returns:
+        The structure, its energy, and the faults that it has as a minimum.
     """
     begin = _point(atoms, reference)
     point = _relaxed(atoms, reference)
@@ -97,20 +100,25 @@ def find_minimum(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> M
 
 
 def softest_mode(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> tuple[float, Array]:
-    """Lowest curvature of the energy and its direction, by central differences of the forces.
+    """Find the lowest curvature of the energy and its direction, by central differences of the forces.
 
-    Small systems have their whole Hessian taken. In large ones Lanczos' method (J. Res. Natl. Bur. Stand. 45, 255
-    (1950)) finds an upper bound, which is close where the curvature is clearly negative.
+    For small systems the complete Hessian is computed. For large ones Lanczos' method (J. Res. Natl. Bur. Stand. 45,
+    255 (1950)) finds an upper bound, which is close where the curvature is clearly negative.
+
+    Args:
+        atoms: the structure.
+        reference: engine in FP64.
+        rng: draws the first vector of Lanczos' method.
 
     Returns:
-        eV/Å², 0 where all are positive because moving as a whole costs nothing; and [n_atoms, 3], the atom that moves
-        most by 1.
+        The curvature, eV/Å², at most 0, which is that of a translation; and its direction, [n_atoms, 3], in which the
+        atom that moves most moves by 1.
     """
-    whole = _moves_as_a_whole(atoms)
+    rigid = _rigid_motions(atoms)
 
     def inward(vectors: Array) -> Array:
-        """[n, 3 n_atoms] without what moves the system as a whole."""
-        inside: Array = vectors - (vectors @ whole.T) @ whole
+        """Remove translations and rotations from vectors [n, 3 n_atoms]."""
+        inside: Array = vectors - (vectors @ rigid.T) @ rigid
         return inside
 
     def applied(vectors: Array) -> Array:
@@ -128,7 +136,7 @@ def softest_mode(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> t
 
 
 def _lanczos(applied: Callable[[Array], Array], begin: Array) -> tuple[float, Array]:
-    """Lowest Ritz value and its vector, [n]."""
+    """Return the lowest Ritz value and its vector, [n]."""
     basis = [begin / np.linalg.norm(begin)]
     images: list[Array] = []
     while True:
@@ -148,7 +156,7 @@ def _lanczos(applied: Callable[[Array], Array], begin: Array) -> tuple[float, Ar
 
 
 def _hessian_times(vectors: Array, atoms: Atoms, reference: Engine) -> Array:
-    """[n, 3 n_atoms] second derivatives along [n, 3 n_atoms], eV/Å²."""
+    """Multiply the Hessian with vectors [n, 3 n_atoms]; returns [n, 3 n_atoms] eV/Å²."""
     n_atoms, found = len(atoms), np.zeros_like(vectors)
     moves = vectors.reshape(len(vectors), n_atoms, 3)
     largest = np.linalg.norm(moves, axis=2).max(axis=1)
@@ -166,8 +174,8 @@ def _hessian_times(vectors: Array, atoms: Atoms, reference: Engine) -> Array:
     return found
 
 
-def _moves_as_a_whole(atoms: Atoms) -> Array:
-    """[n, 3 n_atoms] orthonormal translations and, of what is nowhere periodic, rotations."""
+def _rigid_motions(atoms: Atoms) -> Array:
+    """Return orthonormal translations and, unless the structure is periodic, rotations, [n, 3 n_atoms]."""
     moves = [np.tile(axis, (len(atoms), 1)) for axis in np.eye(3)]
     if not atoms.pbc.any():
         arms = atoms.positions - atoms.positions.mean(axis=0)
@@ -178,7 +186,7 @@ def _moves_as_a_whole(atoms: Atoms) -> Array:
 
 
 def _relaxed(atoms: Atoms, reference: Engine) -> _Point:
-    """By LBFGS, which is fast and may go uphill where the start is far from a minimum; if it did, by FIRE downhill."""
+    """Relax by LBFGS, which is fast but may go uphill far from a minimum. If it went uphill, relax by FIRE instead."""
     begin = _point(atoms, reference)
     found = _optimised(atoms, reference, lambda moving: LBFGS(moving, logfile=None))
     if not found.energy <= begin.energy + UPHILL_EV:

@@ -1,4 +1,4 @@
-"""A run of molecular dynamics on disk, whole or not at all, so that it can go on after a kill."""
+"""Save and load the state of molecular dynamics, so that a killed run can go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlff_exp.results import STATE_FILE
 from mlff_exp.structures import Expected, read_arrays
 
 STATE_COLUMNS = ("positions", "velocities", "forces", "energy")
-# For n systems with s slots each, a in all, and r records. The names are those of `recording.Trajectory`.
+# Shapes: n systems with s rows each, a rows in all, r frames. The names are those of `recording.Trajectory`.
 COLUMNS = {
     **dict.fromkeys(("potential", "kinetic", "displacement", "bond_change"), Expected("float64", ("r", "n"))),
     "momentum": Expected("float64", ("r", "n"), is_finite=False),  # atoms that do not move have a momentum of NaN
@@ -36,18 +36,18 @@ ARRAYS = {
     "identity": Expected("str", ()),
     "sha256": Expected("str", ()),
 }
-# Which column of the records holds what of a state.
+# The column of the frames that holds each part of a state.
 RECORDED = {"energy": "potential", "positions": "positions", "velocities": "velocities"}
 
 
 def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Mapping[str, Any]) -> None:
-    """Write the snapshot, the state that the run began with, and what the run is.
+    """Write a snapshot, the state at the start of the run, and the identity of the run, in one atomic step.
 
     Args:
-        directory: of the run.
-        snapshot: to go on from.
-        start: of the whole run.
-        identity: plain values that have to be the same when it goes on.
+        directory: the directory of the run.
+        snapshot: the point from which the run can go on.
+        start: the state with which the run began.
+        identity: plain values that have to be the same when the run goes on.
     """
     arrays = {f"now_{name}": getattr(snapshot.state, name).cpu().numpy() for name in STATE_COLUMNS}
     arrays |= {f"start_{name}": getattr(start, name).cpu().numpy() for name in STATE_COLUMNS}
@@ -58,10 +58,18 @@ def save_state(directory: Path, snapshot: Snapshot, start: MDState, identity: Ma
 
 
 def load_state(directory: Path, identity: Mapping[str, Any], device: torch.device) -> tuple[Snapshot, MDState]:
-    """Read what `save_state` wrote: the snapshot and the start.
+    """Read the snapshot and the start that `save_state` wrote.
+
+    Args:
+        directory: the directory of the run.
+        identity: plain values that have to equal those that were saved.
+        device: the device of the tensors.
+
+    Returns:
+        The snapshot, and the state with which the run began.
 
     Raises:
-        ConfigError: there is none, it is damaged, or it is of a run with another identity; says in what they differ.
+        ConfigError: the file is missing or damaged, or the identities differ; the message names the differences.
     """
     path = directory / STATE_FILE
     if not path.is_file():
@@ -101,7 +109,7 @@ def load_state(directory: Path, identity: Mapping[str, Any], device: torch.devic
 
 
 def _sha256(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Of all numbers and texts, by name."""
+    """Return the SHA-256 of all arrays and their names, as hexadecimal digits."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())

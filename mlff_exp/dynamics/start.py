@@ -1,4 +1,4 @@
-"""The start of a trajectory: a minimum brought to a temperature without drift or rotation."""
+"""Prepare the start of a trajectory: bring a minimum to a temperature without drift or rotation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORD_START_EVERY = 2  # steps; often enough to find a frame close to the tempe
 
 
 class StartError(RuntimeError):
-    """The systems blew up before there was a trajectory to judge."""
+    """The systems blew up while the start was prepared."""
 
 
 def prepare_start(
@@ -33,10 +33,24 @@ def prepare_start(
 ) -> MDState:
     """Bring relaxed systems to a mean temperature, so that NVE judges the force field and not the start.
 
-    A relaxed molecule given velocities at T ends near T/2, because half of the kinetic energy becomes potential
-    energy. So: velocities at 2T, NVE for ``settle_ps``; from the second half the frame nearest to T, where
-    velocities are drawn anew and scaled to exactly T; NVE for ``probe_ps``; if its mean temperature is off, scale
-    the momenta by √(1 + ΔE/K) with ΔE = (T − T_mean) k dof, and probe again.
+    A relaxed molecule with velocities at T ends near T/2, because half of the kinetic energy becomes potential energy.
+    The steps are therefore:
+
+    1. Draw velocities at 2T and run NVE for ``settle_ps``.
+    2. Take the frame of the second half that is nearest to T, and draw new velocities, scaled to exactly T.
+    3. Run NVE for ``probe_ps``. If its mean temperature is off, scale the momenta by √(1 + ΔE/K) with
+       ΔE = (T − T_mean) k dof, and repeat this step.
+
+    Args:
+        dynamics: the relaxed systems.
+        temperature_k: the mean temperature T, K.
+        settle_ps: length of the first run, ps.
+        probe_ps: length of each run that measures the mean temperature, ps.
+        rng: draws the velocities.
+        progress: function that is called with the number of steps since its last call.
+
+    Returns:
+        The state at the start, on the device of the engine.
 
     Raises:
         StartError: the systems blew up.
@@ -74,7 +88,7 @@ def prepare_start(
 
 
 def steps_of(duration_ps: float, dynamics: Dynamics) -> int:
-    """How many steps a time takes."""
+    """Return the number of steps in a time."""
     return round(duration_ps * 1000 / dynamics.timestep_fs)
 
 
@@ -82,21 +96,21 @@ def refuse_blow_up(trajectory: Trajectory) -> None:
     """Refuse a trajectory that blew up.
 
     Raises:
-        StartError: says what happened.
+        StartError: the trajectory blew up; the message says how.
     """
     if trajectory.blow_up is not None:
         raise StartError(f"blew up while the start was prepared: {trajectory.blow_up}")
 
 
 def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float, rng: np.random.Generator) -> Tensor:
-    """Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T.
+    """Draw Maxwell-Boltzmann velocities without linear and, for molecules, angular momentum, scaled to exactly T.
 
     The temperature counts the internal degrees of freedom: 3N − 6, for linear molecules 3N − 5, in a cell 3N − 3.
 
     Args:
-        dynamics: of the systems.
+        dynamics: the systems.
         positions: [n_rows, 3] Å.
-        temperature_k: of every system.
+        temperature_k: the temperature of every system, K.
         rng: draws the velocities.
 
     Returns:
@@ -107,7 +121,7 @@ def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float
     for index, (system, padded) in enumerate(
         zip(dynamics.systems, batch.per_system(positions).cpu().numpy(), strict=True)
     ):
-        # The dynamics knows no constraints, of which ASE's functions would leave momenta out.
+        # ASE's functions would leave out the momenta of constrained atoms, and the dynamics has no constraints.
         atoms = Atoms(system.numbers, padded[: len(system)], masses=system.get_masses())
         thermalize_momenta(atoms, temperature_k, rng=rng)
         Stationary(atoms, preserve_temperature=False)
@@ -121,8 +135,8 @@ def _draw_velocities(dynamics: Dynamics, positions: Tensor, temperature_k: float
 def _stop_rotation(atoms: Atoms) -> None:
     """Take the angular momentum of a molecule away, in place.
 
-    ASE's ``ZeroRotation`` divides by the moments of inertia, and that of a linear molecule about its axis is zero, or
-    what rounding makes of zero. The pseudo-inverse leaves the axis out.
+    ASE's ``ZeroRotation`` divides by the moments of inertia. The moment of a linear molecule about its axis is zero but
+    for rounding. The pseudo-inverse leaves this axis out.
     """
     masses = atoms.get_masses()[:, None]
     arms = atoms.positions - atoms.get_center_of_mass()

@@ -1,4 +1,4 @@
-"""Where a batch of trajectories stands."""
+"""The state of a batch of trajectories, and a snapshot from which a run can go on."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-Columns = dict[str, Tensor]  # of `recording.Trajectory`, by the names there: [n_records, ...] each
+Columns = dict[str, Tensor]  # of `recording.Trajectory`, by the names there: [n_frames, ...] each
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass
 class MDState:
-    """Where a batch of trajectories stands; changed in place.
+    """The positions, velocities, forces and energies of a batch of trajectories; changed in place.
 
     Attributes:
         positions: [n_rows, 3] Å, FP64.
         velocities: [n_rows, 3] ASE units, FP64.
         forces: [n_rows, 3] eV/Å, FP64.
         energy: [n_systems] potential energy, eV, FP64.
-        step: steps done.
+        step: the number of steps that were done.
     """
 
     positions: Tensor
@@ -31,13 +31,13 @@ class MDState:
     step: int = 0
 
     def copy(self) -> MDState:
-        """Another state at the same point."""
+        """Return a copy that shares no tensor."""
         return MDState(
             self.positions.clone(), self.velocities.clone(), self.forces.clone(), self.energy.clone(), self.step
         )
 
     def become(self, other: MDState) -> None:
-        """Go to the point of another state, in the same tensors."""
+        """Copy the values of another state into the tensors of this one."""
         for name in ("positions", "velocities", "forces", "energy"):
             getattr(self, name).copy_(getattr(other, name))
         self.step = other.step
@@ -45,12 +45,12 @@ class MDState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run is, so that it can go on from there.
+    """A point from which a run can go on.
 
     Attributes:
-        state: where it stands.
-        steps: of the records so far.
-        columns: the records so far, by their names in `recording.Trajectory`, on the CPU.
+        state: the state at this point.
+        steps: the step of each frame so far.
+        columns: the frames so far on the CPU, by the names of the columns in `recording.Trajectory`.
     """
 
     state: MDState

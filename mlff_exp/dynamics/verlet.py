@@ -14,10 +14,10 @@ import torch
 from ase import Atoms, units
 from torch import Tensor
 
-from mlff_exp.dynamics.bonds import bonds_of_batch
+from mlff_exp.dynamics.bonds import find_batch_bonds
 from mlff_exp.dynamics.integrators import velocity_verlet
-from mlff_exp.dynamics.recording import Trajectory, joined_columns, recorded_columns
-from mlff_exp.dynamics.segment import Segment
+from mlff_exp.dynamics.interval import FrameInterval
+from mlff_exp.dynamics.recording import Trajectory, columns_of_frame, join_columns
 from mlff_exp.dynamics.state import Columns, MDState, Snapshot
 from mlff_exp.engines import DynamicsEngine, Engine, Prediction
 from mlff_exp.measure import internal_degrees_of_freedom, kinetic_temperature
@@ -25,7 +25,7 @@ from mlff_exp.structures import collate, rebuild_neighbors, uses_all_pairs
 
 SKIN_ANG = 1.0
 BROKEN_BOND_ANG = 1.0
-RECORDS_AT_ONCE = {"cpu": 20, "cuda": 200}  # between looks at the numbers
+FRAMES_AT_ONCE = {"cpu": 20, "cuda": 200}  # frames in a block; each block is checked for a blow-up
 
 
 class Dynamics:
@@ -33,13 +33,13 @@ class Dynamics:
 
     Args:
         engine: gives energies and forces.
-        systems: their start; their positions define bonds and displacements.
-        timestep_fs: of velocity Verlet.
-        names: of the systems, for messages; "replica 0" and so on if not given.
-        advance: does steps of a state in place, instead of our own velocity Verlet.
+        systems: the structures at the start; bonds and displacements are measured from there.
+        timestep_fs: the timestep, fs.
+        names: names of the systems, for messages; "replica 0" and so on if not given.
+        advance: function that does a number of steps of a state in place, instead of our own velocity Verlet.
 
     Raises:
-        ValueError: a single atom, which has no internal motion.
+        ValueError: a system is a single atom, which has no internal motion.
     """
 
     def __init__(
@@ -66,10 +66,15 @@ class Dynamics:
         self._masses_on_cpu = torch.from_numpy(masses.reshape(-1, 1))
         self.masses = self._masses_on_cpu.to(engine.device)
         self._timestep = torch.full((1,), timestep_fs * units.fs, dtype=torch.float64, device=engine.device)
-        self._bonds = bonds_of_batch(systems, self.batch.n_slots)
+        self._bonds = find_batch_bonds(systems, self.batch.n_slots)
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
-        """A state with its forces evaluated; it does not share the tensors."""
+        """Evaluate the forces, and return a state that shares no tensor with the arguments.
+
+        Args:
+            positions: [n_rows, 3] Å.
+            velocities: [n_rows, 3] ASE units.
+        """
         if self.needs_list:
             self.rebuild_list(positions)
         prediction = self._evaluate(positions, self.engine)
@@ -86,8 +91,8 @@ class Dynamics:
     def _steps(self, state: MDState, n_steps: int, engine: Engine, *, look: bool = False) -> None:
         """Do steps of a state in place.
 
-        With ``look`` each step looks where the atoms are before it evaluates them, and rebuilds a list that may miss a
-        pair. Without it nothing waits for the device, and `list_is_stale` tells afterwards.
+        With ``look`` each step checks the neighbour list before it evaluates the forces, and rebuilds a list that may
+        miss a pair. Without ``look`` nothing waits for the device, and `list_is_stale` gives the answer afterwards.
         """
         if isinstance(engine, DynamicsEngine) and engine.can_integrate(self.batch):
             last = Prediction(state.energy, state.forces)
@@ -116,29 +121,31 @@ class Dynamics:
         keep: Callable[[Snapshot], None] | None = None,
         keep_every_s: float = 60.0,
     ) -> Trajectory:
-        """Integrate, recording the start and every ``record_every`` steps; ends early if a trajectory blows up.
+        """Integrate, and record the start and a frame every ``record_every`` steps. A blow-up ends the run early.
 
-        Where the engine can be captured, all steps from one record to the next and the record itself are one CUDA
-        graph. Records stay on the device; what follows from them is computed on the CPU, in blocks, while the next
-        block is under way.
+        Where the engine can be captured, the steps from one frame to the next and the recording are one CUDA graph.
+        Frames stay on the device until a block is full. The CPU evaluates a block while the device computes the next.
 
         Args:
-            state: moves in place.
-            n_steps: in all.
-            record_every: steps between records.
-            progress: called with the number of steps that were done since the last time.
-            since: go on from here, at the same state, instead of from the start.
-            keep: is given a snapshot now and then.
+            state: the state, which is changed in place.
+            n_steps: the number of steps of the complete trajectory.
+            record_every: the number of steps between frames.
+            progress: function that is called with the number of steps since its last call.
+            since: a snapshot at the same state, from which to go on; None to begin.
+            keep: function that is called with a snapshot every ``keep_every_s`` seconds.
             keep_every_s: seconds between snapshots.
+
+        Returns:
+            The frames from the start on, also those of the snapshot.
         """
         if since is None:
-            first = self._observed(*(part.unsqueeze(0).cpu() for part in recorded_columns(state)))
+            first = self._columns_of(*(part.unsqueeze(0).cpu() for part in columns_of_frame(state)))
             steps, blocks = [state.step], [{name: column.clone() for name, column in first.items()}]
         else:
             steps, blocks = list(since.steps), [dict(since.columns)]
-        n_records, rest = divmod(n_steps - (steps[-1] - steps[0]), record_every)
+        n_frames, rest = divmod(n_steps - (steps[-1] - steps[0]), record_every)
         blow_up = None
-        for block, then in self._blocks(state, n_records, record_every, keep_every_s if keep else math.inf):
+        for block, then in self._blocks(state, n_frames, record_every, keep_every_s if keep else math.inf):
             new = [steps[-1] + record_every * (index + 1) for index in range(len(block["potential"]))]
             blow_up = self._blow_up(block, new)
             blocks.append(block)
@@ -148,11 +155,11 @@ class Dynamics:
             if blow_up is not None:
                 break
             if then is not None and keep is not None:
-                blocks = [joined_columns(blocks)]
+                blocks = [join_columns(blocks)]
                 keep(Snapshot(then, list(steps), blocks[0]))
         for _ in range(0 if blow_up else rest):
             self.step(state)
-        columns = {name: column.numpy() for name, column in joined_columns(blocks).items()}
+        columns = {name: column.numpy() for name, column in join_columns(blocks).items()}
         return Trajectory(
             steps=np.array(steps),
             times_ps=np.array(steps) * self.timestep_fs / 1000,
@@ -164,63 +171,74 @@ class Dynamics:
         )
 
     def _blocks(
-        self, state: MDState, n_records: int, record_every: int, keep_every_s: float
+        self, state: MDState, n_frames: int, record_every: int, keep_every_s: float
     ) -> Iterator[tuple[Columns, MDState | None]]:
-        """Columns of records on the CPU, some records at a time, each while the device is at work on the next.
+        """Yield blocks of frames on the CPU, each while the device computes the next block.
 
-        With them, now and then, comes the state after the last of them.
+        Every ``keep_every_s`` seconds a block comes with the state after its last frame, else with None.
         """
-        if n_records == 0:
+        if n_frames == 0:
             return
-        at_once = RECORDS_AT_ONCE[self.engine.device.type]
-        segment = Segment(self, state, record_every, min(at_once, n_records))
+        at_once = FRAMES_AT_ONCE[self.engine.device.type]
+        interval = FrameInterval(self, state, record_every, min(at_once, n_frames))
         under_way, kept_at = None, time.monotonic()
-        for done in range(0, n_records, at_once):
-            for _ in range(min(at_once, n_records - done)):
-                segment()
+        for done in range(0, n_frames, at_once):
+            for _ in range(min(at_once, n_frames - done)):
+                interval()
             then = None
             if time.monotonic() - kept_at >= keep_every_s:
                 then, kept_at = state.copy(), time.monotonic()
-            previous, under_way = under_way, (segment.take(), then)
+            previous, under_way = under_way, (interval.take(), then)
             if previous is not None:
-                yield self._observed(*previous[0].result()), previous[1]
+                yield self._columns_of(*previous[0].result()), previous[1]
         if under_way is not None:
-            yield self._observed(*under_way[0].result()), under_way[1]
+            yield self._columns_of(*under_way[0].result()), under_way[1]
 
-    def segment(self, state: MDState, n_steps: int) -> Callable[[], None]:
-        """What `run` repeats: so many steps of a state and a frame, one CUDA graph where the engine can be captured.
+    def make_interval(self, state: MDState, n_steps: int) -> Callable[[], None]:
+        """Make the function that `run` repeats: a number of steps of a state and the recording of a frame.
 
-        It is for timing: frames are collected and sent to the CPU as in `run`, and then dropped.
+        It is for timing. Frames are sent to the CPU as in `run`, and then dropped.
+
+        Args:
+            state: the state, which each call changes in place.
+            n_steps: the number of steps of a call.
         """
-        at_once = RECORDS_AT_ONCE[self.engine.device.type]
-        segment = Segment(self, state, n_steps, at_once)
+        at_once = FRAMES_AT_ONCE[self.engine.device.type]
+        interval = FrameInterval(self, state, n_steps, at_once)
 
         def go() -> None:
-            segment()
-            if segment.filled == at_once:
-                segment.take()
+            interval()
+            if interval.filled == at_once:
+                interval.take()
 
         return go
 
     def kinetic_energy(self, velocities: Tensor) -> Tensor:
-        """[n_systems] eV."""
+        """Return the kinetic energy of each system, [n_systems] eV.
+
+        Args:
+            velocities: [n_rows, 3] ASE units.
+        """
         return self.batch.per_system(0.5 * self.masses * velocities.square()).sum(dim=(1, 2))
 
     def _evaluate(self, positions: Tensor, engine: Engine) -> Prediction:
         return engine(self.batch.with_positions(positions))
 
     def list_is_stale(self) -> bool:
-        """Whether an atom has been so far from where neighbours were looked for that a pair may be missing.
+        """Return whether an atom moved so far since the list was built that a pair may be missing.
 
-        Waits for the device. NaN counts as far.
+        The call waits for the device. A distance of NaN counts as too far.
         """
         return not float(self._farthest_squared) <= (SKIN_ANG / 2) ** 2
 
     def rebuild_list(self, positions: Tensor) -> None:
-        """Find the neighbours anew on the device, within cutoff and skin.
+        """Find the neighbours again on the device, within cutoff and skin.
 
-        The batch and its tensors stay, with new numbers, so that what was captured with them holds; if an atom has more
-        neighbours than there is room for, there is a new batch with more room.
+        The batch keeps its tensors, with new numbers, so that captured graphs stay valid. If an atom has more
+        neighbours than the batch has columns, a new and larger batch takes its place.
+
+        Args:
+            positions: [n_rows, 3] Å.
         """
         found = rebuild_neighbors(self.batch.with_positions(positions), self._needs_list, self.engine.cutoff + SKIN_ANG)
         self._list_positions.copy_(positions)
@@ -231,25 +249,25 @@ class Dynamics:
         else:
             self.batch = found
 
-    def _observed(self, energy: Tensor, positions: Tensor, velocities: Tensor) -> Columns:
-        """Columns of a `Trajectory` from records on the CPU.
+    def _columns_of(self, energy: Tensor, positions: Tensor, velocities: Tensor) -> Columns:
+        """Compute the columns of a `Trajectory` from frames on the CPU.
 
         Args:
-            energy: [n_records, n_systems].
-            positions: [n_records, n_atoms, 3].
-            velocities: the same.
+            energy: [n_frames, n_systems] eV.
+            positions: [n_frames, n_rows, 3] Å.
+            velocities: [n_frames, n_rows, 3] ASE units.
         """
-        n_records, n_systems = energy.shape
+        n_frames, n_systems = energy.shape
         masses = self._masses_on_cpu
 
         def per_system(values: Tensor) -> Tensor:
-            return values.view(n_records, n_systems, -1, 3)
+            return values.view(n_frames, n_systems, -1, 3)
 
         momenta = per_system(masses * velocities)
         kinetic = 0.5 * (momenta * per_system(velocities)).sum(dim=(2, 3))
         moved = per_system(positions - self._start).norm(dim=-1).amax(dim=2)
         momentum = momenta.sum(dim=2).norm(dim=-1) / momenta.norm(dim=-1).sum(dim=2)
-        of_bonds = self._bonds.system.expand(n_records, -1)
+        of_bonds = self._bonds.system.expand(n_frames, -1)
         largest = torch.zeros_like(kinetic).scatter_reduce(1, of_bonds, self._bonds.change(positions), "amax")
         return {
             "potential": energy,
@@ -262,7 +280,11 @@ class Dynamics:
         }
 
     def has_bonds(self, system: int) -> bool:
-        """Whether a system has a bond whose length can be followed."""
+        """Return whether a system has a bond.
+
+        Args:
+            system: its index in the batch.
+        """
         return bool((self._bonds.system == system).any())
 
     @property

@@ -57,7 +57,7 @@ class NveTask:
         duration_ps: of the recorded trajectory.
         timestep_fs: of velocity Verlet.
         temperature_k: the start is prepared at.
-        record_every: steps between records.
+        record_every: steps between recorded frames.
         systems: names of molecules that move side by side, each judged; those of ``system`` if empty.
         replicas: trajectories of each system with different seeds; all of them are one batch.
         settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
@@ -100,14 +100,14 @@ class NveTask:
             raise ConfigError(f"task.systems={list(self.systems)} names a molecule twice: use task.replicas")
         if self.n_steps < 10 * self.record_every:
             raise ConfigError(
-                f"task.duration_ps={self.duration_ps} holds fewer than ten records at "
+                f"task.duration_ps={self.duration_ps} holds fewer than ten frames at "
                 f"task.timestep_fs={self.timestep_fs} and task.record_every={self.record_every}: "
                 "lengthen it, or record more often"
             )
-        if self.n_records > MAX_RECORDS:
+        if self.n_frames > MAX_RECORDS:
             raise ConfigError(
                 f"task.record_every={self.record_every}: {self.n_trajectories:,} trajectories of {self.n_steps:,} "
-                f"steps leave {self.n_records:,} records; at most {MAX_RECORDS:,} are kept: record less often"
+                f"steps leave {self.n_frames:,} frames; at most {MAX_RECORDS:,} are kept: raise task.record_every"
             )
 
     def copies(self, batch_size: int) -> tuple[str, int]:
@@ -125,8 +125,8 @@ class NveTask:
         return self.replicas * max(1, len(self.systems))
 
     @property
-    def n_records(self) -> int:
-        """Records of all trajectories."""
+    def n_frames(self) -> int:
+        """Number of recorded frames of all trajectories."""
         return self.n_trajectories * (self.n_steps // self.record_every + 1)
 
 

@@ -220,7 +220,7 @@ def test_limits_of_a_gate_are_numbers(end: str, value: float) -> None:
         ({"timestep_fs": 1e-300}, "steps; at most 1,000,000,000 are possible"),
         ({"duration_ps": 1e6, "timestep_fs": 1e-3}, "steps; at most 1,000,000,000 are possible"),
         ({"settle_ps": 1e-9}, "is shorter than a step"),
-        ({"record_every": 1, "replicas": 1000, "duration_ps": 1000.0}, "records; at most 100,000,000 are kept"),
+        ({"record_every": 1, "replicas": 1000, "duration_ps": 1000.0}, "frames; at most 100,000,000 are kept"),
     ],
 )
 def test_more_than_can_be_computed_is_refused_before_the_work(task: dict[str, Any], message: str) -> None:

@@ -193,7 +193,7 @@ def test_the_keys_are_those_of_the_documentation() -> None:
         (["precision.name=fp8"], r"precision.name='fp8' is not one of: fp64, fp32, tf32, fp16_autocast"),
         (["task.min_calls=0"], "task.min_calls=0 must be greater than 0"),
         (["task=nve", "task.timestep_fs=-1"], r"task.timestep_fs=-1.0 must be greater than 0"),
-        (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten records"),
+        (["task=nve", "task.duration_ps=0.01"], "holds fewer than ten frames"),
         (["task=nve", "task.systems=[water,ethanl]"], r"task.systems='ethanl' is not one of: .*did you mean 'ethanol'"),
         (
             ["task=nve", "task.systems=[unseen_200]"],

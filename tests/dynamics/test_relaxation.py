@@ -110,7 +110,7 @@ def find_minimum_of_flat(exact: EagerEngine) -> Atoms:
     return _relaxed(flat_ammonia(), exact).atoms
 
 
-def test_what_moves_as_a_whole_costs_nothing(exact: EagerEngine) -> None:
+def test_translations_and_rotations_have_no_curvature(exact: EagerEngine) -> None:
     for name in ("CO2", "C6H6"):
         relaxed = _relaxed(molecule(name), exact).atoms
         assert softest_mode(relaxed, exact, rng())[0] > -0.02

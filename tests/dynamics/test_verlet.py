@@ -98,7 +98,7 @@ def test_records_say_of_each_system_what_its_atoms_do(engine: Engine) -> None:
 
 @pytest.mark.gpu
 def test_captured_steps_are_the_steps_of_the_eager_engine(student: PaiNN) -> None:
-    """Across several blocks of records; in FP64, so that 4,010 steps of rounding stay small."""
+    """Several blocks of frames; in FP64, so that 4,010 steps of rounding stay small."""
     systems = [molecule("CH3OH"), molecule("CH3OH")]
     trajectories = []
     for name in ("eager", "cuda_graph"):
@@ -275,7 +275,7 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
     assert state.step == trajectory.steps[-1] == 80
     assert (dynamics._list_positions.cpu() - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
     total = trajectory.potential + trajectory.kinetic
-    # A segment whose list became stale is done again; the last evaluation of each record counts.
+    # An interval whose list became stale is computed again; the last evaluation of each frame counts.
     frames = {frame.positions.numpy().tobytes(): frame for frame in watched.seen}
     looked_at = 0
     for positions, energy in zip(trajectory.positions[1:, 0], trajectory.potential[1:, 0], strict=True):

@@ -392,5 +392,5 @@ def test_the_trend_of_the_teacher_is_measured() -> None:
     climbing.fault = lambda p: type(p)(p.energy + 0.003 * torch.arange(len(p.energy)), p.forces)
     (own,), (other,) = (teacher_drift(teacher, dynamics, trajectory) for teacher in (engine, climbing))
     assert abs(own.value) < 0.1
-    between_frames_ps = 3 * 0.5e-3  # 401 records are thinned to 134
+    between_frames_ps = 3 * 0.5e-3  # 401 frames are thinned to 134
     assert other.value - own.value == pytest.approx(3 / between_frames_ps / 3, rel=1e-6)

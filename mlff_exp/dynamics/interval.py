@@ -1,4 +1,4 @@
-"""The steps between two frames, captured in one CUDA graph where the engine allows it."""
+"""The steps between two frames, in one CUDA graph where the engine can be captured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mlff_exp.dynamics.recording import Records, recorded_columns
+from mlff_exp.dynamics.recording import FrameTransfer, columns_of_frame
 from mlff_exp.dynamics.state import MDState
 from mlff_exp.engines import Engine, capture
 
@@ -14,27 +14,28 @@ if TYPE_CHECKING:
     from mlff_exp.dynamics.verlet import Dynamics
 
 
-class Segment:
-    """All steps from one frame to the next and the recording of it, in one CUDA graph where the engine can be captured.
+class FrameInterval:
+    """The steps from one frame to the next, and the recording of that frame.
 
-    Frames go into a buffer on the device. `take` sends the frames to the CPU and empties the buffer.
+    Steps and recording are one CUDA graph where the engine can be captured. Frames go into a buffer on the device.
+    `take` sends the frames to the CPU and empties the buffer.
 
     Args:
-        dynamics: whose systems move.
-        state: moves in place.
-        n_steps: between two frames.
-        capacity: frames that the buffer holds.
+        dynamics: the systems that move.
+        state: the state, which is changed in place.
+        n_steps: the number of steps between two frames.
+        capacity: the number of frames that the buffer holds.
     """
 
     def __init__(self, dynamics: Dynamics, state: MDState, n_steps: int, capacity: int) -> None:
         self._dynamics, self._state, self._n_steps, self.filled = dynamics, state, n_steps, 0
         self._device = dynamics.engine.device
-        self._buffers = [part.new_zeros(capacity, *part.shape) for part in recorded_columns(state)]
+        self._buffers = [part.new_zeros(capacity, *part.shape) for part in columns_of_frame(state)]
         self._row = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._graph, self._batch = self._captured(), dynamics.batch
 
     def __call__(self) -> None:
-        """Do the steps and record a frame; with new neighbours where an atom went too far for the list."""
+        """Do the steps and record a frame. If the neighbour list became stale, rebuild it and do them again."""
         before = self._state.copy() if self._dynamics.needs_list else None
         self._go()
         if before is not None and self._dynamics.list_is_stale():
@@ -43,7 +44,7 @@ class Segment:
         self.filled += 1
 
     def _repeat(self, before: MDState) -> None:
-        """Do the same steps with new neighbours; one at a time if atoms are too fast for that as well."""
+        """Do the same steps with a new neighbour list; if that becomes stale too, check it at each step."""
         self._state.become(before)
         self._row -= 1
         self._dynamics.rebuild_list(self._state.positions)
@@ -64,12 +65,12 @@ class Segment:
         else:
             self._graph.replay()
 
-    def take(self) -> Records:
-        """The frames since the last time, on their way to the CPU."""
-        records = [buffer[: self.filled] for buffer in self._buffers]
+    def take(self) -> FrameTransfer:
+        """Empty the buffer, and return the transfer of its frames to the CPU."""
+        frames = [buffer[: self.filled] for buffer in self._buffers]
         self.filled = 0
         self._row.zero_()
-        return Records(records)
+        return FrameTransfer(frames)
 
     def _run(self, state: MDState, engine: Engine) -> None:
         if self._dynamics.advance is not None:
@@ -79,7 +80,7 @@ class Segment:
         self._write(state)
 
     def _write(self, state: MDState) -> None:
-        for buffer, part in zip(self._buffers, recorded_columns(state), strict=True):
+        for buffer, part in zip(self._buffers, columns_of_frame(state), strict=True):
             buffer.index_copy_(0, self._row, part.unsqueeze(0))
         self._row += 1
 
@@ -91,7 +92,7 @@ class Segment:
         row, farthest = self._row.clone(), dynamics._farthest_squared.clone()
 
         def warm_up() -> None:
-            self._run(self._state.copy(), inner)  # a state that nobody needs
+            self._run(self._state.copy(), inner)  # on a copy that is dropped
             self._row.copy_(row)
             dynamics._farthest_squared.copy_(farthest)
 
