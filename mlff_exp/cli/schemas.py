@@ -18,14 +18,13 @@ from mlff_exp.config import (
     PrecisionConfig,
     Tracking,
     WaterBox,
-    fast_engine,
     is_cuda,
     learn_aliases,
     learn_native,
     learn_words,
     low_precision,
 )
-from mlff_exp.engines import ENGINES
+from mlff_exp.engines import ENGINES, fast_engine
 from mlff_exp.models import MODELS
 from mlff_exp.tasks import TASKS
 
@@ -65,7 +64,8 @@ def register_schemas() -> None:
     types = option_types()
     for group in ("task", "model", "engine"):
         learn_words(types[group])
-    learn_aliases({alias: task.name for task in TASKS for alias in task.aliases})
+    for registry in (TASKS, MODELS, ENGINES):
+        learn_aliases(registry)
     learn_native(spec.name for spec in MODELS if spec.native)
     schemas: dict[str, dict[str, type]] = {
         **types,

@@ -22,9 +22,7 @@ from .config import parse_config as parse_config
 from .config import recorded_values as recorded_values
 from .config import refuse_ignored as refuse_ignored
 from .config import refuse_other_schema as refuse_other_schema
-from .device import fast_engine as fast_engine
 from .device import is_cuda as is_cuda
-from .device import low_precision as low_precision
 from .device import n_gpus as n_gpus
 from .errors import ConfigError as ConfigError
 from .errors import UnavailableError as UnavailableError
@@ -33,7 +31,9 @@ from .flat import flatten as flatten
 from .gate import USUAL_GATE as USUAL_GATE
 from .gate import Gate as Gate
 from .gate import Limit as Limit
+from .precision import CUDA_PRECISIONS as CUDA_PRECISIONS
 from .precision import PrecisionConfig as PrecisionConfig
+from .precision import low_precision as low_precision
 from .renamed import new_option as new_option
 from .renamed import old_options as old_options
 from .renamed import rename_keys as rename_keys

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mlff_exp.config.errors import ConfigError
 
 MAX_SHOWN = 60
 LIMITS = "limits"  # of a field, in its metadata
-# What people call things elsewhere, and what they are called here.
+# Words of other programs, and the words of this configuration for them; a registry has its own.
 ALIASES = {
     "half": "fp16_autocast",
     "float16": "fp16_autocast",
@@ -27,38 +27,42 @@ ALIASES = {
     "float64": "fp64",
     "f64": "fp64",
     "double": "fp64",
-    "cudagraph": "cuda_graph",
-    "cudagraphs": "cuda_graph",
-    "graph": "cuda_graph",
-    "triton": "fused",
-    "inductor": "compile",
-    "pytorch": "eager",
-    "torch": "eager",
-    "painn": "student",
-    "checkpoint": "student",
-    "calculator": "ase",
-    "xtb": "ase",
-    "teacher": "ase",
     "gpu": "cuda",
     "none": "off",
     "mlflow": "local",
     "sqlite": "local",
 }
 
-_aliases: dict[str, str] = {}  # of names in the registries
+_aliases: dict[str, set[str]] = {}  # names in the registries by other words for them
 
 
-def learn_aliases(aliases: Mapping[str, str]) -> None:
-    """Take other words for names that are registered elsewhere, by the other word; a message says the name then."""
-    _aliases.update(aliases)
+class Aliased(Protocol):
+    """An entry of a registry that has other words for its name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other words for it, in lower case with underscores."""
+
+
+def learn_aliases(entries: Iterable[Aliased]) -> None:
+    """Remember other words for the names of a registry; a message about such a word suggests the name."""
+    for entry in entries:
+        for alias in entry.aliases:
+            _aliases.setdefault(alias, set()).add(entry.name)
 
 
 def nearest(wrong: str, legal: Iterable[str]) -> str | None:
     """The legal word that was probably meant: another name for it, its beginning, or one spelt alike."""
     words = {word.lower(): word for word in legal}
     low = wrong.lower().replace("-", "_")
-    aliases = {**_aliases, **ALIASES}
-    for guess in (low, aliases.get(low, ""), aliases.get(low.replace("_", ""), "")):
+    spellings = (low, low.replace("_", ""))
+    guesses = [low, *(ALIASES.get(word, "") for word in spellings)]
+    guesses += [name for word in spellings for name in sorted(_aliases.get(word, ()))]
+    for guess in guesses:
         if guess in words:
             return words[guess]
     # An empty word begins them all.

@@ -167,7 +167,7 @@ class Config:
         copies = getattr(self.task, "copies", None)  # a task without it puts no system into a batch
         if isinstance(self.system, WaterBox) and copies is not None:
             key, n_boxes = copies(self.batch_size)
-            n_atoms = 3 * self.system.n_molecules * n_boxes
+            n_atoms = self.system.n_atoms * n_boxes
             if n_atoms > MAX_ATOMS:
                 raise ConfigError(
                     f"{key}={n_boxes} of system.n_molecules={self.system.n_molecules} are {n_atoms:,} atoms; "

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from mlff_exp.config.checks import choose
-from mlff_exp.config.words import PRECISIONS
+from mlff_exp.config.device import is_cuda
+from mlff_exp.config.words import PRECISIONS, Precision
+
+CUDA_PRECISIONS: tuple[Precision, ...] = ("tf32",)  # those that only a CUDA GPU has
 
 
 @dataclass
@@ -18,3 +21,8 @@ class PrecisionConfig:
 
     def __post_init__(self) -> None:
         choose("precision.name", self.name, PRECISIONS)
+
+
+def low_precision(device: str) -> Precision:
+    """Return the 16-bit precision that suits a device; ``${low_precision:${device}}`` in configurations."""
+    return "fp16_autocast" if is_cuda(device) else "bf16_autocast"

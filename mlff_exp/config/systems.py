@@ -114,5 +114,10 @@ class WaterBox:
                 f"system.n_molecules={self.n_molecules} is not the cube of a whole number: 8, 27, 64, 125"
             )
 
+    @property
+    def n_atoms(self) -> int:
+        """Atoms in the box."""
+        return 3 * self.n_molecules
+
 
 System = MoleculeSystem | FileSystem | WaterBox

@@ -30,4 +30,5 @@ from .registry import EngineSpec as EngineSpec
 from .registry import SystemFacts as SystemFacts
 from .registry import engine_options as engine_options
 from .registry import engine_spec as engine_spec
+from .registry import fast_engine as fast_engine
 from .stress import virial_stress as virial_stress

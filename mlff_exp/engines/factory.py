@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from mlff_exp.common import load_object
-from mlff_exp.config import PRECISIONS, CompileMode, Precision, choose
+from mlff_exp.config import CUDA_PRECISIONS, PRECISIONS, CompileMode, Precision, choose
 from mlff_exp.engines.compiled import CompiledEngine
 from mlff_exp.engines.cuda_graph import CudaGraphEngine
 from mlff_exp.engines.eager import EagerEngine
@@ -47,7 +47,7 @@ def make_engine(
     spec = engine_spec(engine)
     if device.type != "cuda":
         for word, value, needs_cuda in (
-            ("precision", precision, precision == "tf32"),
+            ("precision", precision, precision in CUDA_PRECISIONS),
             ("engine", engine, spec.needs_cuda),
         ):
             if needs_cuda:

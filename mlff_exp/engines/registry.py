@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from mlff_exp.common import Registry
-from mlff_exp.config import PRECISIONS, choose
+from mlff_exp.config import PRECISIONS, choose, is_cuda, learn_aliases
 from mlff_exp.engines.options import CompileOptions, CudaGraphOptions, EagerOptions, FusedOptions
+from mlff_exp.structures import ALL_PAIRS_MAX_ATOMS
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class EngineSpec:
         needs_cuda: whether it runs on CUDA GPUs only.
         precisions: those that it has.
         compiles: whether its first call of a shape compiles, so that batches are padded to few shapes.
-        family: engines of one family compute with the same kernels: "eager", "compiled", "fused" or a word of its own.
         ahead: gives the options whose compiling fills the cache that this engine reads, or None where nothing is
             compiled ahead.
         takes: gives the reason why a system is not taken, or None.
+        rank: the larger, the faster in long dynamics; `fast_engine` chooses none of rank 0.
+        aliases: other words for it, which an error message understands.
     """
 
     name: str
@@ -62,9 +64,10 @@ class EngineSpec:
     needs_cuda: bool = False
     precisions: tuple[str, ...] = PRECISIONS
     compiles: bool = False
-    family: str = "other"
     ahead: Callable[[Any], Any] = nothing_ahead
     takes: Callable[[SystemFacts], str | None] = takes_all
+    rank: int = 0
+    aliases: tuple[str, ...] = ()
 
 
 ENGINES: Registry[EngineSpec] = Registry("engine", "mlff_exp.engines")
@@ -85,6 +88,7 @@ def engine_spec(name: str, key: str = "engine") -> EngineSpec:
         UnknownNameError: an entry point of this name can't be loaded.
     """
     if name not in ENGINES and not ENGINES.is_broken(name):
+        learn_aliases(ENGINES)
         choose(key, name, ENGINES.names())
     return ENGINES[name]
 
@@ -98,6 +102,25 @@ def engine_options(name: str, **words: Any) -> Any:
     options = engine_spec(name).options
     known = {item.name for item in fields(options)}
     return options(**{word: value for word, value in words.items() if word in known})
+
+
+# The systems that an engine must take to be chosen by `fast_engine`.
+PROMISED = {
+    "any": SystemFacts(ALL_PAIRS_MAX_ATOMS + 1, periodic=True),
+    "molecules": SystemFacts(ALL_PAIRS_MAX_ATOMS, periodic=False),
+}
+
+
+def fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> str:
+    """Return the engine for long dynamics on a device; ``${fast_engine:${device}}`` in configurations.
+
+    Args:
+        device: as in a configuration.
+        systems: "molecules" promises systems of up to 64 atoms that are not periodic, and a model of this project.
+    """
+    cuda, promised = is_cuda(device), PROMISED[systems]
+    usable = [spec for spec in ENGINES if spec.rank and (cuda or not spec.needs_cuda) and spec.takes(promised) is None]
+    return max(usable, key=lambda spec: spec.rank).name
 
 
 def _compiled_ahead(options: CompileOptions) -> CompileOptions | None:
@@ -114,8 +137,6 @@ def _fused_ahead(options: FusedOptions) -> FusedOptions:
 
 
 def _small_molecules(facts: SystemFacts) -> str | None:
-    from mlff_exp.structures import ALL_PAIRS_MAX_ATOMS  # torch comes with it
-
     if facts.periodic:
         return "it takes no periodic systems: use engine=cuda_graph"
     if facts.n_atoms > ALL_PAIRS_MAX_ATOMS:
@@ -132,7 +153,7 @@ ENGINES.register(
         EagerOptions,
         "plain PyTorch",
         "mlff_exp.engines.factory:make_eager",
-        family="eager",
+        aliases=("pytorch", "torch"),
     )
 )
 ENGINES.register(
@@ -142,8 +163,9 @@ ENGINES.register(
         "energy and forces as one graph through torch.compile",
         "mlff_exp.engines.factory:make_compiled",
         compiles=True,
-        family="compiled",
         ahead=_compiled_ahead,
+        rank=1,
+        aliases=("inductor",),
     )
 )
 ENGINES.register(
@@ -154,8 +176,9 @@ ENGINES.register(
         "mlff_exp.engines.factory:make_cuda_graph",
         needs_cuda=True,
         compiles=True,
-        family="compiled",
         ahead=_captured_ahead,
+        rank=2,
+        aliases=("cudagraph", "cudagraphs", "graph"),
     )
 )
 ENGINES.register(
@@ -167,8 +190,9 @@ ENGINES.register(
         needs_cuda=True,
         precisions=("fp32", "tf32", "fp16_autocast"),
         compiles=True,
-        family="fused",
         ahead=_fused_ahead,
         takes=_small_molecules,
+        rank=3,
+        aliases=("triton",),
     )
 )

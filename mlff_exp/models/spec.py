@@ -40,6 +40,7 @@ class ModelSpec:
         code: key of the options that names a function of the user's choosing, whose code the factory runs; None if
             there is no such key. A configuration file may say such a key only if the command line trusts the package.
         capabilities: what every force field of this kind can do.
+        aliases: other words for it, which an error message understands.
     """
 
     name: str
@@ -49,3 +50,4 @@ class ModelSpec:
     native: bool = False
     code: str | None = None
     capabilities: Capabilities = Capabilities()
+    aliases: tuple[str, ...] = ()

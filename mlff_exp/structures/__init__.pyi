@@ -21,7 +21,6 @@ from .electrons import copy_without_labels as copy_without_labels
 from .electrons import refuse_charge_and_spin as refuse_charge_and_spin
 from .identity import calculator_identity as calculator_identity
 from .identity import structure_identity as structure_identity
-from .neighbors import ALL_PAIRS_MAX_ATOMS as ALL_PAIRS_MAX_ATOMS
 from .neighbors import gather_neighbors as gather_neighbors
 from .neighbors import uses_all_pairs as uses_all_pairs
 from .packing import Bucket as Bucket
@@ -30,4 +29,5 @@ from .packing import evaluate as evaluate
 from .packing import make_buckets as make_buckets
 from .packing import pack_batches as pack_batches
 from .packing import slots_per_batch as slots_per_batch
+from .sizes import ALL_PAIRS_MAX_ATOMS as ALL_PAIRS_MAX_ATOMS
 from .systems import build_systems as build_systems

@@ -19,10 +19,10 @@ from ase import Atoms
 from ase.geometry import complete_cell
 from torch import Tensor
 
+from mlff_exp.structures.sizes import ALL_PAIRS_MAX_ATOMS
+
 # The number of columns of a list is a multiple of this, so that its shape and the compiled graph rarely change.
 LIST_COLUMNS = 16
-# In a molecule of up to this many atoms, all other atoms are neighbours: exact for every geometry, never rebuilt.
-ALL_PAIRS_MAX_ATOMS = 64
 CANDIDATES_AT_ONCE = 4_000_000  # pairs and images whose distances are computed at a time, to bound memory
 
 

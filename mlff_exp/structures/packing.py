@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlff_exp.structures.batch import SLOT_STEP, AtomicBatch, collate
 from mlff_exp.structures.datasets import Dataset
-from mlff_exp.structures.neighbors import ALL_PAIRS_MAX_ATOMS
+from mlff_exp.structures.sizes import ALL_PAIRS_MAX_ATOMS
 
 Array = npt.NDArray[np.float64]
 

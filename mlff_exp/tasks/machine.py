@@ -9,9 +9,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mlff_exp.common import UnknownNameError
-from mlff_exp.config import NATIVE, PRECISIONS, Config, ConfigError, UnavailableError, is_cuda, n_gpus
-from mlff_exp.engines import ENGINES, EngineSpec, engine_spec
+from mlff_exp.config import (
+    CUDA_PRECISIONS,
+    NATIVE,
+    PRECISIONS,
+    Config,
+    ConfigError,
+    UnavailableError,
+    WaterBox,
+    is_cuda,
+    n_gpus,
+)
+from mlff_exp.engines import ENGINES, EngineSpec, SystemFacts, engine_spec
 from mlff_exp.models import MODELS, Capabilities
+from mlff_exp.tasks.registry import TASKS
 
 
 def check_engines(config: Config) -> None:
@@ -60,9 +71,10 @@ def on_this_machine(config: Config) -> Config:
     _, _, ordinal = device.partition(":")
     if ordinal and int(ordinal) >= (gpus := n_gpus()):
         raise UnavailableError(f"device={device}: CUDA GPUs of this machine: {gpus}, from cuda:0 on")
-    if device == "cpu" and config.precision.name == "tf32":
-        usable = ", ".join(name for name in PRECISIONS if name != "tf32")
-        raise UnavailableError(f"precision=tf32 needs a CUDA GPU; on device=cpu use one of: {usable}")
+    precision = config.precision.name
+    if device == "cpu" and precision in CUDA_PRECISIONS:
+        usable = ", ".join(name for name in PRECISIONS if name not in CUDA_PRECISIONS)
+        raise UnavailableError(f"precision={precision} needs a CUDA GPU; on device=cpu use one of: {usable}")
     check_capabilities(MODELS[config.model.name].capabilities, config)
     for key, spec in engines_of(config):
         if device == "cpu" and spec.needs_cuda:
@@ -72,7 +84,30 @@ def on_this_machine(config: Config) -> Config:
             raise UnavailableError(
                 f"{key}={spec.name} has no precision={config.precision.name}; use one of: {', '.join(spec.precisions)}"
             )
+    if isinstance(config.system, WaterBox) and uses_system(config):
+        check_system(config, "system=water_box", SystemFacts(config.system.n_atoms, periodic=True))
     return replace(config, device=device)
+
+
+def uses_system(config: Config) -> bool:
+    """Return whether a run evaluates the system of the configuration."""
+    return "system" not in TASKS[config.task.name].ignores and not getattr(config.task, "systems", [])
+
+
+def check_system(config: Config, system: str, facts: SystemFacts) -> None:
+    """Refuse a system that an engine of the run does not take.
+
+    Args:
+        config: names the engines.
+        system: the words for the system in a message.
+        facts: properties of the system.
+
+    Raises:
+        UnavailableError: naming the engine, the system and what to use instead.
+    """
+    for key, spec in engines_of(config):
+        if reason := spec.takes(facts):
+            raise UnavailableError(f"{key}={spec.name} can't run {system}: {reason}")
 
 
 def check_capabilities(can: Capabilities, config: Config) -> None:

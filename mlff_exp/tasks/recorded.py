@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mlff_exp.common import mask_secrets
-from mlff_exp.config import NATIVE, USUAL_GATE, Config, FileSystem, defaults, is_native, recorded_values
+from mlff_exp.config import NATIVE, USUAL_GATE, Config, FileSystem, defaults, recorded_values
+from mlff_exp.models import MODELS
 from mlff_exp.results import find_unusual_keys, values_of
 from mlff_exp.tasks.registry import TASKS
 
@@ -24,7 +25,7 @@ def what_runs(values: Mapping[str, Any]) -> dict[str, Any]:
     if task.get("systems"):
         unused.add("system")
     kept = {key: value for key, value in values.items() if key not in unused}
-    if is_native(kept.get("model", {}).get("name", "")):
+    if "model" in kept and MODELS[kept["model"]["name"]].native:
         kept |= {"engine": {"name": NATIVE}, "precision": {"name": NATIVE}}
     return kept
 

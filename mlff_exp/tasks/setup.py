@@ -9,10 +9,10 @@ import torch
 from ase import Atoms
 
 from mlff_exp.config import Config, ConfigError, FileSystem, MoleculeSystem, Precision, System
-from mlff_exp.engines import AseEngine, Engine, make_engine
+from mlff_exp.engines import AseEngine, Engine, SystemFacts, make_engine
 from mlff_exp.models import MODELS, Capabilities, LoadedModel, load_calculator, load_model
 from mlff_exp.structures import build_systems, check_neighbors, refuse_charge_and_spin, uses_all_pairs
-from mlff_exp.tasks.machine import check_capabilities
+from mlff_exp.tasks.machine import check_capabilities, check_system
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atom
     Raises:
         ConfigError: one is unreadable, holds what the model does not know, or has more neighbours than fit.
     """
-    return _built(config.system, subject)
+    return _built(config, config.system, subject)
 
 
 def load_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
@@ -80,15 +80,20 @@ def load_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
     """
     if not config.task.systems:
         return described_systems(config, subject)
-    return {name: atoms for one in config.task.systems for name, atoms in _built(MoleculeSystem(one), subject).items()}
+    return {
+        name: atoms
+        for one in config.task.systems
+        for name, atoms in _built(config, MoleculeSystem(one), subject).items()
+    }
 
 
-def _built(described: System, subject: ModelUnderTest) -> dict[str, Atoms]:
+def _built(config: Config, described: System, subject: ModelUnderTest) -> dict[str, Atoms]:
     found = build_systems(described)
     where = f"path={described.path!r}" if isinstance(described, FileSystem) else f"name={described.name}"
     for name, atoms in found.items():
         at = f"system.{where}: " + (f"{name}: " if len(found) > 1 else "")
         try:
+            check_system(config, name, SystemFacts(len(atoms), bool(atoms.pbc.any())))
             if atoms.pbc.any() and not subject.capabilities.periodic:
                 raise ValueError("the model takes no periodic systems")
             if not uses_all_pairs(atoms):

@@ -252,7 +252,8 @@ def test_jobs_are_counted_without_making_them() -> None:
     ("wrong", "meant"),
     [
         ("fp16", "fp16_autocast"), ("BF16", "bf16_autocast"), ("bfloat16", "bf16_autocast"), ("double", "fp64"),
-        ("cudagraphs", "cuda_graph"), ("comp", "compile"), ("qqq", None), ("", None),
+        ("cudagraphs", "cuda_graph"), ("cuda-graphs", "cuda_graph"), ("Triton", "fused"), ("comp", "compile"),
+        ("qqq", None), ("", None),
     ],
 )  # fmt: skip
 def test_the_word_that_was_meant_is_found(wrong: str, meant: str | None) -> None:

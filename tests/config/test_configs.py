@@ -358,6 +358,15 @@ def test_a_present_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speed[1:3] == ["engine=eager,compile,fused", "precision=fp32,fp16_autocast"]
 
 
+def test_an_engine_refuses_a_system_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for words in (["engine=fused"], ["engine=eager", "task.baselines=[fused]"]):
+        with pytest.raises(UnavailableError, match=r"=fused can't run system=water_box: it takes no periodic systems"):
+            on_this_machine(composed("system=water_box", *words))
+    for words in (["task=accuracy"], ["task=nve", "task.systems=[water]"], ["engine=cuda_graph"]):
+        on_this_machine(composed("engine=fused", "system=water_box", *words))
+
+
 def test_the_quickstart_of_a_cpu_runs_what_a_cpu_has() -> None:
     gate, speed = composed("experiment=quickstart", "device=cpu").sweep.stages
     assert gate.gate

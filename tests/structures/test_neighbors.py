@@ -18,7 +18,8 @@ from mlff_exp.engines.prediction import Prediction
 from mlff_exp.models.painn import pair_vectors
 from mlff_exp.structures import neighbors
 from mlff_exp.structures.batch import AtomicBatch, collate
-from mlff_exp.structures.neighbors import ALL_PAIRS_MAX_ATOMS, gather_neighbors, neighbor_list
+from mlff_exp.structures.neighbors import gather_neighbors, neighbor_list
+from mlff_exp.structures.sizes import ALL_PAIRS_MAX_ATOMS
 from tests.conftest import rattled
 from tests.helpers.shapes import assert_batch
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from ase.build import bulk
 
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.tasks.setup import prepare_model
+from mlff_exp.engines.registry import ENGINES, SystemFacts
+from mlff_exp.tasks.setup import described_systems, prepare_model
 from tests.helpers.here import configured
 
 
@@ -37,3 +42,16 @@ def test_a_wrong_word_for_a_calculator_is_refused_before_any_work(word: str, mes
         ConfigError, match=f"model.calculator: TBLite can't evaluate H2 with these arguments: .*{message}"
     ):
         prepare_model(configured("model=ase", "device=cpu", target, setting))
+
+
+def test_an_engine_refuses_the_system_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def takes(facts: SystemFacts) -> str | None:
+        return f"it takes no cell of {facts.n_atoms} atoms" if facts.periodic else None
+
+    monkeypatch.setitem(ENGINES._specs, "eager", replace(ENGINES["eager"], takes=takes))
+    bulk("C").write(path := tmp_path / "diamond.cif")
+    config = configured("system=file", f"system.path={path}", "device=cpu", "engine=eager")
+    with pytest.raises(
+        ConfigError, match=r"diamond\.cif.*: engine=eager can't run diamond: it takes no cell of 2 atoms"
+    ):
+        described_systems(config, prepare_model(config))

@@ -151,4 +151,5 @@ SPEC = ModelSpec(
     native=True,
     code="calculator._target_",
     capabilities=Capabilities(charged=True),
+    aliases=("calculator", "xtb", "teacher"),
 )

@@ -48,4 +48,10 @@ def load(options: StudentModel, trust: Sequence[str]) -> LoadedModel:
     return LoadedModel(loaded.model, loaded.weights_sha256)
 
 
-SPEC = ModelSpec("student", StudentModel, "weights of the shipped architecture", f"{__name__}:load")
+SPEC = ModelSpec(
+    "student",
+    StudentModel,
+    "weights of the shipped architecture",
+    f"{__name__}:load",
+    aliases=("painn", "checkpoint"),
+)
