@@ -54,6 +54,21 @@ def test_legal_arguments_are_taken() -> None:
     make(AseModel(calculator={"_target_": "ase.calculators.morse.MorsePotential", "rho0": 2.0}), [])
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "message"),
+    [
+        ("lj.LennardJones", {"sigma": 1e-300}, r"LennardJones is no force field .*: the force on H2 .* is 0 eV/Å"),
+        ("lj.LennardJones", {"epsilon": 0.0}, "LennardJones is no force field"),
+        ("lj.LennardJones", {"rc": -5.0}, "LennardJones is no force field"),
+        ("lj.LennardJones", {"sigma": 1e300}, "LennardJones can't evaluate H2 with these arguments"),
+        ("morse.MorsePotential", {"r0": [1.0, 2.0]}, "MorsePotential can't evaluate H2 with these arguments"),
+    ],
+)
+def test_arguments_that_make_no_force_field_are_refused(name: str, argument: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.calculator: {message}"):
+        make(AseModel(calculator={"_target_": f"ase.calculators.{name}", **argument}), [])
+
+
 def test_what_takes_other_arguments_is_left_alone() -> None:
     assert "depth" in (legal_arguments(LeftToAse) or ())
     assert legal_arguments(OfProgram) is None

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 TEACHER = "mlff_exp.distill.teacher_calculator"
 # Import paths of calculators before 0.2.0, and where each is now.
 MOVED_TARGETS = {"mlff_exp.labelling.teacher_calculator": TEACHER}
-# Calculators that take any word as an argument and refuse it when they first calculate, and a molecule to try.
-TRIED_OUT = {"tblite.ase.TBLite": "H2"}
+# Calculators that take any value of an argument and refuse it late or never, and a molecule to try.
+TRIED_OUT = {
+    "tblite.ase.TBLite": "H2",
+    "ase.calculators.lj.LennardJones": "H2",
+    "ase.calculators.morse.MorsePotential": "H2",
+}
 TRIED_AT = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.74))  # Å
-TRIAL_FAILED = (RuntimeError, ValueError, TypeError, KeyError)
+WEAKEST_EV_PER_ANG = 1e-9
+TRIAL_FAILED = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @dataclass
@@ -66,8 +71,9 @@ def _try_out(calculator: BaseCalculator) -> None:
     """Evaluate a molecule with a calculator that looks at its arguments only then.
 
     Raises:
-        ValueError: it can't be evaluated.
+        ValueError: it can't be evaluated, or its atoms feel no force.
     """
+    import numpy as np
     from ase import Atoms
 
     kind = type(calculator)
@@ -75,10 +81,17 @@ def _try_out(calculator: BaseCalculator) -> None:
     if symbols is None:
         return
     try:
-        Atoms(symbols, TRIED_AT[: len(Atoms(symbols))], calculator=calculator).get_forces()
+        with np.errstate(all="ignore"):  # what is no number is refused below
+            forces = Atoms(symbols, TRIED_AT[: len(Atoms(symbols))], calculator=calculator).get_forces()
     except TRIAL_FAILED as error:
         told = f"argument {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{kind.__name__} can't evaluate {symbols} with these arguments: {told}") from error
+    if not np.isfinite(forces).all() or np.abs(forces).max() < WEAKEST_EV_PER_ANG:
+        strongest = float(np.abs(forces).max())
+        raise ValueError(
+            f"{kind.__name__} is no force field with these arguments: the force on {symbols} at the distance of a "
+            f"bond is {strongest:.3g} eV/Å"
+        )
     calculator.reset()
 
 
