@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.hydra_rules import RULES, Parts
 from mlff_exp.cli.overrides import n_values
+from mlff_exp.cli.plain_values import refuse_lenient
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.yaml_files import BoundedRepository
 from mlff_exp.common import mask_secrets
@@ -66,6 +67,7 @@ class GuardedLoader(ConfigLoaderImpl):
         self._said = set[tuple[str, str]]()
         self._trust: list[str] = []
         self._vouched = dict(VOUCHED)
+        self._in_files: list[tuple[Parts, Any]] = []
         for override in _parsed(words):
             if override.key_or_group == "trust" and not override.is_delete():
                 self._trust += _trusted(override)
@@ -91,6 +93,7 @@ class GuardedLoader(ConfigLoaderImpl):
             ConfigError: a file says what only the command line may, or nobody.
         """
         register_schemas()  # a launched job has not done so
+        self._in_files = []
         try:
             composed = super().load_configuration(config_name, overrides, *rest, **by)
         except KeyError as error:
@@ -119,11 +122,32 @@ class GuardedLoader(ConfigLoaderImpl):
                 "given; config.yaml in the run's directory says all that they would"
             )
         refuse_other_schema(composed)
+        self._judge_types(composed, overrides)
         self._judge_trust(composed)
         self._judge_sweep(composed)
         named = [*self._judge_calculator(composed), *self._judge_factories(composed)]
         composed.trust = [*self._trust, *(top for top in named if top not in self._trust)]
         make_importable(composed.trust, self._directory)
+
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        """Load as Hydra does, and keep the values of a file as they were written."""
+        loaded = super()._load_single_config(default, repo)
+        if str(loaded.path).startswith("file://"):
+            self._in_files += _leaves(loaded.config)
+        return loaded
+
+    def _judge_types(self, composed: DictConfig, overrides: Sequence[str]) -> None:
+        """Refuse values that would be converted to something else than was written."""
+        words = (override for override in _parsed(overrides) if not override.is_delete())
+        typed = [
+            ((*override.key_or_group.split("."), *parts), value)
+            for override in words
+            if not override.is_sweep_override()
+            for parts, value in _leaves(Override._convert_value(override.value()))  # type: ignore[arg-type]
+        ]
+        for parts, value in [*self._in_files, *typed]:
+            if parts[:1] != ("hydra",):
+                refuse_lenient(composed, parts, value)
 
     def _judge_trust(self, composed: DictConfig) -> None:
         found = OmegaConf.to_container(composed, resolve=False)["trust"]  # type: ignore[call-overload, index]

@@ -460,3 +460,17 @@ def test_the_command_line_names_installed_code_with_arguments_of_its_own(
     with pytest.raises(ConfigError, match=rf"model\.{argument}=3 comes from a file, and is an argument of ase\.build:"):
         sent(tmp_path, of_file, *words)
     assert sent(tmp_path, of_file, *words, "trust=[ase]").trust == ["ase"]
+
+
+@pytest.mark.parametrize("word", ["cold_compile=7", "seed='1_0'", "timeout_s=' 5 '", "sweep.name=true"])
+def test_the_command_line_and_files_say_plain_values(tmp_path: Path, word: str) -> None:
+    key, value = word.split("=")
+    with pytest.raises(ConfigError, match=rf"{key}=.* must be"):
+        sent(tmp_path, {}, word)
+    values: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"]))
+    with pytest.raises(ConfigError, match=rf"{key}=.* must be"):
+        sent(tmp_path, values)
+
+
+def test_shipped_files_say_plain_values(tmp_path: Path) -> None:
+    sent(tmp_path, {"seed": 3, "cold_compile": True}, "gate=off", "task=nve", "task.systems=[benzene]")
