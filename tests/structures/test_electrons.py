@@ -19,6 +19,7 @@ from mlff_exp.distill.labelling import teacher_calculator
 from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.ase import AseEngine, EngineCalculator
+from mlff_exp.engines.options import EagerOptions
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.loading import LoadedModel
 from mlff_exp.structures.batch import collate
@@ -63,7 +64,7 @@ def test_a_student_refuses_charge_and_spin(tmp_path: Path, student: ModelUnderTe
     path, last = tmp_path / "ion.xyz", [" 1.0", " 0.0", " 0.0"] if "Properties" in comment else ["", "", ""]
     path.write_text("3\n{}\nO 0 0 0{}\nH 0 0 1{}\nH 0 1 0{}\n".format(comment, *last))
     with pytest.raises(ConfigError, match=rf"ion.xyz': .*{message}"):
-        described_systems(Config(system=FileSystem(path=str(path))), student)
+        described_systems(Config(engine=EagerOptions(), system=FileSystem(path=str(path))), student)
 
 
 def test_moments_that_cancel_are_moments(student: ModelUnderTest) -> None:
@@ -76,8 +77,8 @@ def test_moments_that_cancel_are_moments(student: ModelUnderTest) -> None:
 def test_the_charge_of_a_file_can_be_left_out(student: ModelUnderTest) -> None:
     path = str(CASES / "ammonium.extxyz")
     with pytest.raises(ConfigError, match=r"charge of \+1.*; system.ignore_charge=true takes it for that"):
-        described_systems(Config(system=FileSystem(path=path)), student)
-    config = Config(system=FileSystem(path=path, ignore_charge=True))
+        described_systems(Config(engine=EagerOptions(), system=FileSystem(path=path)), student)
+    config = Config(engine=EagerOptions(), system=FileSystem(path=path, ignore_charge=True))
     (atoms,) = described_systems(config, student).values()
     assert read_electrons(atoms).is_plain
 
@@ -85,7 +86,9 @@ def test_the_charge_of_a_file_can_be_left_out(student: ModelUnderTest) -> None:
 @pytest.mark.parametrize("comment", ["charge=0 spin=1", "spin=0", "total_charge=0.0 multiplicity=1", ""])
 def test_a_neutral_singlet_is_taken(tmp_path: Path, student: ModelUnderTest, comment: str) -> None:
     (tmp_path / "water.xyz").write_text(WATER.format(comment))
-    assert described_systems(Config(system=FileSystem(path=str(tmp_path / "water.xyz"))), student)
+    assert described_systems(
+        Config(engine=EagerOptions(), system=FileSystem(path=str(tmp_path / "water.xyz"))), student
+    )
 
 
 def test_values_of_any_type_are_judged() -> None:
@@ -158,7 +161,7 @@ def test_a_calculator_sees_all_of_a_structure() -> None:
 
 def test_a_batch_is_filled_with_the_frames_in_turn(tmp_path: Path) -> None:
     path = three_frames(tmp_path / "three.extxyz")
-    config = Config(system=FileSystem(path=str(path), index="all"), batch_size=5)
+    config = Config(engine=EagerOptions(), system=FileSystem(path=str(path), index="all"), batch_size=5)
     batch = _batch(config, subject(), 5)
     lengths = [float((one[0] - one[1]).norm()) for one in batch.per_system(batch.positions)]
     assert lengths == pytest.approx([1.0, 1.1, 1.2, 1.0, 1.1])
