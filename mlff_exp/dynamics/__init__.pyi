@@ -7,12 +7,15 @@ from .checks import potential_along as potential_along
 from .checks import teacher_drift as teacher_drift
 from .checks import time_reversal_error as time_reversal_error
 from .checks import unbound_atoms as unbound_atoms
+from .gradient import circulation_errors as circulation_errors
+from .gradient import own_difference_errors as own_difference_errors
 from .integrators import langevin_step as langevin_step
 from .recording import Trajectory as Trajectory
 from .relaxation import find_minimum as find_minimum
 from .restart import load_state as load_state
 from .restart import save_state as save_state
 from .start import StartError as StartError
+from .start import TemperatureError as TemperatureError
 from .start import prepare_start as prepare_start
 from .state import FloatArray as FloatArray
 from .verlet import BROKEN_BOND_ANG as BROKEN_BOND_ANG

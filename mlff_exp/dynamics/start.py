@@ -23,6 +23,10 @@ class StartError(RuntimeError):
     """The systems blew up while the start was prepared."""
 
 
+class TemperatureError(RuntimeError):
+    """The systems could not be brought to the mean temperature: they were probed too short, or heat or cool."""
+
+
 def prepare_start(
     dynamics: Dynamics,
     temperature_k: float,
@@ -54,7 +58,7 @@ def prepare_start(
 
     Raises:
         StartError: the systems blew up.
-        RuntimeError: the mean temperature could not be reached.
+        TemperatureError: the mean temperature could not be reached.
     """
     batch = dynamics.batch
     velocities = _draw_velocities(dynamics, batch.positions, 2 * temperature_k, rng)
@@ -81,7 +85,7 @@ def prepare_start(
         factor = np.sqrt(np.maximum(1 + added / kinetic, 0.5))
         scale = torch.from_numpy(factor).to(positions.device)
         state.velocities = state.velocities * scale.repeat_interleave(batch.n_slots).unsqueeze(-1)
-    raise RuntimeError(
+    raise TemperatureError(
         f"the start did not reach a mean of {temperature_k} ± {tolerance_k:.0f} K in {MAX_CORRECTIONS} probes "
         f"of {probe_ps} ps (off by {np.abs(missing_k).max():.0f} K): lengthen task.probe_ps"
     )

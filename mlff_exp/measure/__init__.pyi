@@ -1,3 +1,5 @@
+from .circulation import circulation_error as circulation_error
+from .circulation import loop_work as loop_work
 from .conservation import ensemble_conservation as ensemble_conservation
 from .correctness import FORCE_FLOOR_EV_PER_ANG as FORCE_FLOOR_EV_PER_ANG
 from .correctness import TOLERANCES as TOLERANCES

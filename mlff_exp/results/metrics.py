@@ -93,6 +93,16 @@ _WALK = (
 _TEMPERATURE = "Lengthen task.probe_ps and task.duration_ps. If the mean still wanders, energy is not conserved."
 _FLUCTUATION = "Halve task.timestep_fs: the fluctuation must fall to a quarter. If not, the energy is not smooth."
 
+NON_CONSERVATIVE = "non-conservative"
+_NON_CONSERVATIVE = (
+    "The force field is non-conservative: its forces are not minus the gradient of the energy. Either the model "
+    "predicts forces of its own, or its implementation is wrong. Use one whose forces are a gradient."
+)
+_ENGINE_NON_CONSERVATIVE = (
+    "The engine is non-conservative: its forces are not minus the gradient of its own energy. Look for a kernel that "
+    "is wrong: engine=eager with the same model says whether it is the engine."
+)
+
 INFERENCE = (
     Metric("latency_median_ms", "ms", "lower",
            "median time of a call, with its interval; by device events on CUDA, by the wall clock on a CPU",
@@ -197,7 +207,17 @@ NVE = (
            advice="Forces do not sum to zero: the force field is not invariant under translation."),
     Metric("finite_difference_error_ev_per_ang", "eV/Å", "lower",
            "largest error of forces against differences of the energy, in FP64",
-           advice="Forces are not minus the gradient of the energy: the model or its implementation is wrong."),
+           advice=_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
+    Metric("circulation_error", "", "lower",
+           "work of the forces around a small closed loop in configuration space, |∮ F·dr| over ∮ |F·dr|, in FP64; "
+           "largest of several loops",
+           advice=_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
+    Metric("engine_finite_difference_error_ev_per_ang", "eV/Å", "lower",
+           "largest error of the engine's forces against differences of its own energy, in FP64 and FP32; lower "
+           "precisions are too coarse", advice=_ENGINE_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
+    Metric("engine_circulation_error", "", "lower",
+           "`circulation_error` of the engine's own forces, in FP64 and FP32; lower precisions are too coarse",
+           advice=_ENGINE_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
     Metric("fluctuation_ratio_dt", "", "",
            "fluctuation at the timestep over that at half of it, in FP64; 4 for a smooth energy",
            advice="The energy is not smooth on the scale of a step: look for kinks and jumps, first at the cutoff."),

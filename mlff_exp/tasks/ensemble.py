@@ -109,9 +109,18 @@ class Ensemble:
             if energy <= 0
         ]
 
-    def verdict(self, metrics: Mapping[str, float], gate: Gate, faults: list[str]) -> Verdict:
-        """The verdict of a gate, which says so if a GO is over too short a time."""
-        return qualified(judge_gate(metrics, gate, faults, self.n_starts), float(self.times_ps[-1]))
+    def verdict(
+        self, metrics: Mapping[str, float], gate: Gate, faults: list[str], inapplicable: Mapping[str, str]
+    ) -> Verdict:
+        """The verdict of a gate, which says so if a GO is over too short a time.
+
+        Args:
+            metrics: of the ensemble and what else was measured.
+            gate: to judge by.
+            faults: what went wrong besides.
+            inapplicable: metrics that mean nothing for this run, each with the reason.
+        """
+        return qualified(judge_gate(metrics, gate, faults, self.n_starts, inapplicable), float(self.times_ps[-1]))
 
 
 def ensemble_columns(ensembles: list[Ensemble]) -> dict[str, FloatArray]:

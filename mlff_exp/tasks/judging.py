@@ -9,9 +9,23 @@ from typing import Any
 from mlff_exp.config import ConfigError, Gate, Limit
 from mlff_exp.results import ResultError, RunResult, Verdict
 from mlff_exp.tasks.ensemble import PER_START, Ensemble, load_ensembles
+from mlff_exp.tasks.gradient import (
+    CIRCULATION,
+    DIFFERENCES,
+    ENGINE_CIRCULATION,
+    ENGINE_DIFFERENCES,
+    inapplicable_metrics,
+)
 from mlff_exp.tasks.nve_files import TRAJECTORY_FILE
 
-ONCE = ("finite_difference_error_ev_per_ang", "fluctuation_ratio_dt", "time_reversal_error_ang")  # of no trajectory
+ONCE = (  # of no trajectory
+    DIFFERENCES,
+    CIRCULATION,
+    ENGINE_DIFFERENCES,
+    ENGINE_CIRCULATION,
+    "fluctuation_ratio_dt",
+    "time_reversal_error_ang",
+)
 
 
 def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | None = None) -> dict[str, Verdict]:
@@ -47,7 +61,8 @@ def _judge(ensemble: Ensemble, result: RunResult, gate: Gate) -> Verdict:
             if name in result.metrics:
                 metrics[metric] = result.metrics[name]
     assert result.verdict is not None, "it was asked for"
-    return ensemble.verdict(metrics, gate, list(result.verdict.on(ensemble.name).faults))
+    excused = inapplicable_metrics(result.config["precision"]["name"])
+    return ensemble.verdict(metrics, gate, list(result.verdict.on(ensemble.name).faults), excused)
 
 
 def _first(ensemble: Ensemble, n_starts: int | None) -> Ensemble:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from mlff_exp.distill import teacher_calculator
 from mlff_exp.dynamics import (
     Dynamics,
     StartError,
+    TemperatureError,
     ase_steps,
     changed_bonds,
     find_minimum,
-    finite_difference_error,
     fluctuation_ratio_dt,
     load_state,
     potential_along,
@@ -39,6 +39,7 @@ from mlff_exp.report import plot_nve
 from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
 from mlff_exp.tasks.ensemble import MIN_FRAMES, Ensemble
+from mlff_exp.tasks.gradient import gradient_metrics, inapplicable_metrics
 from mlff_exp.tasks.nve_files import REPORT_FILE, TRAJECTORY_FILE, frame_files, series, write_report, write_trajectory
 from mlff_exp.tasks.options import NveTask
 from mlff_exp.tasks.setup import ModelUnderTest, load_systems, prepare_model
@@ -67,6 +68,9 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         away = DISPLACEMENT_ANG * torch.from_numpy(rng.normal(size=dynamics.batch.positions.shape))
         displaced = dynamics.batch.with_positions(dynamics.batch.positions + away.to(subject.device))
         require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
+    relaxed_systems = {name: relaxed for name, (relaxed, _) in minima.items()}
+    found = gradient_metrics(config, engine, reference, dynamics, relaxed_systems)
+    excused = inapplicable_metrics(config.precision.name)
     same = {
         **{key: getattr(task, key) for key in SAME_WHEN_RESUMED},
         "systems": {name: structure_identity(atoms) for name, atoms in given.items()},
@@ -96,20 +100,25 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 
             try:
                 state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
-            except StartError as error:
+            except (StartError, TemperatureError) as error:
                 # A force field that can't be started is no broken run, but the clearest of verdicts.
                 verdicts = {
-                    name: judge_gate({}, config.gate, [*faults[name], str(error)], task.replicas) for name in minima
+                    name: judge_gate(
+                        found[name], config.gate, [*faults[name], str(error)], task.replicas, inapplicable=excused
+                    )
+                    for name in minima
                 }
+                if isinstance(error, TemperatureError) and not _missed(verdicts):
+                    raise  # the force field may be sound, and the probe too short
                 result = RunResult(
                     config={},
+                    metrics=_flat(found, config),
                     environment=describe_machine(subject.device),
                     verdict=_one(verdicts, task),
                     tags=subject.tags,
                 )
                 keep(result)
-                nothing: dict[str, dict[str, float]] = {name: {} for name in minima}
-                report = partial(write_report, None, verdicts, nothing, {}, config)
+                report = partial(write_report, None, verdicts, found, {}, config)
                 return with_files(result, directory, {REPORT_FILE: report})
         state.step = 0
         start = state.copy()
@@ -136,21 +145,17 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     # Of a trajectory that blew up there is no trend, and its last frames are nothing to ask a teacher about.
     fitted = trajectory.blow_up is None and len(trajectory.steps) >= MIN_FRAMES
     trends = teacher_drift(teacher, dynamics, judged) if teacher is not None and fitted else None
-    found: dict[str, dict[str, float]] = {}
     ensembles = []
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
         described = first, task.replicas, name, len(relaxed), minimum_energy, dynamics.has_bonds(first)
         ensemble = Ensemble.of(judged, *described)
         ensembles.append(ensemble)
-        metrics = ensemble.metrics(task.temperature_k)
+        metrics = found[name] | ensemble.metrics(task.temperature_k)
         faults[name] += ensemble.below_minimum()
         if checkpoint is not None:
             own = Ensemble.of(trajectory, *described).metrics(task.temperature_k)
             metrics |= {f"engine_{metric}": own[metric] for metric in ENGINE_METRICS if metric in own}
-        metrics["finite_difference_error_ev_per_ang"] = finite_difference_error(
-            reference, relaxed, np.random.default_rng(config.seed)
-        )
         if config.gate.criteria.keys() & {"fluctuation_ratio_dt", "time_reversal_error_ang"}:
             metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
@@ -160,12 +165,13 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
         if trajectory.blow_up is not None:
             faults[name].append(trajectory.blow_up)
-    verdicts = {each.name: each.verdict(found[each.name], config.gate, faults[each.name]) for each in ensembles}
+    verdicts = {
+        each.name: each.verdict(found[each.name], config.gate, faults[each.name], excused) for each in ensembles
+    }
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
-    flat = {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
     result = RunResult(
         config={},
-        metrics=speed | (flat if task.systems or len(found) > 1 else found[config.system.name]),
+        metrics=speed | _flat(found, config),
         series=series(judged, engine_potential),
         environment=describe_machine(subject.device),
         verdict=_one(verdicts, task),
@@ -190,6 +196,18 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
     """The verdict on the only system, or on several together."""
     return combine_verdicts(verdicts) if task.systems or len(verdicts) > 1 else next(iter(verdicts.values()))
+
+
+def _missed(verdicts: Mapping[str, Verdict]) -> bool:
+    """Whether a system has missed a criterion."""
+    return any(criterion.held is False for verdict in verdicts.values() for criterion in verdict.criteria)
+
+
+def _flat(found: Mapping[str, Mapping[str, float]], config: Config) -> dict[str, float]:
+    """Metrics of all systems; the name of a metric ends with its system if there are several."""
+    if config.task.systems or len(found) > 1:
+        return {f"{metric}/{name}": value for name, metrics in found.items() for metric, value in metrics.items()}
+    return dict(next(iter(found.values())))
 
 
 def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:

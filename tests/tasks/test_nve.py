@@ -17,18 +17,21 @@ from ase.io import read
 
 from mlff_exp.config.config import Config
 from mlff_exp.config.errors import ConfigError
+from mlff_exp.config.gate import Gate
 from mlff_exp.dynamics import verlet
 from mlff_exp.dynamics.checks import teacher_drift
 from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.restart import save_state
-from mlff_exp.dynamics.start import prepare_start
+from mlff_exp.dynamics.start import TemperatureError, prepare_start
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.models.checkpoint import load_checkpoint
+from mlff_exp.results.gate import judge_gate
 from mlff_exp.results.result import RunResult
 from mlff_exp.tasks import nve, nve_files
 from mlff_exp.tasks.ensemble import Ensemble
+from mlff_exp.tasks.gradient import gradient_metrics, inapplicable_metrics
 from mlff_exp.tasks.nve import _minima, run
 from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
@@ -42,7 +45,7 @@ BROKEN = ["model=ase", "system=ethanol", *(w for w in SHORT if not w.startswith(
 
 def judged(result: RunResult) -> dict[str, bool | None]:
     assert result.verdict is not None
-    return {criterion.metric: criterion.held for criterion in result.verdict.criteria}
+    return {criterion.metric: criterion.held for criterion in result.verdict.criteria if not criterion.inapplicable}
 
 
 class Springs(Calculator):
@@ -130,7 +133,55 @@ def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
     assert not judged(result)["finite_difference_error_ev_per_ang"]
     report = (tmp_path / "validation_report.txt").read_text()
     assert "finite_difference_error_ev_per_ang is 0." in report
-    assert "Forces are not minus the gradient of the energy" in report
+    assert "its forces are not minus the gradient of the energy" in report
+
+
+class Swirl(Springs):
+    """Forces of its own: springs, and a rotation about the centre, which adds up to nothing and has a curl."""
+
+    def spoil(self) -> None:
+        arms = self.atoms.positions - self.atoms.positions.mean(axis=0)
+        self.results["forces"] += np.cross([0.0, 0.0, 0.01], arms)
+
+
+def test_what_is_no_gradient_is_called_non_conservative_even_if_it_can_not_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_hot(*arguments: Any) -> None:
+        raise TemperatureError("the start did not reach a mean of 300 ± 10 K")
+
+    monkeypatch.setattr(nve, "prepare_start", too_hot)
+    result = run(configured(*of_calculator("Swirl")), tmp_path)
+    assert undocumented(result) == set()
+    assert result.verdict is not None
+    assert result.verdict.decision == "NO-GO"
+    assert any("did not reach a mean" in reason for reason in result.verdict.reasons)
+    assert any(reason.startswith("non-conservative: circulation_error is ") for reason in result.verdict.reasons)
+    assert judged(result)["circulation_error"] is False
+    report = (tmp_path / "validation_report.txt").read_text()
+    assert "The force field is non-conservative" in report
+    (line,) = [line for line in report.splitlines() if line.startswith("engine_circulation_error")]
+    assert "not judged: the model runs as it is" in line
+    with pytest.raises(TemperatureError):  # sound, so the start is to blame
+        run(configured(*of_calculator("Springs")), tmp_path)
+
+
+@pytest.mark.parametrize(("precision", "applies"), [("fp64", True), ("fp32", True), ("bf16_autocast", False)])
+def test_an_engine_is_held_against_its_own_energy_where_its_precision_allows(precision: str, applies: bool) -> None:
+    words = ["task=nve", "system=water", "device=cpu", "engine=eager", f"precision={precision}", "task.replicas=3"]
+    config = configured(*words, "model.checkpoint=student_small")
+    subject = prepare_model(config)
+    assert subject.checkpoint is not None
+    relaxed = molecule("H2O")
+    reference = EagerEngine(copy.deepcopy(subject.checkpoint.model).cast(torch.float64), "fp64", subject.device)
+    dynamics = Dynamics(subject.engine, [relaxed.copy() for _ in range(3)], 0.5)
+    metrics = gradient_metrics(config, subject.engine, reference, dynamics, {"water": relaxed})["water"]
+    own = {"engine_circulation_error", "engine_finite_difference_error_ev_per_ang"}
+    assert set(metrics) == {"circulation_error", "finite_difference_error_ev_per_ang"} | (own if applies else set())
+    assert set(inapplicable_metrics(precision)) == (set() if applies else own)
+    excused = inapplicable_metrics(precision)
+    gate = Gate("mine", {name: config.gate.criteria[name] for name in {*metrics, *own}})
+    assert judge_gate(metrics, gate, inapplicable=excused).decision == "GO"
 
 
 def test_noise_is_no_go(tmp_path: Path) -> None:
@@ -169,7 +220,9 @@ def test_what_blows_up_before_its_start_is_no_go_and_no_crash(tmp_path: Path) ->
     assert result.verdict is not None
     assert result.verdict.decision == "NO-GO"
     assert any("blew up while the start was prepared" in reason for reason in result.verdict.reasons)
-    assert not any(judged(result).values())
+    held = judged(result)
+    assert held.pop("circulation_error"), "forces of the wrong sign are a gradient too, of another energy"
+    assert not any(held.values())
 
 
 def test_a_no_go_without_a_trajectory_has_a_report_and_names_no_other_file(tmp_path: Path) -> None:
