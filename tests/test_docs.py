@@ -123,7 +123,7 @@ def test_files_of_ones_own_compose(
     group: str, name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("aspirin.xyz").touch()
+    Path("caffeine.xyz").touch()
     (tmp_path / group).mkdir()
     (tmp_path / group / f"{name}.yaml").write_text(text)
     register_schemas()

@@ -7,11 +7,13 @@ from omegaconf import OmegaConf
 
 from mlff_exp.common import env_resolver
 from mlff_exp.config import (
+    CRYSTALS,
     MOLECULES,
     PRECISIONS,
     TRACKING_NAMES,
     UNSEEN,
     Config,
+    Crystal,
     FileSystem,
     Gate,
     MoleculeSystem,
@@ -34,7 +36,7 @@ def option_types() -> dict[str, dict[str, type]]:
     return {
         "task": {task.name: task.options for task in TASKS},
         "model": {spec.name: spec.options for spec in MODELS},
-        "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox},
+        "system": {"molecule": MoleculeSystem, "file": FileSystem, "water_box": WaterBox, "crystal": Crystal},
         "engine": {spec.name: spec.options for spec in ENGINES},
     }
 
@@ -43,7 +45,10 @@ def named_options() -> dict[str, dict[str, object]]:
     """The options that are a name and default values, by group and name; they need no file in ``conf``."""
     molecules = {name: name for name in MOLECULES} | {UNSEEN.removesuffix("_"): f"{UNSEEN}0"}
     return {
-        "system": {option: MoleculeSystem(name) for option, name in molecules.items()},
+        "system": {
+            **{option: MoleculeSystem(name) for option, name in molecules.items()},
+            **{name: Crystal(name) for name in CRYSTALS},
+        },
         "precision": {name: PrecisionConfig(name) for name in PRECISIONS},
         "tracking": {name: Tracking(name) for name in TRACKING_NAMES},
     }

@@ -40,8 +40,11 @@ from .renamed import rename_keys as rename_keys
 from .renamed import rename_option as rename_option
 from .renamed import rename_recorded as rename_recorded
 from .renamed import rename_word as rename_word
+from .systems import CRYSTALS as CRYSTALS
+from .systems import G2_MOLECULES as G2_MOLECULES
 from .systems import MOLECULES as MOLECULES
 from .systems import UNSEEN as UNSEEN
+from .systems import Crystal as Crystal
 from .systems import FileSystem as FileSystem
 from .systems import MoleculeSystem as MoleculeSystem
 from .systems import System as System

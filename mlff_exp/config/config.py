@@ -21,7 +21,7 @@ from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate
 from mlff_exp.config.precision import PrecisionConfig
-from mlff_exp.config.systems import MOLECULES, WaterBox
+from mlff_exp.config.systems import CRYSTALS, MOLECULES, Crystal, WaterBox
 from mlff_exp.config.words import (
     COMPILE_MODES,
     DEVICE,
@@ -165,13 +165,13 @@ class Config:
     def _refuse_what_cannot_fit(self) -> None:
         """Refuse more atoms in a batch than there can be."""
         copies = getattr(self.task, "copies", None)  # a task without it puts no system into a batch
-        if isinstance(self.system, WaterBox) and copies is not None:
-            key, n_boxes = copies(self.batch_size)
-            n_atoms = self.system.n_atoms * n_boxes
+        if isinstance(self.system, WaterBox | Crystal) and copies is not None:
+            key, n_copies = copies(self.batch_size)
+            n_atoms = self.system.n_atoms * n_copies
             if n_atoms > MAX_ATOMS:
                 raise ConfigError(
-                    f"{key}={n_boxes} of system.n_molecules={self.system.n_molecules} are {n_atoms:,} atoms; "
-                    f"a batch holds at most {MAX_ATOMS:,}"
+                    f"{key}={n_copies} of system.name={self.system.name} with {self.system.n_atoms:,} atoms are "
+                    f"{n_atoms:,} atoms; a batch holds at most {MAX_ATOMS:,}"
                 )
 
 
@@ -291,5 +291,5 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
 
 def _is_word(value: str) -> bool:
     """Return whether a text is a word of the configuration, which can't be a secret."""
-    words = (*PRECISIONS, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES)
+    words = (*PRECISIONS, *COMPILE_MODES, *TRACKING_NAMES, *INTEGRATORS, *MOLECULES, *CRYSTALS)
     return value in (*words, *shipped_checkpoints()) or is_learned(value) or re.fullmatch(DEVICE, value) is not None

@@ -12,7 +12,7 @@ from mlff_exp.config.checks import choose, is_file, limited, plain, shown, withi
 from mlff_exp.config.errors import ConfigError
 
 # Names in ASE's g2 collection.
-MOLECULES = {
+G2_MOLECULES = {
     "benzene": "C6H6",
     "ethanol": "CH3CH2OH",
     "water": "H2O",
@@ -22,6 +22,11 @@ MOLECULES = {
     "acetamide": "CH3CONH2",
     "pyridine": "C5H5N",
 }
+# Files of the package; its structures/standard/README.md says where they come from.
+OWN_MOLECULES = ("aspirin", "paracetamol", "alanine_dipeptide")
+MOLECULES = (*G2_MOLECULES, *OWN_MOLECULES)
+# Crystals, with the number of atoms in their cubic or, for ice, orthorhombic cell.
+CRYSTALS = {"silicon": 8, "copper": 4, "nacl": 8, "ice": 24}
 # Relaxed molecules of the shipped validation set, which no student was trained on: unseen_0, unseen_1, …
 N_UNSEEN = 200
 UNSEEN = "unseen_"
@@ -36,7 +41,7 @@ def choose_molecule(key: str, name: str) -> None:
     number = name.removeprefix(UNSEEN)
     # As it would be written: names stand in labels.
     if number == name or number not in map(str, range(N_UNSEEN)):
-        choose(key, name, tuple(MOLECULES), f"{UNSEEN}0 … {UNSEEN}{N_UNSEEN - 1}")
+        choose(key, name, MOLECULES, f"{UNSEEN}0 … {UNSEEN}{N_UNSEEN - 1}")
 
 
 @dataclass
@@ -116,8 +121,29 @@ class WaterBox:
 
     @property
     def n_atoms(self) -> int:
-        """Atoms in the box."""
+        """How many atoms the box has."""
         return 3 * self.n_molecules
 
 
-System = MoleculeSystem | FileSystem | WaterBox
+@dataclass
+class Crystal:
+    """A periodic crystal by name.
+
+    Attributes:
+        supercell: how many cells stand side by side along each of the three vectors.
+    """
+
+    name: str = MISSING
+    supercell: int = limited(2, most=100)
+
+    def __post_init__(self) -> None:
+        within_limits(self, "system.")
+        choose("system.name", self.name, tuple(CRYSTALS))
+
+    @property
+    def n_atoms(self) -> int:
+        """How many atoms the supercell has."""
+        return CRYSTALS[self.name] * self.supercell**3
+
+
+System = MoleculeSystem | FileSystem | WaterBox | Crystal

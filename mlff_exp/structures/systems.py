@@ -6,13 +6,24 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.io import read
 
-from mlff_exp.config import MOLECULES, UNSEEN, ConfigError, FileSystem, MoleculeSystem, System, WaterBox
+from mlff_exp.config import (
+    G2_MOLECULES,
+    UNSEEN,
+    ConfigError,
+    Crystal,
+    FileSystem,
+    MoleculeSystem,
+    System,
+    WaterBox,
+)
 from mlff_exp.structures.datasets import ORIGINS, VALIDATION, Dataset
 from mlff_exp.structures.electrons import make_neutral_singlet
 from mlff_exp.structures.files import StructureError, read_frames
 
+STANDARD = Path(__file__).resolve().parent / "standard"  # its README.md says where the structures come from
 WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³
 
 
@@ -27,13 +38,37 @@ def build_systems(system: System) -> dict[str, Atoms]:
     """
     match system:
         case MoleculeSystem():
-            if system.name.startswith(UNSEEN):
-                return {system.name: unseen_molecule(int(system.name.removeprefix(UNSEEN)))}
-            return {system.name: molecule(MOLECULES[system.name])}
+            return {system.name: _molecule(system.name)}
         case WaterBox():
             return {system.name: water_box(system.n_molecules)}
+        case Crystal():
+            return {system.name: _unit_cell(system.name).repeat(system.supercell)}
         case FileSystem():
             return _read(system)
+
+
+def _molecule(name: str) -> Atoms:
+    if name.startswith(UNSEEN):
+        return unseen_molecule(int(name.removeprefix(UNSEEN)))
+    return molecule(G2_MOLECULES[name]) if name in G2_MOLECULES else _standard(name)
+
+
+def _unit_cell(name: str) -> Atoms:
+    """Build the cubic cell of a crystal with its measured lattice constant; for ice the orthorhombic one."""
+    match name:
+        case "silicon":
+            return bulk("Si", "diamond", a=5.431, cubic=True)
+        case "copper":
+            return bulk("Cu", "fcc", a=3.615, cubic=True)
+        case "nacl":
+            return bulk("NaCl", "rocksalt", a=5.640, cubic=True)
+    return _standard(name)
+
+
+def _standard(name: str) -> Atoms:
+    atoms = read(STANDARD / f"{name}.extxyz", format="extxyz")
+    assert isinstance(atoms, Atoms), "the file holds one structure"
+    return atoms
 
 
 def unseen_molecule(number: int) -> Atoms:

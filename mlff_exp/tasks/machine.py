@@ -15,6 +15,7 @@ from mlff_exp.config import (
     PRECISIONS,
     Config,
     ConfigError,
+    Crystal,
     UnavailableError,
     WaterBox,
     is_cuda,
@@ -84,8 +85,9 @@ def on_this_machine(config: Config) -> Config:
             raise UnavailableError(
                 f"{key}={spec.name} has no precision={config.precision.name}; use one of: {', '.join(spec.precisions)}"
             )
-    if isinstance(config.system, WaterBox) and uses_system(config):
-        check_system(config, "system=water_box", SystemFacts(config.system.n_atoms, periodic=True))
+    if isinstance(config.system, WaterBox | Crystal) and uses_system(config):
+        option = config.system.name if isinstance(config.system, Crystal) else "water_box"
+        check_system(config, f"system={option}", SystemFacts(config.system.n_atoms, periodic=True))
     return replace(config, device=device)
 
 

@@ -36,14 +36,15 @@ def requested_values(composed: DictConfig) -> dict[str, Any]:
     return given | what_runs(given)
 
 
-def default_values(values: Mapping[str, Any], model: type) -> dict[str, Any]:
+def default_values(values: Mapping[str, Any], model: type, system: type = FileSystem) -> dict[str, Any]:
     """Return the defaults of a run as plain values.
 
     Args:
         values: the plain values of the run; its task decides on the defaults.
         model: the dataclass of the options of its model.
+        system: the dataclass of the options of its system.
     """
-    groups = {"task": TASKS[values["task"]["name"]].options, "model": model, "system": FileSystem}
+    groups = {"task": TASKS[values["task"]["name"]].options, "model": model, "system": system}
     chosen: dict[str, Any] = {group: defaults(kind) for group, kind in groups.items()}
     return defaults(Config) | chosen | {"gate": {"name": USUAL_GATE}}
 
@@ -61,7 +62,8 @@ def resolve_config(composed: DictConfig) -> dict[str, Any]:
         values["sweep"].pop(key)
     keys = values["sweep"].pop("varied")
     if keys is None:
-        keys = find_unusual_keys(values, default_values(values, OmegaConf.get_type(composed.model) or dict))
+        model, system = (OmegaConf.get_type(composed[group]) or dict for group in ("model", "system"))
+        keys = find_unusual_keys(values, default_values(values, model, system))
     # From the requested values, so that jobs that differ only in unused keys have different labels as well.
     values["sweep"]["varied"] = values_of(given, keys)
     return values

@@ -30,7 +30,7 @@ from mlff_exp.config.checks import did_you_mean
 from mlff_exp.config.config import Config, parse_config, refuse_ignored
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.config.flat import changed_keys
-from mlff_exp.config.systems import N_UNSEEN
+from mlff_exp.config.systems import CRYSTALS, N_UNSEEN
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.registry import ENGINES
 from mlff_exp.structures.systems import build_systems, unseen_molecule
@@ -120,7 +120,7 @@ def test_every_system_builds(name: str, tmp_path: Path) -> None:
         overrides.append(f"system.path={path}")
     (atoms,) = build_systems(composed(*overrides).system).values()
     assert len(atoms) >= 3
-    assert atoms.pbc.any() == (name == "water_box")
+    assert atoms.pbc.any() == (name in {"water_box", *CRYSTALS})
 
 
 def test_of_a_file_only_atoms_and_their_cell_are_taken(tmp_path: Path) -> None:
@@ -363,6 +363,8 @@ def test_an_engine_refuses_a_system_before_the_run(monkeypatch: pytest.MonkeyPat
     for words in (["engine=fused"], ["engine=eager", "task.baselines=[fused]"]):
         with pytest.raises(UnavailableError, match=r"=fused can't run system=water_box: it takes no periodic systems"):
             on_this_machine(composed("system=water_box", *words))
+        with pytest.raises(UnavailableError, match=r"=fused can't run system=ice: it takes no periodic systems"):
+            on_this_machine(composed("system=ice", *words))
     for words in (["task=accuracy"], ["task=nve", "task.systems=[water]"], ["engine=cuda_graph"]):
         on_this_machine(composed("engine=fused", "system=water_box", *words))
 

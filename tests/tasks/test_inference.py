@@ -87,6 +87,12 @@ def test_every_call_of_a_calculator_calculates(batch_size: int, tmp_path: Path) 
     assert min(values) > 0.3 * np.median(values)
 
 
+def test_a_calculator_is_timed_on_a_crystal(tmp_path: Path) -> None:
+    words = ["task=inference", "model=ase", "model.calculator={_target_:ase.calculators.emt.EMT}", "system=copper"]
+    result = run_here(tmp_path, *words, "task.min_calls=5", "task.min_time_s=0.01")
+    assert len(result.timing["engine"].values_ms) >= 5
+
+
 def test_a_baseline_is_never_paid_back() -> None:
     """Only what is faster than it can be; and never before the first call has ended."""
     fast = Timing((1.0,) * 100, (), 2.0, (2,) * 50)

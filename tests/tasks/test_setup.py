@@ -55,3 +55,10 @@ def test_an_engine_refuses_the_system_of_a_file(monkeypatch: pytest.MonkeyPatch,
         ConfigError, match=r"diamond\.cif.*: engine=eager can't run diamond: it takes no cell of 2 atoms"
     ):
         described_systems(config, prepare_model(config))
+
+
+def test_a_system_of_an_element_that_the_model_does_not_know_is_refused() -> None:
+    config = configured("system=copper", "model.checkpoint=student_small", "device=cpu", "engine=eager")
+    with pytest.raises(ConfigError, match=r"^system\.name=copper: .*Cu") as caught:
+        described_systems(config, prepare_model(config))
+    assert "\n" not in str(caught.value)
