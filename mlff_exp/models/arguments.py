@@ -27,8 +27,8 @@ def refuse_unknown_arguments(kind: type[BaseCalculator], given: Iterable[str]) -
         ValueError: naming the argument and the legal ones.
     """
     legal = legal_arguments(kind)
-    for name in given if legal is not None else ():
-        if name not in legal:
+    for name in given:
+        if legal is not None and name not in legal:
             raise ValueError(
                 f"{kind.__name__} takes no argument {name!r}; legal ones: {', '.join(legal)}{did_you_mean(name, legal)}"
             )
@@ -51,7 +51,7 @@ def legal_arguments(kind: type[BaseCalculator]) -> tuple[str, ...] | None:
         return None
     names = list(kind.default_parameters)
     for each in kind.__mro__:
-        parameters = list(inspect.signature(each.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(each.__init__).parameters.values())[1:]  # type: ignore[misc]
         names += [parameter.name for parameter in parameters if parameter.kind in _EACH]
         if each is Calculator or all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
