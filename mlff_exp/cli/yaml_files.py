@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import yaml
@@ -53,7 +54,10 @@ def refuse_large(path: Path) -> None:
     Raises:
         ConfigError: naming the file and the bound.
     """
-    if path.stat().st_size > MAX_BYTES:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # it may wait for ever
+        raise ConfigError(f"{path} is not a regular file")
+    if found.st_size > MAX_BYTES:
         raise ConfigError(f"{path} has more than {MAX_BYTES:,} bytes, which no configuration needs")
     try:
         with path.open("rb") as file:

@@ -1,8 +1,10 @@
 from .attributes import replace_attribute as replace_attribute
 from .files import DISK_ERRORS as DISK_ERRORS
+from .files import MAX_BYTES as MAX_BYTES
 from .files import atomic_file as atomic_file
 from .files import atomic_write as atomic_write
 from .files import free_space as free_space
+from .files import refuse_irregular as refuse_irregular
 from .progress import ProgressBar as ProgressBar
 from .progress import progress_bar as progress_bar
 from .progress import write_below_bars as write_below_bars
@@ -26,7 +28,6 @@ from .signals import Terminated as Terminated
 from .signals import interrupts_postponed as interrupts_postponed
 from .signals import raise_on_signals as raise_on_signals
 from .streams import printable_streams as printable_streams
-from .typed_json import MAX_BYTES as MAX_BYTES
 from .typed_json import parse_json as parse_json
 from .typed_json import read_json as read_json
 from .typed_json import typed_value as typed_value

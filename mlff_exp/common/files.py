@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MAX_BYTES = 256 * 2**20  # of a file that is read at once
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -37,6 +39,26 @@ def atomic_write(path: Path, text: str) -> None:
     """
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def refuse_irregular(path: Path, most: int | None = MAX_BYTES) -> None:
+    """Refuse to read what is no regular file, is empty or is too large: a pipe or a device may wait for ever.
+
+    Args:
+        path: of the file; a link is followed.
+        most: bytes that it may have; None if others see to that.
+
+    Raises:
+        ValueError: saying which.
+        OSError: the file can't be looked at.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if not found.st_size:  # what the system makes up has no size, and may wait as well
+        raise ValueError("it is empty")
+    if most is not None and found.st_size > most:
+        raise ValueError(f"it has {found.st_size:,} bytes; at most {most:,} are read")
 
 
 def free_space(directory: Path) -> str:

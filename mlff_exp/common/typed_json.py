@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-MAX_BYTES = 256 * 2**20  # of a file, or of a part that is read at once
+from mlff_exp.common.files import refuse_irregular
 
 
 def read_json(path: Path) -> Any:
@@ -20,12 +20,7 @@ def read_json(path: Path) -> Any:
         ValueError: there is no such file, it is empty or too large, or it is no JSON with finite numbers.
     """
     try:
-        if not path.is_file():
-            raise ValueError("it is no file")
-        if not (size := path.stat().st_size):  # what the system makes up has none, and may wait for ever
-            raise ValueError("it is empty")
-        if size > MAX_BYTES:
-            raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
+        refuse_irregular(path)
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"it can't be read: {error.strerror}") from error

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mlff_exp.common import atomic_file, parse_json
+from mlff_exp.common import atomic_file, parse_json, refuse_irregular
 from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
 from mlff_exp.models.embedded import Architecture
 from mlff_exp.models.painn import PaiNN
@@ -151,10 +151,11 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
     """
     path = checkpoint_path(name_or_path)
     try:
-        if path.stat().st_size == 0:  # as files that the system makes up, which may wait for ever
-            raise CheckpointError(f"{path}: neither a safetensors nor a PyTorch checkpoint (it is empty)")
+        refuse_irregular(path, None)
         with path.open("rb") as file:
             magic = file.read(9)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: neither a safetensors nor a PyTorch checkpoint ({error})") from error
     except OSError as error:
         raise CheckpointError(f"{path}: it can't be read: {error.strerror}") from error
     if magic[:4] == b"PK\x03\x04":

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mlff_exp.common import refuse_irregular
+
 LONGEST_REASON = 200
 # What zipfile, torch.load and its restricted unpickler raise for a file that is cut or made up.
 DAMAGED = (
@@ -26,6 +28,7 @@ def read_torch_file(path: Path) -> Any:
             which, in one line.
     """
     try:
+        refuse_irregular(path, None)
         _check_members(path)
         # An open file, because torch.load believes in suffixes.
         with path.open("rb") as file:

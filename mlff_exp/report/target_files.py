@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mlff_exp.common import typed_value
+from mlff_exp.common import refuse_irregular, typed_value
 from mlff_exp.config import ConfigError
 from mlff_exp.report.targets import TargetList
 
@@ -43,8 +43,7 @@ def load_targets(names: Iterable[str] = USUAL_TARGETS) -> list[TargetList]:
     for name in names:
         path = _path(name)
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+            refuse_irregular(path, MAX_BYTES)
             content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=False)
             found += typed_value(TargetFile, _normal(content)).lists
         except OSError as error:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mlff_exp.common import refuse_irregular
 from mlff_exp.config import ConfigError, changed_keys
 from mlff_exp.results import RESULT_FILE, RunResult, run_directories
 from mlff_exp.runs.preparing import Job, refuse_gates_that_cannot_run
@@ -51,6 +52,7 @@ def refuse_other_number(n_jobs: int, directory: Path) -> None:
 
 def _began_with(directory: Path) -> int | None:
     try:
+        refuse_irregular(directory / SWEEP_FILE)
         recorded = OmegaConf.to_container(OmegaConf.load(directory / SWEEP_FILE), resolve=False)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"sweep.resume={directory}: {SWEEP_FILE} can't be read") from error

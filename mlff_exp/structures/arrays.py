@@ -16,6 +16,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlff_exp.common import refuse_irregular
+
 MAX_BYTES = 4 * 2**30  # sum over all arrays of a file
 LONGEST_HEADER = 10_000  # bytes; NumPy parses a header as Python literals
 # NumPy and zipfile raise these errors for a file that is truncated, encrypted or of another kind.
@@ -52,6 +54,7 @@ def read_arrays(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.N
             array.
     """
     try:
+        refuse_irregular(path, None)
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("it is not a complete .npz file")
@@ -69,6 +72,7 @@ def array_names(path: Path) -> set[str]:
         ValueError: the file is missing, damaged or no npz file.
     """
     try:
+        refuse_irregular(path, None)
         with zipfile.ZipFile(path) as members:
             return {name.removesuffix(".npy") for name in members.namelist()}
     except UNREADABLE as error:

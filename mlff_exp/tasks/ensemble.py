@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlff_exp.common import refuse_irregular
 from mlff_exp.config import Gate
 from mlff_exp.dynamics import FloatArray, Trajectory
 from mlff_exp.measure import ensemble_conservation
@@ -143,6 +144,7 @@ def load_ensembles(path: Path) -> list[Ensemble]:
     """
     needed = [SYSTEMS, "times_ps", *PER_START.values(), *PER_SYSTEM.values()]
     try:
+        refuse_irregular(path, None)
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [name for name in needed if name not in file.files]
             if missing:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from mlff_exp.common.files import atomic_file, atomic_write
+from mlff_exp.cli.yaml_files import refuse_large
+from mlff_exp.common.files import atomic_file, atomic_write, refuse_irregular
+from mlff_exp.common.typed_json import read_json
+from mlff_exp.config import ConfigError
+from mlff_exp.report.target_files import load_targets
+from mlff_exp.results import ResultError
+from mlff_exp.structures.arrays import read_arrays
+from mlff_exp.tasks.ensemble import load_ensembles
 
 
 @pytest.mark.parametrize("before", [None, "old"])
@@ -39,3 +47,32 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path: Path, before: str | None
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere/result\.json"):
         atomic_write(tmp_path / "nowhere" / "result.json", "{}")
+
+
+def test_no_pipe_device_directory_or_large_file_is_read(tmp_path: Path) -> None:
+    """Were one opened, the test would not end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "empty").touch()
+    (tmp_path / "large").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path, tmp_path / "link", Path("/dev/zero"), Path("/dev/stdin")):
+        if path.exists() and not path.is_file():
+            with pytest.raises(ValueError, match="not a regular file"):
+                refuse_irregular(path)
+    for path in (tmp_path / "empty", Path("/proc/self/environ")):
+        with pytest.raises(ValueError, match="empty"):
+            refuse_irregular(path)
+    with pytest.raises(ValueError, match="5 bytes; at most 4"):
+        refuse_irregular(tmp_path / "large", 4)
+    refuse_irregular(tmp_path / "large")
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_json(pipe)
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_arrays(pipe, {})
+    with pytest.raises(ResultError, match="not a regular file"):
+        load_ensembles(pipe)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        refuse_large(pipe)
+    with pytest.raises(ConfigError, match="nor a file"):
+        load_targets([str(pipe)])
