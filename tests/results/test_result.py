@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlff_exp.common.typed_json import MAX_BYTES
+from mlff_exp.common.files import MAX_BYTES
 from mlff_exp.results.failure import Failure
 from mlff_exp.results.naming import label
 from mlff_exp.results.progress import Progress, ProgressPoint
@@ -132,10 +132,10 @@ def test_an_invalid_result_is_refused_with_its_error(tmp_path: Path, text: str, 
 
 
 def test_a_result_that_is_no_file_or_too_large_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match=r"result.json is not .*: it is no file"):
+    with pytest.raises(ResultError, match=r"result.json is not .*: it can.t be read: No such file"):
         RunResult.load(tmp_path)
     (tmp_path / RESULT_FILE).mkdir()
-    with pytest.raises(ResultError, match="it is no file"):
+    with pytest.raises(ResultError, match="it is not a regular file"):
         RunResult.load(tmp_path)
     (tmp_path / RESULT_FILE).rmdir()
     with (tmp_path / RESULT_FILE).open("wb") as file:
