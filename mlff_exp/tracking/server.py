@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WHERE = "the server at MLFLOW_TRACKING_URI"
-# Time limit of opening a store, s, whatever the server or a name server does.
-OPENING_S = 9.0
-# Limits while a store is opened: the user waits for the first run. Each request may take this long, twice.
+# Time limit of opening a store, s, whatever the server or a name server does. A slow server has up to three requests.
+OPENING_S = 11.0
+# Limits of each request while a store is opened: the user waits for the first run.
 SHORT_LIMITS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
@@ -95,7 +95,7 @@ def _refuse_address(uri: str) -> None:
 
 @contextmanager
 def _short_limits() -> Iterator[None]:
-    """Few tries and short ones, unless the environment asks for still less; what each of them met is not logged."""
+    """One try and a short one, unless the environment asks for still less; what each of them met is not logged."""
     retries = logging.getLogger("urllib3.connectionpool")
     level = retries.level
     retries.setLevel(logging.ERROR)

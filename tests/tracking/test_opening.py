@@ -223,3 +223,35 @@ def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
         refused("no answer from the server at MLFLOW_TRACKING_URI within 0.5 s")
     monkeypatch.undo()
     assert dict(os.environ).items() >= {key: before[key] for key in before if key.startswith("MLFLOW_HTTP")}.items()
+
+
+def test_a_slow_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three requests takes three quarters of its limit; all limits are a quarter of the real ones."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked.append(self.path.partition("?")[0].rpartition("/2.0/mlflow/")[2])
+            time.sleep(0.75)
+            known = {"experiments/create": (200, b'{"experiment_id": "7"}'), "runs/search": (200, b"{}")}
+            status, body = known.get(asked[-1], (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}'))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    monkeypatch.setitem(SHORT_LIMITS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(server, "OPENING_S", server.OPENING_S / 4)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{found.server_port}")
+        opened = open_store(Tracking(name="server"))
+        found.shutdown()
+    assert opened is not None
+    assert opened.experiment_id == "7"
+    assert asked == ["experiments/get-by-name", "experiments/create", "runs/search"]
