@@ -131,6 +131,8 @@ def test_tests_share_helpers_and_not_each_other(path: Path) -> None:
         ("pynvml", {"measure"}),
         ("rich", {"report"}),
         ("safetensors", {"models"}),
+        ("sevenn", {"models.foreign.sevennet"}),
+        ("so3krates_torch", {"models.foreign.so3lr"}),
         ("tqdm", {"common.progress"}),
         ("triton", {"engines.fused"}),
         ("tblite", {"distill"}),

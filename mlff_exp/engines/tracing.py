@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._inductor.constant_folding import constant_fold
 from torch._ops import OpOverload
-from torch.fx import GraphModule
+from torch.func import functionalize
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 # On a GPU, products with up to this many rows are written as sums. cuBLAS chooses FP32 kernels that take ten times as
@@ -27,18 +28,43 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> GraphModule
         function: a function of tensors.
         inputs: tensors of the shapes to trace.
     """
-    on_gpu = inputs[0].is_cuda
-    # With fake tensors, so that tracing does not count in the peak of memory.
-    trace = make_fx(
-        function,
-        decomposition_table=_FEW_ROWS_AS_SUMS if on_gpu else None,
-        tracing_mode="fake",
-        _allow_non_fake_inputs=True,
-    )
-    module = trace(*inputs)
+    module = _record(function, inputs, _FEW_ROWS_AS_SUMS if inputs[0].is_cuda else None)
+    if any(_writes_in_place(node) for node in module.graph.nodes):
+        # Networks of other packages do, and what folds constants would take a tensor for one that is written to later.
+        with torch.no_grad():
+            module = _record(functionalize(module, remove="mutations"), inputs)
+        module.graph.eliminate_dead_code()
     constant_fold(module)
     module.recompile()
     return module
+
+
+def _record(
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    decompositions: Mapping[OpOverload[..., Any], Callable[..., Any]] | None = None,
+) -> GraphModule:
+    """Return the graph of a function, in which each attribute is read once."""
+    # With fake tensors, so that tracing does not count in the peak of memory.
+    module = make_fx(
+        function, decomposition_table=decompositions, tracing_mode="fake", _allow_non_fake_inputs=True
+    )(*inputs)  # fmt: skip
+    first: dict[str, Node] = {}
+    for node in list(module.graph.nodes):
+        if node.op != "get_attr":
+            continue
+        if node.target in first:  # folding one reading would take the attribute away from the other
+            node.replace_all_uses_with(first[node.target])
+            module.graph.erase_node(node)
+        else:
+            first[node.target] = node
+    module.recompile()
+    return module
+
+
+def _writes_in_place(node: Node) -> bool:
+    """Whether a node changes a tensor that it is given."""
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 def _mm(left: Tensor, right: Tensor) -> Any:

@@ -92,7 +92,7 @@ class GraphModel(nn.Module):
             energies[number] = energy
         if not energies.isfinite().all():
             raise ValueError(f"elements={known}: an energy of an isolated atom is NaN or infinite")
-        self.register_buffer("reference_energies", energies, persistent=False)
+        self.register_buffer("reference_energies", energies)  # part of what identifies the weights
         if (capabilities := getattr(network, "capabilities", None)) is not None:
             if not isinstance(capabilities, Capabilities):
                 raise TypeError(f"capabilities={capabilities!r} must be mlff_exp.models.Capabilities")

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from mlff_exp.common import load_object
-from mlff_exp.config import ConfigError
+from mlff_exp.config import ConfigError, UnavailableError
+from mlff_exp.models.foreign.settings import settings_kept
+from mlff_exp.models.foreign.truth import UntrueError, check_truth
 from mlff_exp.models.graph import GraphForceField, GraphModel
 from mlff_exp.models.protocol import ForceField
 from mlff_exp.models.registry import MODELS
@@ -44,10 +46,23 @@ def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
         ConfigError: it can't be made, or is no force field; the message names the model and what is wrong.
     """
     spec = MODELS[options.name]
-    made = _made(spec, options, trust)
-    if isinstance(made, LoadedModel):
-        return replace(made, capabilities=_capabilities(made.model, spec))
-    where = _where(spec, options)
+    with settings_kept():  # foreign packages change them
+        made = _made(spec, options, trust)
+        loaded = made if isinstance(made, LoadedModel) else _as_force_field(made, _where(spec, options))
+        if spec.truth is not None:
+            try:
+                check_truth(loaded.model, loaded.weights_sha256, load_object(spec.truth)(options))
+            except UntrueError as error:
+                raise ConfigError(f"{_where(spec, options)}: {error}") from error
+    return replace(loaded, capabilities=getattr(loaded.model, "capabilities", spec.capabilities))
+
+
+def _as_force_field(made: Any, where: str) -> LoadedModel:
+    """What a factory made, frozen.
+
+    Raises:
+        ConfigError: it is no force field.
+    """
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{where} returned {type(made).__name__}; expected a torch.nn.Module")
     if isinstance(made, GraphForceField) or not isinstance(made, ForceField):
@@ -56,7 +71,7 @@ def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {error}") from error
     model: Any = made.cpu().eval().requires_grad_(False)
-    return LoadedModel(model, _sha256(model.state_dict()), _capabilities(model, spec))
+    return LoadedModel(model, _sha256(model.state_dict()))
 
 
 def load_calculator(options: Any, trust: Sequence[str]) -> Any:
@@ -72,16 +87,18 @@ def load_calculator(options: Any, trust: Sequence[str]) -> Any:
     return _made(MODELS[options.name], options, trust)
 
 
-def _capabilities(model: ForceField, spec: ModelSpec) -> Capabilities:
-    found: Capabilities = getattr(model, "capabilities", spec.capabilities)
-    return found
-
-
 def _made(spec: ModelSpec, options: Any, trust: Sequence[str]) -> Any:
     try:
         return load_object(spec.factory)(options, trust)
     except ConfigError:
         raise
+    except ModuleNotFoundError as error:
+        if spec.extra is None:
+            raise ConfigError(f"{_where(spec, options)}: {type(error).__name__}: {error}") from error
+        raise UnavailableError(
+            f"model={spec.name} needs {error.name}, which is not installed here: "
+            f"make env-{spec.extra}, or pip install 'mlff-exp[{spec.extra}]'"
+        ) from error
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{_where(spec, options)}: {type(error).__name__}: {error}") from error
 

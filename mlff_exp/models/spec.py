@@ -35,19 +35,24 @@ class ModelSpec:
         factory: ``package.module:function``, called with the options and the packages that the command line trusts. It
             returns a `ForceField`, a `GraphForceField` or a `LoadedModel`; or, if the spec is ``native``, an ASE
             calculator. It raises `ConfigError`, or another `ValueError`, where the options are wrong.
+        truth: ``package.module:function``, called with the options. It returns a `Truth`: the ASE calculator of the
+            force field's own package, with which it is compared before it runs. None if there is no such calculator.
         native: whether it runs as it is, as an ASE calculator does: no engine evaluates it, it has no precision of ours
             and no hash of its weights, and nothing is compared with its FP64.
         code: key of the options that names a function of the user's choosing, whose code the factory runs; None if
             there is no such key. A configuration file may say such a key only if the command line trusts the package.
         capabilities: what every force field of this kind can do.
         aliases: other words for it, which an error message understands.
+        extra: extra of this package that installs what it needs; None if nothing else is needed.
     """
 
     name: str
     options: type
     summary: str
     factory: str
+    truth: str | None = None
     native: bool = False
     code: str | None = None
     capabilities: Capabilities = Capabilities()
     aliases: tuple[str, ...] = ()
+    extra: str | None = None

@@ -19,9 +19,10 @@ from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.factory import make_engine
 from mlff_exp.engines.stress import virial_stress
 from mlff_exp.models.graph import GraphModel, edges_within
-from mlff_exp.structures.batch import AtomicBatch, collate
+from mlff_exp.structures.batch import collate
 from tests.helpers.networks import TwoRanges, random_structure, with_more_columns
-from tests.helpers.shapes import assert_batch, assert_edges, assert_prediction
+from tests.helpers.predictions import moved, predicted
+from tests.helpers.shapes import assert_edges
 from tests.outside.package.outside_force_field.network import Pairs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -39,21 +40,6 @@ some = settings(max_examples=12, deadline=None)
 def engine_of(network: str, precision: Any = "fp64", name: str = "eager", device: torch.device = CPU) -> Any:
     made = Pairs(4.0, 8) if network == "one cutoff" else TwoRanges()
     return make_engine(GraphModel(made), name, precision, device)
-
-
-def predicted(engine: Any, batch: AtomicBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Energies [n_systems] eV, and forces [n_systems, n_slots, 3] eV/Å."""
-    assert_batch(batch)
-    prediction = engine(batch)
-    assert_prediction(prediction, batch)
-    forces = batch.per_system(prediction.forces)
-    return prediction.energy.cpu().numpy(), forces.cpu().numpy()
-
-
-def moved(batch: AtomicBatch) -> AtomicBatch:
-    """The same list at positions within its skin."""
-    step = torch.randn(batch.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return batch.with_positions(batch.positions + 0.05 * step)
 
 
 def assert_same(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray], fp32: bool) -> None:

@@ -1,0 +1,143 @@
+"""SevenNet (Park et al., J. Chem. Theory Comput. 2024, 20, 4857) on our edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor, nn
+
+from mlff_exp.common import replace_attribute
+from mlff_exp.models.adapters.sevennet import SHIPPED, SevenNetModel
+from mlff_exp.models.foreign.settings import quiet
+from mlff_exp.models.foreign.truth import Truth
+from mlff_exp.models.graph import Edges
+
+# What a file that is none, or of another network, raises.
+UNUSABLE = (AssertionError, AttributeError, EOFError, KeyError, RuntimeError, UnpicklingError)
+# What a checkpoint holds beside tensors and plain values; PyTorch lets nothing else pass.
+ARRAYS = [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8")), type(np.dtype("i8"))]
+MAKE_ARRAY = (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")  # type: ignore[attr-defined]
+
+
+class SevenNet(nn.Module):
+    """A SevenNet without its parts that list neighbours, sum energies and differentiate.
+
+    Args:
+        net: as ``sevenn`` builds it of a checkpoint.
+
+    Raises:
+        ValueError: it is a network of several data sets (modals), which needs to be told one.
+    """
+
+    kind: Tensor
+    scale: Tensor
+
+    def __init__(self, net: Any) -> None:
+        from sevenn.nn.scale import get_resolved_shift_scale
+
+        super().__init__()
+        if net.modal_map:
+            raise ValueError(
+                f"it was trained on several data sets ({', '.join(net.modal_map)}): give one of a single set"
+            )
+        parts = dict(net.named_children())
+        shift, scale = (
+            _by_number(of, net.type_map)
+            for of in get_resolved_shift_scale(parts["rescale_atomic_energy"], net.type_map)
+        )
+        self.cutoffs = (float(net.cutoff),)
+        self.elements = {number: shift[number] for number in sorted(net.type_map)}
+        self.n_kinds = parts["onehot_idx_to_onehot"].num_classes
+        apart = ("onehot_idx_to_onehot", "rescale_atomic_energy", "reduce_total_enegy", "force_output")
+        self.layers = nn.ModuleList(part for name, part in parts.items() if name not in apart)
+        basis = parts["edge_embedding"].basis_function
+        if not isinstance(basis.coeffs, nn.Parameter):  # a plain attribute, which no cast and no device would reach
+            coeffs = basis.__dict__.pop("coeffs")
+            basis.register_buffer("coeffs", coeffs)
+        self.register_buffer("kind", net.z_to_onehot_tensor)
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Edges) -> Tensor:
+        """Energies of the atoms, as `GraphForceField.forward`."""
+        import sevenn._keys as key
+
+        ((index, vectors),) = edges
+        kinds = self.kind[numbers]
+        attributes = nn.functional.one_hot(kinds, self.n_kinds).to(vectors.dtype)
+        data = {
+            key.NODE_FEATURE: attributes, key.NODE_ATTR: attributes, key.ATOM_TYPE: kinds,
+            key.EDGE_IDX: index, key.EDGE_VEC: vectors,
+        }  # fmt: skip
+        for layer in self.layers:
+            data = layer(data)
+        energies: Tensor = data[key.SCALED_ATOMIC_ENERGY].squeeze(-1) * self.scale[numbers]
+        return energies
+
+
+def make(options: SevenNetModel, trust: Sequence[str]) -> SevenNet:
+    """The network with the weights of a checkpoint.
+
+    Raises:
+        ImportError: ``sevenn`` is not installed.
+        ValueError: the checkpoint can't be used.
+    """
+    with quiet(), _plain_files():
+        from sevenn.checkpoint import SevenNetCheckpoint
+
+        path = _path(options)
+        try:
+            return SevenNet(SevenNetCheckpoint(path).build_model())
+        except UNUSABLE as error:
+            reason = next(iter(str(error).strip().splitlines()), "")
+            raise ValueError(f"{path} is no checkpoint of SevenNet: {type(error).__name__}: {reason}") from error
+
+
+def truth(options: SevenNetModel) -> Truth:
+    """The calculator of ``sevenn`` with the same weights, and a cell of three elements."""
+
+    def calculator() -> Any:
+        with _plain_files():
+            from sevenn.calculator import SevenNetCalculator
+
+            return SevenNetCalculator(_path(options), device="cpu")
+
+    cell = Atoms(
+        "SiCHO", [(0, 0, 0), (1.8, 0.3, 0.1), (2.4, 1.2, 0.2), (0.2, 1.7, 1.1)], cell=np.diag([4, 4.4, 5]), pbc=True
+    )
+    return Truth(calculator, cell, ("sevenn", "e3nn", "torch"), energy_ev_per_atom=5e-6, force_ev_per_ang=5e-5)
+
+
+def _path(options: SevenNetModel) -> str:
+    """The file of a checkpoint; a shipped name never means a file in the current directory."""
+    from sevenn import _const as const
+
+    shipped = dict(zip(SHIPPED, (const.SEVENNET_0_11Jul2024, const.SEVENNET_l3i5), strict=True))
+    path = Path(shipped.get(options.checkpoint, options.checkpoint)).expanduser()
+    if not path.is_file():  # sevenn would download a name that it knows
+        raise FileNotFoundError(f"{path} is not there")
+    return str(path.resolve())
+
+
+def _by_number(of: Any, type_map: dict[int, int]) -> list[float]:
+    """A value for each atomic number; a single one holds for all elements."""
+    return of if isinstance(of, list) else [float(of)] * (max(type_map) + 1)
+
+
+@contextmanager
+def _plain_files() -> Iterator[None]:
+    """Let ``sevenn`` read checkpoints of tensors, arrays and plain values only, without unpickling."""
+    import sevenn.checkpoint
+
+    def read(path: Any, **options: Any) -> Any:
+        with torch.serialization.safe_globals([*ARRAYS, MAKE_ARRAY]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+    with replace_attribute(sevenn.checkpoint, "torch_load", read):
+        yield

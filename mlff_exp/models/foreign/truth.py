@@ -1,0 +1,115 @@
+"""Whether an adapted force field computes what the calculator of its own package does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from mlff_exp.common import atomic_write
+from mlff_exp.models.foreign.settings import quiet
+from mlff_exp.models.protocol import ForceField
+from mlff_exp.structures import collate
+
+PACKAGE = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a force field has to compute in FP32.
+
+    Attributes:
+        calculator: makes the ASE calculator of the force field's own package, FP32 on the CPU.
+        atoms: the structure to compare.
+        packages: distributions on whose versions the numbers depend.
+        energy_ev_per_atom: how far the energies may differ; what FP32 rounds.
+        force_ev_per_ang: how far a component of a force may differ.
+    """
+
+    calculator: Callable[[], Any]
+    atoms: Atoms
+    packages: tuple[str, ...]
+    energy_ev_per_atom: float
+    force_ev_per_ang: float
+
+
+class UntrueError(ValueError):
+    """A force field that does not compute what the calculator of its package does."""
+
+
+def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
+    """Compare a force field with its package's calculator, once for the same weights, versions and code.
+
+    Args:
+        model: FP32, on the CPU.
+        weights_sha256: identifies its weights and reference energies.
+        truth: with what, and how closely.
+
+    Raises:
+        UntrueError: they differ by more than FP32 rounds; the message says by how much.
+    """
+    known = _cache() / f"{_key(weights_sha256, truth)}.json"
+    if known.is_file():
+        return
+    with quiet():
+        atoms = truth.atoms.copy()
+        atoms.calc = truth.calculator()
+        expected = atoms.get_potential_energy(), atoms.get_forces()
+    energy, forces = _evaluate(deepcopy(model), truth.atoms)
+    found = {
+        "energy_ev_per_atom": abs(energy - expected[0]) / len(atoms),
+        "force_ev_per_ang": float(np.abs(forces - expected[1]).max()),
+    }
+    for name, value in found.items():
+        if not value <= getattr(truth, name):  # NaN is no agreement either
+            raise UntrueError(
+                f"it does not compute what the calculator of {truth.packages[0]} {version(truth.packages[0])} does: "
+                f"{name} differs by {value:.3g}, more than {getattr(truth, name):g}; its energy is {energy:.6f} eV and "
+                f"the calculator's {expected[0]:.6f} eV for {atoms.get_chemical_formula()}"
+            )
+    try:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(known, json.dumps(found))
+    except OSError:  # no home, no space or no permission: it is compared again next time
+        return
+
+
+def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray]:
+    """Energy, eV, and forces [n_atoms, 3], eV/Å."""
+    batch = collate([atoms], model.cutoff)
+    positions = batch.positions.clone().requires_grad_(True)
+    with torch.enable_grad():
+        energy = model(batch.with_positions(positions))
+        (gradient,) = torch.autograd.grad(energy.sum(), positions)
+    return float(energy.detach()), -gradient[batch.is_atom].numpy()
+
+
+def _cache() -> Path:
+    """Where comparisons that went well are remembered."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlff_exp" / "truth"
+
+
+def _key(weights_sha256: str, truth: Truth) -> str:
+    """What the outcome depends on: weights, versions, the structure, the limits and our own code."""
+    digest = hashlib.sha256(weights_sha256.encode())
+    for words in (*(f"{name} {version(name)}" for name in truth.packages), *_numbers(truth)):
+        digest.update(f"{words}\n".encode())
+    for folder in ("models", "structures"):
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _numbers(truth: Truth) -> Iterator[str]:
+    yield f"{truth.energy_ev_per_atom} {truth.force_ev_per_ang}"
+    yield from (str(array.tolist()) for array in (truth.atoms.numbers, truth.atoms.positions, truth.atoms.cell[:]))

@@ -1,0 +1,280 @@
+"""Published weights of other packages, where these are installed: their own calculators, and the symmetries of space.
+
+`make env-sevennet` and `make env-so3lr` make environments in which these tests run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+
+from mlff_exp.common.registry import load_object
+from mlff_exp.config.errors import ConfigError
+from mlff_exp.engines.eager import energy_and_forces
+from mlff_exp.engines.factory import make_engine
+from mlff_exp.engines.stress import virial_stress
+from mlff_exp.engines.tracing import trace
+from mlff_exp.models.adapters.sevennet import SevenNetModel
+from mlff_exp.models.adapters.so3lr import SO3LRModel
+from mlff_exp.models.foreign.truth import UntrueError, check_truth
+from mlff_exp.models.graph import GraphModel
+from mlff_exp.models.loading import LoadedModel, load_model
+from mlff_exp.models.registry import MODELS
+from mlff_exp.structures.batch import AtomicBatch, collate
+from tests.helpers.networks import with_more_columns
+from tests.helpers.predictions import moved, predicted
+from tests.helpers.process import settings_of_the_process
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of force field and what to try it with.
+
+    Attributes:
+        options: of the model.
+        package: that it needs.
+        cell: a periodic structure of elements that it knows.
+        energy_ev_per_atom: difference from the calculator that FP32 explains.
+        force_ev_per_ang: the same of a force.
+        calculator: arguments of the package's calculator with which it gives stress.
+    """
+
+    options: Any
+    package: str
+    cell: Atoms
+    energy_ev_per_atom: float
+    force_ev_per_ang: float
+    calculator: tuple[str, dict[str, Any]] = ("", field(default_factory=dict))
+
+
+def rattled(atoms: Atoms, seed: int = 0) -> Atoms:
+    atoms.positions += np.random.default_rng(seed).normal(scale=0.05, size=atoms.positions.shape)
+    return atoms
+
+
+def two_waters() -> Atoms:
+    one, other = molecule("H2O"), molecule("H2O")
+    other.positions += (2.9, 0.4, 0.3)
+    both = one + other
+    both.set_cell([6.0, 5.0, 4.5])
+    both.pbc = True
+    return both
+
+
+SILICON = rattled(bulk("Si", "diamond", a=5.43, cubic=True))
+SEVENNET = ("sevenn.calculator:SevenNetCalculator", {"device": "cpu"})
+FAMILIES = {
+    "7net-0": Family(SevenNetModel(), "sevenn", SILICON, 5e-6, 5e-5, SEVENNET),
+    "7net-l3i5": Family(SevenNetModel(checkpoint="7net-l3i5"), "sevenn", SILICON, 5e-6, 5e-5, SEVENNET),
+    "so3lr": Family(
+        SO3LRModel(), "so3krates_torch", rattled(two_waters()), 1e-4, 1e-4,
+        ("so3krates_torch.calculator.so3:SO3LRCalculator", {"device": "cpu", "compute_stress": True}),
+    ),
+}  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("default")  # packages warn of what is older than they know
+every = pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed"))
+    for name, package in ((name, one.package) for name, one in FAMILIES.items())
+])  # fmt: skip
+# What both take: a molecule with a cell beside it.
+MIXED = [molecule("CH3OH"), two_waters()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@cache
+def loaded(name: str) -> LoadedModel:
+    return load_model(FAMILIES[name].options, [])
+
+
+@cache
+def engine_of(name: str, precision: Any = "fp64") -> Any:
+    return make_engine(loaded(name).model, "eager", precision, CPU)
+
+
+@every
+def test_it_leaves_the_process_as_it_was(name: str) -> None:
+    import_module(FAMILIES[name].package)
+    before = settings_of_the_process()
+    load_model(FAMILIES[name].options, [])
+    assert settings_of_the_process() == before
+    for precision in ("fp64", "fp32"):
+        engine_of(name, precision)(collate([molecule("H2O")], engine_of(name).cutoff))
+        assert settings_of_the_process() == before
+
+
+@every
+def test_it_computes_what_the_calculator_of_its_package_does(name: str) -> None:
+    """Energy, forces and stress, in FP32; and FP64 is near."""
+    family = FAMILIES[name]
+    path, arguments = family.calculator
+    if name == "7net-l3i5":
+        arguments = {**arguments, "model": name}
+    calculator = load_object(path)(**arguments)
+    for atoms in (rattled(molecule("C6H6")), family.cell):
+        calculator.calculate(atoms, ["energy", "forces", "stress"])
+        expected, batch = calculator.results, collate([atoms], engine_of(name).cutoff)
+        for precision in ("fp32", "fp64"):
+            energy, forces = predicted(engine_of(name, precision), batch)
+            assert abs(energy[0] - expected["energy"]) / len(atoms) < family.energy_ev_per_atom
+            np.testing.assert_allclose(
+                forces[0][: len(atoms)], expected["forces"], rtol=0, atol=family.force_ev_per_ang
+            )
+        if atoms.pbc.any():
+            stress = virial_stress(engine_of(name).model, batch)[0]
+            np.testing.assert_allclose(
+                stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], expected["stress"], rtol=0, atol=family.force_ev_per_ang
+            )
+
+
+class Spoilt(nn.Module):
+    """A network with a mistake of the kind that an adapter makes."""
+
+    def __init__(self, network: Any, mistake: str) -> None:
+        super().__init__()
+        self.network, self.mistake, self.cutoffs = network, mistake, network.cutoffs
+        self.elements = {number: 0.0 if mistake == "shift" else e for number, e in network.elements.items()}
+
+    def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Any) -> Tensor:
+        if self.mistake == "direction":
+            edges = [
+                (index, vectors * torch.tensor([1.0, 1.0, -1.0 if n == 0 else 1.0]))
+                for n, (index, vectors) in enumerate(edges)
+            ]
+            edges = [(index, torch.roll(vectors, 1, 0)) for index, vectors in edges]
+        energies: Tensor = self.network(numbers, system, n_systems, edges)
+        return energies * {"sign": -1.0, "unit": 27.211386}.get(self.mistake, 1.0)
+
+
+@every
+@pytest.mark.parametrize("mistake", ["sign", "unit", "shift", "direction"])
+def test_a_spoilt_adapter_does_not_run(name: str, mistake: str) -> None:
+    model = loaded(name).model
+    assert isinstance(model, GraphModel)
+    spec = MODELS[FAMILIES[name].options.name]
+    truth = load_object(str(spec.truth))(FAMILIES[name].options)
+    with pytest.raises(UntrueError, match="it does not compute what the calculator of"):
+        check_truth(GraphModel(Spoilt(model.network, mistake)), mistake, truth)
+
+
+@every
+@pytest.mark.parametrize("precision", ["fp64", "fp32"])
+def test_padding_and_skin_and_the_batch_change_nothing(name: str, precision: str) -> None:
+    engine = engine_of(name, precision)
+    energy, force = (1e-9, 1e-9) if precision == "fp64" else (2e-4, 2e-4)
+    padded = with_more_columns(collate(MIXED, engine.cutoff, skin=0.7, n_slots=9), 5)
+    together = predicted(engine, padded)
+    assert not together[1][0, len(MIXED[0]) :].any()  # exactly nothing on padding
+    for at, atoms in enumerate(MIXED):
+        alone = predicted(engine, collate([atoms], engine.cutoff))
+        np.testing.assert_allclose(together[0][at], alone[0][0], rtol=0, atol=energy)
+        np.testing.assert_allclose(together[1][at, : len(atoms)], alone[1][0, : len(atoms)], rtol=0, atol=force)
+
+
+@every
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_mirrored_moved_and_renumbered_it_is_the_same(name: str, mirrored: bool) -> None:
+    engine, atoms, rng = engine_of(name), FAMILIES[name].cell, np.random.default_rng(1)
+    turn = Rotation.random(rng=rng).as_matrix() * (-1 if mirrored else 1)
+    order = rng.permutation(len(atoms))
+    other = atoms[order]
+    other.positions = other.positions @ turn.T + rng.normal(size=3)
+    other.set_cell(atoms.cell @ turn.T)
+    energy, forces = predicted(engine, collate([atoms], engine.cutoff))
+    found = predicted(engine, collate([other], engine.cutoff))
+    np.testing.assert_allclose(found[0], energy, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[1][0], forces[0][order] @ turn.T, rtol=0, atol=1e-6)
+
+
+@every
+def test_two_cells_have_twice_the_energy(name: str) -> None:
+    engine, atoms = engine_of(name), FAMILIES[name].cell
+    energy, forces = predicted(engine, collate([atoms], engine.cutoff))
+    twice, both = predicted(engine, collate([atoms.repeat((2, 1, 1))], engine.cutoff))
+    np.testing.assert_allclose(twice, 2 * energy, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(both[0], np.concatenate([forces[0], forces[0]]), rtol=0, atol=1e-8)
+
+
+@every
+def test_forces_and_stress_are_the_derivatives_of_the_energy(name: str) -> None:
+    engine, atoms, step = engine_of(name), FAMILIES[name].cell, 1e-4
+    rng = np.random.default_rng(2)
+    direction, strain = rng.normal(size=atoms.positions.shape), rng.normal(size=(3, 3))
+    strain = strain + strain.T
+    batch = collate([atoms], engine.cutoff)
+
+    def energy(positions: np.ndarray, cell: np.ndarray) -> float:
+        return float(engine(collate([Atoms(atoms.numbers, positions, cell=cell, pbc=True)], engine.cutoff)).energy)
+
+    _, forces = predicted(engine, batch)
+    ahead, behind = (energy(atoms.positions + sign * step * direction, atoms.cell[:]) for sign in (1, -1))
+    np.testing.assert_allclose((ahead - behind) / (2 * step), -(forces[0] * direction).sum(), rtol=1e-5, atol=1e-5)
+    stress = virial_stress(engine.model, batch)[0]
+    sheared = (np.eye(3) + sign * step * strain for sign in (1, -1))
+    ahead, behind = (energy(atoms.positions @ each, atoms.cell @ each) for each in sheared)
+    np.testing.assert_allclose(
+        (ahead - behind) / (2 * step), (stress * strain).sum() * atoms.get_volume(), rtol=1e-5, atol=1e-5
+    )
+
+
+@every
+def test_its_graph_computes_the_same_at_other_positions(name: str) -> None:
+    engine = engine_of(name, "fp32")
+    batch = collate([molecule("H2O")], engine.cutoff, n_slots=4)
+    graph = trace(lambda *tensors: energy_and_forces(engine.model, AtomicBatch(*tensors), "fp32"), batch.tensors())
+    for one in (batch, moved(batch)):
+        with torch.no_grad():
+            found = graph(*one.tensors())
+        expected = engine(one)
+        assert torch.equal(found[0], expected.energy)
+        assert torch.equal(found[1], expected.forces)
+
+
+@every
+def test_an_element_that_it_was_not_trained_on_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"was not trained on (Og|Po)"):
+        loaded(name).model.check_elements(["H", "Po" if name.startswith("7net") else "Og"])
+
+
+@pytest.mark.skipif(find_spec("sevenn") is None, reason="sevenn is not installed")
+class TestCheckpointsOfSevenNet:
+    """Files of users are read without unpickling."""
+
+    def test_a_copy_by_its_path_is_the_same_force_field(self, tmp_path: Path) -> None:
+        from sevenn import _const
+
+        copy = tmp_path / "mine.pth"
+        copy.write_bytes(Path(_const.SEVENNET_0_11Jul2024).read_bytes())
+        assert load_model(SevenNetModel(checkpoint=str(copy)), []).weights_sha256 == loaded("7net-0").weights_sha256
+
+    def test_code_in_a_file_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Evil:
+            def __reduce__(self) -> Any:
+                return (Path.touch, (tmp_path / "ran",))
+
+        torch.save({"config": Evil(), "model_state_dict": {}}, tmp_path / "evil.pth")
+        with pytest.raises(ConfigError, match=r"evil\.pth is no checkpoint of SevenNet: UnpicklingError"):
+            load_model(SevenNetModel(checkpoint=str(tmp_path / "evil.pth")), [])
+        monkeypatch.chdir(tmp_path)  # a name that ships is never a file
+        (tmp_path / "evil.pth").rename("7net-0")
+        assert load_model(SevenNetModel(), []).weights_sha256 == loaded("7net-0").weights_sha256
+        assert not (tmp_path / "ran").exists()
