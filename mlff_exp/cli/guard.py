@@ -179,11 +179,18 @@ class GuardedLoader(ConfigLoaderImpl):
             if said not in (value, self._vouched[key]):
                 raise ConfigError(f"sweep.{key} is what a sweep says of its own runs: nobody can set it")
         try:
-            name = sweep.name
+            name, resume = sweep.name, sweep.resume
         except OmegaConfBaseException:  # told when the configuration is parsed
             return
         if isinstance(name, str):  # it becomes a directory before that
             plain("sweep.name", name)
+        if resume is not None and ("sweep.resume", str(resume)) not in self._said:
+            directory = (self._directory / str(resume)).resolve()
+            if not (directory.is_dir() and directory.is_relative_to(self._directory.resolve())):
+                raise ConfigError(
+                    f"sweep.resume={resume} comes from a file, and is no directory below the current one: say it on "
+                    "the command line"
+                )
 
     def _judge_calculator(self, composed: DictConfig) -> list[str]:
         """The installed packages that the command line names for a calculator."""
@@ -200,15 +207,25 @@ class GuardedLoader(ConfigLoaderImpl):
             calculator = {"model": {"calculator": _at({"model": model}, "model.calculator")}}
             self._judge_arguments(calculator, target, named)
         elif top not in self._trust:
-            self._judge_files_of_calculator(_at({"model": model}, "model.calculator"), top)
+            self._judge_files_of_calculator(composed, _at({"model": model}, "model.calculator"), top)
         judge_import_path(target, [*self._trust, *named])
         return named
 
-    def _judge_files_of_calculator(self, calculator: Any, top: str) -> None:
-        """Refuse from a file what lets a plain calculator make directories or read files."""
-        for parts, value in _leaves(calculator):
-            key = ".".join(("model.calculator", *parts))
-            if parts and parts[0] in _FILES_OF_CALCULATORS and (key, str(value)) not in self._said:
+    def _judge_files_of_calculator(self, composed: DictConfig, raw: Any, top: str) -> None:
+        """Refuse from a file what lets a plain calculator make directories or read files.
+
+        The resolved values are judged: one interpolation can stand for all arguments.
+        """
+        try:
+            calculator = OmegaConf.select(composed, "model.calculator")
+            resolved = OmegaConf.to_container(calculator, resolve=True) if OmegaConf.is_config(calculator) else {}
+        except OmegaConfBaseException:  # told when the configuration is parsed
+            resolved = raw
+        typed = {parts for parts, value in _leaves(raw) if (_calculator_key(parts), str(value)) in self._said}
+        for parts, value in _leaves(resolved):
+            key = _calculator_key(parts)
+            is_said = parts in typed or (key, str(value)) in self._said
+            if parts and parts[0] in _FILES_OF_CALCULATORS and not is_said:
                 raise ConfigError(
                     f"{key}={value} comes from a file, and lets a calculator make directories or read files: say it on "
                     f"the command line, or trust=[{top}]"
@@ -286,6 +303,10 @@ def _refuse_unmade(hydra: Mapping[Any, Any]) -> None:
     for key in _MADE:
         if not isinstance(hydra[key].get("_target_"), str):
             raise ConfigError(f"hydra.{key} makes nothing: choose one by hydra/{key}=…")
+
+
+def _calculator_key(parts: Parts) -> str:
+    return ".".join(("model.calculator", *parts))
 
 
 def _is_allowed(target: object, trust: Collection[str]) -> bool:

@@ -30,7 +30,9 @@ _SWEEPERS = (
     "hydra_plugins.mlff_exp_sweeper.staged.StagedSweeper",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
 )
-_IN_DIRECTORIES = re.compile(r"\$\{(?:now:[^${}]*|sweep\.name|hydra\.job\.(?:num|id|name))\}")
+_IN_DIRECTORIES = re.compile(r"\$\{(?:sweep\.name|hydra\.job\.(?:num|id|name))\}")
+# Plain text of a format stands in the path as it is; each of these codes gives digits and dashes or colons.
+_NOW = re.compile(r"\$\{now:((?:%[YymdHMSjfFT]|[\w.-])*)\}")
 
 
 def _is_plain_log(parts: Parts, value: Any) -> bool:
@@ -72,7 +74,7 @@ def _is_plain_sweeper(parts: Parts, value: Any) -> bool:
 def _is_plain_directory(_: Parts, value: Any) -> bool:
     if not isinstance(value, str):
         return isinstance(value, _NUMBER)
-    path = _IN_DIRECTORIES.sub("x", value)
+    path = _IN_DIRECTORIES.sub("x", _NOW.sub(r"\1", value))
     outside = path.startswith("~") or Path(path).is_absolute() or ".." in Path(path).parts
     return "$" not in path and not outside
 

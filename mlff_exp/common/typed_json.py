@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from mlff_exp.common.files import refuse_irregular
+
+_EXACT = 2**53  # larger integers are not all floats
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def read_json(path: Path) -> Any:
@@ -30,10 +34,13 @@ def parse_json(text: str) -> Any:
     """Parse a JSON text into plain values.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, has a key twice, or has NaN or infinity.
+        ValueError: it is no JSON, is nested too deeply, has a key twice, has NaN, infinity or half a character.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_mapping)
+        value = json.loads(text, parse_constant=_refuse, object_pairs_hook=_mapping)
+        if _SURROGATE.search(text):  # a pair of them is one character, and a doubled backslash is none
+            _refuse_halves(value)
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -68,7 +75,9 @@ def typed_value(kind: Any, value: Any, where: str = "") -> Any:
     if isinstance(value, bool) and kind is not bool:
         _wrong(where, value, kind.__name__)
     if kind is float and isinstance(value, int | float):
-        return value if _is_finite(value) else _wrong(where, value, "finite")
+        if not _is_finite(value):
+            _wrong(where, value, "finite")
+        return value if abs(value) < _EXACT else float(value)  # numpy makes no array of numbers of larger integers
     return value if isinstance(value, kind) else _wrong(where, value, kind.__name__)
 
 
@@ -119,6 +128,18 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
         raise ValueError(f"it has the key {twice[:80]!r} twice")
     return values
+
+
+def _refuse_halves(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            _refuse_halves(key)
+            _refuse_halves(below)
+    elif isinstance(value, list):
+        for below in value:
+            _refuse_halves(below)
+    elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"it holds {ascii(value)[:80]}, with half a character that no text can have")
 
 
 def _refuse(constant: str) -> NoReturn:

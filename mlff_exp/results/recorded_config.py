@@ -39,6 +39,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "batch_size": int,
     "device": str,
 }
+NEVER_NULL = ("task.duration_ps",)
 LEAST_1 = ("batch_size", "task.replicas", "task.n_features", "task.n_interactions")
 # The keys that a run must have recorded, by its task.
 FORCE_FIELD = ("model.name", "engine.name", "precision.name")
@@ -66,7 +67,7 @@ def check_recorded(config: Mapping[str, Any]) -> None:
         raise ValueError(f"config is nested in more than {MAX_DEPTH} levels")
     for key, kind in TYPES.items():
         value: Any = _at(config, key)
-        if value is None:
+        if value is None and not (key in NEVER_NULL and key.partition(".")[2] in config["task"]):
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"config.{key}={_shown(value)} is not {_named(kind)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mlff_exp.common import atomic_write, read_json, typed_value
-from mlff_exp.results.checks import refuse_non_finite
+from mlff_exp.results.checks import refuse_foreign_environment, refuse_impossible_times, refuse_non_finite
 from mlff_exp.results.earlier import SCHEMA, upgrade
 from mlff_exp.results.failure import Failure
 from mlff_exp.results.naming import RunKey, make_run_key
@@ -130,6 +130,9 @@ class RunResult:
             result: RunResult = typed_value(RunResult, values)
             if "task" in result.config:
                 check_recorded(result.config)
+            refuse_foreign_environment(result.environment)
+            for name, timing in result.timing.items():
+                refuse_impossible_times(name, timing.values_ms, timing.blocks)
             return result
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error

@@ -84,6 +84,10 @@ BAD = [
     ("hydra.run.dir", "outputs/../../elsewhere"),
     ("hydra.run.dir", "~/elsewhere"),
     ("hydra.run.dir", "${oc.env:HOME}/x"),
+    ("hydra.run.dir", "${now:/tmp/elsewhere}"),
+    ("hydra.run.dir", "outputs/${now:../../elsewhere}"),
+    ("hydra.run.dir", "outputs/.${now:.}/elsewhere"),
+    ("hydra.run.dir", "outputs/.${now:%p}./elsewhere"),
     ("hydra.sweep.dir", "../elsewhere"),
     ("hydra.sweep.subdir", "../../elsewhere"),
     ("hydra.job.name", "../../elsewhere"),
@@ -309,6 +313,19 @@ def test_a_plain_calculator_of_a_file_makes_no_directories(tmp_path: Path, argum
     assert sent(tmp_path, values, "trust=[ase]").trust == ["ase"]
     typed = ["model=ase", f"model.calculator._target_={LJ}", "+model.calculator.label=/abs/label/x"]
     assert sent(tmp_path, {}, *typed).model.calculator.label == "/abs/label/x"
+
+
+def test_one_interpolation_for_a_calculator_is_judged_by_what_it_stands_for(tmp_path: Path) -> None:
+    parameters = {"c": {"_target_": LJ, "label": "/abs/label/x"}}
+    values = ASE | {"model": {"calculator": "${sweep.parameters.c}"}, "sweep": {"parameters": parameters}}
+    with pytest.raises(ConfigError, match=r"model\.calculator\.label=/abs/label/x comes from a file, and lets"):
+        sent(tmp_path, values)
+
+
+def test_a_file_resumes_no_sweep_outside_the_current_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.resume=.* comes from a file, and is no directory below"):
+        sent(tmp_path, {"sweep": {"resume": str(tmp_path)}})
+    assert sent(tmp_path, {}, f"sweep.resume={tmp_path}").sweep.resume == str(tmp_path)
 
 
 def test_the_command_line_may_name_an_installed_package_and_its_arguments(tmp_path: Path) -> None:

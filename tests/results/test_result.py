@@ -121,6 +121,16 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> str:
             "config.sweep.varied.a=1 is not str",
         ),
         (spoilt(lambda values: values["config"]["task"].update(systems=[{}])), "config.task.systems holds {}"),
+        (
+            spoilt(lambda values: values["config"]["task"].update(duration_ps=None)),
+            "config.task.duration_ps=None is",
+        ),
+        (spoilt(lambda values: values["environment"].update(packages=None)), "environment.packages=None is not a map"),
+        (spoilt(lambda values: values["timing"]["engine"].update(values_ms=[1, -1])), "values_ms=-1: no time"),
+        (
+            spoilt(lambda values: values["timing"]["engine"].update(blocks=[])),
+            "timing.engine.blocks: they hold 0",
+        ),
         ("[" * 100_000, "nested too deeply"),
         ("null", "is not a mapping"),
     ],
@@ -129,6 +139,13 @@ def test_an_invalid_result_is_refused_with_its_error(tmp_path: Path, text: str, 
     (tmp_path / RESULT_FILE).write_text(text)
     with pytest.raises(ResultError, match=f"result.json is not a result of this version: .*{message}"):
         RunResult.load(tmp_path)
+
+
+def test_a_time_that_the_clock_does_not_resolve_is_read(tmp_path: Path) -> None:
+    (tmp_path / RESULT_FILE).write_text(
+        spoilt(lambda values: values["timing"]["engine"].update(values_ms=[0, 0.5], blocks=[2], turns=[]))
+    )
+    assert RunResult.load(tmp_path).timing["engine"].values_ms == (0, 0.5)
 
 
 def test_a_result_that_is_no_file_or_too_large_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class AseModel:
     calculator: dict[str, Any] = field(default_factory=lambda: {"_target_": TEACHER})
 
     def __post_init__(self) -> None:
-        if "_target_" not in self.calculator:
+        if self.calculator.get("_target_") is None:
             raise ConfigError(f"model.calculator needs a _target_, for example {TEACHER}")
         finite("model.calculator", self.calculator)
 
