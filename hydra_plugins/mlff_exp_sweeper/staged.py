@@ -1,7 +1,7 @@
-"""A sweeper for experiments of several stages; `mlff_exp.runs` plans and runs them."""
+"""A Hydra sweeper for experiments of several stages; `mlff_exp.runs` plans and runs them."""
 
-# Without postponed annotations: Hydra executes plugins before it makes them known to Python, and dataclasses
-# can't resolve such annotations then. Hydra imports every plugin at start, so that ours are imported late.
+# This module has no postponed annotations: Hydra executes a plugin before Python knows the module, and dataclasses
+# can't resolve such annotations then. It imports mlff_exp late, because Hydra imports every plugin at its start.
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class StagedSweeperConfig:
-    """Configuration of the sweeper, ``hydra.sweeper``; ``params`` as in Hydra's basic sweeper."""
+    """Options of the sweeper, ``hydra.sweeper``; ``params`` means the same as in Hydra's basic sweeper."""
 
     _target_: str = "hydra_plugins.mlff_exp_sweeper.staged.StagedSweeper"
     params: dict[str, str] | None = None
@@ -25,7 +25,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="staged", node=StagedSw
 
 
 class StagedSweeper(Sweeper):
-    """Runs the sweeps of this project for Hydra.
+    """The sweeper by which Hydra runs the sweeps of this project.
 
     Args:
         params: overrides of every job, by key.

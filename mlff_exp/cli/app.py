@@ -57,14 +57,14 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CONF = CHECKOUT / "conf" if (CHECKOUT / "pyproject.toml").is_file() else Path(__file__).resolve().parent.parent / "conf"
 
 CONFIG_NAME = "config"
-# What a run writes before it is known that it can do its work.
+# Files that a run writes before it is known whether it can do its work.
 BEFORE_WORK = (RESULT_FILE, PROGRESS_FILE, TRACEBACK_FILE, CONFIG_FILE, OPENED_FILE, "run.log")
 
 register_schemas()
 
 
 def run() -> None:
-    """Refuse what is wrong with the words, then let Hydra run what they ask for; of a refused run nothing is left."""
+    """Check the command line, and let Hydra run the job or the sweep. A refused single run leaves no files."""
     given = flags(sys.argv[1:])
     if not is_job(given):
         refuse_package(given, CONF, CONFIG_NAME)
@@ -78,7 +78,7 @@ def run() -> None:
         return
     new = [name for name in BEFORE_WORK if not (asked.directory / name).exists()]
     try:
-        with composing_errors():  # until our part begins, whose errors pass as what they are
+        with composing_errors():  # errors of the job itself pass through as `Ended`
             job()
     except Ended as ended:
         if isinstance(ended.error, ConfigError):
@@ -88,7 +88,7 @@ def run() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG_NAME)
 def job(composed: DictConfig) -> Outcome:
-    """One job: check, run, record. A sweep collects the outcomes; a single run exits with its own."""
+    """Check, run and record one job. A sweep collects the outcomes; a single run exits with the code of its own."""
     mask_logs()
     hydra_job = HydraConfig.get()
     directory = Path(hydra_job.runtime.output_dir)
@@ -103,19 +103,19 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
     """Run a job and record it.
 
     Raises:
-        ConfigError: it is wrong. Of a single run that is said of what its task found wrong as well, before its work.
+        ConfigError: the configuration is wrong, or the task of a single run refused its input before any work.
     """
     config = parse_config(composed)
     refuse_ignored(config, overrides)
-    if single:  # of a sweep, its other jobs may take a word that this one does not
+    if single:  # in a sweep, another job may use a word that this job does not use
         refuse_unused([(config, overrides)])
     check_engines(config)
     config = on_this_machine(config)
     load = LoadMonitor() if single and config.task.name == "inference" else None
-    # Should this run leave nothing, that result would be taken for its own.
+    # If this run left no result, the one that is there would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")
-    if single:  # a sweep has said so of all its jobs
+    if single:  # a sweep checks this for all its jobs
         refuse_used_by_run(directory, getattr(config.task, "resume", None))
     # A sweep without a parent run is not recorded while it goes on.
     recorded = single or config.sweep.id is not None
@@ -132,7 +132,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
     try:
         with recorded_if_interrupted(resolved, directory):
             if store is not None:
-                with interrupts_postponed():  # nobody would end a record that was opened and is not known yet
+                with interrupts_postponed():  # an interrupt here would leave an open MLflow run that nobody closes
                     live = _reached(lambda: ActiveRun(store, directory, resolved, config.sweep.id), single)
             result = run_task(config, resolved, directory, live)
             refused = single and Outcome.of(result, directory).refused
@@ -156,8 +156,11 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
 def _reached(ask: Callable[[], T], single: bool) -> T | None:
     """Call a function that needs an answer of the store.
 
+    Returns:
+        The result of the function; None if the store of a job of a sweep does not answer.
+
     Raises:
-        ConfigError: it does not, which ends a single run before any work; one of a sweep goes on without.
+        ConfigError: the store of a single run does not answer, which ends the run before any work.
     """
     try:
         return ask()
@@ -170,9 +173,9 @@ def _reached(ask: Callable[[], T], single: bool) -> T | None:
 
 
 def main() -> None:
-    """Entry point; a refused configuration, or a result that cannot be read, ends with exit code 2.
+    """Run the command. A refused configuration, or a result that can't be read, ends with exit code 2.
 
-    The traceback of either is printed only where HYDRA_FULL_ERROR=1 asks for it.
+    Their traceback is printed only if HYDRA_FULL_ERROR=1 is set.
     """
     with command_boundary("mlff-exp"):
         try:
@@ -192,9 +195,9 @@ def main() -> None:
 
 @contextmanager
 def _errors_handed_over() -> Iterator[None]:
-    """Let Hydra raise errors, which it would print with tracebacks of its own and end with exit code 1.
+    """Let Hydra raise its errors instead of printing tracebacks and ending with exit code 1.
 
-    Nothing that is printed meanwhile holds a secret, and Hydra composes nothing that the command line does not allow.
+    In the block secrets are masked in everything that is printed, and the guard judges every configuration.
     """
     asked = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -206,7 +209,7 @@ def _errors_handed_over() -> Iterator[None]:
             with replace_attribute(hydra._internal.hydra, "ConfigLoaderImpl", guarded(said)):
                 yield
     finally:
-        # What is started from this process later is to behave as if this had not been.
+        # Restored for processes that are started from this one later.
         if asked is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
@@ -214,8 +217,8 @@ def _errors_handed_over() -> Iterator[None]:
 
 
 def _said() -> Sequence[str]:
-    """The overrides on the command line, or those on the one that the shell completes."""
-    given, _ = parser().parse_known_args()  # what is wrong with the flags is refused by `run`
+    """Return the overrides on the command line, or on the line that the shell completes."""
+    given, _ = parser().parse_known_args()  # `run` refuses wrong flags
     if given.shell_completion:
         return [word for word in os.environ.get("COMP_LINE", "").split() if "=" in word]
     return list(given.overrides)

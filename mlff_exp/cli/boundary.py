@@ -1,4 +1,4 @@
-"""The frame of all commands: terminal, signals, full disks and environment."""
+"""Handle terminal, signals, full disks and environment the same way for all commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlff_exp.common import (
 )
 from mlff_exp.runs import EXIT_FAILED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED
 
-# What the system says of a place where nothing can be written, or nothing can be read.
+# Errors of the system for a path that can't be read or written.
 NO_PLACE = (
     errno.EACCES,
     errno.EPERM,
@@ -38,13 +38,13 @@ NO_PLACE = (
 
 @contextlib.contextmanager
 def command_boundary(program: str) -> Iterator[None]:
-    """Turn what may end a command besides its own errors into one line and an exit code.
+    """Turn signals and errors of the system that end a command into one line and an exit code.
 
-    A full disk ends with 1, a directory that can't be used with 2, SIGHUP with 129, an interrupt with 130, SIGTERM
-    with 143. The traceback of an error is printed only where HYDRA_FULL_ERROR=1 asks for it.
+    Exit codes: 1 the disk is full, 2 a directory can't be used, 129 SIGHUP, 130 interrupted, 143 SIGTERM. The traceback
+    of an error is printed only if HYDRA_FULL_ERROR=1 is set.
 
     Args:
-        program: its name, with which the line begins.
+        program: name of the command, with which the line begins.
     """
     with printable_streams(), raise_on_signals(for_good=True):
         try:
@@ -70,13 +70,13 @@ def command_boundary(program: str) -> Iterator[None]:
                 code, how = EXIT_TERMINATED, "terminated"
             elif isinstance(interrupt, HungUp):
                 code, how = EXIT_HUNG_UP, "hung up"
-            # Below a progress bar.
+            # The line break puts the message below a progress bar.
             print(f"\n{program}: {how}; what had finished is recorded", file=sys.stderr)
             sys.exit(code)
 
 
 def end_command(program: str, message: str, code: int) -> NoReturn:
-    """Exit with a message, below the traceback of the current exception if that was asked for."""
+    """Print a message and exit. If HYDRA_FULL_ERROR=1 is set, print the traceback of the current exception first."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         print(mask_secrets(traceback.format_exc()), file=sys.stderr)
     print(f"{program}: {mask_secrets(message)}", file=sys.stderr)
@@ -84,7 +84,7 @@ def end_command(program: str, message: str, code: int) -> NoReturn:
 
 
 def _refuse_undecodable(program: str) -> None:
-    """Results are UTF-8, which has no place for a name that is not."""
+    """Refuse arguments and a current directory that are not UTF-8, because results are written in UTF-8."""
     for name, text in [*(("argument", word) for word in sys.argv[1:]), ("current directory", str(Path.cwd()))]:
         try:
             text.encode()

@@ -1,4 +1,4 @@
-"""The commands of ``mlff-exp`` that are no run: ``mlff-exp report …`` is ``mlff-exp-report …``."""
+"""Choose between a run and the other commands of ``mlff-exp``: ``mlff-exp report …`` is ``mlff-exp-report …``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Entry point of ``mlff-exp``: one of the commands if the first word names one, and a run or sweep otherwise."""
+    """Run the command that the first word names, or else a run or a sweep. This is the entry point of ``mlff-exp``."""
     if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
         command = load_object(COMMANDS[sys.argv.pop(1)])
     else:

@@ -1,4 +1,4 @@
-"""Errors while the configuration is composed, each in one line of plain words.
+"""Put errors while the configuration is composed into one line of plain words.
 
 Nothing in this module imports torch.
 """
@@ -23,16 +23,16 @@ from mlff_exp.config import (
     shown,
 )
 
-# Lines of Hydra's messages that help nobody who gives a command.
+# Lines of Hydra's messages that do not help the user of a command.
 UNHELPFUL = re.compile(r"append to your config use \+|^(object_type|reference_type)=|^See https?:|^\^+$")
 
 
 class Ended(BaseException):
-    """Carries what ended a run past Hydra, which would print its overrides, passwords and all.
+    """The error that ended a run, wrapped so that Hydra does not print it with the overrides and their passwords.
 
     Attributes:
-        directory: of the run.
-        error: what ended it.
+        directory: the directory of the run.
+        error: the error itself.
     """
 
     def __init__(self, directory: Path, error: Exception) -> None:
@@ -42,7 +42,7 @@ class Ended(BaseException):
 
 @contextmanager
 def ending(directory: Path) -> Iterator[None]:
-    """Raise what ends the block, a run in a directory, as `Ended`."""
+    """Raise any error of the block, a run in a directory, as `Ended`."""
     try:
         yield
     except Exception as error:
@@ -51,10 +51,11 @@ def ending(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def composing_errors() -> Iterator[None]:
-    """Raise whatever goes wrong in the block, where words become a configuration, as an error that names them.
+    """Raise any error of the block, in which a configuration is composed, as a `ConfigError` of one line.
 
     Raises:
-        ConfigError: with Hydra's message in one line.
+        ConfigError: composing failed; the message is Hydra's in plain words.
+        OSError: the disk is full or broken.
     """
     try:
         yield
@@ -69,13 +70,13 @@ def composing_errors() -> Iterator[None]:
 
 
 def explain_error(error: BaseException) -> str:
-    """The messages of an error and of what caused it in one line, and the legal keys for a wrong one."""
-    if isinstance(error, ConfigError):  # says what its cause did
+    """Return the messages of an error and of its causes in one line, with the legal keys for a wrong key."""
+    if isinstance(error, ConfigError):  # its message holds that of its cause
         return "; ".join(line.strip() for line in str(error).splitlines())
     lines: list[str] = []
     current: BaseException | None = error
     while current is not None:
-        # Where Hydra looked is of no help to somebody who mistyped a name.
+        # The search path does not help a user who mistyped a name.
         text = str(current).partition("Config search path:")[0]
         told = message_lines(text)
         if told and told[0].startswith("Ambiguous value for argument"):
@@ -99,13 +100,13 @@ def explain_error(error: BaseException) -> str:
         current = current.__cause__
     if merged := re.match("Error merging override (.*)", lines[0]):
         lines[:2] = [f"{shown(merged[1])}: {' '.join(lines[1:2])}"]
-    # Which key it was stands in what was said of it.
+    # The first line names the key already.
     lines = [line for line in lines if not (line.startswith("in ") and line.removeprefix("in ") in lines[0])]
     return "; ".join(line.rstrip(".;") for line in lines)
 
 
 def message_lines(text: str) -> list[str]:
-    """The lines of a message, a list of options as one with its heading."""
+    """Return the lines of a message; a list of options is joined with its heading."""
     told: list[str] = []
     for line in text.splitlines():
         stripped = re.sub(r"^full_key: ?", "in ", line.strip())
@@ -119,7 +120,7 @@ def message_lines(text: str) -> list[str]:
 
 
 def _of_another_kind(kind: Any, key: str) -> list[str]:
-    """Where a key would be legal that is none of this kind of task, model, system or engine."""
+    """Return hints to the options that have a key which this task, model, system or engine lacks."""
     if kind is MoleculeSystem and key == "path":
         return ["a structure of your own: system=file system.path=…"]
     for group, kinds in option_types().items():

@@ -1,4 +1,4 @@
-"""The flags of the command line: which there are, which exclude each other, and their order."""
+"""Parse and order the flags of the command line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from mlff_exp.config import (
 
 
 def parser() -> argparse.ArgumentParser:
-    """Hydra's, with our own ``--version``, and errors that are raised.
+    """Make Hydra's argument parser with our own ``--version``.
 
-    Raises:
-        ConfigError: where it is used on flags that are none.
+    The parser raises a `ConfigError` for an unknown flag, where argparse would end the process.
     """
     found = argparse.ArgumentParser(
         prog="mlff-exp", parents=[get_args_parser()], add_help=False, conflict_handler="resolve"
@@ -29,14 +28,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise ConfigError(f"{message}; mlff-exp --help says what there is")
+    raise ConfigError(f"{message}; mlff-exp --help lists the flags")
 
 
 def flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags and the overrides of a command line.
+    """Parse the flags and the overrides of a command line.
+
+    Args:
+        arguments: the words after the name of the program.
 
     Raises:
-        ConfigError: an unknown flag, flags that exclude each other, or one that would change nothing.
+        ConfigError: a flag is unknown or would change nothing, or two flags exclude each other.
     """
     given = parser().parse_args(arguments)
     if given.experimental_rerun is not None:
@@ -60,10 +62,10 @@ def flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
-    """The same words with the flags, and what belongs to them, before the overrides: Hydra reads no other order.
+    """Move the flags and their values before the overrides, because Hydra reads no other order.
 
     Args:
-        arguments: of the command line, without the program; what follows ``--`` stays where it is.
+        arguments: the words after the name of the program; those after ``--`` stay where they are.
     """
     taking = [name for action in parser()._actions if action.nargs is None for name in action.option_strings]
     first, rest = list[str](), list[str]()

@@ -177,7 +177,7 @@ class GuardedLoader(ConfigLoaderImpl):
             # The raw value, so that no interpolation passes for the default.
             said = OmegaConf.to_container(sweep, resolve=False).get(key)  # type: ignore[union-attr]
             if said not in (value, self._vouched[key]):
-                raise ConfigError(f"sweep.{key} is what a sweep says of its own runs: nobody can set it")
+                raise ConfigError(f"only a sweep sets sweep.{key}, for its own runs")
         try:
             name, resume = sweep.name, sweep.resume
         except OmegaConfBaseException:  # told when the configuration is parsed

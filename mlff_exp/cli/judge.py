@@ -38,9 +38,9 @@ def judge_main() -> None:
         epilog="Ends with 0 for GO, 3 for NO-GO and UNDECIDED, 2 if there is nothing to judge.",
     )
     add_version(parser)
-    parser.add_argument("directory", type=Path, help="of the run")
-    parser.add_argument("gate", nargs="*", help="gate=… and gate.criteria.… (default: those of the run)")
-    parser.add_argument("--starts", type=int, help="judge the first so many starts only (default: all)")
+    parser.add_argument("directory", type=Path, help="the directory of the run")
+    parser.add_argument("gate", nargs="*", help="gate=… and gate.criteria.… (default: the gate of the run)")
+    parser.add_argument("--starts", type=int, help="judge only this many starts, from the first on (default: all)")
     arguments = parser.parse_args()
     try:
         gate = _gate(arguments.gate) if arguments.gate else None
@@ -54,7 +54,7 @@ def judge_main() -> None:
 
 
 def _gate(words: list[str]) -> Gate:
-    """The gate that the words of a command line make.
+    """Make a gate from words of the command line.
 
     Raises:
         ConfigError: a word is wrong, or is not one of a gate.

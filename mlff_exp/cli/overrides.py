@@ -1,4 +1,4 @@
-"""Overrides of the configuration as Hydra reads them, and refusals of those that it can't read."""
+"""Parse overrides of the configuration, and refuse those that Hydra can't read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ MAX_JOBS = 10_000
 
 
 def refuse_words(words: Sequence[str], loader: Any) -> None:
-    """Refuse words that Hydra can't read, or of which it says less than is known.
+    """Refuse words that Hydra can't read, or about which its own message says too little.
+
+    Args:
+        words: overrides of the command line.
+        loader: Hydra's loader of configurations.
 
     Raises:
-        ConfigError: naming the word.
+        ConfigError: a word is wrong; the message names it.
     """
     groups = set(loader.list_groups(""))
     for parsed in parse_words(words, loader):
@@ -34,10 +38,14 @@ def refuse_words(words: Sequence[str], loader: Any) -> None:
 
 
 def parse_words(words: Iterable[str], loader: Any) -> list[Override]:
-    """Words of a command line or of a stage as Hydra's overrides.
+    """Parse words of a command line or of a stage into Hydra's overrides.
+
+    Args:
+        words: overrides, as ``key=value``.
+        loader: Hydra's loader of configurations.
 
     Raises:
-        ConfigError: naming the word that can't be read, and why.
+        ConfigError: a word can't be read; the message names it and the reason.
     """
     parser, found = OverridesParser.create(config_loader=loader), []
     for word in words:
@@ -51,15 +59,15 @@ def parse_words(words: Iterable[str], loader: Any) -> list[Override]:
 
 
 def _refuse_empty(word: Override) -> None:
-    """Refuse a mapping without keys, which Hydra merges into what is there."""
+    """Refuse an empty mapping: Hydra merges it into the present one, which changes nothing."""
     if word.is_delete() or word.is_add() or word.is_sweep_override():
         return
     if word.value() == {}:
-        raise ConfigError(f"{word.input_line} changes nothing: a mapping is merged into what is there")
+        raise ConfigError(f"{word.input_line} changes nothing: a mapping is merged into the present one")
 
 
 def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
-    """Refuse what is no choice from a group, where a group is chosen from."""
+    """Refuse a word about a group that does not choose one of its options."""
     group = word.key_or_group
     if group not in groups or group in ("hydra", "schema"):
         if word.is_delete() and re.fullmatch(r"\w+(\.\w+)?", group) and not group.startswith("hydra"):
@@ -79,11 +87,11 @@ def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
 
 
 def _unread(word: str, error: Exception) -> str:
-    """Why a word is none of Hydra's grammar, which says it for those who wrote that."""
+    """Return in plain words why Hydra's grammar does not take a word."""
     if word.startswith("-"):
-        return "a flag stands on the command line, and a stage has key=value"
+        return "flags are for the command line; a stage takes key=value"
     if "=" not in word and not word.startswith("~"):
-        return "it is no key=value"
+        return "it is not of the form key=value"
     for quote in "'\"":
         if word.count(quote) % 2:
             return f"a quote {quote} is not closed"
@@ -95,14 +103,14 @@ def _unread(word: str, error: Exception) -> str:
 
 
 def n_values(words: Iterable[Override], planned: int = 0) -> int:
-    """Count the jobs of a product of words, without making them.
+    """Count the jobs of a product of words, without making the jobs.
 
     Args:
-        words: of them, those given last count where a key comes twice.
-        planned: jobs besides.
+        words: overrides; the last one of a key counts.
+        planned: the number of jobs that are planned already.
 
     Raises:
-        ConfigError: none, too many, or values that can't be counted.
+        ConfigError: a word has no value or can't be counted, or there are more than `MAX_JOBS` jobs.
     """
     total = 1.0
     for word in {word.get_key_element(): word for word in words}.values():
@@ -111,7 +119,7 @@ def n_values(words: Iterable[Override], planned: int = 0) -> int:
         count, sweep = 1.0, word._value
         if word.is_interval_sweep():
             raise ConfigError(
-                f"{word.input_line}: an interval has no end of values: give range(first,end,step) or a list"
+                f"{word.input_line}: an interval has infinitely many values: give range(first,end,step) or a list"
             )
         if isinstance(sweep, RangeSweep):
             count = _n_in_range(word, sweep)

@@ -16,11 +16,13 @@ def publish_main() -> None:
     """Command line of ``mlff-exp-publish``."""
     program = sweep_parser(
         "mlff-exp-publish",
-        "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv, environment.json, and "
-        "of timings headline.md (a line for each engine and precision) and kernels.csv.",
+        "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv and environment.json. "
+        "A sweep of timings also gets headline.md (a line for each engine and precision) and kernels.csv.",
     )
-    program.add_argument("target", type=Path, help="where to; made if it is not there")
-    program.add_argument("--allow-dirty", action="store_true", help="publish what was made with uncommitted changes")
+    program.add_argument("target", type=Path, help="the directory to write into; it is made if it does not exist")
+    program.add_argument(
+        "--allow-dirty", action="store_true", help="publish runs that were made with uncommitted changes"
+    )
     arguments = parsed_sweep(program)
     try:
         targets = load_targets(arguments.targets.split(","))

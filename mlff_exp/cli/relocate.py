@@ -18,11 +18,11 @@ def relocate_main() -> None:
     """Command line of ``mlff-exp-relocate``."""
     parser = argparse.ArgumentParser(
         prog="mlff-exp-relocate",
-        description="After mlruns/ was moved, to another machine perhaps: make its runs find their artifacts again.",
+        description="Correct the addresses of artifacts in a store that was moved, also to another machine.",
     )
     add_version(parser)
     parser.add_argument(
-        "mlruns", type=Path, nargs="?", default=Path("mlruns"), help="where it is now (default: mlruns)"
+        "mlruns", type=Path, nargs="?", default=Path("mlruns"), help="where the store is now (default: mlruns)"
     )
     try:
         print(f"{relocate(parser.parse_args().mlruns)} addresses changed")

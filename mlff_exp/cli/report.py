@@ -18,7 +18,7 @@ from mlff_exp.runs import EXIT_REFUSED
 @command_boundary("mlff-exp-report")
 def report_main() -> None:
     """Command line of ``mlff-exp-report``."""
-    description = "Make the report of a sweep's directory anew: report.html and report.md."
+    description = "Write the report of a sweep again: report.html and report.md in the sweep's directory."
     words = sweep_parser("mlff-exp-report", description)
     arguments = parsed_sweep(words)
     try:
@@ -30,28 +30,33 @@ def report_main() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the words of a command, and ends with exit code 2."""
+    """A parser that prints one line about a wrong argument, and ends with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_REFUSED, f"{self.prog}: {one_line(message)}\n")
 
 
 def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Make the argument parser of a command that reads a sweep; `parsed` reads the arguments."""
+    """Make the argument parser of a command that reads a sweep; `parsed_sweep` reads the arguments.
+
+    Args:
+        program: name of the command.
+        description: description of the command in its help.
+    """
     found = _Parser(prog=program, description=description)
     add_version(found)
-    found.add_argument("directory", type=Path, help="of the sweep, with one folder for each run")
+    found.add_argument("directory", type=Path, help="the directory of the sweep, with one folder for each run")
     found.add_argument("--name", help="title of the report (default: the name of the sweep)")
     found.add_argument(
         "--targets",
         default=",".join(USUAL_TARGETS),
-        help="what the runs are held against: names of files in conf/targets, or paths (default: %(default)s)",
+        help="targets to judge the runs by: names of files in conf/targets, or paths (default: %(default)s)",
     )
     return found
 
 
 def parsed_sweep(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The words of the command line; ends the process with 2 if the directory holds no runs."""
+    """Parse the command line. The process ends with exit code 2 if the directory holds no runs."""
     arguments = parser.parse_args()
     directory = arguments.directory
     try:

@@ -1,4 +1,4 @@
-"""Makes the schemas and the options known to Hydra: those of the configuration, and those of the registries."""
+"""Register schemas and options with Hydra: those of the configuration and those of the registries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mlff_exp.tasks import TASKS
 
 
 def option_types() -> dict[str, dict[str, type]]:
-    """The dataclasses of the options of each group, by group and name."""
+    """Return the dataclasses of the options of each group, by group and name."""
     return {
         "task": {task.name: task.options for task in TASKS},
         "model": {spec.name: spec.options for spec in MODELS},
@@ -42,7 +42,7 @@ def option_types() -> dict[str, dict[str, type]]:
 
 
 def named_options() -> dict[str, dict[str, object]]:
-    """The options that are a name and default values, by group and name; they need no file in ``conf``."""
+    """Return the options that need no file in ``conf``, by group and name: each is a name with default values."""
     molecules = {name: name for name in MOLECULES} | {UNSEEN.removesuffix("_"): f"{UNSEEN}0"}
     return {
         "system": {
@@ -55,10 +55,10 @@ def named_options() -> dict[str, dict[str, object]]:
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra, which checks names and types against them while composing.
+    """Register the schemas with Hydra, which checks names and types by them while it composes.
 
-    What a registry or `named_options` holds is an option of its group without a file: ``engine=<name>``. A file of
-    the same group and name in Hydra's search path is taken instead.
+    Each entry of a registry and of `named_options` is an option of its group without a file: ``engine=<name>``. A file
+    of the same group and name in Hydra's search path is taken instead.
     """
     OmegaConf.register_new_resolver("low_precision", low_precision, replace=True)
     OmegaConf.register_new_resolver("fast_engine", fast_engine, replace=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlff_exp.common import replace_attribute
 
-# With these set, a run would not do what its configuration says; so it runs without, and a line says so.
+# With these variables a run would not do what its configuration says. They are removed, and a line names each.
 CHANGING = {
     "TORCHDYNAMO_DISABLE": "would turn compiled engines into eager ones",
     "TORCH_COMPILE_DISABLE": "would turn compiled engines into eager ones",
@@ -23,17 +23,21 @@ CHANGING = {
     "CUDA_LAUNCH_BLOCKING": "would make every kernel wait",
     "PYTORCH_NO_CUDA_MEMORY_CACHING": "would make every allocation wait",
 }
-# Of a notebook: figures are drawn to files, and a backend that is not installed would break the import.
+# A notebook sets this one. Figures are drawn to files, and a backend that is not installed would break the import.
 DROPPED = ("MPLBACKEND",)
 # An address of a socket is at most 107 bytes long, and multiprocessing adds some 30 to the temporary directory.
 MAX_TEMPORARY = 70
 
 
 def settle_surroundings() -> list[str]:
-    """Take what would break them from this process and from those it starts; returns a line for each change of note.
+    """Remove settings that would break a run or change its numbers, from this process and from those it starts.
+
+    Returns:
+        A line for each variable that would have changed a measurement.
 
     Raises:
-        OSError: there is no directory for temporary files, or the current one was deleted; the message says what to do.
+        OSError: there is no directory for temporary files, or the current directory was deleted; the message says what
+            to do.
     """
     _directories()
     said = []
@@ -42,19 +46,19 @@ def settle_surroundings() -> list[str]:
             said.append(f"{name} is not passed on to runs: it {effect}")
     for name in DROPPED:
         os.environ.pop(name, None)
-    os.environ["PYTHONUTF8"] = "1"  # of the processes that are started: other packages read and write as well
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that are started: other packages read and write files too
     matplotlib = find_spec("matplotlib")
     assert matplotlib is not None
     assert matplotlib.origin is not None
-    # A style of one's own may need LaTeX, or letters that are not installed.
+    # The user's style may need LaTeX, or fonts that are not installed.
     os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     if any(option.startswith("error") for option in sys.warnoptions):
-        # Other packages' warnings are no errors of a run.
+        # A warning of another package must not fail a run.
         sys.warnoptions[:] = [option for option in sys.warnoptions if not option.startswith("error")]
         warnings.simplefilter("default")
         os.environ["PYTHONWARNINGS"] = ",".join(sys.warnoptions)
     if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")) and not _has_name():
-        os.environ["USER"] = f"uid{os.getuid()}"  # compilers ask for a name to call their cache by
+        os.environ["USER"] = f"uid{os.getuid()}"  # compilers name their cache after the user
     return said
 
 

@@ -1,4 +1,4 @@
-"""A sweep on the command line: Hydra composes and launches, `runs` does the rest."""
+"""A sweep on the command line: Hydra composes configurations and launches jobs, `runs` plans and records them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BASIC_LAUNCHER = ("hydra._internal.core_plugins.basic_launcher", "BasicLauncher"
 
 
 class HydraHost:
-    """Composes configurations and launches jobs by Hydra, as `runs.SweepHost` describes.
+    """The host of a sweep that composes configurations and launches jobs by Hydra, as `runs.SweepHost` describes.
 
     Args:
-        loader: of configurations.
+        loader: Hydra's loader of configurations.
         config: the composed configuration; the launcher has the same object.
-        launcher: of jobs.
+        launcher: Hydra's launcher of jobs.
         params: overrides of every job, by key.
         roots: directories below which runs leave their results.
     """
@@ -39,7 +39,7 @@ class HydraHost:
     @property
     def here(self) -> bool:
         """Whether jobs run one after the other on this machine; on a cluster each job checks what its node can run."""
-        # By its name: when Hydra looks for plugins it makes their classes anew.
+        # Compared by name, because Hydra makes the classes of plugins again when it looks for them.
         return any((kind.__module__, kind.__name__) == BASIC_LAUNCHER for kind in type(self.launcher).__mro__)
 
     @property
@@ -58,41 +58,48 @@ class HydraHost:
             self.config.hydra.sweep.dir = str(directory)
 
     def settings(self) -> Any:
-        """The whole configuration as plain values."""
+        """Return the complete configuration as plain values."""
         return OmegaConf.to_container(self.config)
 
     def parse(self, words: Sequence[str]) -> list[Any]:
-        """Words of the command line as Hydra's overrides."""
+        """Parse words of the command line into Hydra's overrides."""
         return parse_words(map(rename_word, words), self.loader)
 
     def products(self, words: list[Any], planned: int = 0) -> list[list[str]]:
-        """The overrides of each job that words with several values come to.
+        """Return the overrides of each job of a product of words.
+
+        Args:
+            words: overrides, some with several values.
+            planned: the number of jobs that are planned already.
 
         Raises:
-            ConfigError: there are none, or more of them than can be, with those that are planned.
+            ConfigError: a word has no value, or there would be too many jobs.
         """
         n_values(words, planned)
         jobs: list[list[str]] = BasicSweeper.split_arguments(words, max_batch_size=None)[0]
         return jobs
 
     def compose(self, overrides: list[str]) -> DictConfig:
-        """The configuration of one job, without Hydra's own part."""
+        """Compose the configuration of one job, without Hydra's own part."""
         return without_hydra(self.loader.load_sweep_config(self.config, overrides))
 
     def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
-        """Let the next jobs say what the sweep alone knows; the guard refuses these words from anybody else."""
+        """Allow the next jobs the words that only a sweep may set. The guard refuses these words from other sources."""
         if isinstance(self.loader, GuardedLoader):
             self.loader.vouch(sweep_id, gate_decision, where)
 
 
 def place_sweep(config: DictConfig) -> list[Path]:
-    """Settle the directory of a sweep before its launcher is made.
+    """Choose the directory of a sweep before its launcher is made.
+
+    Args:
+        config: the composed configuration, which gets the directory.
 
     Returns:
         Directories below which runs leave their results.
 
     Raises:
-        ConfigError: Hydra would put files where nobody looks for them, or the directory can't be one.
+        ConfigError: Hydra would write files where the report does not look for them, or the directory can't be used.
     """
     refuse_moved(config.hydra, single=False)
     written: Any = OmegaConf.to_container(config.hydra, resolve=False)
@@ -104,10 +111,14 @@ def place_sweep(config: DictConfig) -> list[Path]:
 
 
 def sweep(host: HydraHost, arguments: Sequence[str]) -> int:
-    """Plan and run a sweep and return its exit code.
+    """Plan and run a sweep, and return its exit code.
+
+    Args:
+        host: composes and launches the jobs.
+        arguments: the overrides of the command line.
 
     Raises:
-        ConfigError: a job is wrong; none has run.
+        ConfigError: a job is wrong; no job has run.
     """
     load = LoadMonitor()
     with composing_errors():

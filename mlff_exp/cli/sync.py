@@ -19,15 +19,15 @@ def sync_main() -> None:
     """Command line of ``mlff-exp-sync``."""
     parser = argparse.ArgumentParser(
         prog="mlff-exp-sync",
-        description="Upload runs to MLflow, once to each store: those of tracking=offline, those whose server was "
-        "lost, and those that another store has.",
-        epilog="Ends with 0 if all are there, 1 if some could not be uploaded, 2 if the store can't be opened.",
+        description="Upload finished runs to MLflow, each run once to each store: runs of tracking=offline, runs whose "
+        "server was lost, and runs that only another store has.",
+        epilog="Exit codes: 0 all runs are in the store, 1 some could not be uploaded, 2 the store can't be opened.",
     )
     add_version(parser)
-    parser.add_argument("directory", type=Path, help="a run's or sweep's directory, or any directory above them")
-    parser.add_argument("--tracking", choices=("local", "server"), default="local", help="where to (default: local)")
+    parser.add_argument("directory", type=Path, help="the directory of a run or a sweep, or any directory above them")
+    parser.add_argument("--tracking", choices=("local", "server"), default="local", help="the store (default: local)")
     parser.add_argument("--mlruns", default="mlruns", help="directory of the local store (default: mlruns)")
-    parser.add_argument("--experiment", default=Tracking.experiment, help="in MLflow (default: %(default)s)")
+    parser.add_argument("--experiment", default=Tracking.experiment, help="name in MLflow (default: %(default)s)")
     arguments = parser.parse_args()
     if not arguments.directory.is_dir():
         parser.error(f"{arguments.directory} is not a directory")

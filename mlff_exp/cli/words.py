@@ -1,4 +1,4 @@
-"""Refusals of what is wrong on the command line, before Hydra makes a directory for the run.
+"""Refuse wrong words of the command line, before Hydra makes a directory for the run.
 
 Nothing in this module imports torch.
 """
@@ -37,7 +37,7 @@ from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused
 # Set by the sweeper.
 OF_THE_SWEEPER = ("sweep.id", "sweep.gate_decision", "sweep.varied")
 LAUNCHERS = ("hydra.launcher", "hydra/launcher")
-# What a single run takes no notice of.
+# Keys that have no effect in a single run.
 OF_SWEEPS = (
     "sweep.",
     "gate_required",
@@ -55,9 +55,9 @@ class Asked:
 
     Attributes:
         several: whether it is a sweep.
-        hydra: its part of the composed configuration.
-        directory: for the results, as it would be named now.
-        kept: the nearest directory above that of its results, or that itself, that was there before.
+        hydra: Hydra's own part of the composed configuration.
+        directory: the directory for the results, as it would be named now.
+        kept: the nearest existing directory: that of the results, or one above it.
     """
 
     several: bool
@@ -67,17 +67,17 @@ class Asked:
 
 
 def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str) -> Asked:
-    """Refuse every word that is wrong, before Hydra makes a directory for the run.
+    """Refuse every wrong word, before Hydra makes a directory for the run.
 
-    What a sweep is made of is looked at by the sweeper, before its first run.
+    The sweeper checks the jobs of a sweep, before its first run.
 
     Args:
-        given: as from `flags`.
+        given: the flags and overrides, from `flags`.
         conf: directory of the configuration.
-        config_name: its main file.
+        config_name: name of its main file.
 
     Raises:
-        ConfigError: naming the word.
+        ConfigError: a word is wrong; the message names it.
     """
     with composing_errors():
         keys = [_key(word) for word in given.overrides]
@@ -103,10 +103,10 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
 
 
 def _refuse_log_levels(hydra: DictConfig) -> None:
-    """Refuse a level of logging that does not exist: Hydra would make a directory before it fails at it.
+    """Refuse a level of logging that does not exist. Hydra would fail only after it made a directory.
 
     Raises:
-        ConfigError: naming the key and the legal levels.
+        ConfigError: a level is unknown; the message names the key and the legal levels.
     """
     legal = logging.getLevelNamesMapping()
     for part in ("hydra_logging", "job_logging"):
@@ -117,10 +117,15 @@ def _refuse_log_levels(hydra: DictConfig) -> None:
 
 
 def refuse_package(given: argparse.Namespace, conf: Path, config_name: str) -> None:
-    """Refuse to show a part of the configuration that is none.
+    """Refuse ``--package`` with a part that the configuration does not have.
+
+    Args:
+        given: the flags and overrides, from `flags`.
+        conf: directory of the configuration.
+        config_name: name of its main file.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: there is no such part; the message names those that exist.
     """
     if given.package not in (None, "_global_"):
         with composing_errors():
@@ -131,7 +136,7 @@ def refuse_package(given: argparse.Namespace, conf: Path, config_name: str) -> N
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """The part of a composed configuration that is ours."""
+    """Return a copy of a composed configuration without Hydra's own part."""
     ours = composed.copy()
     with read_write(ours), open_dict(ours):
         del ours["hydra"]
@@ -153,7 +158,7 @@ def _composed(given: argparse.Namespace, conf: Path, config_name: str) -> DictCo
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="provider=.* is not available")
             if mode is None:
-                # As Hydra finds it out: an experiment may say by itself that it is a sweep.
+                # Hydra finds the mode in the same way: the file of an experiment may say that it is a sweep.
                 asked = hydra.compose_config(name, given.overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
                 mode = asked.hydra.mode or RunMode.RUN
             return hydra.compose_config(name, [*given.overrides, f"hydra.mode={mode.name}"], mode)
@@ -175,7 +180,7 @@ def _refuse_ignored(sweep: DictConfig | None, given: argparse.Namespace) -> None
     for word in given.overrides:
         key = _key(word)
         if key in OF_THE_SWEEPER:
-            raise ConfigError(f"{word}: {key} is what a sweep says of its own runs: nobody can set it")
+            raise ConfigError(f"{word}: only a sweep sets {key}, for its own runs")
         if word.startswith("+hydra.") and key.split(".")[1] not in HYDRAS:
             raise ConfigError(f"{word} changes nothing; keys of hydra: {', '.join(HYDRAS)}")
         if sweep is None:
@@ -185,7 +190,7 @@ def _refuse_ignored(sweep: DictConfig | None, given: argparse.Namespace) -> None
         if key == "hydra.mode" and given.multirun and not word.endswith("=MULTIRUN"):
             raise ConfigError(f"{word} and -m exclude each other")
         if key == "hydra/sweeper" and not word.endswith("=staged"):
-            raise ConfigError(f"{word}: only hydra/sweeper=staged records what its runs come to")
+            raise ConfigError(f"{word}: only hydra/sweeper=staged records the results of its runs")
         if key.startswith("sweep.parameters."):
             if not sweep.sweep.stages:
                 raise ConfigError(f"{word} changes nothing: only the stages of an experiment refer to sweep.parameters")
@@ -194,7 +199,7 @@ def _refuse_ignored(sweep: DictConfig | None, given: argparse.Namespace) -> None
 
 
 def _refuse_params(words: Iterable[str]) -> None:
-    """Refuse words for every job that go around the command line; before Hydra composes, which can't add to them."""
+    """Refuse ``hydra.sweeper.params``. This has to happen before Hydra composes, because Hydra can't add keys there."""
     for word in words:
         key, params = _key(word), "hydra.sweeper.params"
         if key.startswith(f"{params}."):
@@ -204,10 +209,10 @@ def _refuse_params(words: Iterable[str]) -> None:
 
 
 def _existing(key: str, name: str) -> Path:
-    """The nearest directory that is there; that one can be made is tried.
+    """Return the nearest existing directory, after a trial whether the named one can be made and written.
 
     Raises:
-        ConfigError: none can.
+        ConfigError: the directory can't be made or written.
     """
     if not name.strip():
         raise ConfigError(f"{key}={name!r} must name a directory")
@@ -227,12 +232,12 @@ def _existing(key: str, name: str) -> Path:
 
 
 def clear_message(directory: Path, kept: Path, files: Iterable[str]) -> None:
-    """Leave nothing of a run that was refused.
+    """Remove the files and the directory of a run that was refused.
 
     Args:
-        directory: of the run.
-        kept: this directory and what is above was there before.
-        files: names of what a run writes there before its work; whatever else there is stays.
+        directory: the directory of the run.
+        kept: the nearest directory that existed before the run; it stays.
+        files: names of the files that a run writes before its work; other files stay.
     """
     for name in files:
         (directory / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Looks at a file of the configuration before it is read: a few lines of aliases can stand for millions of values."""
+"""Refuse a configuration file that is too large. A few lines of YAML aliases can stand for millions of values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 from mlff_exp.config import ConfigError, rename_keys, rename_option
 
 MAX_BYTES = 2**20
-MAX_VALUES = 50_000  # aliases counted with all that they stand for
+MAX_VALUES = 50_000  # an alias counts with all the values that it stands for
 
 
 class BoundedRepository(ConfigRepository):
-    """Hydra's repository of configurations, which refuses a file that is too large before it reads it."""
+    """Hydra's repository of configurations, with a bound on the size of files."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Load as Hydra does, but take a file instead of an option of our own of the same name, and merge nothing.
@@ -33,7 +33,7 @@ class BoundedRepository(ConfigRepository):
             refuse_large(Path(source.path) / source._normalize_file_name(config_path))
         found = super().load_config(config_path)
         if found is not None and is_file and isinstance(found.config, DictConfig):
-            # Else Hydra would merge it with the option of the same name that we registered, and warn of that.
+            # Otherwise Hydra would merge the file with the registered option of the same name, and warn.
             found.is_schema_source = found.is_schema_source or not config_path.startswith("hydra/")
             rename_keys(found.config, config_path.rpartition("/")[0])
         return found
@@ -49,10 +49,13 @@ class BoundedRepository(ConfigRepository):
 def refuse_large(path: Path) -> None:
     """Refuse a YAML file that is too large, or whose aliases stand for too many values.
 
-    What is no YAML is left to whoever reads it.
+    A file that is no YAML passes; reading it fails with a message of its own.
+
+    Args:
+        path: the file.
 
     Raises:
-        ConfigError: naming the file and the bound.
+        ConfigError: the file is too large; the message names the file and the bound.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):  # it may wait for ever
@@ -78,7 +81,7 @@ def _n_values(text: bytes) -> int:
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         match event:
             case yaml.AliasEvent():
-                # What refers to itself has no end; an anchor that is not there is told by whoever reads the file.
+                # An alias inside its own anchor has no end. A missing anchor counts as one value: reading will fail.
                 is_open = any(anchor == event.anchor for anchor, _ in open_nodes)
                 count += MAX_VALUES + 1 if is_open else sizes.get(event.anchor, 1)
             case yaml.ScalarEvent():

@@ -8,5 +8,5 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
-    """Names of the checkpoints inside the package."""
+    """Return the names of the checkpoints inside the package."""
     return tuple(sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors")))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from mlff_exp.config.errors import ConfigError
 
 MAX_SHOWN = 60
-LIMITS = "limits"  # of a field, in its metadata
+LIMITS = "limits"  # key of the metadata of a field
 # Words of other programs, and the words of this configuration for them; a registry has its own.
 ALIASES = {
     "half": "fp16_autocast",
@@ -56,7 +56,15 @@ def learn_aliases(entries: Iterable[Aliased]) -> None:
 
 
 def nearest(wrong: str, legal: Iterable[str]) -> str | None:
-    """The legal word that was probably meant: another name for it, its beginning, or one spelt alike."""
+    """Return the legal word that was probably meant: by another name, by its beginning, or spelt alike.
+
+    Args:
+        wrong: the word as given.
+        legal: the legal words.
+
+    Returns:
+        One of the legal words, or None if none is near.
+    """
     words = {word.lower(): word for word in legal}
     low = wrong.lower().replace("-", "_")
     spellings = (low, low.replace("_", ""))
@@ -65,14 +73,19 @@ def nearest(wrong: str, legal: Iterable[str]) -> str | None:
     for guess in guesses:
         if guess in words:
             return words[guess]
-    # An empty word begins them all.
+    # An empty word is the beginning of every word, so it suggests nothing.
     begun = [word for word in words if low and (word.startswith(low) or low.startswith(word))]
     near = get_close_matches(low, begun or words, n=1, cutoff=0.0 if begun else 0.6)
     return words[near[0]] if near else None
 
 
 def did_you_mean(wrong: str, legal: Iterable[str]) -> str:
-    """A hint to be put behind a message; empty where no legal word is near."""
+    """Return a hint for the end of a message; empty if no legal word is near.
+
+    Args:
+        wrong: the word as given.
+        legal: the legal words.
+    """
     near = nearest(wrong, legal)
     return "" if near is None else f" (did you mean {near!r}?)"
 
@@ -81,13 +94,13 @@ def choose(key: str, value: str, legal: tuple[str, ...], *others: str) -> None:
     """Refuse a word that is not one of the legal ones.
 
     Args:
-        key: whose value it is.
-        value: as given.
-        legal: every word.
-        others: what else is legal, in words.
+        key: key of the value.
+        value: the value as given.
+        legal: the legal words.
+        others: descriptions of other legal values, for the message.
 
     Raises:
-        ConfigError: naming the key, the value, the legal values and the nearest of them.
+        ConfigError: the word is not legal; the message names the key, the value and the legal words, with a hint.
     """
     if value not in legal:
         listed = ", ".join((*legal, *others))
@@ -97,18 +110,26 @@ def choose(key: str, value: str, legal: tuple[str, ...], *others: str) -> None:
 def positive(key: str, value: float) -> None:
     """Refuse zero, negative and non-finite numbers.
 
+    Args:
+        key: key of the value.
+        value: the number.
+
     Raises:
-        ConfigError: naming the key and the value.
+        ConfigError: the number is refused; the message names the key and the value.
     """
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{key}={value} must be greater than 0")
 
 
 def finite(key: str, value: Any) -> None:
-    """Refuse numbers in nested mappings and lists that are not finite, or have more digits than 64 bits hold.
+    """Refuse numbers in nested mappings and lists that are not finite or need more than 64 bits.
+
+    Args:
+        key: key of the value.
+        value: a number, or nested mappings and lists of numbers.
 
     Raises:
-        ConfigError: naming the key and the value.
+        ConfigError: a number is refused; the message names its key and value.
     """
     if isinstance(value, Mapping):
         for name, below in value.items():
@@ -123,10 +144,14 @@ def finite(key: str, value: Any) -> None:
 
 
 def plain(key: str, name: str) -> None:
-    """Refuse a name that is no good as a part of a file's name.
+    """Refuse a name that can't be a part of the name of a file.
+
+    Args:
+        key: key of the name.
+        name: the name.
 
     Raises:
-        ConfigError: it has other characters than letters, digits, '.', '_' and '-', or is nothing but dots.
+        ConfigError: the name has other characters than letters, digits, '.', '_' and '-', or ends with a dot.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", name):
         raise ConfigError(f"{key}={name!r} must be made of letters, digits, '.', '_' and '-'")
@@ -141,7 +166,7 @@ def is_file(path: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message: in one line that is not too long."""
+    """Format a value for a message: in one line of at most `MAX_SHOWN` characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
@@ -151,9 +176,9 @@ class Limits:
     """The numbers that a field may hold.
 
     Attributes:
-        most: the largest.
-        least: the smallest; None where it is ``above`` that must be exceeded.
-        above: what every number must be greater than.
+        most: the largest legal number.
+        least: the smallest legal number; None if every number must be greater than ``above`` instead.
+        above: bound that every number must exceed, if ``least`` is None.
     """
 
     most: float
@@ -161,10 +186,14 @@ class Limits:
     above: float = 0.0
 
     def check(self, key: str, value: float) -> None:
-        """Refuse a number outside, and what is none.
+        """Refuse a number outside the limits, and a value that is no number.
+
+        Args:
+            key: key of the value.
+            value: the number.
 
         Raises:
-            ConfigError: naming the key, the value and the bound.
+            ConfigError: the value is refused; the message names the key, the value and the bound.
         """
         if (
             isinstance(value, bool)
@@ -187,21 +216,25 @@ def _bound(value: float) -> str:
 
 
 def limited(default: Any, most: float, least: float | None = None) -> Any:
-    """A field of numbers up to ``most``: from ``least`` on, or else greater than 0.
+    """Make a field of a dataclass with limits.
 
     Args:
-        default: a number or None.
-        most: the largest that is legal.
-        least: the smallest that is legal.
+        default: the default, a number or None.
+        most: the largest legal number.
+        least: the smallest legal number; if None, every number must be greater than 0.
     """
     return field(default=default, metadata={LIMITS: Limits(most, least)})
 
 
 def within_limits(of: Any, prefix: str = "") -> None:
-    """Hold the fields of a dataclass against their limits; None has none.
+    """Check the fields of a dataclass against their limits. A field that is None passes.
+
+    Args:
+        of: instance of the dataclass.
+        prefix: prefix of the keys in messages, as ``task.``.
 
     Raises:
-        ConfigError: naming the key, the value and the bound.
+        ConfigError: a number is outside its limits; the message names the key, the value and the bound.
     """
     for each in fields(of):
         limits = each.metadata.get(LIMITS)

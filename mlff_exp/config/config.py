@@ -39,29 +39,29 @@ from mlff_exp.config.words import (
 
 @dataclass
 class NativeEngine:
-    """The engine of a model with its own, such as an ASE calculator; it can't be selected."""
+    """The engine of a model that runs without an engine of ours, such as an ASE calculator; it can't be selected."""
 
     name: str = NATIVE
 
 
 @dataclass
 class NativePrecision(PrecisionConfig):
-    """The precision of a model with its own; it can't be selected."""
+    """The precision of a model that runs without an engine of ours; it can't be selected."""
 
     name: str = NATIVE
 
     def __post_init__(self) -> None:
-        """There is no choice to check."""
+        """Check nothing: the only name is ``native``."""
 
 
 @dataclass
 class Tracking:
-    """Where results go besides the run's own directory.
+    """The store that gets the results, besides the run's own directory.
 
     Attributes:
-        name: local (SQLite), server (MLFLOW_TRACKING_URI) or offline (nowhere, until `mlff-exp-sync`).
-        directory: of the embedded store.
-        experiment: name in MLflow.
+        name: local (SQLite), server (MLFLOW_TRACKING_URI) or offline (no store until `mlff-exp-sync`).
+        directory: directory of the local store.
+        experiment: name of the experiment in MLflow.
     """
 
     name: str = "local"
@@ -77,12 +77,12 @@ class Tracking:
 
 @dataclass
 class Stage:
-    """One product of overrides within an experiment.
+    """One sweep within an experiment: all combinations of its overrides.
 
     Attributes:
-        name: shown in progress and report.
-        overrides: as on the command line; values separated by commas are swept.
-        gate: stop the experiment here if a verdict is NO-GO.
+        name: name of the stage in progress bars.
+        overrides: words as on the command line; values separated by commas are swept.
+        gate: whether the experiment ends after this stage unless every verdict is GO.
     """
 
     name: str = MISSING
@@ -95,17 +95,17 @@ class Sweep:
     """The multirun that a run belongs to.
 
     Attributes:
-        name: of the experiment file, or "sweep".
-        stages: of an experiment; empty for a plain multirun.
-        parameters: numbers that the stages of an experiment refer to, so that all of it can be made smaller or larger.
-        resume: directory or MLflow run id of a sweep that did not finish; only what is missing runs.
-        budget_s: start no more runs after so many seconds; the rest is left to `resume`.
-        compile_ahead: before the first run, fill Inductor's cache on all cores; see `ahead`.
-        targets: what the report holds the runs against: names of files in conf/targets, or paths.
-        id: of the parent run; set by the sweeper.
-        gate_decision: whether the weights have passed the gate; set by the sweeper where that is asked.
-        varied: the keys that tell the jobs apart where their labels do not; set by the sweeper. A run records their
-            values, or, by itself, what is not as usual.
+        name: name of the experiment file, or "sweep".
+        stages: stages of an experiment; empty for a plain multirun.
+        parameters: values that the stages of an experiment use, so that the experiment can be made smaller or larger.
+        resume: directory or MLflow run id of a sweep that did not finish; only the missing jobs run.
+        budget_s: seconds after which no more runs start; `resume` runs the rest.
+        compile_ahead: whether Inductor's cache is filled on all cores before the first run; see `runs.ahead`.
+        targets: targets that the report judges the runs by: names of files in conf/targets, or paths.
+        id: id of the parent run; set by the sweeper.
+        gate_decision: the recorded decision of the gate on the weights; set by the sweeper if `gate_required`.
+        varied: keys that distinguish the jobs where their labels do not; set by the sweeper. A run of a sweep records
+            their values; a single run records the values that differ from the defaults.
     """
 
     name: str = "sweep"
@@ -126,11 +126,11 @@ class Sweep:
 
 @dataclass
 class Config:
-    """Everything that determines a run. The groups hold the dataclass of the option that was chosen.
+    """The configuration of a run. Each group holds the dataclass of the chosen option.
 
     Attributes:
-        trust: packages and features of Hydra that a configuration may use; the command line alone can set it. The
-            command adds the packages that were named there. See `trust`.
+        trust: packages and features of Hydra that the configuration may use. Only the command line can set it. The
+            command adds the packages that the command line names. See the module `trust`.
     """
 
     task: Any = MISSING
@@ -154,7 +154,7 @@ class Config:
             chosen: Any = getattr(self, group)
             own = getattr(type(chosen), "name", None)
             if own is not None and chosen.name != own:
-                raise ConfigError(f"{group}.name={chosen.name!r} chooses nothing: say {group}=… instead")
+                raise ConfigError(f"{group}.name={chosen.name!r} changes nothing: say {group}=… instead")
         within_limits(self)
         if not re.fullmatch(DEVICE, self.device):
             choose("device", self.device, ("auto", "cpu", "cuda"), "cuda:<number>")
@@ -163,8 +163,8 @@ class Config:
             self.engine, self.precision = NativeEngine(), NativePrecision()
 
     def _refuse_what_cannot_fit(self) -> None:
-        """Refuse more atoms in a batch than there can be."""
-        copies = getattr(self.task, "copies", None)  # a task without it puts no system into a batch
+        """Refuse a batch with more than `MAX_ATOMS` atoms."""
+        copies = getattr(self.task, "copies", None)  # a task without this method puts no system into a batch
         if isinstance(self.system, WaterBox | Crystal) and copies is not None:
             key, n_copies = copies(self.batch_size)
             n_atoms = self.system.n_atoms * n_copies
@@ -176,12 +176,15 @@ class Config:
 
 
 def parse_config(config: DictConfig) -> Config:
-    """The composed configuration as dataclasses, every value checked.
+    """Turn a composed configuration into dataclasses, and check every value.
+
+    Args:
+        config: the configuration that Hydra composed, without Hydra's own part.
 
     Raises:
-        ConfigError: a wrong value; the message names it and the legal ones.
+        ConfigError: a value is wrong; the message names it and the legal ones.
     """
-    # Before any value is refused: the message would repeat what must not be said.
+    # Secrets are learnt first, because the message of a refusal repeats the value.
     recorded = recorded_values(config)
     learn_secrets(recorded)
     _refuse_names_from_outside(recorded)
@@ -193,10 +196,13 @@ def parse_config(config: DictConfig) -> Config:
 
 
 def refuse_other_schema(config: DictConfig) -> None:
-    """Refuse a configuration that is not made from ours.
+    """Refuse a configuration that is not based on the schema of this package.
+
+    Args:
+        config: the configuration that Hydra composed.
 
     Raises:
-        ConfigError: saying how one begins.
+        ConfigError: the schema is another; the message says how a configuration begins.
     """
     if OmegaConf.get_type(config) is not Config:
         raise ConfigError(
@@ -205,7 +211,7 @@ def refuse_other_schema(config: DictConfig) -> None:
 
 
 def _refuse_names_from_outside(recorded: Mapping[str, Any]) -> None:
-    """Refuse names of files, directories and tags that an environment variable gives: they would show its value."""
+    """Refuse names that an environment variable gives, because files, directories and tags would show its value."""
     for group in ("sweep", "gate", "system"):
         values = recorded.get(group)
         name = values.get("name") if isinstance(values, Mapping) else None
@@ -217,7 +223,7 @@ def _refuse_names_from_outside(recorded: Mapping[str, Any]) -> None:
 
 
 def _refuse_added(node: DictConfig, prefix: str = "") -> None:
-    """Refuse keys that no dataclass has: Hydra adds them for the asking (``+engin=eager``), and nothing reads them."""
+    """Refuse keys that no dataclass has. Hydra adds such keys (``+engin=eager``), and nothing would read them."""
     kind = OmegaConf.get_type(node)
     for key, value in ((str(key), value) for key, value in node.items_ex(resolve=False)):
         if is_dataclass(kind) and key not in (legal := [item.name for item in fields(kind)]):
@@ -231,10 +237,14 @@ def _keys(wrong: str, legal: Sequence[str]) -> str:
 
 
 def refuse_ignored(config: Config, overrides: Iterable[str]) -> None:
-    """Refuse words that would change nothing.
+    """Refuse words that would change nothing because of another word.
+
+    Args:
+        config: the configuration.
+        overrides: the words of the command line.
 
     Raises:
-        ConfigError: an engine or a precision for an ASE calculator, or a system beside those of the task.
+        ConfigError: a word has no effect, such as an engine for an ASE calculator; the message names both words.
     """
     model = f"model={config.model.name}"
     if config.engine.name == NATIVE and getattr(config.task, "baselines", []):
@@ -265,7 +275,11 @@ def defaults(kind: type) -> dict[str, Any]:
 
 
 def recorded_values(node: DictConfig | ListConfig) -> Any:
-    """A configuration as plain values; the texts that hold values of environment variables as what was asked for."""
+    """Return a configuration as plain values; a text with values of environment variables stays ``${oc.env:NAME}``.
+
+    Args:
+        node: a mapping or a list of the configuration.
+    """
     if isinstance(node, ListConfig):
         return [_recorded_item(node, index) for index in range(len(node))]
     return {str(key): _recorded_item(node, key) for key in node}
@@ -277,7 +291,7 @@ def _recorded_item(parent: DictConfig | ListConfig, key: Any) -> Any:
     with reading_secrets() as names:
         try:
             value = parent[key]
-        except OmegaConfBaseException:  # whoever needs the value is told
+        except OmegaConfBaseException:  # parsing the configuration reports it
             return None
     if OmegaConf.is_config(value):
         return recorded_values(value)

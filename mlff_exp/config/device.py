@@ -4,13 +4,16 @@ from __future__ import annotations
 
 
 def is_cuda(device: str) -> bool:
-    """Whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations.
+    """Return whether a device is, or ``auto`` would be, a CUDA GPU; ``${is_cuda:${device}}`` in configurations.
 
-    A device that is named is taken at its word: where a sweep is composed need not be where its runs are.
+    A device with a name is not checked, because the runs of a sweep may be on another machine.
+
+    Args:
+        device: cpu, cuda, cuda:<number> or auto.
     """
     if device != "auto":
         return device != "cpu"
-    # Imported here: it takes seconds, and what is named is clear without asking.
+    # Imported here, because the import takes seconds and only ``auto`` needs it.
     import torch
 
     return torch.cuda.is_available()

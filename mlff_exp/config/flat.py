@@ -1,4 +1,4 @@
-"""Nested configurations as dotted names, and what differs between two of them."""
+"""Flatten nested configurations to dotted names, and compare two of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted names; values as text."""
+    """Flatten nested mappings to dotted names with values as text.
+
+    Args:
+        values: the nested mappings.
+        prefix: prefix of all names.
+    """
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

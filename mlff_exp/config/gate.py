@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mlff_exp.config.checks import plain
 from mlff_exp.config.errors import ConfigError
 
-USUAL_GATE = "strict"  # as in conf/config.yaml
+USUAL_GATE = "strict"  # the default in conf/config.yaml
 
 
 @dataclass
@@ -29,10 +29,11 @@ def _check_limit(key: str, limit: Limit) -> None:
 
 @dataclass
 class Gate:
-    """The criteria of an NVE run.
+    """The criteria by which an NVE run is judged.
 
     Attributes:
-        criteria: limits by metric name; none if the name is off.
+        name: name of the gate; ``off`` has no criteria.
+        criteria: limits by name of the metric.
     """
 
     name: str = "off"

@@ -15,7 +15,7 @@ CUDA_PRECISIONS: tuple[Precision, ...] = ("tf32",)  # those that only a CUDA GPU
 
 @dataclass
 class PrecisionConfig:
-    """Arithmetic of the network; geometry, sums and the integrator stay FP32 or FP64."""
+    """The precision of the network; geometry, sums and the integrator stay FP32 or FP64."""
 
     name: str = MISSING
 

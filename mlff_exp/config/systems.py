@@ -33,20 +33,24 @@ UNSEEN = "unseen_"
 
 
 def choose_molecule(key: str, name: str) -> None:
-    """Refuse a name that is no molecule of ours.
+    """Refuse a name that is no built-in molecule.
+
+    Args:
+        key: key of the name.
+        name: the name.
 
     Raises:
-        ConfigError: names the legal ones.
+        ConfigError: the name is unknown; the message lists the legal names.
     """
     number = name.removeprefix(UNSEEN)
-    # As it would be written: names stand in labels.
+    # Compared as text, so that a number has one spelling in labels.
     if number == name or number not in map(str, range(N_UNSEEN)):
         choose(key, name, MOLECULES, f"{UNSEEN}0 … {UNSEEN}{N_UNSEEN - 1}")
 
 
 @dataclass
 class MoleculeSystem:
-    """A molecule by name, a common one or one of the validation set."""
+    """A molecule by name: a common molecule, or one of the validation set."""
 
     name: str = MISSING
 
@@ -56,13 +60,13 @@ class MoleculeSystem:
 
 @dataclass
 class FileSystem:
-    """Anything that ASE reads; constraints in it are left out, so that all atoms move.
+    """A structure from a file. Constraints in the file are left out, so that all atoms move.
 
     Attributes:
-        name: in labels and in names of files; "file" for that of the file itself.
-        path: of the file.
-        index: of the frame in it, from 0 or from the end by -1; "all", or a slice as "0:10:2", for several systems.
-        ignore_charge: leave out charge, spin and magnetic moments, and evaluate the neutral singlet.
+        name: name in labels and names of files; "file" takes the name of the file.
+        path: path of the file.
+        index: number of the frame, from 0, or from the end by -1; "all", or a slice as "0:10:2", for several systems.
+        ignore_charge: whether to ignore charge, spin and magnetic moments and evaluate the neutral singlet.
     """
 
     name: str = "file"
@@ -80,10 +84,10 @@ class FileSystem:
 
     @property
     def chosen(self) -> int | slice:
-        """The frame, or those of several.
+        """The index as a number or a slice.
 
         Raises:
-            ConfigError: neither a number, a slice nor "all".
+            ConfigError: the index is neither a number, a slice nor "all".
         """
         text = str(self.index)
         if text == "all":
@@ -105,7 +109,8 @@ class WaterBox:
     """A periodic cube of water at 1 g/cm³.
 
     Attributes:
-        n_molecules: a cube of a whole number: 8, 27, 64, 125, …
+        name: name in labels and names of files.
+        n_molecules: number of molecules, the cube of an integer: 8, 27, 64, 125, …
     """
 
     name: str = "water_box"

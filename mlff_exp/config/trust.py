@@ -1,6 +1,6 @@
-"""What a configuration may import, and how the command line allows more: ``trust=[…]``.
+"""Judge the import paths that a configuration may use; ``trust=[…]`` on the command line allows more.
 
-Importing a module runs its code, so an import path is judged by its words alone, before anything is imported.
+Importing a module runs its code. An import path is therefore judged as a text, before anything is imported.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from mlff_exp.config.errors import ConfigError
 
-# Calculators that calculate, and neither start a program nor load a library that is named to them.
+# Calculators that start no program and load no library whose name they get as an argument.
 PLAIN_ASE = ("acn", "eam", "emt", "lj", "morse", "tersoff", "tip3p", "tip4p")
 PLAIN = ("mlff_exp", "tblite", *(f"ase.calculators.{module}" for module in PLAIN_ASE))
-# Parts of Hydra's configuration that import, start programs or write anywhere, and what each could do.
+# Parts of Hydra's configuration that import modules, start programs or write files anywhere, with the reason.
 FEATURES = {
     "hydra.callbacks": "callbacks run code of their own",
     "hydra.job.env_set": "an environment variable can make programs load other code",
@@ -40,8 +40,11 @@ _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
 def check_trust(trust: Iterable[str]) -> None:
     """Refuse words that ``trust`` can't hold.
 
+    Args:
+        trust: the words.
+
     Raises:
-        ConfigError: a word that is neither a package nor a feature of Hydra, or a module of Python itself.
+        ConfigError: a word is neither a package nor a feature of Hydra, or is a module of Python itself.
     """
     for word in trust:
         if word in sys.stdlib_module_names:
@@ -53,20 +56,20 @@ def check_trust(trust: Iterable[str]) -> None:
 
 
 def top_level(path: str) -> str:
-    """The package of an import path: ``mypkg`` of ``mypkg.module.Class`` and of ``mypkg.module:function``."""
+    """Return the package of an import path: ``mypkg`` for ``mypkg.module.Class`` and for ``mypkg.module:function``."""
     return re.split("[.:]", path, maxsplit=1)[0]
 
 
 def judge_import_path(path: object, trust: Collection[str], key: str = "model.calculator._target_") -> None:
-    """Refuse an import path that a configuration may not name; imports nothing.
+    """Refuse an import path that a configuration may not name. Nothing is imported.
 
     Args:
         path: ``package.module.Class``, or ``package.module:function``.
         trust: top-level packages that the command line allows.
-        key: under which it stands.
+        key: key of the path in the configuration.
 
     Raises:
-        ConfigError: naming the path, and what would allow it.
+        ConfigError: the path is not allowed; the message names it and the word that would allow it.
     """
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise ConfigError(f"{key}={path!r} is no import path such as package.module.Class")
@@ -87,17 +90,17 @@ def judge_import_path(path: object, trust: Collection[str], key: str = "model.ca
 
 
 def judge_factory(path: object, trust: Collection[str], key: str = "model.factory") -> None:
-    """Refuse a factory of force fields that a configuration may not name; imports nothing.
+    """Refuse a factory of force fields that a configuration may not name. Nothing is imported.
 
-    A factory can be any function, so no package is plain here, this one neither.
+    A factory can be any function, so no package is allowed without trust, not even this one.
 
     Args:
         path: ``package.module:function``.
-        trust: top-level packages that the command line allows, and those that it named itself.
-        key: under which it stands.
+        trust: top-level packages that the command line allows or names.
+        key: key of the path in the configuration.
 
     Raises:
-        ConfigError: naming the path, and what would allow it.
+        ConfigError: the path is not allowed; the message names it and the word that would allow it.
     """
     if not isinstance(path, str) or ":" not in path or not _PATH.fullmatch(path):
         raise ConfigError(f"{key}={path!r} is no import path such as package.module:function")
@@ -148,7 +151,7 @@ def _is_editable(distribution: Distribution) -> bool:
 
 
 def is_beside(top: str) -> bool:
-    """Whether a module is in the current directory, and would be imported from there or from nowhere."""
+    """Return whether a top-level module is in the current directory and would be imported from there, if at all."""
     here = Path.cwd().resolve()
     spec = _found(top)
     if spec is None:
@@ -163,7 +166,14 @@ def _files(spec: ModuleSpec) -> list[str]:
 
 
 def make_importable(trust: Iterable[str], directory: Path) -> None:
-    """Search a directory for those trusted modules that are nowhere else; last, so that it hides no other module."""
+    """Let Python import trusted modules from a directory if they are nowhere else.
+
+    The directory is searched last, so that it hides no other module.
+
+    Args:
+        trust: the words of ``trust``.
+        directory: the directory.
+    """
     needed = any(_found(word) is None and _lies_in(directory, word) for word in trust if word not in FEATURES)
     if needed and str(directory) not in sys.path:
         sys.path.append(str(directory))
@@ -174,7 +184,7 @@ def _lies_in(directory: Path, top: str) -> bool:
 
 
 def _found(top: str) -> ModuleSpec | None:
-    """Where Python would import a top-level module from; it is not imported."""
+    """Return from where Python would import a top-level module, without importing it."""
     try:
         return find_spec(top)
     except (ImportError, ValueError):  # ValueError: a module such as __main__ that has no specification

@@ -15,11 +15,11 @@ COMPILE_MODES: tuple[CompileMode, ...] = get_args(CompileMode)
 TRACKING_NAMES: tuple[TrackingName, ...] = get_args(TrackingName)
 INTEGRATORS: tuple[Integrator, ...] = get_args(Integrator)
 
-# More than any machine takes, so that a slip of the finger is refused before it takes all of one.
+# Larger than any machine can handle, so that a typing error is refused before it uses up the memory.
 MAX_SYSTEMS = 1_048_576  # in a batch
 MAX_ATOMS = 16_777_216  # in a batch
 MAX_STEPS = 1_000_000_000
-MAX_RECORDS = 100_000_000  # of all trajectories of a run
+MAX_RECORDS = 100_000_000  # frames of all trajectories of a run
 MANY = 10_000_000
 DAY_S = 86_400.0
 YEAR_S = 365 * DAY_S
@@ -33,7 +33,7 @@ _native: set[str] = set()
 
 
 def learn_words(words: Iterable[str]) -> None:
-    """Take names of options that are registered elsewhere for words of the configuration, which are nobody's secret."""
+    """Learn names of options that registries add to the configuration, so that they are not masked as secrets."""
     _learned.update(words)
 
 
@@ -43,10 +43,10 @@ def is_learned(word: str) -> bool:
 
 
 def learn_native(names: Iterable[str]) -> None:
-    """Take names of models for those that run as they are, with no engine and no precision of ours."""
+    """Learn names of models that run without an engine and a precision of ours."""
     _native.update(names)
 
 
 def is_native(model: str) -> bool:
-    """Whether `learn_native` was given the name of a model."""
+    """Return whether `learn_native` got the name of this model."""
     return model in _native

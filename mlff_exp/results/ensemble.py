@@ -1,7 +1,8 @@
 """Statistics over the starts of an ensemble, and how many starts decide.
 
-The starts are independent. What heats is common to all of them and shows in the mean of their drifts; arithmetic noise
-makes the energy of each start walk by itself and shows in the spread. Both become surer with more starts.
+The starts are independent. Heating is common to all starts and appears in the mean of their drifts. Arithmetic noise
+makes the energy of each start walk at random and appears in the spread of the drifts. More starts narrow the intervals
+of both.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MOST_STARTS = 100_000  # a number of starts beyond this is not named
 
 
 def mean_of_starts(values: Array) -> Estimate:
-    """Mean over independent starts with its 95% interval by Student's t.
+    """Estimate the mean over independent starts, with its 95% interval by Student's t.
 
     Args:
         values: [n_starts], at least 2.
@@ -34,7 +35,7 @@ def mean_of_starts(values: Array) -> Estimate:
 
 
 def spread_of_starts(values: Array) -> Estimate:
-    """Standard deviation over independent starts with its 95% interval by the chi-square distribution.
+    """Estimate the standard deviation over independent starts, with its 95% interval by the chi-square distribution.
 
     Args:
         values: [n_starts], at least 2.
@@ -45,12 +46,12 @@ def spread_of_starts(values: Array) -> Estimate:
 def starts_that_decide(
     statistic: Statistic, estimate: Estimate, n_starts: int, low: float | None, high: float | None
 ) -> int | None:
-    """The least number of starts whose interval would not straddle a limit, if mean and spread stayed as they are.
+    """Find the least number of starts whose interval would contain no limit, if mean and spread stayed the same.
 
     Args:
-        statistic: what the estimate is of the starts.
-        estimate: from ``n_starts`` starts.
-        n_starts: that it was measured with, at least 2.
+        statistic: the statistic over the starts that the estimate is.
+        estimate: the estimate from ``n_starts`` starts.
+        n_starts: the number of starts of the estimate, at least 2.
         low: the lower limit, or None.
         high: the upper limit, or None.
 
@@ -76,7 +77,13 @@ def starts_that_decide(
 
 
 def is_within(interval: Estimate, low: float | None, high: float | None) -> bool | None:
-    """Whether an interval lies between the limits: True inside, False outside, None if it straddles one of them."""
+    """Return whether an interval lies within limits: True inside, False outside, None if it contains a limit.
+
+    Args:
+        interval: the estimate with its interval.
+        low: the lower limit, or None.
+        high: the upper limit, or None.
+    """
     below = -math.inf if low is None else low
     above = math.inf if high is None else high
     if below <= interval.low and interval.high <= above:
@@ -92,7 +99,7 @@ def _mean_interval(mean: float, deviation: float, n_starts: int) -> Estimate:
 
 
 def _spread_interval(deviation: float, n_starts: int) -> Estimate:
-    """``chdtri(dof, p)`` is the value that chi-square exceeds with the probability p."""
+    """Return the estimate of a spread; ``chdtri(dof, p)`` is the value that chi-square exceeds with probability p."""
     dof = n_starts - 1
     low, high = (math.sqrt(dof / float(chdtri(dof, tail))) for tail in (TAIL, 1 - TAIL))
     return Estimate(deviation, deviation * low, deviation * high)

@@ -1,4 +1,4 @@
-"""From metrics and limits to GO, NO-GO or UNDECIDED."""
+"""Judge metrics by the limits of a gate: GO, NO-GO or UNDECIDED."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from mlff_exp.results.estimate import Estimate
 from mlff_exp.results.metrics import METRICS, find_metric
 from mlff_exp.results.verdict import Criterion, Decision, Verdict
 
-ENOUGH_PS = 10.0  # below, a drift can't be told from the slow breathing of the energy
+ENOUGH_PS = 10.0  # in a shorter trajectory a drift can't be distinguished from slow oscillations of the energy
 DECIDING_PS = 100.0
-SEVERAL = 8  # starts to take where one says nothing of the spread
+SEVERAL = 8  # starts to recommend where there is one, which has no spread
 
 
 def qualified(verdict: Verdict, duration_ps: float) -> Verdict:
-    """The verdict, a GO over a trajectory that is too short for one with that among its reasons.
+    """Add a reason to a GO if the trajectory is too short for a decision.
 
     Args:
-        verdict: on the trajectory.
-        duration_ps: of it.
+        verdict: the verdict on the trajectory.
+        duration_ps: the length of the trajectory, ps.
+
+    Returns:
+        The verdict, with the same decision.
     """
     if verdict.decision != "GO" or duration_ps >= ENOUGH_PS:
         return verdict
@@ -37,20 +40,22 @@ def judge_gate(
     n_starts: int = 1,
     inapplicable: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Hold every limit of the gate against the metrics.
+    """Judge the metrics by every limit of the gate.
 
-    A metric that is a statistic over the starts is judged by its interval: it has held if all of the interval lies
-    within the limits, missed if all of it lies outside, and is undecided otherwise. Every other metric is judged by its
-    value. A criterion whose metric was not measured, or is NaN or infinite, has neither held nor missed, and is NO-GO
-    all the same: a gate can't be passed by measuring less. The exception is a metric that has no meaning for what was
-    run, which the caller names with the reason: it is shown and not judged.
+    A metric that is a statistic over the starts is judged by its interval. The criterion is met if the complete
+    interval lies within the limits, missed if it lies outside, and undecided otherwise. Every other metric is judged by
+    its value. If a metric was not measured, or is NaN or infinite, the verdict is NO-GO, so that no gate is passed by
+    measuring less. A metric in ``inapplicable`` is shown and not judged.
 
     Args:
-        metrics: by name.
-        gate: its limits.
-        faults: what went wrong besides, such as an explosion; any of them is NO-GO, whatever the limits.
-        n_starts: how many starts the metrics come from.
+        metrics: values by name, with the ends of intervals under ``<name>_ci_low`` and ``<name>_ci_high``.
+        gate: the limits.
+        faults: events such as an explosion; any fault is a NO-GO, whatever the limits.
+        n_starts: the number of starts from which the metrics come.
         inapplicable: metrics that have no meaning for this system or precision, each with the reason.
+
+    Returns:
+        The verdict, with the criteria and the reasons.
     """
     excused = inapplicable or {}
     criteria = tuple(
@@ -89,7 +94,7 @@ def _judge_criterion(metric: str, limit: Limit, metrics: Mapping[str, float], n_
 
 
 def _reason(criterion: Criterion) -> str:
-    """Why a criterion did not hold, or what it would take to decide it."""
+    """Return why a criterion was missed, or how many starts would decide it."""
     shown = "not measured" if criterion.value is None else f"{criterion.value:.4g}"
     if criterion.low is not None and criterion.high is not None:
         shown += f" [{criterion.low:.4g}, {criterion.high:.4g}]"
@@ -105,7 +110,11 @@ def _reason(criterion: Criterion) -> str:
 
 
 def combine_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """One verdict on several systems, by name: GO if it is for each of them, NO-GO if it is for any."""
+    """Combine the verdicts on several systems: GO if every verdict is GO, NO-GO if any is NO-GO, else UNDECIDED.
+
+    Args:
+        verdicts: verdicts by name of the system, at least one.
+    """
     criteria = tuple(
         replace(criterion, metric=f"{criterion.metric}/{name}")
         for name, verdict in verdicts.items()
@@ -113,7 +122,7 @@ def combine_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
     )
     decisions = {verdict.decision for verdict in verdicts.values()}
     decision: Decision = next((each for each in ("NO-GO", "UNDECIDED") if each in decisions), "GO")
-    if decision == "GO":  # how short it was
+    if decision == "GO":  # the reason of a GO is that the trajectory was short
         reasons = tuple(dict.fromkeys(reason for verdict in verdicts.values() for reason in verdict.reasons))
     else:
         reasons = tuple(
@@ -127,27 +136,24 @@ def combine_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
     return Verdict(decision, first.gate, criteria, reasons, dict(verdicts), first.n_starts, faults)
 
 
-NOT_RELAXED = (
-    "Look at the structure that was given and at the force field: without a minimum there is nothing to measure the "
-    "energy against."
-)
+NOT_RELAXED = "Check the structure and the force field: without a minimum the energy has no reference."
 NO_START = (
-    "There is no trajectory. Lower task.temperature_k or task.timestep_fs: if the start holds then, the training data "
-    "does not reach where the atoms went."
+    "There is no trajectory. Lower task.temperature_k or task.timestep_fs. If the molecule then stays intact, "
+    "its atoms had left the training data."
 )
-BLEW_UP = "Look at the frames before the end: which atoms went where the training data does not reach?"
+BLEW_UP = "Look at the frames before the end: which atoms left the training data?"
 MEASURED_NOTHING = (
-    "What was not measured can't be judged: a longer trajectory measures more. A system without bonds has no "
-    "max_bond_change_ang: take the criterion out of the gate."
+    "A metric that was not measured can't be judged. A longer trajectory measures more. A system without bonds has no "
+    "max_bond_change_ang: remove the criterion from the gate."
 )
 
 
 def advice_for(verdict: Verdict, *, frames: bool) -> list[str]:
-    """Advice on a NO-GO.
+    """Return advice on a NO-GO.
 
     Args:
-        verdict: on one system.
-        frames: whether there is a trajectory to look at.
+        verdict: the verdict on one system.
+        frames: whether there is a trajectory.
     """
     missed = [find_metric(criterion.metric) for criterion in verdict.criteria if criterion.held is False]
     found = [text for text in dict.fromkeys(metric.advice for metric in METRICS if metric in missed) if text]
@@ -164,7 +170,12 @@ def advice_for(verdict: Verdict, *, frames: bool) -> list[str]:
 
 
 def format_limits(low: float | None, high: float | None) -> str:
-    """An interval in words: ``-1 … 1``, ``≤ 0.5``, ``≥ 3``."""
+    """Format limits as an interval: ``-1 … 1``, ``≤ 0.5``, ``≥ 3``.
+
+    Args:
+        low: the lower limit, or None.
+        high: the upper limit, or None.
+    """
     if low is None and high is None:
         return "anything"
     if low is None:

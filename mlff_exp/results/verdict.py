@@ -1,4 +1,4 @@
-"""What a gate says of a run."""
+"""The verdict of a gate on a run, and its criteria."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Decision = Literal["GO", "NO-GO", "UNDECIDED"]
 
 @dataclass(frozen=True)
 class Criterion:
-    """One line of a verdict: a metric, its limits and whether it held.
+    """One line of a verdict: a metric, its limits and whether the metric met them.
 
     Attributes:
-        metric: its name.
-        value: None if it was not measured.
-        min, max: limits, or None.
-        held: None if it was not measured, or if its interval straddles a limit.
-        low, high: interval of a metric that is judged by one.
-        undecided: whether the interval straddles a limit.
-        starts: how many starts would decide an undecided one; None if no reasonable number would.
-        inapplicable: why the metric can't be measured on this system or at this precision, so that it is not judged; ""
-            for a criterion that is.
+        metric: name of the metric.
+        value: the measured value; None if there is none.
+        min, max: the limits, or None.
+        held: whether the metric met the limits; None if it was not measured, or if its interval contains a limit.
+        low, high: the interval of a metric that is judged by its interval; None for other metrics.
+        undecided: whether the interval contains a limit.
+        starts: the number of starts that would decide an undecided criterion; None if no reasonable number would.
+        inapplicable: the reason why the metric has no meaning for this system or precision and is not judged; "" for a
+            criterion that is judged.
     """
 
     metric: str
@@ -42,14 +42,14 @@ class Verdict:
     """The decision on an ensemble of starts.
 
     Attributes:
-        decision: on all systems. GO if every criterion held and nothing went wrong; UNDECIDED if nothing speaks
-            against it but an interval that straddles a limit; NO-GO otherwise.
-        gate: its name.
-        criteria: all of them; behind a metric's name and a slash stands its system, if there are several.
-        reasons: for people.
-        systems: the verdict on each, by name, if there are several.
-        n_starts: how many starts were judged.
-        faults: what went wrong besides the criteria, such as an explosion.
+        decision: the decision on all systems. GO if every criterion is met and there is no fault; UNDECIDED if some
+            intervals contain a limit and nothing else is wrong; NO-GO otherwise.
+        gate: name of the gate.
+        criteria: all criteria. If there are several systems, each is named ``<metric>/<system>``.
+        reasons: sentences that explain the decision.
+        systems: the verdict on each system by name, if there are several.
+        n_starts: the number of starts that were judged.
+        faults: events besides the criteria that make a NO-GO, such as an explosion.
     """
 
     decision: Decision
@@ -62,11 +62,15 @@ class Verdict:
 
     @property
     def starts_that_decide(self) -> int | None:
-        """How many starts would decide, if the verdict is UNDECIDED and some number would."""
+        """The number of starts that would decide an UNDECIDED verdict; None if there is no such number."""
         undecided = [criterion.starts for criterion in self.criteria if criterion.undecided]
         known = [starts for starts in undecided if starts is not None]
         return max(known) if known and len(known) == len(undecided) else None
 
     def on(self, system: str) -> Verdict:
-        """The verdict on one of the systems, which moved in this run."""
+        """Return the verdict on one of the systems of the run.
+
+        Args:
+            system: name of the system.
+        """
         return self.systems.get(system, self)

@@ -1,4 +1,4 @@
-"""The tasks: a configuration in, a result out."""
+"""The tasks. A task takes a configuration and gives a result."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""An engine on the validation set: against eager FP64 of the same weights, and against the teacher's labels."""
+"""Errors of an engine on a labelled set, against eager FP64 of the same weights and against the teacher's labels."""
 
 from __future__ import annotations
 
@@ -40,9 +40,19 @@ TABLE_FILE = "accuracy.csv"
 
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
-    """Metrics of the whole set, and each of them by size of the molecule and by element.
+    """Measure the errors on the complete set, by size of the molecule and by element.
 
-    Files for people follow when ``keep`` has the numbers.
+    Args:
+        config: the configuration.
+        directory: the directory of the run.
+        keep: function that gets the result before tables and figures are written.
+
+    Returns:
+        The result, with the files that could be written.
+
+    Raises:
+        ConfigError: the model or the dataset can't be used.
+        FloatingPointError: an energy or a force is NaN or infinite.
     """
     subject = prepare_model(config)
     engine, checkpoint = subject.engine, subject.checkpoint
@@ -89,7 +99,12 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 
 
 def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
-    """All that the engine is given."""
+    """Yield every batch that the engine evaluates.
+
+    Args:
+        config: the configuration.
+        subject: the model under test.
+    """
     for _, batch in _packed(config, subject.engine, _dataset(config, subject)):
         yield batch
 
@@ -118,10 +133,10 @@ def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
 
 
 def _evaluate(engine: Engine, dataset: Dataset, config: Config) -> tuple[Array, Array]:
-    """Energies and forces of every structure.
+    """Evaluate energies [n_structures] eV and forces [n_atoms, 3] eV/Å of the dataset.
 
     Raises:
-        FloatingPointError: NaN or infinity, naming the structure.
+        FloatingPointError: a value is NaN or infinite; the message names the structure.
     """
 
     def function(batch: AtomicBatch) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Sample molecules, label them with the teacher, train a student, let it explore, label again, train on.
 
-Everything that takes long is kept in ``task.directory``, whole or not at all: a run that was interrupted or whose
-time was up goes on where it stopped.
+Everything that takes long is kept in ``task.directory``, in files that are written in one atomic step. A run that was
+interrupted or used up its time continues where it stopped.
 """
 
 from __future__ import annotations
@@ -45,15 +45,18 @@ from mlff_exp.tasks.options import DistillTask
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 CHECKPOINT_FILE = "student.safetensors"
-SMALL_ATOMS = 14  # a molecule that pairs are made of has at most this many
-WATCHED_STRUCTURES = 300  # of the validation set, while training
+SMALL_ATOMS = 14  # pairs are made of molecules with at most this many atoms
+WATCHED_STRUCTURES = 300  # structures of the validation set that are evaluated during the training
 LEFT_OUT_SUFFIX = ".left_out.json"
 
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
-    """Errors in the metrics are those on the molecules of the validation set.
+    """Make the data, train a student, and measure its errors on the molecules of the validation set.
 
-    Files for people follow when ``keep`` has the numbers.
+    Args:
+        config: the configuration.
+        directory: the directory of the run, which gets the checkpoint.
+        keep: function that gets the result before the figure is written.
 
     Raises:
         ConfigError: a file of an earlier run in ``task.directory`` is broken, or its data is not that of the task.
@@ -115,7 +118,7 @@ def _distil(config: Config, directory: Path, keep: Keep) -> RunResult:
 
 
 def _made(path: Path, make: Callable[[], tuple[Dataset, Counter[str]]]) -> Dataset:
-    """The dataset in the file, made if it is not there, with what its labelling left out beside it."""
+    """Load a dataset from its file. If there is none, make it and write how many structures were left out."""
     if not path.is_file():
         dataset, left_out = make()
         path.with_suffix(LEFT_OUT_SUFFIX).write_text(json.dumps(left_out, ensure_ascii=False), encoding="utf-8")
@@ -152,7 +155,7 @@ def _label_training(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, 
 
 
 def _label_validation(task: DistillTask, seed: int, work: Path) -> tuple[Dataset, Counter[str]]:
-    """From relaxed to 1,000 K, as molecular dynamics would meet them."""
+    """Label the validation molecules, relaxed and along dynamics up to 1,000 K."""
     listed = sorted(molecule_library()["validation"], key=lambda molecule: hash_fraction(molecule.key))
     chosen = [molecule.smiles for molecule in listed[: task.validation_molecules]]
     recipe = Sampling(
@@ -195,7 +198,7 @@ def _train(
             bar.update(current.step - bar.n)
             loss, error = current.losses[-1][1], errors["force_mae_mev_per_ang"]
             bar.set_postfix_str(f"loss {loss:.4f}, force MAE {error:.1f} meV/Å")
-            # With a name of their own, or MLflow would show them in place of those of the whole set.
+            # A name of their own, or MLflow would show them instead of the errors on the complete set.
             seen = {f"{metric}/watched": value for metric, value in errors.items()}
             progress.write(current.step, {"loss": current.losses[-1][1], **seen})
 
@@ -204,7 +207,7 @@ def _train(
 
 
 def _explore(config: Config, trained: Training, dataset: Dataset, number: int) -> tuple[Dataset, Counter[str]]:
-    """The dataset with the frames that the student went to, first where it broke and then where it was worst."""
+    """Add frames of the student's dynamics to a dataset: first those where it broke, then those with large errors."""
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     frames_file = work / f"round-{number}-frames.npz"
     if not frames_file.is_file():

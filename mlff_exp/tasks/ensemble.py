@@ -1,4 +1,4 @@
-"""The recorded starts of one system: what they say of its force field, and how they are read back from a file."""
+"""The recorded starts of one system, their metrics and verdict, and their columns in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlff_exp.dynamics import FloatArray, Trajectory
 from mlff_exp.measure import ensemble_conservation
 from mlff_exp.results import ResultError, Verdict, judge_gate, qualified
 
-MIN_FRAMES = 10  # with fewer there is no trend
+MIN_FRAMES = 10  # the least number of frames for a fit
 BONDS = "max_bond_change_ang"
 PER_START = {  # columns of the file that hold a number for each frame and start, by the name of the attribute
     "potential": "potential_energy_ev",
@@ -62,26 +62,39 @@ class Ensemble:
     def of(
         trajectory: Trajectory, first: int, n_starts: int, name: str, n_atoms: int, minimum_energy: float, bonds: bool
     ) -> Ensemble:
-        """The starts from ``first`` on, out of a trajectory of several systems."""
+        """Take the starts of one system out of a trajectory of several systems.
+
+        Args:
+            trajectory: the frames of all systems.
+            first: index of the system's first start.
+            n_starts: the number of its starts.
+            name: name of the system.
+            n_atoms: number of its atoms.
+            minimum_energy: potential energy of its minimum, eV.
+            bonds: whether it has bonds.
+        """
         part = slice(first, first + n_starts)
         columns = {attribute: getattr(trajectory, attribute)[:, part] for attribute in PER_START}
         return Ensemble(name, n_atoms, minimum_energy, bonds, trajectory.times_ps, **columns)
 
     @property
     def n_starts(self) -> int:
-        """How many starts there are."""
+        """The number of starts."""
         return int(self.potential.shape[1])
 
     def metrics(self, temperature_k: float) -> dict[str, float]:
-        """Metrics of conservation, temperature, bonds and momentum; none if there are too few frames for a trend.
+        """Compute the metrics of conservation, temperature, bonds and momentum.
 
         Args:
-            temperature_k: that the starts were prepared at.
+            temperature_k: the temperature at which the starts were prepared, K.
+
+        Returns:
+            Values by name; empty if there are fewer than `MIN_FRAMES` finite frames.
         """
         total = self.potential + self.kinetic
         finite = np.isfinite(total).all(axis=1)
         if finite.sum() < MIN_FRAMES:
-            return {}  # it blew up before there was anything to fit; the verdict says so
+            return {}  # the trajectory blew up too early for a fit; the verdict names that fault
         metrics = ensemble_conservation(
             self.times_ps[finite],
             total[finite],
@@ -97,7 +110,7 @@ class Ensemble:
         return metrics
 
     def below_minimum(self) -> list[str]:
-        """A fault for each start that has less energy on average than the minimum that it was relaxed to."""
+        """Return a fault for each start whose mean energy is below that of the minimum."""
         total = self.potential + self.kinetic
         finite = total[np.isfinite(total).all(axis=1)]
         if len(finite) == 0:
@@ -113,19 +126,23 @@ class Ensemble:
     def verdict(
         self, metrics: Mapping[str, float], gate: Gate, faults: list[str], inapplicable: Mapping[str, str]
     ) -> Verdict:
-        """The verdict of a gate, which says so if a GO is over too short a time.
+        """Judge the ensemble by a gate. A GO over too short a time has a reason that says so.
 
         Args:
-            metrics: of the ensemble and what else was measured.
-            gate: to judge by.
-            faults: what went wrong besides.
-            inapplicable: metrics that mean nothing for this run, each with the reason.
+            metrics: values by name, of the ensemble and of other checks.
+            gate: the limits.
+            faults: events that make a NO-GO.
+            inapplicable: metrics that have no meaning for this run, each with the reason.
         """
         return qualified(judge_gate(metrics, gate, faults, self.n_starts, inapplicable), float(self.times_ps[-1]))
 
 
 def ensemble_columns(ensembles: list[Ensemble]) -> dict[str, FloatArray]:
-    """Columns of a file from which `load_ensembles` reads the ensembles back; each has as many starts as the others."""
+    """Make the columns of a file from which `load_ensembles` reads the ensembles.
+
+    Args:
+        ensembles: ensembles with the same number of starts.
+    """
     columns = {
         column: np.concatenate([getattr(each, attribute) for each in ensembles], axis=1)
         for attribute, column in PER_START.items()
@@ -140,7 +157,7 @@ def load_ensembles(path: Path) -> list[Ensemble]:
     """Read ensembles from the file of a trajectory.
 
     Raises:
-        ResultError: the file is missing, is damaged, or was written by a version that did not record all of it.
+        ResultError: the file is missing or damaged, or an earlier version wrote it without some of the columns.
     """
     needed = [SYSTEMS, "times_ps", *PER_START.values(), *PER_SYSTEM.values()]
     try:

@@ -55,7 +55,7 @@ from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 N_GEOMETRIES = 8
 DISPLACEMENT_ANG = 0.05
 
-# What each speedup is measured against: the name of the metric and the key of the timing.
+# The baseline of each speedup: name of the metric and key of the timing.
 SPEEDUPS = {
     "speedup_vs_baseline": "eager_fp32",
     "speedup_vs_fp32": "same_engine_fp32",
@@ -64,9 +64,19 @@ SPEEDUPS = {
 
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
-    """Measure one engine, precision and batch size; an ASE calculator has no baselines, it is timed alone.
+    """Measure one engine at one precision and batch size. An ASE calculator is timed without baselines.
 
-    Files for people follow when ``keep`` has the numbers.
+    Args:
+        config: the configuration.
+        directory: the directory of the run.
+        keep: function that gets the result before tables and figures are written.
+
+    Returns:
+        The result, with the files that could be written.
+
+    Raises:
+        ConfigError: the model or the systems can't be used.
+        RuntimeError: a result came from a cache.
     """
     before, pools_before = _allocated(torch.device(config.device)), _graph_pools_mib(config.device)
     subject = prepare_model(config)
@@ -74,7 +84,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     (batch,) = batches(config, subject)
     engine = _Workload(subject.engine, batch, config.seed)
     if on_gpu:
-        # Before the baselines exist, so that the peak is this engine's alone.
+        # The baselines do not exist yet, so that the peak belongs to this engine alone.
         pools = _graph_pools_mib(config.device) - pools_before
         memory["peak_memory_mib"] = _peak_mib(engine, before) + pools
     after_first_call = engine.engine.compiled_graphs
@@ -97,7 +107,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             other = make_engine(subject.checkpoint.model, name, precision, subject.device)
             workloads[name] = _Workload(other, engine.batch, config.seed)
         for workload in workloads.values():
-            # A baseline that computes something else would make nonsense of its speedup.
+            # A speedup over a wrong baseline would mean nothing.
             one = cast(Precision, workload.engine.precision)
             require_correct(workload.engine, reference, workload.geometries[0], one, config.seed)
 
@@ -180,7 +190,12 @@ def _repeats(config: Config) -> dict[str, str]:
 
 
 def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
-    """Yield the batch that is timed; all batches of the run have its shape."""
+    """Yield the batch that is timed; all batches of the run have its shape.
+
+    Args:
+        config: the configuration.
+        subject: the model under test.
+    """
     yield _batch(config, subject, config.batch_size)
 
 
@@ -195,11 +210,11 @@ def _eager(loaded: LoadedModel, batch: AtomicBatch, config: Config) -> _Workload
 
 
 def _allocated(device: torch.device) -> int:
-    """Bytes in use on a GPU now; 0 where there is none."""
+    """Return the bytes in use on a GPU; 0 on a CPU."""
     if device.type != "cuda":
         return 0
-    # cuBLAS keeps a workspace from its first product on, and another for the thread that computes gradients: they are
-    # no engine's own, and are there before any.
+    # cuBLAS keeps a workspace from its first product on, and another for the thread that computes gradients. They
+    # belong to no engine, so they are made before the first measurement.
     ones = torch.ones(16, 16, device=device, requires_grad=True)
     torch.autograd.grad(functional.linear(ones, ones, ones[0]).sum(), ones)
     del ones
@@ -207,7 +222,7 @@ def _allocated(device: torch.device) -> int:
 
 
 def _peak_mib(workload: _Workload, before: int) -> float:
-    """MiB more than ``before`` at the peak of a call that compiles nothing any more."""
+    """Return the peak of a call that compiles nothing, in MiB above ``before`` bytes."""
     device = workload.engine.device
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -217,7 +232,7 @@ def _peak_mib(workload: _Workload, before: int) -> float:
 
 
 def _graph_pools_mib(device: str) -> float:
-    """MiB that captured graphs keep for their replays, which ask the allocator for nothing."""
+    """Return the MiB in the pools of captured graphs, which the allocator's peak does not count."""
     if not device.startswith("cuda"):
         return 0.0
     segments = [segment for segment in torch.cuda.memory_snapshot() if tuple(segment["segment_pool_id"]) != (0, 0)]
@@ -225,11 +240,11 @@ def _graph_pools_mib(device: str) -> float:
 
 
 class _Workload:
-    """An engine on one shape of batch, at positions that change with every call.
+    """An engine with one shape of batch, whose positions change with every call.
 
     Attributes:
-        calls: so far.
-        first_call_s: seconds of the first one, which is made here; compiling and capturing included.
+        calls: the number of calls so far.
+        first_call_s: seconds of the first call, which the constructor makes; compiling and capturing included.
     """
 
     def __init__(self, engine: Engine, batch: AtomicBatch, seed: int) -> None:
@@ -252,11 +267,13 @@ class _Workload:
 
 @contextmanager
 def all_evaluated(workloads: Sequence[_Workload]) -> Iterator[None]:
-    """Assert that every call in the block is an evaluation of its own, and none comes from a cache.
+    """Assert that every call in the block evaluates the model, and that no result comes from a cache.
+
+    Args:
+        workloads: the workloads that the block calls.
 
     Raises:
-        RuntimeError: fewer evaluations than calls, or the same forces at different positions; atoms that are alone have
-            none anywhere.
+        RuntimeError: there are fewer evaluations than calls, or nonzero forces do not change with the positions.
     """
     engines = {id(workload.engine): workload.engine for workload in workloads}
     before = {key: engine.evaluations for key, engine in engines.items()}
@@ -291,19 +308,19 @@ def _speed(engine: Timing, batch_size: int, n_atoms: int) -> dict[str, float]:
 
 
 def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
-    """Against every baseline that was timed."""
+    """Return the speedups over every baseline that was timed."""
     engine = timing["engine"]
     metrics: dict[str, float] = {}
-    beside = {f"speedup_vs_{name}": name for name in config.task.baselines if name in timing}
-    for metric, baseline in (SPEEDUPS | beside).items():
+    others = {f"speedup_vs_{name}": name for name in config.task.baselines if name in timing}
+    for metric, baseline in (SPEEDUPS | others).items():
         if baseline not in timing:
             continue
-        # Per structure: a single eager call does one, this engine does a batch.
+        # Per structure: a single eager call evaluates one structure, this engine a batch.
         structures = config.batch_size if baseline == "eager_fp32_single" else 1
         metrics |= time_ratio(timing[baseline], engine).scaled(structures).as_metrics(metric)
     is_baseline = (config.engine.name, config.precision.name) == (REFERENCE_ENGINE, "fp32")
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1 and not is_baseline:
-        # By the ratio of neighbours, as the speedup itself; the first calls are calls as well.
+        # The time saved by a call follows from the speedup; the first call counts as a call.
         saved_s = median_ms(engine) / 1000 * (metrics["speedup_vs_baseline"] - 1)
         paid = max(0.0, engine.first_call_s - timing["eager_fp32"].first_call_s)
         metrics["break_even_calls"] = 1 + paid / saved_s
@@ -311,7 +328,7 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
 
 
 def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
-    """On the very geometries that were timed."""
+    """Compare the engine with the reference on the geometries that were timed."""
     real = workload.batch.is_atom
     n_atoms = workload.batch.per_system(real).sum(dim=1)
     energies, forces, reference_energies, reference_forces = [], [], [], []

@@ -1,4 +1,4 @@
-"""Energies of single atoms, against which an energy of atomisation is measured."""
+"""Energies of isolated atoms, from which the energy of atomisation follows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from ase import Atoms
 from mlff_exp.engines import Engine
 from mlff_exp.structures import collate
 
-LARGEST_NUMBER = 119  # one more than the heaviest element's
+LARGEST_NUMBER = 119  # one more than the largest atomic number
 
 
 def isolated_energies(reference: Engine, atomic_numbers: Iterable[int]) -> npt.NDArray[np.float64]:
-    """Energy that an engine gives each element's atom by itself, eV, by atomic number.
+    """Evaluate the energy of an isolated atom of each element.
 
     Args:
-        reference: eager FP64 of the weights.
-        atomic_numbers: of the elements that are needed; those of all others are NaN.
+        reference: the reference engine, eager FP64.
+        atomic_numbers: atomic numbers of the elements that are needed.
+
+    Returns:
+        [LARGEST_NUMBER] eV, indexed by atomic number; NaN for other elements.
     """
     numbers = sorted({int(number) for number in atomic_numbers})
     energies = np.full(LARGEST_NUMBER, np.nan)

@@ -1,4 +1,4 @@
-"""The verdict on recorded trajectories, without integrating again."""
+"""Judge recorded trajectories again, without integrating."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlff_exp.tasks.gradient import (
 )
 from mlff_exp.tasks.nve_files import TRAJECTORY_FILE
 
-ONCE = (  # of no trajectory
+ONCE = (  # metrics that do not come from the recorded frames
     DIFFERENCES,
     CIRCULATION,
     ENGINE_DIFFERENCES,
@@ -32,16 +32,16 @@ def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | No
     """Judge the recorded starts of a run of ``task=nve`` again.
 
     Args:
-        directory: of the run.
-        gate: to judge by; the run's own if None.
-        n_starts: judge the first so many starts; all if None.
+        directory: the directory of the run.
+        gate: the gate to judge by; the run's own if None.
+        n_starts: judge only this many starts, from the first on; all if None.
 
     Returns:
         The verdict on each system, by name.
 
     Raises:
-        ResultError: the run was none of ``task=nve``, did not end, or did not leave its trajectory.
-        ConfigError: there are fewer starts.
+        ResultError: the run is not one of ``task=nve``, did not finish, or left no trajectory.
+        ConfigError: the run has fewer starts.
     """
     result = RunResult.load(directory)
     if result.key.task != "nve" or result.verdict is None:

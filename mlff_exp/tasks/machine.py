@@ -1,6 +1,6 @@
-"""Whether a configuration names engines that exist, and whether this machine can run it.
+"""Check that the engines of a configuration exist, and that this machine can run it.
 
-Nothing in this module imports torch, unless the device has to be looked at.
+This module imports torch only to find a GPU.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from mlff_exp.tasks.registry import TASKS
 def check_engines(config: Config) -> None:
     """Refuse engines that do not exist.
 
+    Args:
+        config: the configuration.
+
     Raises:
-        ConfigError: naming the key, the engine and the legal names.
+        ConfigError: an engine is unknown; the message names the key, the engine and the legal names.
     """
     for _ in engines_of(config):
         pass
 
 
 def engines_of(config: Config) -> Iterator[tuple[str, EngineSpec]]:
-    """The engines that a run uses, each with the key that names it; an ASE calculator runs without any.
+    """Yield the engines that a run uses, each with the key that names it. An ASE calculator uses none.
 
     Raises:
         ConfigError: one does not exist, or its entry point can't be loaded.
@@ -55,14 +58,20 @@ def engines_of(config: Config) -> Iterator[tuple[str, EngineSpec]]:
 
 
 def on_this_machine(config: Config) -> Config:
-    """The configuration with ``device=auto`` resolved, where the combination can run here.
+    """Resolve ``device=auto``, and refuse a combination that this machine can't run.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The configuration with a definite device.
 
     Raises:
-        UnavailableError: it cannot; the message says what is missing.
+        UnavailableError: the machine can't run it; the message says what is missing.
         ConfigError: an engine does not exist.
     """
     if config.engine.name == NATIVE:
-        # Where the calculator runs is its own affair; batches are handed to it on the CPU.
+        # The calculator chooses its own device; it gets its batches on the CPU.
         return replace(config, device="cpu")
     device = config.device
     if device == "auto":
@@ -116,11 +125,11 @@ def check_capabilities(can: Capabilities, config: Config) -> None:
     """Refuse engines and precisions that a model does not work with.
 
     Args:
-        can: what the model can do.
-        config: its engine is none of a model that runs as it is.
+        can: the capabilities of the model.
+        config: the configuration; its model needs an engine.
 
     Raises:
-        ConfigError: naming the key, its value and what is legal.
+        ConfigError: the model lacks a capability; the message names the key, its value and the legal ones.
     """
     model = f"model={config.model.name}"
     if config.precision.name not in can.precisions:

@@ -23,7 +23,7 @@ TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
 MAX_FRAMES = 500
 MAX_SERIES_POINTS = 2000
-HELD = {True: "yes", False: "NO", None: ""}  # what was not measured says so in place of its value
+HELD = {True: "yes", False: "NO", None: ""}  # a metric that was not measured has "not measured" instead of a value
 
 
 def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, list[tuple[int, float]]]:
@@ -48,7 +48,14 @@ def series(trajectory: Trajectory, engine_potential: FloatArray) -> dict[str, li
 def write_trajectory(
     trajectory: Trajectory, engine_potential: FloatArray, ensembles: list[Ensemble], path: Path
 ) -> None:
-    """All frames: judged energies, the engine's own, temperatures, positions and what is derived from them."""
+    """Write all frames: judged energies, the engine's own energies, temperatures, positions and derived columns.
+
+    Args:
+        trajectory: the frames.
+        engine_potential: [n_frames, n_systems] potential energy that the engine gave, eV.
+        ensembles: the starts of each system.
+        path: path of the file.
+    """
     columns: dict[str, Any] = {
         "steps": trajectory.steps,
         "engine_potential_energy_ev": engine_potential,
@@ -69,9 +76,15 @@ def frame_files(dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> 
 
 
 def write_frames(start: Atoms, trajectory: Trajectory, index: int, path: Path) -> None:
-    """Not more than `MAX_FRAMES` frames of a system, ``index`` of those that moved.
+    """Write at most `MAX_FRAMES` frames of a system as extended XYZ.
 
-    A frame has the atoms with their own velocities and energy, and nothing of what else the file they came from held.
+    A frame holds the atoms with their velocities and energy. Other data of the file from which they came is left out.
+
+    Args:
+        start: the structure at the start.
+        trajectory: the frames of all systems.
+        index: index of the system in the trajectory.
+        path: path of the file.
     """
     thin = slice(None, None, -(-len(trajectory.steps) // MAX_FRAMES))
     frames = []
@@ -86,7 +99,7 @@ def write_frames(start: Atoms, trajectory: Trajectory, index: int, path: Path) -
         frame.set_velocities(velocities)
         frame.calc = SinglePointCalculator(frame, energy=float(energy))
         frames.append(frame)
-    # By its name alone ASE would take a file for another format: frames_POSCAR.extxyz for one of VASP's.
+    # The format is given, because ASE would take frames_POSCAR.extxyz for a file of VASP.
     write(path, frames, format="extxyz")
 
 
@@ -98,15 +111,15 @@ def write_report(
     config: Config,
     path: Path,
 ) -> None:
-    """For people: every criterion, the decision on each system, and what to do about a NO-GO.
+    """Write the report as text: every criterion, the decision on each system, and advice on a NO-GO.
 
     Args:
-        trajectory: None if the systems could not be started.
-        verdicts: by system.
-        found: metrics by system.
+        trajectory: the frames; None if the start could not be prepared.
+        verdicts: verdicts by name of the system.
+        found: metrics by name of the system.
         speed: metrics of the run's speed.
-        config: of the run.
-        path: of the file.
+        config: the configuration of the run.
+        path: path of the file.
     """
     task = config.task
     native = config.engine.name == NATIVE
@@ -119,14 +132,14 @@ def write_report(
     if trajectory is None:
         lines.append("The start could not be prepared, so there is no trajectory.")
     elif trajectory.times_ps[-1] < ENOUGH_PS:
-        lines.append(f"Below {ENOUGH_PS:g} ps a drift can't be told from the slow breathing of the energy.")
+        lines.append(f"Below {ENOUGH_PS:g} ps a drift can't be distinguished from slow oscillations of the energy.")
     if trajectory is not None and speed:
         lines.append(
             f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
             f"{trajectory.potential.shape[1]} trajectories"
         )
     if task.replicas == 1:
-        lines.append("One start: the walk of the energy is the spread between starts, and is not known.")
+        lines.append("One start: the walk of the energy, which is the spread between starts, is not known.")
     for name, verdict in verdicts.items():
         judged = {criterion.metric for criterion in verdict.criteria}
         others = {metric: value for metric, value in found[name].items() if metric not in judged}
@@ -139,7 +152,11 @@ def write_report(
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """A table of the criteria of a verdict, then the decision and its reasons."""
+    """Format a verdict as lines: a table of its criteria, the decision and the reasons.
+
+    Args:
+        verdict: the verdict on one system or on all.
+    """
     lines = [f"{'criterion':<42}{'value':>14}  {'allowed':<16}held"]
     for criterion in verdict.criteria:
         absent = "" if criterion.inapplicable else "not measured"

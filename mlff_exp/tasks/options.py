@@ -54,16 +54,16 @@ class NveTask:
     """Molecular dynamics at constant energy, judged by a gate.
 
     Attributes:
-        duration_ps: of the recorded trajectory.
-        timestep_fs: of velocity Verlet.
-        temperature_k: the start is prepared at.
+        duration_ps: length of the recorded trajectory.
+        timestep_fs: timestep of the integrator.
+        temperature_k: temperature at which the start is prepared.
         record_every: steps between recorded frames.
-        systems: names of molecules that move side by side, each judged; those of ``system`` if empty.
-        replicas: trajectories of each system with different seeds; all of them are one batch.
+        systems: names of molecules that move in one batch and are judged one by one; if empty, ``system`` is used.
+        replicas: starts of each system with different velocities; all of them move in one batch.
         settle_ps: NVE at twice the temperature before the start, so that energy spreads over all modes.
         probe_ps: NVE that measures the mean temperature of the start, which is then corrected.
-        integrator: verlet, our own, or ase, which is slower and the same.
-        resume: directory or MLflow run id of a run that did not finish; goes on from its last state.
+        integrator: verlet (our own) or ase (the same steps by ASE, slower).
+        resume: directory or MLflow run id of a run that did not finish; the new run continues from its last state.
         teacher_check: evaluate the teacher along the trajectory and report the trend of its energy.
     """
 
@@ -121,7 +121,7 @@ class NveTask:
 
     @property
     def n_trajectories(self) -> int:
-        """Trajectories side by side."""
+        """Number of trajectories."""
         return self.replicas * max(1, len(self.systems))
 
     @property
@@ -135,22 +135,22 @@ class DistillTask:
     """Sample molecules, label them with the teacher and train a student; goes on where an earlier run stopped.
 
     Attributes:
-        directory: where labels and states of training are kept between runs.
-        molecules: how many to train on; all of the list if null.
-        analogues: how many of their analogues besides; all if null.
-        validation_molecules: how many of those with unseen scaffolds measure the errors.
+        directory: directory that keeps labels and states of training between runs.
+        molecules: number of molecules to train on; all of the list if null.
+        analogues: number of their analogues to train on; all if null.
+        validation_molecules: number of molecules with unseen scaffolds that measure the errors.
         normal_modes, rattled, stretched, md_share, md_temperatures_k, md_frames, md_stride, dimers, water_clusters:
             see `sampling.Sampling`.
-        rounds: of active learning: the student's hot dynamics, relabelled.
+        rounds: rounds of active learning, which label frames of the student's own hot dynamics.
         explored_frames, explored_stride: frames of each trajectory, and steps of 1 fs between them.
-        explored_kept: frames that a round adds: those where dynamics broke, then those that the student was worst at.
-        n_features, n_interactions: of the student.
-        steps: of the last training.
-        round_steps: of those before a round of active learning.
+        explored_kept: frames that a round adds: first those where dynamics broke, then those with the largest errors.
+        n_features, n_interactions: size of the student.
+        steps: steps of the last training.
+        round_steps: steps of each training before a round of active learning.
         atoms_per_step, learning_rate, energy_weight, ema_decay: see `training.Schedule`.
-        data_fraction: of the molecules that are trained on, for a learning curve.
+        data_fraction: share of the molecules to train on, for a learning curve.
         budget_s: stop training after this long; run again to go on.
-        workers: processes that label.
+        workers: number of processes that label.
     """
 
     name: str = "distill"

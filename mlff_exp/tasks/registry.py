@@ -1,4 +1,4 @@
-"""The tasks by name, and what the rest of the project has to know about each."""
+"""The registry of tasks: the facts about each task that other packages need."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Task:
     """One kind of run.
 
     Attributes:
-        name: the word for it in a configuration.
+        name: the name of the task in a configuration.
         summary: one line of help.
         options: dataclass of its options; its field ``name`` has the name as default.
-        run: ``package.module:function``, which takes a configuration, a directory and what keeps a result.
-        batches: ``package.module:function``, which gives the batches that the task will evaluate, for compiling ahead;
-            None if the task compiles nothing.
+        run: ``package.module:function``, which takes a configuration, a directory and a function that keeps a result.
+        batches: ``package.module:function``, which yields the batches that the task will evaluate, for compiling
+            ahead; None if the task compiles nothing.
         shaping: keys of the task that decide the shapes of its batches, besides system and batch size.
         shares: how many processes share the shapes of one job when they are compiled ahead.
         ignores: keys of the configuration that the task does not use, each with what to say instead.
         judged: whether a gate judges it.
         trains: whether it trains a model, with an engine of its own.
         baseline: precision of the baselines that it times; None if it times none.
-        aliases: other words for it, which an error message understands.
+        aliases: other names for the task, for which an error message suggests this one.
     """
 
     name: str

@@ -17,14 +17,14 @@ from mlff_exp.tasks.machine import check_capabilities, check_system
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """What a task measures.
+    """The model that a task measures, and the engine that evaluates it.
 
     Attributes:
-        engine: at the precision of the configuration.
-        checkpoint: the weights in it, from which baselines and references are made; None for a model that runs as it
-            is, which has neither.
-        device: where batches go.
-        capabilities: of the model.
+        engine: the engine at the precision of the configuration.
+        checkpoint: the weights, from which baselines and references are made; None for an ASE calculator, which has
+            neither.
+        device: the device of the batches.
+        capabilities: the capabilities of the model.
     """
 
     engine: Engine
@@ -34,16 +34,19 @@ class ModelUnderTest:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Words that identify it."""
+        """Tags that identify the engine and the weights."""
         weights = {} if self.checkpoint is None else {"checkpoint.sha256": self.checkpoint.weights_sha256}
         return {"engine.ran": self.engine.name, **weights}
 
 
 def prepare_model(config: Config) -> ModelUnderTest:
-    """The force field of a configuration, made ready.
+    """Load the model of a configuration and make its engine.
+
+    Args:
+        config: the configuration.
 
     Raises:
-        ConfigError: it can't be made, or can't do what the configuration asks for.
+        ConfigError: the model can't be loaded, or lacks a capability that the configuration needs.
     """
     device, spec = torch.device(config.device), MODELS[config.model.name]
     if spec.native:
@@ -58,22 +61,37 @@ def prepare_model(config: Config) -> ModelUnderTest:
 
 
 def at_precision(config: Config, loaded: LoadedModel, precision: str) -> Engine:
-    """Make the engine of the configuration at a precision."""
+    """Make the engine of the configuration at a precision.
+
+    Args:
+        config: names the engine, its options and the device.
+        loaded: the model.
+        precision: the precision.
+    """
     device, options = torch.device(config.device), config.engine
     return make_engine(loaded.model, options.name, cast(Precision, precision), device, options)
 
 
 def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
-    """The systems of a configuration by name: one, or several frames of a file.
+    """Build the systems of a configuration, by name: one system, or several frames of a file.
+
+    Args:
+        config: the configuration.
+        subject: the model under test.
 
     Raises:
-        ConfigError: one is unreadable, holds what the model does not know, or has more neighbours than fit.
+        ConfigError: a system can't be read, has an element or a charge that the model does not know, or has more
+            neighbours than memory holds.
     """
     return _built(config, config.system, subject)
 
 
 def load_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
-    """The systems of an NVE run by name: those of the task, or else those of the configuration.
+    """Build the systems of an NVE run, by name: those of ``task.systems``, or else those of ``system``.
+
+    Args:
+        config: the configuration.
+        subject: the model under test.
 
     Raises:
         ConfigError: as `described_systems`.

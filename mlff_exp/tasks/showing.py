@@ -1,4 +1,4 @@
-"""Files for people, written once the numbers are safe; one that can't be written costs a warning and no result."""
+"""Write tables and figures after the result is saved. A file that can't be written causes a warning, and no failure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ Keep = Callable[[RunResult], object]
 
 
 def keep_nothing(result: RunResult) -> None:
-    """For callers that take what a task returns."""
+    """Do nothing with a result; for callers that use the value that a task returns."""
 
 
 def with_files(result: RunResult, directory: Path, writers: Mapping[str, Callable[[Path], object]]) -> RunResult:
-    """The result with the files that could be written among its artifacts.
+    """Write files, and add those that could be written to the artifacts of a result.
 
     Args:
-        result: that was kept already.
-        directory: of the run.
-        writers: by the name of the file that each writes; called with its path.
+        result: a result that was saved already.
+        directory: the directory of the run.
+        writers: functions by name of the file; each is called with the path of its file.
+
+    Returns:
+        The result with more artifacts, and a tag that names the files that could not be written.
     """
     written, missing = list(result.artifacts), []
     for name, write in writers.items():
@@ -32,7 +35,7 @@ def with_files(result: RunResult, directory: Path, writers: Mapping[str, Callabl
             write(path)
         except Exception as error:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)  # half a file is worse than none
+                path.unlink(missing_ok=True)  # no incomplete file stays
             missing.append(mask_secrets(f"{name}: {type(error).__name__}: {error}"))
             write_below_bars(f"mlff-exp: warning: the result is safe, but a file was not written: {missing[-1]}")
         else:

@@ -1,4 +1,4 @@
-"""Refuses words of the configuration that a task does not use."""
+"""Refuse words of the configuration that a task does not use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlff_exp.tasks.registry import TASKS
 
 
 def _unused(config: Config, key: str, override: str) -> str | None:
-    """Why a word changes nothing in a run, if so."""
+    """Return why a word changes nothing in a run; None if it changes something."""
     task = config.task
     spec = TASKS[task.name]
     if instead := spec.ignores.get(key):
@@ -20,7 +20,7 @@ def _unused(config: Config, key: str, override: str) -> str | None:
         judged = " or ".join(f"task={one.name}" for one in TASKS if one.judged)
         return f"task={task.name} is judged by no gate; {judged} is"
     if key == "device" and config.engine.name == NATIVE and not override.endswith(("=cpu", "=auto")):
-        return f"model={config.model.name} runs where its calculator does; batches are handed to it on the CPU"
+        return f"model={config.model.name}: the calculator chooses its own device; it gets its batches on the CPU"
     engines = [name for name in (config.engine.name, *getattr(task, "baselines", [])) if name != NATIVE]
     compiles = spec.trains or any(engine_spec(name).compiles for name in engines)
     if key == "cold_compile" and not override.endswith("=false") and not compiles:
@@ -29,12 +29,15 @@ def _unused(config: Config, key: str, override: str) -> str | None:
 
 
 def refuse_unused(jobs: Iterable[tuple[Config, Iterable[str]]]) -> None:
-    """Refuse words that would change nothing in any job that they are said to.
+    """Refuse words that would change nothing in any of the jobs.
 
-    Others of the jobs may take them: a system given to an experiment is for all of its tasks but ``accuracy``.
+    A word that one job uses is legal for all: the system of an experiment applies to all of its tasks but ``accuracy``.
+
+    Args:
+        jobs: configurations, each with its overrides.
 
     Raises:
-        ConfigError: naming the word, the task and what to say instead.
+        ConfigError: a word is not used; the message names the word, the task and an alternative.
     """
     unused: dict[str, str] = {}
     used = set()

@@ -258,16 +258,16 @@ def test_whom_to_trust_is_a_list_of_packages_and_features(tmp_path: Path, word: 
 def test_nobody_but_the_sweeper_says_what_a_sweep_found(tmp_path: Path, word: str) -> None:
     key, value = word.lstrip("+").split("=")
     for typed in (True, False):
-        with pytest.raises(ConfigError, match=f"{key} is what a sweep says of its own runs"):
+        with pytest.raises(ConfigError, match=f"only a sweep sets {key}, for its own runs"):
             sent(tmp_path, {} if typed else nested(key, value), *([word] if typed else []))
-    with pytest.raises(ConfigError, match=f"{key} is what a sweep says"):
+    with pytest.raises(ConfigError, match=f"only a sweep sets {key}"):
         sent(tmp_path, nested(key, "${sweep.parameters.x}") | {})
     guard = loader(tmp_path)
     master = guard.load_configuration("config", [], run_mode=RunMode.MULTIRUN)
     guard.vouch("abc", "GO", "hydra.sweep.dir=/elsewhere")
     launched = pickle.loads(pickle.dumps(guard))  # noqa: S301 — as launchers send it
     assert launched.load_sweep_config(master, [word, "hydra.sweep.dir=/elsewhere"]).sweep.name == "sweep"
-    with pytest.raises(ConfigError, match="says of its own runs"):
+    with pytest.raises(ConfigError, match="only a sweep sets"):
         launched.load_sweep_config(master, ["sweep.id=other"])
 
 

@@ -60,7 +60,7 @@ BAD = {
     "-m --cfg job": "-m and --cfg exclude each other: to see the configuration, leave out -m",
     "--multirun --run": "--run and -m exclude each other",
     "-cd": "expected one argument",
-    "foo": "it is no key=value",
+    "foo": "it is not of the form key=value",
     "=3": "there is no key before =",
     "system='water": "a quote ' is not closed",
     "seed=[1": "a bracket is not closed",
@@ -110,7 +110,7 @@ BAD = {
     "-m seed=range(0,1e300,1e-300)": "at most 10,000",
     "-m seed=range(0,1000) batch_size=range(1,1000)": "the sweep has 999,000 jobs",
     "-m seed=range(0,3,0)": "can't have a step of 0",
-    "-m seed=interval(0,1)": "an interval has no end of values",
+    "-m seed=interval(0,1)": "an interval has infinitely many values",
     "-m engine=glob(x*)": "holds no value",
     "-m hydra.mode=RUN seed=0,1": "hydra.mode=RUN and -m exclude each other",
     "-m +sweep.parameters.x=3": "only the stages of an experiment refer to sweep.parameters",
@@ -153,7 +153,7 @@ def test_flags_may_stand_behind_overrides() -> None:
 
 
 def test_a_stage_takes_no_flags() -> None:
-    with pytest.raises(ConfigError, match="'--config-dir' can't be read: a flag stands on the command line"):
+    with pytest.raises(ConfigError, match="'--config-dir' can't be read: flags are for the command line"):
         parse_words(["seed=1", "--config-dir"], None)
 
 

@@ -182,8 +182,8 @@ def test_the_keys_are_those_of_the_documentation() -> None:
     [
         (["batch_size=0"], "batch_size=0 must be greater than 0"),
         (["seed=-1"], "seed=-1 must not be negative"),
-        (["task.name=nve"], "task.name='nve' chooses nothing: say task=… instead"),
-        (["engine.name=eager"], "engine.name='eager' chooses nothing: say engine=… instead"),
+        (["task.name=nve"], "task.name='nve' changes nothing: say task=… instead"),
+        (["engine.name=eager"], "engine.name='eager' changes nothing: say engine=… instead"),
         (["timeout_s=0"], r"timeout_s=0.0 must be greater than 0"),
         (["device=tpu"], r"device='tpu' is not one of: auto, cpu, cuda, cuda:<number>"),
         (["engine.mode=fast"], r"engine.mode='fast' is not one of: default, reduce-overhead, max-autotune"),
