@@ -8,6 +8,8 @@ from .correctness import slope_errors as slope_errors
 from .machine import DisturbanceMonitor as DisturbanceMonitor
 from .machine import describe_machine as describe_machine
 from .machine_load import LoadMonitor as LoadMonitor
+from .motion import motion_metrics as motion_metrics
+from .motion import motion_of_start as motion_of_start
 from .physics import accuracy_vs_fp64 as accuracy_vs_fp64
 from .physics import accuracy_vs_teacher as accuracy_vs_teacher
 from .physics import detrended_std as detrended_std

@@ -2,6 +2,8 @@ from .directories import NUMBER as NUMBER
 from .directories import run_directories as run_directories
 from .ensemble import mean_of_starts as mean_of_starts
 from .ensemble import spread_of_starts as spread_of_starts
+from .estimate import HIGH as HIGH
+from .estimate import LOW as LOW
 from .estimate import Estimate as Estimate
 from .failure import Failure as Failure
 from .failure import FailureKind as FailureKind

@@ -205,6 +205,20 @@ NVE = (
            "geometries: let task=distill explore at that temperature."),
     Metric("momentum_error", "", "lower", "‖Σp‖ / Σ‖p‖",
            advice="Forces do not sum to zero: the force field is not invariant under translation."),
+    Metric("centre_of_mass_drift_ang", "Å", "lower",
+           "largest distance of the centre of mass from its start, over the run and all starts"),
+    Metric("translation_percent_of_kinetic", "%", "lower",
+           "kinetic energy of the centre of mass, of all kinetic energy; mean over the run and the starts, with its "
+           "interval", statistic="mean"),
+    Metric("rotation_percent_of_kinetic", "%", "lower",
+           "kinetic energy of the rotation of a molecule as a rigid body, of all kinetic energy; mean over the run and "
+           "the starts, with its interval; 0 in a periodic system",
+           advice="The forces make the molecule rotate: the force field is not invariant under rotation, or its "
+           "precision is too coarse.", statistic="mean"),
+    Metric("equipartition_ratio", "", "",
+           "mean kinetic energy of a group over its share by equipartition, with its interval over the starts; behind "
+           "a slash stands the group: `element/C`, or `stretch/XH` for all bonds of hydrogen to another element",
+           statistic="mean"),
     Metric("finite_difference_error_ev_per_ang", "eV/Å", "lower",
            "largest error of forces against differences of the energy, in FP64",
            advice=_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
@@ -230,7 +244,11 @@ NVE = (
     Metric("engine_energy_fluctuation_mev_per_atom", "meV/atom", "lower",
            "fluctuation of the total energy that the engine itself gave"),
     Metric("teacher_energy_drift_mev_per_atom_per_ps", "meV/atom/ps", "zero",
-           "trend of V_teacher + K, with its interval"),
+           "trend of V_teacher + K of the start that drifts most, with its interval"),
+    Metric("teacher_energy_drift_mean_mev_per_atom_per_ps", "meV/atom/ps", "zero",
+           "mean over the starts of that trend, with its interval",
+           advice="The student takes the atoms to where it no longer resembles its teacher: let task=distill explore "
+           "at that temperature.", statistic="mean"),
     Metric("steps_per_s", "1/s", "higher", "steps per second of each trajectory, recording included",
            brief="steps/s"),
     Metric("ns_per_day", "ns/day", "higher", "simulated time per day of each trajectory, recording included"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.config import ConfigError, Gate, Limit
-from mlff_exp.results import ResultError, RunResult, Verdict
+from mlff_exp.results import HIGH, LOW, ResultError, RunResult, Verdict
 from mlff_exp.tasks.ensemble import PER_START, Ensemble, load_ensembles
 from mlff_exp.tasks.gradient import (
     CIRCULATION,
@@ -25,6 +25,8 @@ ONCE = (  # metrics that do not come from the recorded frames
     ENGINE_CIRCULATION,
     "fluctuation_ratio_dt",
     "time_reversal_error_ang",
+    "rotation_percent_of_kinetic",  # of the velocities of all starts, which are not recorded
+    "teacher_energy_drift_mean_mev_per_atom_per_ps",
 )
 
 
@@ -57,12 +59,15 @@ def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | No
 def _judge(ensemble: Ensemble, result: RunResult, gate: Gate) -> Verdict:
     metrics = ensemble.metrics(result.config["task"]["temperature_k"])
     for metric in ONCE:
-        for name in (metric, f"{metric}/{ensemble.name}"):
-            if name in result.metrics:
-                metrics[metric] = result.metrics[name]
+        for part in (metric, f"{metric}{LOW}", f"{metric}{HIGH}"):
+            for name in (part, f"{part}/{ensemble.name}"):
+                if name in result.metrics:
+                    metrics[part] = result.metrics[name]
     assert result.verdict is not None, "it was asked for"
+    recorded = result.verdict.on(ensemble.name)
     excused = inapplicable_metrics(result.config["precision"]["name"])
-    return ensemble.verdict(metrics, gate, list(result.verdict.on(ensemble.name).faults), excused)
+    excused |= {each.metric: each.inapplicable for each in recorded.criteria if each.inapplicable}
+    return ensemble.verdict(metrics, gate, list(recorded.faults), excused)
 
 
 def _first(ensemble: Ensemble, n_starts: int | None) -> Ensemble:

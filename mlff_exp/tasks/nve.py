@@ -26,6 +26,7 @@ from mlff_exp.dynamics import (
     find_minimum,
     fluctuation_ratio_dt,
     load_state,
+    motion_along,
     potential_along,
     prepare_start,
     save_state,
@@ -36,7 +37,7 @@ from mlff_exp.dynamics import (
 from mlff_exp.engines import REFERENCE_ENGINE, AseEngine, Engine, make_engine
 from mlff_exp.measure import describe_machine, require_correct
 from mlff_exp.report import plot_nve
-from mlff_exp.results import STATE_FILE, RunResult, Verdict, combine_verdicts, judge_gate
+from mlff_exp.results import STATE_FILE, Estimate, RunResult, Verdict, combine_verdicts, judge_gate, mean_of_starts
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
 from mlff_exp.tasks.ensemble import MIN_FRAMES, Ensemble
 from mlff_exp.tasks.gradient import gradient_metrics, inapplicable_metrics
@@ -48,7 +49,9 @@ from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 MAX_NAMED = 5  # bonds in a message
 DISPLACEMENT_ANG = 0.05
 KEEP_EVERY_S = 60.0
-TEACHER_DRIFT = "teacher_energy_drift_mev_per_atom_per_ps"
+TEACHER_DRIFT = "teacher_energy_drift_mev_per_atom_per_ps"  # of the start that drifts most
+TEACHER_DRIFT_MEAN = "teacher_energy_drift_mean_mev_per_atom_per_ps"
+ROTATION = "rotation_percent_of_kinetic"
 SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
 # Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
 ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
@@ -70,7 +73,10 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
     relaxed_systems = {name: relaxed for name, (relaxed, _) in minima.items()}
     found = gradient_metrics(config, engine, reference, dynamics, relaxed_systems)
-    excused = inapplicable_metrics(config.precision.name)
+    excused = {
+        name: inapplicable_metrics(config.precision.name) | _rotation_inapplicable(relaxed)
+        for name, relaxed in relaxed_systems.items()
+    }
     same = {
         **{key: getattr(task, key) for key in SAME_WHEN_RESUMED},
         "systems": {name: structure_identity(atoms) for name, atoms in given.items()},
@@ -104,7 +110,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                 # A force field that can't be started is no broken run, but the clearest of verdicts.
                 verdicts = {
                     name: judge_gate(
-                        found[name], config.gate, [*faults[name], str(error)], task.replicas, inapplicable=excused
+                        found[name], config.gate, [*faults[name], str(error)], task.replicas, excused[name]
                     )
                     for name in minima
                 }
@@ -152,6 +158,8 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         ensemble = Ensemble.of(judged, *described)
         ensembles.append(ensemble)
         metrics = found[name] | ensemble.metrics(task.temperature_k)
+        if len(trajectory.steps) >= MIN_FRAMES:
+            metrics |= motion_along(trajectory, first, task.replicas, relaxed)
         faults[name] += ensemble.below_minimum()
         if checkpoint is not None:
             own = Ensemble.of(trajectory, *described).metrics(task.temperature_k)
@@ -160,13 +168,13 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             metrics["fluctuation_ratio_dt"] = fluctuation_ratio_dt(reference, dynamics, start, first)
             metrics["time_reversal_error_ang"] = time_reversal_error(reference, dynamics, start, first)
         if trends is not None:
-            steepest = max(trends[first : first + task.replicas], key=lambda slope: abs(slope.value))
-            metrics |= steepest.as_metrics(TEACHER_DRIFT)
+            metrics |= _teacher_metrics(trends[first : first + task.replicas])
         found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
         if trajectory.blow_up is not None:
             faults[name].append(trajectory.blow_up)
     verdicts = {
-        each.name: each.verdict(found[each.name], config.gate, faults[each.name], excused) for each in ensembles
+        each.name: each.verdict(found[each.name], config.gate, faults[each.name], excused[each.name])
+        for each in ensembles
     }
     speed = _speed(int(trajectory.steps[-1]) - first_step, seconds, task.timestep_fs)
     result = RunResult(
@@ -201,6 +209,18 @@ def _one(verdicts: dict[str, Verdict], task: NveTask) -> Verdict:
 def _missed(verdicts: Mapping[str, Verdict]) -> bool:
     """Whether a system has missed a criterion."""
     return any(criterion.held is False for verdict in verdicts.values() for criterion in verdict.criteria)
+
+
+def _rotation_inapplicable(atoms: Atoms) -> dict[str, str]:
+    """The metric of rotation with the reason why it means nothing, if the system is periodic."""
+    return {ROTATION: "a periodic system does not rotate"} if atoms.pbc.any() else {}
+
+
+def _teacher_metrics(trends: list[Estimate]) -> dict[str, float]:
+    """Trends of V_teacher + K of the starts of one system: of that which drifts most, and their mean."""
+    steepest = max(trends, key=lambda slope: abs(slope.value))
+    mean = mean_of_starts(np.array([slope.value for slope in trends])) if len(trends) > 1 else trends[0]
+    return steepest.as_metrics(TEACHER_DRIFT) | mean.as_metrics(TEACHER_DRIFT_MEAN)
 
 
 def _flat(found: Mapping[str, Mapping[str, float]], config: Config) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mlff_exp.common import load_object
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.results.result import ResultError, RunResult
-from mlff_exp.results.verdict import Verdict
+from mlff_exp.results.verdict import Criterion, Verdict
 from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns, load_ensembles
 from mlff_exp.tasks.judging import judge_recorded
 from tests.helpers.here import resolved_of
@@ -73,6 +73,20 @@ def test_a_run_is_judged_again_by_its_own_gate_by_another_and_by_fewer_starts(tm
     assert (one.decision, one.n_starts) == ("UNDECIDED", 1)
     own = judge_recorded(tmp_path)["benzene"]
     assert own.gate == RunResult.load(tmp_path).config["gate"]["name"]
+
+
+def test_what_was_measured_once_keeps_its_interval_and_what_has_no_meaning_is_not_judged(tmp_path: Path) -> None:
+    recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0)))
+    result = RunResult.load(tmp_path)
+    rotation, curl = "rotation_percent_of_kinetic", "circulation_error"
+    interval = {rotation: 0.9, f"{rotation}_ci_low": 0.7, f"{rotation}_ci_high": 1.1}
+    skipped = Criterion(curl, None, None, 1e-5, None, inapplicable="for a reason")
+    verdict = Verdict("GO", "strict", (skipped,), ())
+    replace(result, metrics={**result.metrics, **interval}, verdict=verdict).save(tmp_path)
+    gate = Gate("mine", {rotation: Limit(max=1), curl: Limit(max=1e-5)})
+    judged = judge_recorded(tmp_path, gate)["benzene"]
+    assert judged.decision == "UNDECIDED"
+    assert [criterion.inapplicable for criterion in judged.criteria] == ["", "for a reason"]
 
 
 def test_what_went_wrong_stays_wrong(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.models.checkpoint import load_checkpoint
+from mlff_exp.results.estimate import Estimate
 from mlff_exp.results.gate import judge_gate
 from mlff_exp.results.result import RunResult
 from mlff_exp.tasks import nve, nve_files
@@ -417,6 +418,7 @@ def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
     name = "teacher_energy_drift_mev_per_atom_per_ps"
     assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"]
     assert name in (tmp_path / "validation_report.txt").read_text()
+    assert metrics["teacher_energy_drift_mean_mev_per_atom_per_ps"] == metrics[name], "of one start they are the same"
 
 
 def test_the_teacher_is_not_asked_about_what_blew_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,6 +435,15 @@ def test_the_teacher_is_not_asked_about_what_blew_up(tmp_path: Path, monkeypatch
     assert result.verdict.decision == "NO-GO"
     assert "broke apart at step" in result.verdict.reasons[0]
     assert "teacher_energy_drift_mev_per_atom_per_ps" not in result.metrics
+
+
+def test_the_trend_of_the_teacher_is_a_mean_over_the_starts() -> None:
+    slopes = [1.0, 2.0, 6.0]
+    metrics = nve._teacher_metrics([Estimate(slope, slope - 1, slope + 1) for slope in slopes])
+    mean, worst = (f"teacher_energy_drift{which}_mev_per_atom_per_ps" for which in ("_mean", ""))
+    assert metrics[worst] == 6.0
+    assert metrics[mean] == pytest.approx(3.0)
+    assert metrics[f"{mean}_ci_low"] < 1.0, "three starts that differ so much say little"
 
 
 def test_the_trend_of_the_teacher_is_measured() -> None:
