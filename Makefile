@@ -10,13 +10,10 @@ export MLRUNS
 # Without bytecode every process compiles all that it imports, and tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-FAMILIES := sevennet so3lr
-
-.PHONY: help install $(FAMILIES:%=env-%) run test lint format docs ui clean
+.PHONY: help install env-sevennet env-so3lr run test lint format docs ui clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
-	@for family in $(FAMILIES); do printf '%-12s make .venv-%s, an environment with model=%s\n' env-$$family $$family $$family; done
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## create .venv and install everything, pinned by constraints.txt
 
@@ -27,10 +24,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # Packages of force fields have requirements that conflict, so each has an environment of its own.
-$(FAMILIES:%=env-%): env-%: environments/%.txt constraints.txt pyproject.toml
+env-sevennet: .venv-sevennet/.installed  ## make .venv-sevennet, an environment with model=sevennet
+
+env-so3lr: .venv-so3lr/.installed  ## make .venv-so3lr, an environment with model=so3lr
+
+.venv-%/.installed: environments/%.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
 		--constraint constraints.txt --constraint environments/$*.txt --editable '.[$*]' pytest hypothesis
+	@touch $@
 
 run: install  ## the quickstart: a real sweep, its table, and where report and MLflow UI are
 	$(BIN)/mlff-exp experiment=quickstart $(ARGS)
@@ -59,4 +61,4 @@ ui: install  ## the MLflow UI on what mlruns/ holds, at http://127.0.0.1:5000 (P
 		--backend-store-uri "$$($(BIN)/python -c 'import os; from mlff_exp.tracking.address import url_of; print(url_of(os.environ["MLRUNS"]))')"
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(FAMILIES:%=.venv-%) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .venv-sevennet .venv-so3lr .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
