@@ -120,6 +120,8 @@ def _refuse_unusable(database: Path) -> None:
     """
     with closing(sqlite3.connect(database, timeout=BUSY_S, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
+        # In a database that is read-only, the line above begins a transaction that only reads.
+        connection.execute("CREATE TABLE mlff_exp_writes (x)")
         connection.execute("ROLLBACK")
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -114,6 +115,37 @@ def test_a_database_of_another_mlflow_is_said_to_be_one(mlruns: Path, schema: st
     refused(expected, mlruns)
     with sqlite3.connect(mlruns / "mlflow.db") as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone()[0] != head.revision
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """Other users are bound by the permissions of files; root becomes one of them for the block."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("read_only", ["directory", "mlflow.db"])
+def test_a_store_that_is_read_only_is_said_to_be_one(fresh_database: Path, read_only: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # the directories of pytest are closed to other users
+        directory = Path(name) / "mlruns"
+        directory.mkdir()
+        database = Path(shutil.copy(fresh_database, directory))
+        Path(name).chmod(0o755)
+        directory.chmod(0o777)
+        database.chmod(0o666)
+        if read_only == "directory":
+            directory.chmod(0o555)
+        else:
+            database.chmod(0o444)
+        with without_roots_rights():
+            refused("no store in .*: mlff_exp has to write to it: give yourself the permission", directory)
+        directory.chmod(0o777)
 
 
 def test_a_locked_store_is_said_to_be_one(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
