@@ -15,12 +15,14 @@ from mlff_exp.structures.keys import TOLERANCE, means_other, plain_key, refuse_u
 CHARGE_KEYS = {"charge", "q", "qtot", "qtotal", "totalq", "netq", "molq", "chrg", "totcharge", "chg", "icharg"}
 CHARGE_ENDING = "charge"  # total_charge, net_charge, mol_charge …
 # The multiplicity 2S + 1. Data sets of molecules with a key `spin` mean this; 0 stands for "not given".
-MULTIPLICITY_KEYS = {"spin", "mult", "multip", "spinmult", "2s+1", "2sp1"}
+MULTIPLICITY_KEYS = {"spin", "mult", "multip", "spinmult", "2s+1", "2sp1", "smult"}
 MULTIPLICITY_ENDING = "multiplicity"
-UNPAIRED_KEYS = {"uhf", "nuhf", "nopen", "2s", "magmom", "totalmagmom", "totmagnetization", "totalmagnetization"}
+UNPAIRED_KEYS = {"uhf", "nuhf", "nopen", "2s", "2ms", "magmom", "totalmagmom", "totmagnetization", "totalmagnetization"}
 UNPAIRED_PART = "unpaired"
 # Keys that mean S in some programs and 2S + 1 in others.
-UNCLEAR_SPIN_KEYS = {"totalspin", "totspin", "spinstate", "electronicspin", "electronspin", "s2", "sz"}
+UNCLEAR_SPIN_KEYS = {"totalspin", "totspin", "spinstate", "electronicspin", "electronspin", "s2", "sz"} | {
+    "ssquared", "stotal", "totals",
+}  # fmt: skip
 CHARGE_COLUMNS = {"q", "charge", "charges", "initialcharge", "initialcharges", "formalcharge", "formalcharges"} | {
     "atomiccharge", "atomiccharges", "atomcharge", "atomcharges", "partialcharge", "partialcharges"
 }  # fmt: skip

@@ -7,13 +7,15 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from ase.data import atomic_numbers
 
 TOLERANCE = 0.05  # charges of single atoms are rounded in files
 # Parts of keys, in the form that `plain_key` returns, that tell of charge or spin.
 STEMS = ("charge", "spin", "magmom", "magnet", "multipl", "unpaired", "openshell", "singlyoccupied")
 SAID = {"crg", "mag", "totmag", "totalmag", "moment", "totalmoment", "ms2", "twos", "uks", "qnet", "qmol"}
 # Words of a key that tell of charge or spin; parts of other words, as in "location", do not.
-WORDS = {"q", "ion", "cation", "anion", "radical", "doublet", "triplet", "quartet", "quintet"}
+SPIN_WORDS = {"doublet", "triplet", "quartet", "quintet"}
+WORDS = {"q", "ion", "cation", "anion", "radical", *SPIN_WORDS}
 ELECTRONS = ("electrons", "nelec", "numelec", "electroncount")
 HALF_OF_ELECTRONS = ("nalpha", "nbeta")
 # Keys with these parts mean something else than the charge or spin of the structure.
@@ -24,6 +26,12 @@ OTHER_PARTS = (
 )  # fmt: skip
 NEUTRAL_WORDS = {"", "neutral", "singlet", "none", "false", "f", "no", "natural", "restricted", "closed", "nonmagnetic"}
 IN_TEXT = re.compile(rf"((?:[a-z0-9_ -]*)(?:{'|'.join(STEMS)})[a-z0-9_ -]*)[\"']?\s*[:=]\s*[\"']?([^\s,;}}\"']*)", re.I)
+
+# Symbols of spin quantum numbers, which are also symbols of other things.
+SYMBOLS = {"s", "ms"}
+HALVES = re.compile(r"[+-]?(\d{1,4})(/2|\.50*|\.0*)?")
+SYMBOLS_IN_TEXT = re.compile(r"(?<![\w+-])(2\s*\*?\s*[Ss]\s*\+\s*1|2[Ss]|[Mm]_?[Ss]|S)\s*[:=]\s*([+-]?\d[\d./]*)")
+PAIRED = {"2s+1": (0, 1), "2s": (0,)}  # values that mean a singlet, or that nothing is given
 
 
 def plain_key(key: object) -> str:
@@ -53,11 +61,19 @@ def refuse_unread(values: Mapping[Any, Any], known: Collection[object], n_electr
             continue
         if _tells(key) and not _is_neutral(plain_key(key), value, n_electrons):
             _refuse(key, value)
+        given = [other for other, said in values.items() if str(said) != "0"]
+        if _is_spin(key, value, given, n_electrons):
+            _refuse(key, value)
+        if isinstance(value, str) and SPIN_WORDS & set(words_of(value)):
+            _refuse(key, value)
         if isinstance(value, Mapping):
             refuse_unread(value, (), n_electrons)
         for inner, text in IN_TEXT.findall(value) if isinstance(value, str) else ():
             if not means_other(inner) and not _is_neutral(plain_key(inner), text, n_electrons):
                 _refuse(f"{key}: {inner.strip()}", text)
+        for inner, text in SYMBOLS_IN_TEXT.findall(value) if isinstance(value, str) else ():
+            if _is_spin(inner, text, re.findall(r"\b([A-Z][a-z]?)\s*[:=]", value), n_electrons):
+                _refuse(f"{key}: {inner}", text)
 
 
 def refuse_unread_columns(arrays: Mapping[str, Any], known: Collection[str]) -> None:
@@ -88,6 +104,28 @@ def _tells(key: object) -> bool:
         or bool(words & WORDS)
         or plain.startswith((*ELECTRONS[1:], *HALF_OF_ELECTRONS))
     )
+
+
+def _is_spin(key: object, value: Any, keys: Collection[Any], n_electrons: int) -> bool:
+    """Return whether a symbol such as ``S`` or ``ms`` gives the spin of something else than a singlet.
+
+    Args:
+        key: the symbol, ``2S`` and ``2S+1`` included.
+        value: a number, a fraction such as ``1/2``, or True for a bare word.
+        keys: all keys that are given; with other elements among them, ``S`` counts atoms of sulfur.
+        n_electrons: electrons of the neutral structure; at most these are unpaired.
+    """
+    plain = plain_key(key)
+    found = HALVES.fullmatch(str(value).rstrip(",;"))
+    if plain in PAIRED:
+        return found is None or int(found[1]) not in PAIRED[plain]
+    if plain not in SYMBOLS or any(other != key and other in atomic_numbers for other in keys):
+        return False
+    if found is None:
+        return value is True and str(key).endswith(":")
+    ending = found[2] or ""
+    unpaired = int(found[1]) if ending == "/2" else 2 * int(found[1]) + ending.startswith(".5")
+    return 0 < unpaired <= n_electrons
 
 
 def _is_neutral(plain: str, value: Any, n_electrons: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,42 @@ def test_a_neutral_singlet_is_taken(tmp_path: Path, student: ModelUnderTest, com
     assert described_systems(
         Config(engine=EagerOptions(), system=FileSystem(path=str(tmp_path / "water.xyz"))), student
     )
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        *({key: value} for key in ("S", "s", "ms", "M_s") for value in (1, 0.5, "1/2", -1)),
+        *({"comment": text} for text in ("water, S = 1", "2S+1=3", "2S: 2", "ms: 1/2", "first triplet")),
+        *({key: 2} for key in ("2S+1", "2Ms", "smult", "S_total", "S_squared")),
+        {"S:": True, "1": True},
+        {"C": 0, "S": 1},
+    ],
+)
+def test_spin_quantum_numbers_are_refused(info: dict[str, Any]) -> None:
+    atoms = molecule("H2O")
+    atoms.info = info
+    with pytest.raises(ValueError, match="spin"):
+        refuse_charge_and_spin(atoms)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        *({key: value} for key in ("S", "ms") for value in (0, "0", 0.0)),
+        {"2S": 0},
+        *({"comment": text} for text in ("water, S = 0", "2S+1=1", "C: 1 H: 4 S: 1", "singlet", "time in s: 1")),
+        {"2S+1": 1},
+        {"S": 32.06},  # a mass
+        {"S": 188.8, "T": 300},  # an entropy
+        {"H": 2, "S": 1},  # a composition
+        {"ms": True},  # a unit
+    ],
+)
+def test_symbols_of_spin_may_mean_something_else(info: dict[str, Any]) -> None:
+    atoms = molecule("H2O")
+    atoms.info = info
+    refuse_charge_and_spin(atoms)
 
 
 def test_values_of_any_type_are_judged() -> None:
