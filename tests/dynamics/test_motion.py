@@ -17,7 +17,8 @@ N_FRAMES, N_STARTS = 400, 4
 def trajectory(positions: FloatArray, velocities: FloatArray) -> Trajectory:
     ones = np.ones(positions.shape[:2])
     steps = np.arange(len(positions))
-    return Trajectory(steps, steps * 1e-3, ones, ones, ones, ones, ones, ones, positions, velocities, None)
+    times_ps: FloatArray = steps * np.float64(1e-3)
+    return Trajectory(steps, times_ps, ones, ones, ones, ones, ones, ones, positions, velocities, None)
 
 
 def equilibrium(atoms: Atoms, rng: np.random.Generator, n_starts: int = N_STARTS) -> Trajectory:
