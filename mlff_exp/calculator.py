@@ -216,7 +216,7 @@ class StudentForceFieldCalculator(BatchCalculator):
         return [
             {
                 "energy": float(energies[index]),
-                # What ASE's optimisers and numerical derivatives ask for: at no electronic temperature both are one.
+                # ASE's optimisers ask for it; it equals the energy at zero electronic temperature.
                 "free_energy": float(energies[index]),
                 "forces": np.array(forces[index, : len(atoms)]),
             }
@@ -252,7 +252,7 @@ def _make(kind: type[StudentForceFieldCalculator], arguments: Mapping[str, Any])
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU if there is one.
+    """Return the device with this name, or the GPU if there is one and no name is given.
 
     Raises:
         ValueError: no such device, naming those that there are.

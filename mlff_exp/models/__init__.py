@@ -1,4 +1,4 @@
-"""Force fields: the shipped network, the predecessor's, and how others come in."""
+"""Force fields: the shipped network, the predecessor's network, and the registry of models."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Read and write model weights: safetensors with a JSON header, told by content and never unpickled blindly."""
+"""Read and write model weights: safetensors with a JSON header, recognised by content; only tensors are unpickled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself.
+    """The header of a checkpoint: the facts that the file states about the weights.
 
     Attributes:
         architecture: sizes and cutoff.
@@ -54,12 +54,12 @@ class Header:
     format: str = FORMAT
 
     def to_json(self) -> str:
-        """As stored in the file."""
+        """Return the header as the JSON text that the file holds."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> Header:
-        """Parse and check.
+        """Parse and check the JSON text of a header.
 
         Raises:
             ValueError: not JSON, a key missing or unknown, another format, other units or an unknown element.
@@ -103,7 +103,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Loaded weights and where they came from.
+    """Loaded weights and their origin.
 
     Attributes:
         model: FP32 weights, frozen, in evaluation mode, on the CPU.
@@ -119,7 +119,7 @@ class Checkpoint:
 
 
 def checkpoint_path(name_or_path: str | Path) -> Path:
-    """The file behind the name of a shipped checkpoint or a path.
+    """Return the path of a checkpoint, given by the name of a shipped one or by a path.
 
     Raises:
         CheckpointError: neither; the message lists the shipped names.
@@ -135,7 +135,7 @@ def checkpoint_path(name_or_path: str | Path) -> Path:
 
 
 def save_checkpoint(model: PaiNN, path: str | Path, *, teacher: str, training_data_sha256: str) -> None:
-    """Write the weights as FP32 safetensors, whole or not at all."""
+    """Write the weights as FP32 safetensors, in one atomic step."""
     reference = dict(zip(model.elements, model.reference_energies[1:].tolist(), strict=True))
     header = Header(model.architecture, reference, teacher, training_data_sha256)
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -172,7 +172,7 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
-    # Without memory, to see whether the weights are those of such a model.
+    # A model without memory shows whether the weights have the right shapes.
     with torch.device("meta"):
         skeleton = PaiNN(header.architecture, header.reference_energies)
     try:

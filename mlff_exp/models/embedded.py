@@ -1,4 +1,4 @@
-"""What networks with an embedding of each element have in common."""
+"""The common base of networks with an embedding of each element."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_CUTOFF_ANG = 50.0
 
 @dataclass(frozen=True)
 class Architecture:
-    """What fixes the shape of the weights; stored in every checkpoint.
+    """The sizes of a network, which determine the shapes of its weights; stored in every checkpoint.
 
     Attributes:
         n_features: width of the scalar and of the vector channel.
@@ -56,12 +56,12 @@ class EmbeddedNetwork(nn.Module):
 
     @property
     def cutoff(self) -> float:
-        """Where interactions end, Å."""
+        """The cutoff of interactions, Å."""
         return self.architecture.cutoff
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """The type of the weights."""
         return self.embedding.weight.dtype
 
     def check_elements(self, symbols: Iterable[str]) -> None:

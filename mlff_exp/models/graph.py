@@ -25,7 +25,7 @@ ANY_ELEMENT = 1  # atomic number of padding where a model takes any element
 
 @runtime_checkable
 class GraphForceField(Protocol):
-    """What somebody writes to bring a network of their own: a `torch.nn.Module` with two attributes and a forward.
+    """The interface of a network of your own: a `torch.nn.Module` with two attributes and a forward.
 
     Attributes:
         cutoffs: Å, one list of edges for each: ``(5.0,)`` or ``(4.5, 12.0)``.
@@ -39,7 +39,7 @@ class GraphForceField(Protocol):
     elements: Mapping[int, float] | None
 
     def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Edges) -> Tensor:
-        """Energies of the atoms.
+        """Compute the energies of the atoms.
 
         Args:
             numbers: [n_rows] atomic numbers. Padding rows have a number that the model knows.
@@ -126,7 +126,7 @@ class GraphModel(nn.Module):
             check_elements(symbols, self.elements)
 
     def forward(self, batch: AtomicBatch) -> Tensor:
-        """Energy of each system, [n_systems] eV, FP64."""
+        """Evaluate the energy of each system, [n_systems] eV, FP64."""
         numbers = torch.where(batch.is_atom, batch.atomic_numbers, self._padding_number)
         systems = torch.arange(batch.n_systems, device=numbers.device).repeat_interleave(batch.n_slots)
         systems = torch.where(batch.is_atom, systems, batch.n_systems)
@@ -142,7 +142,7 @@ class GraphModel(nn.Module):
 
 
 def edges_within(batch: AtomicBatch, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The neighbour matrix as a list of edges.
+    """Convert the neighbour matrix to a list of edges.
 
     Args:
         batch: its list holds at least all pairs within the cutoff.

@@ -1,4 +1,4 @@
-"""Makes the force field of a configuration by its spec."""
+"""Make the force field of a configuration by its `ModelSpec`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LoadedModel:
 
 
 def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
-    """The force field that options describe.
+    """Load the force field that options describe.
 
     Args:
         options: those of a spec that is not ``native``.
@@ -58,7 +58,7 @@ def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
 
 
 def _as_force_field(made: Any, where: str) -> LoadedModel:
-    """What a factory made, frozen.
+    """Freeze the model that a factory made, and describe it.
 
     Raises:
         ConfigError: it is no force field.
@@ -75,7 +75,7 @@ def _as_force_field(made: Any, where: str) -> LoadedModel:
 
 
 def load_calculator(options: Any, trust: Sequence[str]) -> Any:
-    """The ASE calculator that options describe.
+    """Make the ASE calculator that options describe.
 
     Args:
         options: those of a spec that is ``native``.
@@ -104,7 +104,7 @@ def _made(spec: ModelSpec, options: Any, trust: Sequence[str]) -> Any:
 
 
 def _where(spec: ModelSpec, options: Any) -> str:
-    """The word of the configuration that chose a force field."""
+    """Return the word of the configuration that chose a force field."""
     value = getattr(options, str(spec.code), None)
     return f"model={spec.name}" if value is None else f"model.{spec.code}={value}"
 

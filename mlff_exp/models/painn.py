@@ -1,4 +1,4 @@
-"""PaiNN, the polarizable atom interaction network: `AtomicBatch` in, energy out.
+"""PaiNN, the polarizable atom interaction network: the energy of an `AtomicBatch`.
 
 Schütt, Unke & Gastegger, "Equivariant message passing for the prediction of tensorial properties and
 molecular spectra", ICML 2021 (arXiv:2102.03150); equation numbers below are that paper's. What differs:
@@ -31,7 +31,7 @@ NORM_SMOOTHING = 1e-2
 
 
 class PaiNN(EmbeddedNetwork):
-    """The force field. It knows nothing of compilation, precision or timing.
+    """The PaiNN force field. It does not depend on compilation, precision or timing.
 
     Network weights may be cast to any dtype (`cast`); positions, energies and reference energies are FP64.
 
@@ -81,7 +81,7 @@ class PaiNN(EmbeddedNetwork):
         return self
 
     def forward(self, batch: AtomicBatch) -> Tensor:
-        """Energy of each system, [n_systems] eV, FP64."""
+        """Evaluate the energy of each system, [n_systems] eV, FP64."""
         element = self.element_index[batch.atomic_numbers]
         vectors = pair_vectors(batch, self.architecture.cutoff).to(self.dtype)
         distances = vectors.square().sum(dim=-1).sqrt()
@@ -103,7 +103,7 @@ class PaiNN(EmbeddedNetwork):
         return batch.per_system(atomic).sum(dim=-1)
 
     def _filters(self, distances: Tensor, envelope: Tensor) -> tuple[Tensor, ...]:
-        """Filters W of every interaction, [n_rows, max_neighbors, 3 n_features] each; zero for empty slots.
+        """Compute the filters W of every interaction, [n_rows, max_neighbors, 3 n_features] each; zero for empty slots.
 
         The envelope multiplies the whole filter, bias included: that alone makes messages vanish at the cutoff. On the
         inputs of the linear layer it does the same with a twentieth of the work.
@@ -210,7 +210,7 @@ class _Aggregate(torch.autograd.Function):
         filter_s, filter_v, filter_r = filters.chunk(3, dim=-1)
         units = directions.unsqueeze(-1)
 
-        # What reaches the sender: the neighbours' gradients through the pair's filter.
+        # The gradient of the sender: the neighbours' gradients times the pair's filter.
         neighbor_grad_s = gather_neighbors(grad_s, neighbors, reverse)
         neighbor_grad_v = gather_neighbors(grad_v, neighbors, reverse)
         sent_v = (filter_v.unsqueeze(2) * neighbor_grad_v).sum(dim=1)
@@ -222,7 +222,7 @@ class _Aggregate(torch.autograd.Function):
         feature_v = features.chunk(3, dim=-1)[1]
         grad_equivariants = feature_v.unsqueeze(1) * sent_v
 
-        # What reaches the pair: the receiver's gradient times what the neighbour sent.
+        # The gradient of the pair: the receiver's gradient times the message of the neighbour.
         received_s, received_v, received_r = gather_neighbors(features, neighbors, reverse).chunk(3, dim=-1)
         own_grad_v = grad_v.unsqueeze(1)
         neighbor_v = gather_neighbors(equivariants, neighbors, reverse)

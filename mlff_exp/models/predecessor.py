@@ -1,4 +1,4 @@
-"""The predecessor's model, so that its checkpoints can be measured beside ours.
+"""The predecessor's model, so that its checkpoints can be compared with ours.
 
 It is kept as it was, faults included: its update mixes the Cartesian components by a learned matrix, so energies
 change when a molecule is turned, and its filters have biases, so energies jump where a pair crosses the cutoff.
@@ -34,7 +34,7 @@ def is_predecessor(content: Any) -> bool:
 
 
 def check_weights(weights: Mapping[str, Any]) -> None:
-    """Refuse what is no table of FP32 numbers: converted, it would be another model.
+    """Refuse weights that are not FP32 tensors, because converted weights would be another model.
 
     Raises:
         ValueError: naming the weight and what it is.
@@ -51,7 +51,7 @@ def check_weights(weights: Mapping[str, Any]) -> None:
 
 
 def misfit(weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str | None:
-    """Return which weights are missing, unknown or of another shape, as text; None if none are."""
+    """Describe the weights that are missing, unknown or of another shape; None if all fit."""
     missing, unknown = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if missing or unknown:
         told = [
@@ -67,7 +67,7 @@ def misfit(weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> s
 
 
 def load_predecessor(content: Mapping[str, Any]) -> PredecessorPaiNN:
-    """The model in a loaded ``.pt``; warns that it is not a correct force field.
+    """Make the model of a loaded ``.pt``, with a warning that it is not a correct force field.
 
     Args:
         content: ``model_state_dict``, its names optionally prefixed by ``model.``, and ``config``.
@@ -86,7 +86,7 @@ def load_predecessor(content: Mapping[str, Any]) -> PredecessorPaiNN:
     if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
         raise ValueError("its model_state_dict holds no weights by name")
     weights = {re.sub(r"^model\.", "", name): tensor for name, tensor in weights.items()}
-    # Without memory, to see whether the weights are those of such a model.
+    # A model without memory shows whether the weights have the right shapes.
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in PredecessorPaiNN(**settings).state_dict().items()}
     check_weights(weights)
@@ -132,7 +132,7 @@ class PredecessorPaiNN(EmbeddedNetwork):
         return self.to(dtype)
 
     def forward(self, batch: AtomicBatch) -> Tensor:
-        """Energy of each system, [n_systems] eV, FP64."""
+        """Evaluate the energy of each system, [n_systems] eV, FP64."""
         cutoff = self.architecture.cutoff
         vectors = pair_vectors(batch, cutoff).to(self.dtype)
         distances = vectors.square().sum(dim=-1).sqrt()

@@ -1,4 +1,4 @@
-"""A look at what freshly read weights do with a few atoms, because numbers can be finite and no force field."""
+"""Evaluate new weights on a few atoms, because finite numbers can still be no force field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEAKEST_EV_PER_ANG, STRONGEST_EV_PER_ANG = 1e-9, 1e9
 
 
 def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
-    """Refuse weights with which atoms at the distance of a bond feel nothing, or more than numbers hold.
+    """Refuse weights with which atoms at the distance of a bond feel no force, or an impossibly large one.
 
     Args:
         model: FP32 weights, on the CPU.
@@ -32,7 +32,7 @@ def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
     atoms = Atoms(symbols, PLACES)
     atoms.positions *= min(1.0, model.cutoff / LONGEST_ANG)
     batch = collate([atoms], model.cutoff)
-    # What is in no weight, as the repulsion of nuclei, is felt with weights of zero too.
+    # Parts of the model without weights, such as the repulsion of nuclei, act with weights of zero too.
     without = copy.deepcopy(model)
     with torch.no_grad():
         for weight in without.parameters():

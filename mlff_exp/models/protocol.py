@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ForceField(Protocol):
     """A differentiable energy of a batch. Engines take its gradient; it never returns forces of its own.
 
-    It is a `torch.nn.Module` that knows nothing of compiling, precision or timing.
+    It is a `torch.nn.Module` that does not depend on compiling, precision or timing.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""What the rest of the project has to know about a kind of force field; nothing here imports torch."""
+"""The facts about a kind of force field that other packages need. Nothing in this module imports torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlff_exp.config import PRECISIONS
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a force field can do.
+    """The capabilities of a force field.
 
     Attributes:
         periodic: whether it takes systems that are periodic.

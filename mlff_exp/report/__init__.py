@@ -1,4 +1,4 @@
-"""From finished runs to tables and figures, for a terminal, as HTML and as Markdown."""
+"""Make tables and figures of finished runs, for a terminal, as HTML and as Markdown."""
 
 import lazy_loader
 

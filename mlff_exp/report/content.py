@@ -35,7 +35,7 @@ MORE_CALLS = "task.min_calls, task.min_time_s; of an experiment sweep.parameters
 MAX_REASON = 200  # characters
 PROMISES = ("promise", "target", "measured", "held", "run")
 CONTROLS = {"control_same": "control: an engine and itself", "control_slower": "control: an engine and 5% planted"}
-# What runs must have in common before their timings are compared.
+# Facts that have to be equal before timings are compared.
 COMPARED = ("gpu", "driver", "cuda", "cpu", "threads", "packages", "git_commit", "git_diff")
 ENVIRONMENT = (
     "gpu",

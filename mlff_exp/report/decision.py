@@ -17,7 +17,7 @@ ASKED, SAFE, SURE, HELP = "Asked", "Safe to use", "How sure", "What would make i
 
 
 def decide(results: Sequence[RunResult]) -> dict[str, str]:
-    """One sentence for each of the four questions; none if nothing was timed and nothing moved.
+    """Answer the four questions of a report in a sentence each; empty if no run timed an engine or was judged.
 
     Args:
         results: of runs that use a model.
@@ -43,7 +43,7 @@ def _asked(results: Sequence[RunResult]) -> str:
 
 
 def _safe(timed: Sequence[RunResult], moved: Sequence[RunResult], results: Sequence[RunResult]) -> str:
-    """The fastest setting for each model and system among those that are fast, accurate, stable and trusted."""
+    """Return the fastest setting for each model and system among those whose speedup is valid."""
     if not timed:
         said = [
             f"{label(result.config)} is {result.verdict.decision}" for result in moved if result.verdict is not None
@@ -64,7 +64,7 @@ def _safe(timed: Sequence[RunResult], moved: Sequence[RunResult], results: Seque
 
 
 def _per_structure(result: RunResult) -> float:
-    """Speedup per structure, where it was measured; else at the same batch size."""
+    """Return the speedup per structure if it was measured, else the speedup at the same batch size."""
     return result.metrics.get("speedup_vs_single_eager", result.metrics[SPEEDUP])
 
 

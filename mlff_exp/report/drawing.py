@@ -1,4 +1,4 @@
-"""Figures without pyplot, which would look for a backend of its own: a notebook's, or one that is not installed."""
+"""Make figures without pyplot, which would look for a backend that may not be installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **more: Any) -> tuple[Figure, Any]:
-    """A figure and its axes, as pyplot's function of this name makes them, and laid out so that nothing overlaps.
+    """Make a figure and its axes as pyplot's function of this name does, with a layout without overlaps.
 
     Args:
         rows: of axes.

@@ -1,4 +1,4 @@
-"""The figures of a sweep, from the results of its runs; each is None where there is nothing to show."""
+"""Draw the figures of a sweep from the results of its runs. A figure without data is None."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mlff_exp.results import (
 
 
 def figures(results: Results) -> dict[str, Figure]:
-    """Every figure that these results allow, by title."""
+    """Draw every figure for which these results have data, by title."""
     makers: dict[str, Callable[[Results], Figure | None]] = {
         "Speedup over eager FP32 at the same batch size": speedups,
         "Speedup per structure over single eager FP32": heat_map,
@@ -53,7 +53,7 @@ def figures(results: Results) -> dict[str, Figure]:
 
 
 def speedups(results: Results) -> Figure | None:
-    """Bars with their intervals."""
+    """Draw bars with their intervals."""
     timed = runs_with(results, "speedup_vs_baseline")
     if not timed:
         return None
@@ -73,7 +73,7 @@ def speedups(results: Results) -> Figure | None:
 
 
 def heat_map(results: Results) -> Figure | None:
-    """Per structure, against a single eager call: engine and precision by batch size."""
+    """Draw speedups per structure over a single eager call: engine and precision by batch size."""
     timed = runs_with(results, "speedup_vs_single_eager")
     named = name_by_system(timed)
     rows, batches = list(dict.fromkeys(map(named, timed))), sorted(batch_sizes(timed))
@@ -101,7 +101,7 @@ def heat_map(results: Results) -> Figure | None:
 
 
 def pareto(results: Results) -> Figure | None:
-    """Throughput against the error that it costs: of arithmetic, and of the model where that was measured."""
+    """Draw throughput against the error of arithmetic, and against the error of the model if it was measured."""
     own = [
         (result, result.metrics["force_relative_rmse_vs_fp64_percent"])
         for result in timed_runs_with(results, "force_relative_rmse_vs_fp64_percent")
@@ -121,7 +121,7 @@ def pareto(results: Results) -> Figure | None:
             (own, "force RMSE against FP64 of the same weights / %"),
             (teacher, "force RMSE against the teacher / (meV/Å)"),
         )
-        # Less than a percent of the error is no price.
+        # A difference below one percent of the error does not count.
         if max((error for _, error in points), default=0) > 1.01 * min((error for _, error in points), default=0)
     ]
     if not panels:
@@ -161,7 +161,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def batch_scaling(results: Results) -> Figure | None:
-    """Throughput by batch size."""
+    """Draw throughput by batch size."""
     return _curves(
         timed_runs_with(results, "throughput_systems_per_s"),
         lambda result: float(result.config["batch_size"]),
@@ -172,7 +172,7 @@ def batch_scaling(results: Results) -> Figure | None:
 
 
 def size_scaling(results: Results) -> Figure | None:
-    """Latency by number of atoms in a single system."""
+    """Draw latency by number of atoms in a single system."""
     single = [result for result in timed_runs_with(results, "atoms_per_s") if result.config["batch_size"] == 1]
     return _curves(
         single,
@@ -183,12 +183,12 @@ def size_scaling(results: Results) -> Figure | None:
 
 
 def violins(results: Results) -> Figure | None:
-    """All samples of every run, over the run's median; a panel for each engine, one below the other."""
+    """Draw all samples of every run, divided by the run's median, with a panel for each engine."""
     timed = [result for result in results if result.timing]
     panels: dict[str, list[tuple[str, RunResult]]] = {}
     for words, result in zip(distinct_words(timed), timed, strict=True):
         said = engine_words(result)
-        # Without what the panel says, unless nothing would be left.
+        # The words of the panel are left out of the names, unless nothing would be left.
         rest = [word for word in words if word not in said] or words
         panels.setdefault(text_of(said), []).append((text_of(rest) + doubt_mark(result), result))
     if not panels:
@@ -214,12 +214,12 @@ def violins(results: Results) -> Figure | None:
 
 
 def memory(results: Results) -> Figure | None:
-    """Peak memory of each engine alone."""
+    """Draw the peak memory of each engine alone."""
     return _bar_chart(runs_with(results, "peak_memory_mib"), "peak_memory_mib", "MiB")
 
 
 def first_call(results: Results) -> Figure | None:
-    """Compiling and capturing, and after how many calls it has paid."""
+    """Draw the time of the first call, and the number of calls after which it has paid."""
     compiled = [
         result
         for result in runs_with(results, "first_call_s")
@@ -285,7 +285,7 @@ def _bar_chart(
 
 
 def margins(results: Results) -> Figure | None:
-    """Each criterion of each NVE run: its value, coloured by how much of what is allowed it uses."""
+    """Draw each criterion of each NVE run: its value, coloured by the part of its limit that it uses."""
     judged = [result for result in results if result.verdict is not None and result.verdict.criteria]
     verdicts = [result.verdict for result in judged if result.verdict is not None]
     by_run = [{f"{of.metric}   {format_limits(of.min, of.max)}": of for of in verdict.criteria} for verdict in verdicts]
@@ -318,7 +318,7 @@ def margins(results: Results) -> Figure | None:
 
 
 def _used(criterion: Criterion) -> float:
-    """The part of what it may be off that a value takes: up to 1 within its limits, 2 at the most."""
+    """Return the part of its limit that a value uses: up to 1 within the limits, at most 2."""
     value, low, high = criterion.value, criterion.min, criterion.max
     if value is None:
         return np.nan

@@ -1,4 +1,4 @@
-"""The report as one page of HTML, with everything in it."""
+"""Make the report as one page of HTML that loads nothing else."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mlff_exp.report.validity import LARGEST_ERRORS
 from mlff_exp.results import ENOUGH_PS, RunResult
 
 TEMPLATE = "report.html.j2"
-MAX_UNFOLDED = 3  # lines below a warning that are shown without being asked for
+MAX_UNFOLDED = 3  # a warning with more lines is folded
 
 
 def html_page(name: str, content: Content, results: Sequence[RunResult]) -> str:
-    """The report as HTML, with the figures of its runs.
+    """Make the report as HTML, with the figures of its runs.
 
     Args:
         name: title.
@@ -54,7 +54,7 @@ def html_page(name: str, content: Content, results: Sequence[RunResult]) -> str:
 
 
 def _cells(row: Row) -> list[tuple[str, int | None]]:
-    """Cells with how many columns the last spans: a reason stands in place of the numbers, where it is seen."""
+    """Return cells with the number of columns that each spans: a reason takes the place of the numbers."""
     cells, span = row.cells, 1
     if row.style in UNFINISHED:
         status = cells.index(row.style.upper(), 1)

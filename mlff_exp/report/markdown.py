@@ -1,4 +1,4 @@
-"""The report in Markdown."""
+"""Make the report in Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlff_exp.report.text import markdown_cell, markdown_table
 
 
 def markdown(name: str, found: Content, images: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The report in Markdown, with the addresses of its figures by title."""
+    """Make the report in Markdown, with the addresses of its figures by title."""
     parts = [f"# {markdown_cell(name)}"]
     said = [f"- **{question}**: {markdown_cell(answer)}" for question, answer in found.decision.items()]
     parts += ["\n".join(said)] * bool(said)

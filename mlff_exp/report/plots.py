@@ -1,4 +1,4 @@
-"""The figures of single runs."""
+"""Draw the figures of single runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlff_exp.report.drawing import subplots
 from mlff_exp.results import Timing
 from mlff_exp.structures import Dataset
 
-MIN_FITTED = 10  # records
+MIN_FITTED = 10  # frames
 MAX_LEGEND = 8
 
 
 def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
-    """Distribution of the samples of everything that was timed."""
+    """Draw the distribution of the samples of every timing."""
     figure, axes = subplots(figsize=(8, 4))
     names = list(timing)
     axes.violinplot([timing[name].values_ms for name in names], showmedians=True)
@@ -32,7 +32,7 @@ def plot_latency(timing: Mapping[str, Timing], path: Path) -> None:
 
 
 def plot_nve(trajectory: Trajectory, names: Sequence[str], temperature_k: float, path: Path) -> None:
-    """Total energy with its drift and the drift's interval, temperature, displacement and bond change."""
+    """Draw total energy with its drift and the drift's interval, temperature, displacement and bond change."""
     figure, ((energy, temperature), (displacement, bond)) = subplots(2, 2, figsize=(11, 7), sharex=True)
     times = trajectory.times_ps
     total = trajectory.potential + trajectory.kinetic
@@ -62,7 +62,7 @@ def plot_nve(trajectory: Trajectory, names: Sequence[str], temperature_k: float,
 
 
 def plot_training(losses: Sequence[tuple[int, float]], path: Path) -> None:
-    """Loss against steps."""
+    """Draw the loss against steps."""
     figure, axes = subplots(figsize=(7, 4))
     steps, values = zip(*losses, strict=True)
     axes.plot(steps, values)
@@ -80,7 +80,7 @@ def plot_accuracy(
     reference_energies: Mapping[str, float],
     path: Path,
 ) -> None:
-    """Parity with the teacher and histograms of the errors, of energies per atom and of force components."""
+    """Draw parity with the teacher and histograms of errors, for energies per atom and components of forces."""
     figure, ((parity_e, parity_f), (error_e, error_f)) = subplots(2, 2, figsize=(11, 9))
     per_atom = np.zeros(len(chemical_symbols))
     for symbol, energy in reference_energies.items():

@@ -1,4 +1,4 @@
-"""A report as it is kept in a repository: text, small figures and tables, no machine's paths."""
+"""Write a report to keep in a repository: text, small figures and tables, without paths of a machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlff_exp.results import (
 )
 
 DPI = 80
-# What the columns of the table say of a run, before its metrics.
+# The columns of the table that identify a run, before its metrics.
 DESCRIBED = ("run", "status", "verdict", "timing.trust", "checkpoint.sha256")
 RUN_KEY = tuple(item.name for item in fields(RunKey))  # and what was swept
 HEADLINE = [
@@ -38,7 +38,7 @@ HEADLINE = [
     "per structure, against single eager", "force error against FP64", "NVE",
 ]  # fmt: skip
 MAX_KERNELS = 10  # of a run
-# Of no use to anybody else, or of one run alone.
+# Facts that are of no use to others, or that belong to one run only.
 OMITTED = ("hostname", "cuda_visible_devices", "git_diff", "gpu_samples", "cores_used_by_others")
 
 
@@ -49,7 +49,7 @@ def publish(
     target: Path,
     targets: Sequence[TargetList] | None = None,
 ) -> Path:
-    """Write ``README.md`` and what stands beside it into a directory; returns the first.
+    """Write ``README.md``, its figures and its tables into a directory; returns the path of ``README.md``.
 
     Args:
         directory: of the sweep.
@@ -75,7 +75,7 @@ def publish(
 
 
 def headline(results: Sequence[RunResult]) -> str:
-    """A Markdown table with a line for each system, engine and precision: its first batch, and its best."""
+    """Make a Markdown table with a line for each system, engine and precision: its first and its best batch."""
     results = [result for result in named(results) if "model" in result.config]
     timed = [result for result in results if "speedup_vs_single_eager" in result.metrics]
     systems = {system_name(result.config) for result in timed}
@@ -116,7 +116,7 @@ def _doubted(result: RunResult, text: str) -> str:
 
 
 def _public(results: Sequence[RunResult]) -> dict[str, Any]:
-    """Where the first run was made, and what was not committed then or for another."""
+    """Return the environment of the first run, with the uncommitted changes of every run."""
     first = next((result.environment for result in results if result.environment), {})
     kept = {key: value for key, value in first.items() if key not in OMITTED}
     diffs = dict.fromkeys(diff for result in results if (diff := result.environment.get("git_diff")))
@@ -127,7 +127,7 @@ def _public(results: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def _write_table(results: Sequence[RunResult], path: Path) -> None:
-    """One line a run, one column a metric that any of them has."""
+    """Write a line for each run, with a column for each metric that some run has."""
     metrics = sorted({metric for result in results for metric in result.metrics})
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -144,7 +144,7 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
 
 
 def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:
-    """The costliest kernels of one call of each run, where they were looked at; no file if nowhere."""
+    """Write the costliest kernels of one call of each profiled run; no file if no run was profiled."""
     sources = {directory / str(number) / "kernels.csv": label(result.config) for number, result in results.items()}
     sources = {source: name for source, name in sources.items() if source.is_file()}
     if not sources:

@@ -1,4 +1,4 @@
-"""From finished runs to one self-contained page with a Markdown twin, and a table in the terminal."""
+"""Write the report of finished runs as HTML and Markdown, and print its table in the terminal."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def write_report(
     atomic_write(directory / "report.md", markdown(name, found))
     page = directory / "report.html"
     atomic_write(page, html_page(name, found, results))
-    # Printed at last: whatever becomes of the terminal, the files are there.
-    # Without markup: messages of errors have brackets that are none.
+    # The table is printed last, so that the files exist even if printing fails.
+    # Markup is off, because messages of errors may contain brackets.
     console = Console(width=None if Console().is_terminal else 190, markup=False, emoji=False)
     console.print(terminal_table(found.rows, one_line(name), found.columns))
     for question, answer in found.decision.items():
@@ -72,7 +72,7 @@ def write_report(
 
 
 def read_sweep(directory: Path, numbers: Iterable[int] | None = None) -> dict[int, RunResult]:
-    """The results of the jobs of a sweep by their number, in order; attempts that were put aside do not count.
+    """Read the results of the jobs of a sweep, by number and in order; earlier attempts do not count.
 
     Args:
         directory: of the sweep.

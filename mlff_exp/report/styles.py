@@ -26,14 +26,14 @@ COLOUR = "#4477aa"
 
 
 def bar_axes(n: int) -> tuple[Figure, Axes]:
-    """A figure with axes for ``n`` bars, the first at the top."""
+    """Make a figure with axes for ``n`` bars, the first at the top."""
     figure, axes = subplots(figsize=(9, 1.2 + 0.35 * n))
     axes.set_ylim(n - 0.4, -0.6)
     return figure, axes
 
 
 def line_styles(results: Results, named: Callable[[RunResult], str] | None = None) -> dict[str, tuple[str, str]]:
-    """Colour and marker by name: the same engine in one colour, the same of all else with one marker."""
+    """Return colour and marker by name: one colour for an engine, one marker for the other words."""
     named = named or force_field_name
     engines = list(dict.fromkeys(text_of(engine_words(result)) for result in results))
     others = list(dict.fromkeys(_beside_engine(result, named) for result in results))
@@ -65,7 +65,7 @@ def mark_doubt(axes: Axes, result: RunResult, x: float, y: float) -> None:
 
 
 class _Plain(LogFormatter):
-    """600 instead of 6 × 10²; which ticks have numbers is left to matplotlib."""
+    """A formatter that writes 600 instead of 6 × 10²; matplotlib chooses the ticks."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:,.10g}" if super().__call__(x, pos) else ""

@@ -1,4 +1,4 @@
-"""Lists of targets read from files: those that ship in conf/targets by their names, and files of a user's own."""
+"""Read lists of targets from files: those in conf/targets by name, and files of the user by path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TargetFile:
 
 
 def load_targets(names: Iterable[str] = USUAL_TARGETS) -> list[TargetList]:
-    """The lists of targets of these files.
+    """Read the lists of targets of these files.
 
     Args:
         names: of shipped files, such as ``plan``, or paths.
@@ -65,7 +65,7 @@ def _path(name: str) -> Path:
 
 
 def _normal(value: Any, key: str = "") -> Any:
-    """One value of a selector that takes several as a list of one."""
+    """Turn a single value of a selector that takes several into a list."""
     if isinstance(value, dict):
         normal = {name: _normal(below, str(name)) for name, below in value.items()}
         if key in SELECTORS:

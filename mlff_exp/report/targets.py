@@ -1,4 +1,4 @@
-"""Targets, such as promises of a plan, held against the finished runs of a sweep. What they are stands in files."""
+"""Judge the runs of a sweep by targets, such as the promises of a plan. The targets are read from files."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class JudgedTarget:
-    """A promise and what became of it; ``held`` is None if it was not measured, or by a timing that is not trusted."""
+    """A target with its measured value; ``held`` is None if there is no value, or no trusted one."""
 
     line: Target
     measured: Measured | None
@@ -149,7 +149,7 @@ class JudgedTarget:
 
 
 def judge_targets(results: Results, listed: TargetList) -> list[JudgedTarget]:
-    """Every target of a list held against the results of one force field, the first, and of one system.
+    """Judge the results of the first force field, on one system, by every target of a list.
 
     With an interval, its unfavourable end counts. The validation set is of no system, and counts for each.
 
@@ -176,7 +176,7 @@ def _judged(target: Target, results: Results) -> JudgedTarget:
 
 
 def _measured(target: Target, results: Results) -> Measured | None:
-    """The number of the run that a target chooses; None if no run has it."""
+    """Return the value of the run that a target chooses; None if no run has one."""
     read = DERIVED.get(target.metric, _metric(target.metric))
     metric = find_metric(target.metric)
     timed = metric is not None and metric.unit in TIMED_UNITS
@@ -206,7 +206,7 @@ def _metric(name: str) -> Callable[[RunResult, Results], Estimate | None]:
 
 
 def _throughput(result: RunResult, _: Results) -> Estimate | None:
-    """Structures per second; its interval is that of the latency, upside down."""
+    """Return structures per second; the interval follows from that of the latency."""
     if THROUGHPUT not in result.metrics:
         return None
     value, latency = result.metrics[THROUGHPUT], Estimate.from_metrics("latency_median_ms", result.metrics)
@@ -214,12 +214,12 @@ def _throughput(result: RunResult, _: Results) -> Estimate | None:
 
 
 def _step_us(result: RunResult, _: Results) -> Estimate | None:
-    """Time of one step of a trajectory, µs."""
+    """Return the time of one step of a trajectory, µs."""
     return Estimate.exact(1e6 / result.metrics["steps_per_s"]) if "steps_per_s" in result.metrics else None
 
 
 def _memory_change(result: RunResult, results: Results) -> Estimate | None:
-    """Peak memory as a change in percent of that in FP32, of the same engine and batch; a run on a CPU has no peak."""
+    """Return the change of peak memory against FP32 of the same engine and batch, percent; None on a CPU."""
     metric = "peak_memory_mib"
     for full in results:
         same = (
@@ -234,7 +234,7 @@ def _memory_change(result: RunResult, results: Results) -> Estimate | None:
 
 
 STEP_US, THROUGHPUT = "step_us", "throughput_systems_per_s"
-# What a target may be about besides the metrics of a run.
+# Quantities of a target that are computed from the metrics of a run.
 DERIVED: Mapping[str, Callable[[RunResult, Results], Estimate | None]] = {
     STEP_US: _step_us,
     "peak_memory_change_vs_fp32_percent": _memory_change,

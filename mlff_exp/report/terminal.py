@@ -1,4 +1,4 @@
-"""The report and a single run in a terminal."""
+"""Format the report and a single run for a terminal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def describe_result(result: RunResult) -> str:
 
 
 def _moved(result: RunResult) -> str:
-    """The main numbers of a trajectory, of one system, and how long it was, without which a GO says nothing."""
+    """Return the main numbers of a trajectory of one system, with its length, which a GO depends on."""
     task = result.config["task"]
     known = [
         f"{metric.brief} {format_number(result.metrics[metric.name])}"
@@ -64,7 +64,7 @@ def _moved(result: RunResult) -> str:
 
 
 def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> Table:
-    """For a terminal: what the names of all runs begin with stands once, and reasons are left to `unfinished`."""
+    """Make the table of a terminal: the common beginning of all names is shown once, and reasons are left out."""
     colours = {
         "skipped": "yellow",
         "failed": "red",
@@ -86,7 +86,7 @@ def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> T
     for index, column in enumerate(columns):
         widest = max([MIN_WIDTH, *map(len, column.split()), *(len(item.cells[index]) for item in rows)])
         justify: Literal["left", "right"] = "left" if column.startswith(LEFT) else "right"
-        # A heading is no reason for a column to be wider than what stands in it.
+        # A heading does not make a column wider than its cells.
         table.add_column(textwrap.fill(column, widest), justify=justify, overflow="fold", min_width=MIN_WIDTH)
     for item in rows:
         table.add_row(*item.cells, style=colours.get(item.style))
@@ -98,6 +98,6 @@ def _without(shared: Sequence[str], name: str) -> str:
 
 
 def unfinished(rows: Sequence[Row]) -> list[str]:
-    """Why runs did not finish, a line for each reason."""
+    """Return a line for each reason why runs did not finish."""
     reasons = Counter((item.style.upper(), item.cells[-1]) for item in rows if item.style in UNFINISHED)
     return [f"{count} {status}: {reason}" for (status, reason), count in reasons.items()]

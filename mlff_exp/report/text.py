@@ -1,4 +1,4 @@
-"""Numbers, intervals and tables as text."""
+"""Format numbers, intervals and tables as text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mlff_exp.results import RunResult
 
 
 def format_number(value: float) -> str:
-    """Three digits, but whole from 100 on."""
+    """Format a number with three digits; from 100 on without decimals."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def format_ratio(result: RunResult, metric: str, digits: int | None = None) -> str:
-    """A ratio with its interval, ``40.0× [38.0, 42.0]``; nothing if it was not measured.
+    """Format a ratio with its interval, ``40.0× [38.0, 42.0]``; empty if it was not measured.
 
     Args:
         result: of the run.
@@ -30,18 +30,18 @@ def format_ratio(result: RunResult, metric: str, digits: int | None = None) -> s
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks, colours of a terminal, and whatever else is not seen."""
+    """Return a text without line breaks, terminal colours and other invisible characters."""
     text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def markdown_cell(text: str) -> str:
-    """A text in Markdown: in one line, and nothing in it is taken for HTML, a link or the end of a cell."""
+    """Escape a text for Markdown: one line, without HTML, links or the end of a cell."""
     text = one_line(text).replace("|", "∣").replace("](", "]\\(")
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, without a line break at its end."""
+    """Make a table in Markdown, without a line break at its end."""
     lines = [f"| {' | '.join(map(markdown_cell, cells))} |" for cells in (columns, ["---"] * len(columns), *rows)]
     return "\n".join(lines)

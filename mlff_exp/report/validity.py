@@ -10,7 +10,7 @@ from mlff_exp.engines import REFERENCE_ENGINE
 from mlff_exp.results import ENOUGH_PS, Decision, RunResult
 
 Results = Sequence[RunResult]
-# What an optimisation may cost against eager FP64 of the same weights.
+# The errors that an optimisation may cause, against eager FP64 of the same weights.
 LARGEST_ERRORS = {
     "energy_mae_vs_fp64_mev_per_atom": 0.5,
     "force_relative_rmse_vs_fp64_percent": 1.0,

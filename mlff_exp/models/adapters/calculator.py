@@ -47,7 +47,7 @@ class AseModel:
 
 
 def make(options: AseModel, trust: Sequence[str]) -> BaseCalculator:
-    """The calculator.
+    """Make the calculator.
 
     Raises:
         ConfigError: the configuration may not import it, it is no calculator, or its arguments are wrong.

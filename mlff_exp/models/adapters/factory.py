@@ -1,4 +1,4 @@
-"""``model=torch``: a force field that a function of somebody else makes, ``model.factory=package.module:function``."""
+"""``model=torch``: a force field that a function of a package makes, ``model.factory=package.module:function``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TorchModel:
 
 
 def make(options: TorchModel, trust: Sequence[str]) -> Any:
-    """What the function returns.
+    """Call the function and return the force field that it makes.
 
     Raises:
         ConfigError: the command line does not allow the function, or it can't be imported or called.

@@ -33,7 +33,7 @@ class StudentModel:
 
 
 def load(options: StudentModel, trust: Sequence[str]) -> LoadedModel:
-    """The force field in a checkpoint.
+    """Load the force field of a checkpoint.
 
     Raises:
         ConfigError: the checkpoint can't be used.
