@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 INT64 = range(-(2**63), 2**63)
 MAX_DEPTH = 50
+ABSENT = object()
 # The types of values by key; a key may be absent.
 TYPES: dict[str, type | tuple[type, ...]] = {
     "task": Mapping,
@@ -39,8 +41,8 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "batch_size": int,
     "device": str,
 }
-NEVER_NULL = ("task.duration_ps",)
 LEAST_1 = ("batch_size", "task.replicas", "task.n_features", "task.n_interactions")
+POSITIVE = ("task.duration_ps",)
 # The keys that a run must have recorded, by its task.
 FORCE_FIELD = ("model.name", "engine.name", "precision.name")
 NEEDED = {
@@ -66,8 +68,8 @@ def check_recorded(config: Mapping[str, Any]) -> None:
     if _deeper_than(config, MAX_DEPTH):
         raise ValueError(f"config is nested in more than {MAX_DEPTH} levels")
     for key, kind in TYPES.items():
-        value: Any = _at(config, key)
-        if value is None and not (key in NEVER_NULL and key.partition(".")[2] in config["task"]):
+        value: Any = _at(config, key, ABSENT)
+        if value is ABSENT:
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"config.{key}={_shown(value)} is not {_named(kind)}")
@@ -75,6 +77,8 @@ def check_recorded(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.{key}={_shown(value)} has more than 64 bits")
         if key in LEAST_1 and isinstance(value, int) and value < 1:
             raise ValueError(f"config.{key}={_shown(value)} is less than 1")
+        if key in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
+            raise ValueError(f"config.{key}={_shown(value)} is not positive")
     for name in _at(config, "task.systems") or []:
         if not isinstance(name, str):
             raise ValueError(f"config.task.systems holds {_shown(name)}, which is not str")
@@ -98,9 +102,9 @@ def _refuse_missing(config: Mapping[str, Any]) -> None:
         raise ValueError(f"config has no {', '.join(missing)}")
 
 
-def _at(values: Any, key: str) -> Any:
+def _at(values: Any, key: str, otherwise: Any = None) -> Any:
     for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
+        values = values.get(part, otherwise) if isinstance(values, Mapping) else otherwise
     return values
 
 

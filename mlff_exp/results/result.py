@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mlff_exp.common import atomic_write, read_json, typed_value
-from mlff_exp.results.checks import refuse_foreign_environment, refuse_impossible_times, refuse_non_finite
+from mlff_exp.results.checks import check_environment, refuse_impossible, refuse_non_finite
 from mlff_exp.results.earlier import SCHEMA, upgrade
 from mlff_exp.results.failure import Failure
 from mlff_exp.results.naming import RunKey, make_run_key
@@ -122,17 +122,23 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            values = upgrade(read_json(path))
+            values, recorded = upgrade(read_json(path)), None
             if isinstance(values, dict):
                 values = {name: value for name, value in values.items() if name != "schema"}
-                if (key := values.pop("key", None)) is not None:
-                    typed_value(RunKey, key, "key")
+                if (recorded := values.pop("key", None)) is not None:
+                    recorded = typed_value(RunKey, recorded, "key")
             result: RunResult = typed_value(RunResult, values)
+            refuse_impossible(result.metrics, result.timing)
+            check_environment(result.environment)
             if "task" in result.config:
                 check_recorded(result.config)
-            refuse_foreign_environment(result.environment)
-            for name, timing in result.timing.items():
-                refuse_impossible_times(name, timing.values_ms, timing.blocks)
+                _check_key(recorded, result.key)
             return result
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error
+
+
+def _check_key(recorded: RunKey | None, made: RunKey) -> None:
+    for name, value in dataclasses.asdict(made).items():
+        if recorded is not None and (other := getattr(recorded, name)) != value:
+            raise ValueError(f"key.{name}={other!r} contradicts config, by which it is {value!r}")

@@ -109,7 +109,8 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> str:
         (spoilt(lambda values: values["config"].update(batch_size="xxx")), "config.batch_size='xxx' is not int"),
         (spoilt(lambda values: values["config"].update(batch_size=10**400)), "config.batch_size=1.* more than 64 bits"),
         (spoilt(lambda values: values["config"].update(batch_size=0)), "config.batch_size=0 is less than 1"),
-        (spoilt(lambda values: values["config"].update(batch_size=None)), "config has no batch_size"),
+        (spoilt(lambda values: values["config"].update(batch_size=None)), "config.batch_size=None is not int"),
+        (spoilt(lambda values: values["config"].pop("batch_size")), "config has no batch_size"),
         (spoilt(lambda values: values["config"].pop("precision")), "config has no precision.name"),
         (
             spoilt(lambda values: values["config"]["model"].update(checkpoint=["x"])),
@@ -121,15 +122,34 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> str:
             "config.sweep.varied.a=1 is not str",
         ),
         (spoilt(lambda values: values["config"]["task"].update(systems=[{}])), "config.task.systems holds {}"),
+        (spoilt(lambda values: values["config"]["task"].update(duration_ps=None)), "duration_ps=None is not a number"),
+        (spoilt(lambda values: values["config"]["task"].update(duration_ps=-1)), "duration_ps=-1 is not positive"),
+        (spoilt(lambda values: values["metrics"].update(latency_median_ms=-5)), "latency_median_ms=-5 is not positive"),
         (
-            spoilt(lambda values: values["config"]["task"].update(duration_ps=None)),
-            "config.task.duration_ps=None is",
+            spoilt(lambda values: values["metrics"].update(speedup_vs_baseline_ci_low=0)),
+            "metrics.speedup_vs_baseline_ci_low=0 is not positive",
         ),
-        (spoilt(lambda values: values["environment"].update(packages=None)), "environment.packages=None is not a map"),
-        (spoilt(lambda values: values["timing"]["engine"].update(values_ms=[1, -1])), "values_ms=-1: no time"),
+        (
+            spoilt(lambda values: values["metrics"].update(force_mae_mev_per_ang=-1)),
+            "metrics.force_mae_mev_per_ang=-1 is negative",
+        ),
+        (
+            spoilt(lambda values: values["timing"]["engine"].update(values_ms=[1, -1])),
+            "values_ms holds -1, which is negative",
+        ),
         (
             spoilt(lambda values: values["timing"]["engine"].update(blocks=[])),
-            "timing.engine.blocks: they hold 0",
+            "blocks do not add up to its 2 values_ms",
+        ),
+        (spoilt(lambda values: values["timing"]["engine"].update(blocks=[3, -1])), "blocks do not add up"),
+        (spoilt(lambda values: values["timing"]["engine"].update(turns=[1])), "turns has 1 numbers; expected are 2 or"),
+        (spoilt(lambda values: values["environment"].update(packages=None)), "environment.packages=None is not a map"),
+        (spoilt(lambda values: values["environment"].update(git_diff=["x"])), "environment.git_diff=.* is not str"),
+        (
+            spoilt(
+                lambda values: values.update(schema=2, key={**dataclasses.asdict(full_result().key), "engine": "x"})
+            ),
+            "key.engine='x' contradicts config, by which it is 'compile'",
         ),
         ("[" * 100_000, "nested too deeply"),
         ("null", "is not a mapping"),
