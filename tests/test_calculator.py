@@ -281,7 +281,7 @@ def test_numerical_derivatives_of_ase_work() -> None:
 
 
 def pickled(calculator: StudentForceFieldCalculator) -> StudentForceFieldCalculator:
-    """What a pool of processes makes of it."""
+    """Return the copy of a calculator that a process of a pool gets."""
     other: StudentForceFieldCalculator = ForkingPickler.loads(ForkingPickler.dumps(calculator))
     return other
 

@@ -304,7 +304,7 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: 
     elsewhere = mlff_exp(tmp_path, *words, f"sweep.resume={tmp_path}")
     assert elsewhere.returncode == 2
     assert f"sweep.resume={tmp_path}: no sweep began there" in elsewhere.stderr
-    # What goes on leaves no directory of its own, to be taken for the sweep's the next time.
+    # A resumed sweep leaves no directory of its own that could be taken for the sweep's.
     assert list(tmp_path.glob("outputs/*/*")) == [directory]
 
 

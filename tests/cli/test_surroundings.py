@@ -1,4 +1,4 @@
-"""What shells, notebooks, containers, pipes and disks do to a command."""
+"""Effects of shells, notebooks, containers, pipes and disks on a command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What a command does that begins as ours do."""
+    """Run code in a process that begins like one of our commands."""
     code = f"from mlff_exp.cli.boundary import command_boundary as boundary\nwith boundary('mlff-exp'):\n    {code}"
     return subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, encoding="utf-8"
@@ -46,7 +46,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of this process is left as it was."""
+    """The environment of this process stays the same."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
 
 

@@ -89,7 +89,7 @@ def calculator(*overrides: str) -> Any:
 
 
 def emt_or_not(kind: str) -> EMT:
-    """What a configuration may call: a function that says it returns a calculator."""
+    """A function that is annotated to return a calculator, which a configuration may call."""
     assert kind == "emt"
     return EMT()
 

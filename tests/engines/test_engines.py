@@ -39,10 +39,10 @@ CUTOFF = 5.0
 pytestmark = pytest.mark.usefixtures("few_autotuning_choices")
 
 
-# What autocast lowers, and nothing else: products with weights, the activation between them and its derivative.
+# The operations that autocast lowers: products with weights, the activation between them and its derivative.
 # Everything else, from distances over filters and messages to energies, is computed in FP32 or FP64.
 LOWERED = {"mm", "addmm", "silu", "silu_backward"}
-# What only hands numbers on, whatever their type.
+# Operations that move numbers of any type and compute nothing.
 MOVING = {
     "_to_copy", "_unsafe_view", "cat", "clone", "detach", "expand", "getitem", "index", "slice", "split", "squeeze",
     "t", "unsqueeze", "view", "zeros",
@@ -172,7 +172,7 @@ def test_every_engine_agrees_on_the_gpu(
 
 
 def test_a_capture_gets_tensors_that_changed_since_the_last_call() -> None:
-    """What is copied into the inputs of a CUDA graph; no graph is needed to look at it."""
+    """The tensors that are copied into the inputs of a CUDA graph; the test needs no graph."""
     first, other = (collate([rattled(name, 1)], CUTOFF) for name in ("C6H6", "C6H6"))
     other = other.with_positions(other.positions + 0.1)
     other.atomic_numbers[3] = 7

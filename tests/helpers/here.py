@@ -19,21 +19,21 @@ CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 
 
 def configured(*overrides: str) -> Config:
-    """What these words on the command line come to."""
+    """Return the configuration that these words of the command line make."""
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return parse_config(compose("config", overrides=list(overrides)))
 
 
 def resolved_of(*overrides: str) -> dict[str, Any]:
-    """What is recorded of these words on the command line."""
+    """Return the configuration that is recorded for these words of the command line."""
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return resolve_config(compose("config", overrides=list(overrides)))
 
 
 def run_here(directory: Path, *overrides: str) -> RunResult:
-    """What the task of a configuration returns; its errors are raised."""
+    """Run the task of a configuration and return its result; errors are raised."""
     config = on_this_machine(configured(*overrides))
     directory.mkdir(parents=True, exist_ok=True)
     result: RunResult = import_module(f"mlff_exp.tasks.{config.task.name}").run(config, directory)
@@ -41,7 +41,7 @@ def run_here(directory: Path, *overrides: str) -> RunResult:
 
 
 def undocumented(result: RunResult) -> set[str]:
-    """What a result has that the registry of metrics, and so docs/metrics.md, does not."""
+    """Return the metrics of a result that are not in the registry of metrics."""
     names = {name for name in result.metrics if find_metric(name) is None}
     series = {name for name in result.series if name.partition("/")[0] not in SERIES and find_metric(name) is None}
     return names | series

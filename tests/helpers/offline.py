@@ -53,7 +53,7 @@ def main() -> None:
         return lambda *arguments, **keywords: compile_only(kernel, arguments, keywords)
 
     JITFunction.__getitem__ = launch
-    # What is one kernel takes the compiler six times as long with two layers, and has the same twice.
+    # One kernel with two layers takes the compiler six times as long, and tests nothing more.
     n_interactions = 1 if sys.argv[1] == "molecules" else 2
     model = PaiNN(Architecture(32, n_interactions, 8, 5.0), {"H": -13.6, "O": -2040.0})
     shape, precision = (

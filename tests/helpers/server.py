@@ -1,4 +1,4 @@
-"""What tests of servers need."""
+"""Helpers of tests that need a server."""
 
 from __future__ import annotations
 

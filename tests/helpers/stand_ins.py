@@ -1,4 +1,4 @@
-"""What processes of tests do; by itself, so that they import nothing that is slow."""
+"""Functions that processes of tests run; this module imports nothing that is slow."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.helpers.results import full_result
 
 
 def processes() -> Any:
-    """Of their own, forked from one that has imported MLflow: each would take seconds for it."""
+    """Processes forked from one that has imported MLflow, because each import takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.helpers.store"])
     return context

@@ -98,7 +98,7 @@ SWEEP = [
 
 
 def host_of(overrides: list[str]) -> HydraHost:
-    """What the plugin would have set up; it runs nothing."""
+    """Make the host that the plugin would make; it runs nothing."""
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

@@ -1,4 +1,4 @@
-"""What people do with a calculator in ASE, on every engine that this machine has.
+"""Usual tasks of a calculator in ASE, on every engine that this machine has.
 
 One molecule of twelve atoms is behind most cases, so that a compiled engine compiles once for all of them.
 """

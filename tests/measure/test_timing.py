@@ -180,7 +180,7 @@ def test_a_drift_of_the_machine_does_not_change_ratios() -> None:
     found = time_ratio(b, a)
     assert 1.03 < found.low <= 1.05 <= found.high < 1.07
     assert time_ratio(a, b).value == pytest.approx(1 / 1.05, abs=0.02)
-    # Of every second block: the neighbours are found by their turns.
+    # One timing has every second block only: neighbours are found by their turns.
     half = Timing(b.values_ms[::2], (), 0.0, (2,) * 50, turns=b.turns)
     sparse = Timing(half.values_ms[:50], (), 0.0, (2,) * 25, turns=half.turns[:25])
     assert time_ratio(sparse, a).value == pytest.approx(1.05, abs=0.02)
@@ -208,7 +208,7 @@ class Machine:
 
 
 def test_intervals_contain_the_truth_as_often_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is timed for a second takes 1 ms, and of its controls one is itself and the other one tenth slower."""
+    """A timing of 1 ms for a second, with two controls: itself, and itself slowed by a tenth."""
     held = {"known": 0, "same": 0, "slower": 0}
     for seed in range(40):
         machine = Machine(seed)

@@ -23,7 +23,7 @@ ENVIRONMENT = {
 
 
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str, dirty: int | None = None) -> Path:
-    """Of the sweep, one of whose runs may have been made with uncommitted changes."""
+    """The report of a sweep; one of its runs may have been made with uncommitted changes."""
     for number, result in enumerate(SWEEP):
         environment = ENVIRONMENT | ({"git_diff": "secret"} if number == dirty else {})
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)

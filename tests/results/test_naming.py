@@ -25,7 +25,7 @@ from tests.helpers.sweeps import host_of
 
 
 def names(*words: str) -> list[str]:
-    """Of the jobs of a sweep."""
+    """The labels of the jobs of a sweep."""
     return [label(job.resolved) for job in prepare_jobs(host_of([]), ["device=cpu", *words], [])]
 
 

@@ -155,7 +155,7 @@ def test_a_run_finds_the_graphs_that_were_compiled_ahead(
 
 
 def test_a_run_finds_its_graph_in_inductors_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a force field that compiles in seconds: springs between the atoms and the origin."""
+    """A force field that compiles in seconds: springs between the atoms and the origin."""
 
     def springs(model: PaiNN, batch: AtomicBatch, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
         return batch.per_system(batch.positions.square()).sum(dim=(1, 2)), -2 * batch.positions

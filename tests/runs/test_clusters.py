@@ -14,7 +14,7 @@ from tests.helpers.command import INFERENCE, results
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clusters")]
 SWEEP = ["-m", *INFERENCE, "model.checkpoint=student_small", "seed=0,1", "tracking=offline"]
 
-# What sbatch, srun, sacct and scancel do, as far as submitit asks: an array of jobs runs one after the other, and not
+# Replacements for sbatch, srun, sacct and scancel, for submitit: an array of jobs runs one after the other, and not
 # before submitit has written what they are.
 SBATCH = r"""#!{python}
 import os, pathlib, re, subprocess, sys, time

@@ -235,7 +235,7 @@ def test_a_gate_that_cannot_run_here_is_refused_before_any_work(tmp_path: Path, 
 
 
 def test_a_gate_that_has_said_its_word_need_not_run_again(tmp_path: Path) -> None:
-    """What can't run here of the stages after it is skipped, and stays so."""
+    """Jobs of later stages that can't run here are skipped, and stay skipped."""
     full_result().save(directory_of(tmp_path, 0))
     RunResult(CONFIG, "SKIPPED", failure=Failure("unavailable", NO_GPU)).save(directory_of(tmp_path, 1))
     jobs = [Job("stability", True, [], ANY_CONFIG, CONFIG, NO_GPU), Job("speed", False, [], ANY_CONFIG, CONFIG, NO_GPU)]

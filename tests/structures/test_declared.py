@@ -1,4 +1,4 @@
-"""What a file tells and ASE's reader leaves out, or takes for something else: read, or refused."""
+"""Facts in a file that ASE's reader leaves out or misreads are read by us or refused."""
 
 from __future__ import annotations
 

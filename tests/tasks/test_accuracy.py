@@ -23,7 +23,7 @@ ACCURACY = ["task=accuracy", "engine=eager", "device=cpu", "batch_size=4", "trac
 
 @pytest.fixture
 def own_labels(student: PaiNN, tmp_path: Path) -> Dataset:
-    """What the shipped student itself says of a few molecules, beside it on disk."""
+    """A dataset with the labels that the shipped student gives a few molecules."""
     dataset = labelled_by(student)
     dataset.save(tmp_path / "own.npz")
     return dataset

@@ -1,4 +1,4 @@
-"""What distilling says of files that an earlier run left broken."""
+"""Messages of distilling about broken files of an earlier run."""
 
 from __future__ import annotations
 

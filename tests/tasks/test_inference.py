@@ -1,4 +1,4 @@
-"""What `task=inference` asserts of an engine that it times; whole runs are in test_cli.py."""
+"""Checks by `task=inference` of the engine that it times; complete runs are in test_commands.py."""
 
 from __future__ import annotations
 

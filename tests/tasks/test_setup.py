@@ -1,4 +1,4 @@
-"""What every task begins with."""
+"""The models and systems with which every task begins."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_a_store_lands_where_it_was_asked_for_whatever_its_name(
     run_id = log_run(opened, finished(tmp_path / "run"))
     assert (directory / "artifacts" / run_id / "artifacts" / "result.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {name, "run"}
-    # What is printed is one that a shell takes apart into what MLflow opens.
+    # A shell splits the printed command into the words that MLflow needs.
     words = shlex.split(where_to_look(where).removeprefix("MLflow: "))
     assert words[:3] == ["mlflow", "ui", "--backend-store-uri"]
     assert MlflowClient(tracking_uri=words[3]).get_run(run_id).data.metrics["latency_median_ms"] == 1.25

@@ -1,4 +1,4 @@
-"""What is uploaded of which directory, whoever made it, and what MLflow takes of it."""
+"""The runs and files that are uploaded from a directory, and the names that MLflow takes."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, fresh_database: Path) -> tup
 
 @pytest.fixture(scope="module")
 def address(sweep: tuple[Path, str, list[str]]) -> Iterator[str]:
-    """Of the UI that `make ui` opens on the store."""
+    """The address of the UI that `make ui` opens on the store."""
     port = free_port()
     words = [f"BIN={Path(sys.executable).parent}", f"PORT={port}", f"MLRUNS={sweep[0]}"]
     command = ["make", "--old-file=install", "ui", *words]
@@ -151,7 +151,7 @@ def test_runs_are_compared_in_parallel_coordinates(
         box.click()
     browser.find_element("xpath", "//button[normalize-space()='Compare']").click()
     wait_for(browser, "compare", "Parallel Coordinates Plot", f"Comparing {len(sweep[2])}", "precision.name")
-    # Of what differs the plot has the first three; the engine's name goes, and the precision comes.
+    # The plot has the first three parameters that differ; the test replaces the engine's name by the precision.
     parameters = browser.find_element("css selector", "[class*='select-multiple']")
     parameters.find_element("xpath", ".//span[text()='engine.name']/following-sibling::span").click()
     parameters.find_element("tag name", "input").send_keys("precision.name\n")

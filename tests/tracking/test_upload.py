@@ -1,4 +1,4 @@
-"""What arrives in MLflow."""
+"""The content of MLflow after an upload."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None
 
 
 def full(*arguments: object, **keywords: object) -> None:
-    """What MLflow raises on a full disk, with what SQLite says to it."""
+    """The error that MLflow raises on a full disk, with the message of SQLite."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("PRAGMA max_page_count=1")
         try:

@@ -1,1 +1,1 @@
-"""What an installed package adds: an engine, a model and a metric."""
+"""The additions of an installed package: an engine, a model and a metric."""
