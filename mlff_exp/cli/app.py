@@ -128,17 +128,17 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
         config = replace(config, task=replace(config.task, resume=str(found)))
     if load is not None:
         load.warn(config.device)
-    live, refused = None, False
+    active, refused = None, False
     try:
         with recorded_if_interrupted(resolved, directory):
             if store is not None:
                 with interrupts_postponed():  # an interrupt here would leave an open MLflow run that nobody closes
-                    live = _reached(lambda: ActiveRun(store, directory, resolved, config.sweep.id), single)
-            result = run_task(config, resolved, directory, live)
+                    active = _reached(lambda: ActiveRun(store, directory, resolved, config.sweep.id), single)
+            result = run_task(config, resolved, directory, active)
             refused = single and Outcome.of(result, directory).refused
     finally:
-        if refused and live is not None:
-            live.discard()
+        if refused and active is not None:
+            active.discard()
         # An interrupted run has a result as well.
         elif store is not None and (directory / RESULT_FILE).is_file():
             record_run(store, directory, config.sweep.id)

@@ -180,7 +180,7 @@ class GuardedLoader(ConfigLoaderImpl):
                 raise ConfigError(f"only a sweep sets sweep.{key}, for its own runs")
         try:
             name, resume = sweep.name, sweep.resume
-        except OmegaConfBaseException:  # told when the configuration is parsed
+        except OmegaConfBaseException:  # parsing the configuration reports it
             return
         if isinstance(name, str):  # it becomes a directory before that
             plain("sweep.name", name)
@@ -198,7 +198,7 @@ class GuardedLoader(ConfigLoaderImpl):
         asked = _at({"model": model}, TARGET)
         try:
             target = OmegaConf.select(composed, TARGET)
-        except OmegaConfBaseException:  # told when the configuration is parsed
+        except OmegaConfBaseException:  # parsing the configuration reports it
             return []
         if target is None or target == "???":
             return []
@@ -219,7 +219,7 @@ class GuardedLoader(ConfigLoaderImpl):
         try:
             calculator = OmegaConf.select(composed, "model.calculator")
             resolved = OmegaConf.to_container(calculator, resolve=True) if OmegaConf.is_config(calculator) else {}
-        except OmegaConfBaseException:  # told when the configuration is parsed
+        except OmegaConfBaseException:  # parsing the configuration reports it
             resolved = raw
         typed = {parts for parts, value in _leaves(raw) if (_calculator_key(parts), str(value)) in self._said}
         for parts, value in _leaves(resolved):
@@ -245,7 +245,7 @@ class GuardedLoader(ConfigLoaderImpl):
         asked = _at(model, key)
         try:
             path = OmegaConf.select(composed, key)
-        except OmegaConfBaseException:  # told when the configuration is parsed
+        except OmegaConfBaseException:  # parsing the configuration reports it
             return []
         kind = OmegaConf.get_type(composed.model)
         own = {item.name: item.default for item in fields(kind)} if is_dataclass(kind) else {}

@@ -279,7 +279,7 @@ def _bar_chart(
     figure, axes = bar_axes(len(found))
     bars = axes.barh(run_names(found), [result.metrics[metric] for result in found], color=COLOUR)
     axes.bar_label(bars, [f"{format_number(result.metrics[metric])}{note(result)}" for result in found], padding=3)
-    axes.margins(x=0.25)  # for the labels beside the bars
+    axes.margins(x=0.25)  # for the labels next to the bars
     axes.set_xlabel(unit)
     return figure
 

@@ -53,12 +53,12 @@ TEACHER_DRIFT = "teacher_energy_drift_mev_per_atom_per_ps"  # of the start that 
 TEACHER_DRIFT_MEAN = "teacher_energy_drift_mean_mev_per_atom_per_ps"
 ROTATION = "rotation_percent_of_kinetic"
 SAME_WHEN_RESUMED = ("timestep_fs", "temperature_k", "record_every", "replicas", "settle_ps", "probe_ps", "integrator")
-# Shown of the energy that the engine itself gave, beside that of eager FP64 at the same frames, which is judged.
+# Metrics that are also shown for the engine's own energy; the energy of eager FP64 at the same frames is judged.
 ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_per_atom")
 
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
-    """Relax, prepare the start, integrate, judge; files for people follow when ``keep`` has the verdict."""
+    """Relax, prepare the start, integrate and judge. Files are written after ``keep`` has the verdict."""
     task, subject = config.task, prepare_model(config)
     engine, checkpoint = subject.engine, subject.checkpoint
     reference = _reference(subject)
@@ -148,7 +148,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     judged = trajectory
     if checkpoint is not None:
         judged = replace(trajectory, potential=potential_along(reference, dynamics, trajectory))
-    # Of a trajectory that blew up there is no trend, and its last frames are nothing to ask a teacher about.
+    # A trajectory that blew up has no trend, and the teacher can't evaluate its last frames.
     fitted = trajectory.blow_up is None and len(trajectory.steps) >= MIN_FRAMES
     trends = teacher_drift(teacher, dynamics, judged) if teacher is not None and fitted else None
     ensembles = []
@@ -231,7 +231,7 @@ def _flat(found: Mapping[str, Mapping[str, float]], config: Config) -> dict[str,
 
 
 def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
-    """What moves; ASE's integrator evaluates each system by itself besides, and a list that grows has a new shape."""
+    """Yield the batches that are evaluated. ASE's integrator evaluates each system by itself too."""
     _, minima, _ = _minima(config, subject, _reference(subject))
     yield _dynamics(config, subject.engine, minima).batch
 
@@ -244,7 +244,7 @@ def _reference(subject: ModelUnderTest) -> Engine:
 
 
 def _force_field(config: Config, subject: ModelUnderTest) -> str:
-    """What a resumed run must have in common with the one before: the weights, or all that makes a calculator."""
+    """Return what identifies the force field of a resumed run: the weights, or the calculator with its arguments."""
     if subject.checkpoint is not None:
         return subject.checkpoint.weights_sha256
     return calculator_identity(config.model.calculator)
