@@ -4,6 +4,7 @@ from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import save_checkpoint as save_checkpoint
 from .embedded import Architecture as Architecture
 from .embedded import check_elements as check_elements
+from .foreign.truth import Truth as Truth
 from .graph import GraphForceField as GraphForceField
 from .graph import GraphModel as GraphModel
 from .loading import LoadedModel as LoadedModel
