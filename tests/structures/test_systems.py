@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ CLOSEST = 0.75  # of the sum of the covalent radii; a bond of hydrogen and oxyge
 
 
 def built(name: str, **options: int) -> Atoms:
-    option = Crystal(name, **options) if options else named_options()["system"][name]
+    option: Any = Crystal(name, **options) if options else named_options()["system"][name]
     (atoms,) = build_systems(option).values()
     return atoms
 
