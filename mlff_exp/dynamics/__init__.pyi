@@ -10,6 +10,8 @@ from .checks import unbound_atoms as unbound_atoms
 from .gradient import circulation_errors as circulation_errors
 from .gradient import own_difference_errors as own_difference_errors
 from .integrators import langevin_step as langevin_step
+from .lattice import is_lattice as is_lattice
+from .lattice import lindemann_ratio as lindemann_ratio
 from .motion import motion_along as motion_along
 from .recording import Trajectory as Trajectory
 from .relaxation import find_minimum as find_minimum

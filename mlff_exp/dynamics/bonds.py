@@ -112,14 +112,16 @@ class BatchBonds:
         return change
 
 
-def find_batch_bonds(systems: Sequence[Atoms], n_slots: int) -> BatchBonds:
+def find_batch_bonds(systems: Sequence[Atoms], n_slots: int, skipped: Sequence[bool] = ()) -> BatchBonds:
     """Find the bonds of all systems at their present positions.
 
     Args:
         systems: the structures in the order of the batch.
         n_slots: the number of rows of each system in the batch.
+        skipped: whether the bonds of each system are left out; none are by default.
     """
-    found = [find_bonds(atoms) for atoms in systems]
+    left_out = skipped or [False] * len(systems)
+    found = [find_bonds(atoms[:0] if skip else atoms) for atoms, skip in zip(systems, left_out, strict=True)]
     offsets = [index * n_slots for index in range(len(found))]
     columns = (
         [bonds.first + offset for bonds, offset in zip(found, offsets, strict=True)],

@@ -17,6 +17,7 @@ from torch import Tensor
 from mlff_exp.dynamics.bonds import find_batch_bonds
 from mlff_exp.dynamics.integrators import velocity_verlet
 from mlff_exp.dynamics.interval import FrameInterval
+from mlff_exp.dynamics.lattice import is_lattice
 from mlff_exp.dynamics.recording import Trajectory, columns_of_frame, join_columns
 from mlff_exp.dynamics.state import Columns, MDState, Snapshot
 from mlff_exp.engines import DynamicsEngine, Engine, Prediction
@@ -66,7 +67,8 @@ class Dynamics:
         self._masses_on_cpu = torch.from_numpy(masses.reshape(-1, 1))
         self.masses = self._masses_on_cpu.to(engine.device)
         self._timestep = torch.full((1,), timestep_fs * units.fs, dtype=torch.float64, device=engine.device)
-        self._bonds = find_batch_bonds(systems, self.batch.n_slots)
+        # The pairs that are near in a metal or a salt are no bonds, and may part.
+        self._bonds = find_batch_bonds(systems, self.batch.n_slots, [is_lattice(atoms) for atoms in systems])
 
     def state(self, positions: Tensor, velocities: Tensor) -> MDState:
         """Evaluate the forces, and return a state that shares no tensor with the arguments.

@@ -143,8 +143,8 @@ NO_START = (
 )
 BLEW_UP = "Look at the frames before the end: which atoms left the training data?"
 MEASURED_NOTHING = (
-    "A metric that was not measured can't be judged. A longer trajectory measures more. A system without bonds has no "
-    "max_bond_change_ang: remove the criterion from the gate."
+    "A metric that was not measured can't be judged. A longer trajectory measures more. A system without bonds "
+    "and without a lattice has neither max_bond_change_ang nor lindemann_ratio: remove both from the gate."
 )
 
 

@@ -203,6 +203,11 @@ NVE = (
            "largest change of the length of a bond, across periodic boundaries too; absent without bonds",
            advice="A bond broke: look at the frames around it. If the teacher keeps it, the student has not seen such "
            "geometries: let task=distill explore at that temperature."),
+    Metric("lindemann_ratio", "", "lower",
+           "root mean square distance of the atoms from their relaxed lattice sites, over the distance of nearest "
+           "neighbours; largest of all frames and starts; absent for a system that is judged by its bonds",
+           advice="The crystal melts, or atoms leave their sites: look at the last frames. A liquid has no lattice: "
+           "take lindemann_ratio and max_bond_change_ang out of the gate."),
     Metric("momentum_error", "", "lower", "‖Σp‖ / Σ‖p‖",
            advice="Forces do not sum to zero: the force field is not invariant under translation."),
     Metric("centre_of_mass_drift_ang", "Å", "lower",

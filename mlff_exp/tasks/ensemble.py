@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 
 from mlff_exp.common import refuse_irregular
 from mlff_exp.config import Gate
-from mlff_exp.dynamics import FloatArray, Trajectory
+from mlff_exp.dynamics import FloatArray, Trajectory, is_lattice, lindemann_ratio
 from mlff_exp.measure import ensemble_conservation
 from mlff_exp.results import ResultError, Verdict, judge_gate, qualified
 
 MIN_FRAMES = 10  # the least number of frames for a fit
-BONDS = "max_bond_change_ang"
+BONDS, LATTICE = "max_bond_change_ang", "lindemann_ratio"
+# A system has bonds that can be followed, or a lattice: each of the two takes the place of the other, with the reason.
+INSTEAD = {
+    BONDS: (LATTICE, "the system has no covalent bonds, and lindemann_ratio judges it"),
+    LATTICE: (BONDS, "the system has bonds, and max_bond_change_ang judges it"),
+}
 PER_START = {  # columns of the file that hold a number for each frame and start, by the name of the attribute
     "potential": "potential_energy_ev",
     "kinetic": "kinetic_energy_ev",
@@ -24,6 +30,7 @@ PER_START = {  # columns of the file that hold a number for each frame and start
     "displacement": "displacement_ang",
     "bond_change": "bond_change_ang",
     "momentum": "momentum_error",
+    "lindemann": "lindemann_ratio",
 }
 PER_SYSTEM = {"n_atoms": "n_atoms", "minimum_energy": "minimum_energy_ev", "has_bonds": "has_bonds"}
 SYSTEMS = "systems"
@@ -44,6 +51,8 @@ class Ensemble:
         displacement: [n_frames, n_starts] largest distance of an atom from its start, Å.
         bond_change: [n_frames, n_starts] largest change of the length of a bond, Å.
         momentum: [n_frames, n_starts] ‖Σ p‖ / Σ ‖p‖.
+        lindemann: [n_frames, n_starts] rms distance of the atoms from their lattice sites, over the distance of nearest
+            neighbours; NaN for a system that is not judged by its lattice.
     """
 
     name: str
@@ -57,10 +66,11 @@ class Ensemble:
     displacement: FloatArray
     bond_change: FloatArray
     momentum: FloatArray
+    lindemann: FloatArray
 
     @staticmethod
     def of(
-        trajectory: Trajectory, first: int, n_starts: int, name: str, n_atoms: int, minimum_energy: float, bonds: bool
+        trajectory: Trajectory, first: int, n_starts: int, name: str, relaxed: Atoms, minimum_energy: float, bonds: bool
     ) -> Ensemble:
         """Take the starts of one system out of a trajectory of several systems.
 
@@ -69,13 +79,19 @@ class Ensemble:
             first: index of the system's first start.
             n_starts: the number of its starts.
             name: name of the system.
-            n_atoms: number of its atoms.
+            relaxed: the system at its minimum.
             minimum_energy: potential energy of its minimum, eV.
             bonds: whether it has bonds.
         """
         part = slice(first, first + n_starts)
-        columns = {attribute: getattr(trajectory, attribute)[:, part] for attribute in PER_START}
-        return Ensemble(name, n_atoms, minimum_energy, bonds, trajectory.times_ps, **columns)
+        recorded = [attribute for attribute in PER_START if attribute != "lindemann"]
+        columns = {attribute: getattr(trajectory, attribute)[:, part] for attribute in recorded}
+        columns["lindemann"] = np.full_like(columns["displacement"], np.nan)
+        if is_lattice(relaxed):
+            for column in range(n_starts):
+                positions = trajectory.positions[:, first + column, : len(relaxed)]
+                columns["lindemann"][:, column] = lindemann_ratio(relaxed, positions)
+        return Ensemble(name, len(relaxed), minimum_energy, bonds, trajectory.times_ps, **columns)
 
     @property
     def n_starts(self) -> int:
@@ -107,6 +123,8 @@ class Ensemble:
         metrics["momentum_error"] = float(self.momentum[finite].max())
         if self.has_bonds:
             metrics[BONDS] = float(self.bond_change[finite].max())
+        if np.isfinite(self.lindemann[finite]).any():
+            metrics[LATTICE] = float(self.lindemann[finite].max())
         return metrics
 
     def below_minimum(self) -> list[str]:
@@ -134,7 +152,24 @@ class Ensemble:
             faults: events that make a NO-GO.
             inapplicable: metrics that have no meaning for this run, each with the reason.
         """
-        return qualified(judge_gate(metrics, gate, faults, self.n_starts, inapplicable), float(self.times_ps[-1]))
+        excused = {**replaced_metrics(metrics, gate), **inapplicable}
+        return qualified(judge_gate(metrics, gate, faults, self.n_starts, excused), float(self.times_ps[-1]))
+
+
+def replaced_metrics(metrics: Mapping[str, float], gate: Gate) -> dict[str, str]:
+    """Return the criteria that were not measured and that another one takes the place of, each with the reason.
+
+    The other one must have been measured, and the gate must ask for it: nothing is passed by measuring less.
+
+    Args:
+        metrics: of one system, by name.
+        gate: to judge by.
+    """
+    return {
+        metric: reason
+        for metric, (other, reason) in INSTEAD.items()
+        if metric not in metrics and other in metrics and other in gate.criteria
+    }
 
 
 def ensemble_columns(ensembles: list[Ensemble]) -> dict[str, FloatArray]:

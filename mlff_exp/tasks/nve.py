@@ -154,7 +154,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     ensembles = []
     for index, (name, (relaxed, minimum_energy)) in enumerate(minima.items()):
         first = index * task.replicas
-        described = first, task.replicas, name, len(relaxed), minimum_energy, dynamics.has_bonds(first)
+        described = first, task.replicas, name, relaxed, minimum_energy, dynamics.has_bonds(first)
         ensemble = Ensemble.of(judged, *described)
         ensembles.append(ensemble)
         metrics = found[name] | ensemble.metrics(task.temperature_k)

@@ -14,9 +14,10 @@ from mlff_exp.cli.commands import COMMANDS, main
 from mlff_exp.common import load_object
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
+from mlff_exp.results.gate import judge_gate
 from mlff_exp.results.result import ResultError, RunResult
 from mlff_exp.results.verdict import Criterion, Verdict
-from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns, load_ensembles
+from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns, load_ensembles, replaced_metrics
 from mlff_exp.tasks.judging import judge_recorded
 from tests.helpers.here import resolved_of
 from tests.helpers.results import full_result
@@ -35,7 +36,9 @@ def ensemble(name: str, heating: float, rng: np.random.Generator) -> Ensemble:
     """Starts of twelve atoms that heat by so many eV/ps."""
     potential = -430 + heating * TIMES[:, None] + rng.normal(0, 1e-4, (len(TIMES), N_STARTS))
     ones = np.ones_like(potential)
-    return Ensemble(name, 12, -430.4, True, TIMES, potential, 0.4 * ones, 300 * ones, ones, 0.1 * ones, 0 * ones)
+    return Ensemble(
+        name, 12, -430.4, True, TIMES, potential, 0.4 * ones, 300 * ones, ones, 0.1 * ones, 0 * ones, np.nan * ones
+    )
 
 
 def recorded(directory: Path, *ensembles: Ensemble, faults: tuple[str, ...] = ()) -> Path:
@@ -46,6 +49,27 @@ def recorded(directory: Path, *ensembles: Ensemble, faults: tuple[str, ...] = ()
     columns: dict[str, Any] = dict(ensemble_columns(list(ensembles)))
     np.savez(directory / "trajectory_data.npz", **columns)
     return directory
+
+
+EITHER = Gate("mine", {"max_bond_change_ang": Limit(max=0.5), "lindemann_ratio": Limit(max=0.15)})
+
+
+@pytest.mark.parametrize(
+    ("measured", "gate", "expected"),
+    [
+        ({"max_bond_change_ang": 0.1}, EITHER, "GO"),
+        ({"max_bond_change_ang": 0.6}, EITHER, "NO-GO"),
+        ({"lindemann_ratio": 0.1}, EITHER, "GO"),
+        ({"lindemann_ratio": 0.2}, EITHER, "NO-GO"),
+        ({}, EITHER, "NO-GO"),  # with neither there is nothing to judge
+        ({"lindemann_ratio": 0.1}, Gate("mine", {"max_bond_change_ang": Limit(max=0.5)}), "NO-GO"),
+        ({"max_bond_change_ang": 0.1}, Gate("mine", {"lindemann_ratio": Limit(max=0.15)}), "NO-GO"),
+        ({"max_bond_change_ang": 0.1, "lindemann_ratio": 0.2}, EITHER, "NO-GO"),
+    ],
+)
+def test_bonds_or_lattice_are_judged_and_never_neither(measured: dict[str, float], gate: Gate, expected: str) -> None:
+    verdict = judge_gate(measured, gate, inapplicable=replaced_metrics(measured, gate))
+    assert verdict.decision == expected
 
 
 GATE = Gate("mine", {"energy_drift_mean_mev_per_atom_per_ps": Limit(-0.01, 0.01), "fluctuation_ratio_dt": Limit(3, 5)})

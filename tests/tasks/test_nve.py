@@ -31,13 +31,13 @@ from mlff_exp.results.estimate import Estimate
 from mlff_exp.results.gate import judge_gate
 from mlff_exp.results.result import RunResult
 from mlff_exp.tasks import nve, nve_files
-from mlff_exp.tasks.ensemble import Ensemble
+from mlff_exp.tasks.ensemble import Ensemble, load_ensembles
 from mlff_exp.tasks.gradient import gradient_metrics, inapplicable_metrics
 from mlff_exp.tasks.nve import _minima, run
 from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
-from tests.helpers.here import configured, undocumented
+from tests.helpers.here import configured, run_here, undocumented
 
 SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
 SHORT += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2", "model.checkpoint=student_small"]
@@ -285,6 +285,35 @@ def test_a_molecule_across_the_boundary_is_judged_like_the_whole_one(tmp_path: P
         assert wrapped[metric] == pytest.approx(whole[metric], rel=1e-6), metric
 
 
+def test_a_molecule_in_a_box_that_becomes_another_is_named(tmp_path: Path) -> None:
+    """Its hydrogen is too far, and bonds when it relaxes; across the boundary too."""
+    far = molecule("H2O", cell=[9, 9, 9], pbc=True)
+    far.set_distance(0, 1, 1.8, fix=0)
+    far.positions += np.array([4.5, 0.02, 4.5]) - far.positions[0]
+    far.wrap()
+    far.write(tmp_path / "far.extxyz")
+    words = [word for word in QUICK if not word.startswith("system=")]
+    with pytest.raises(ConfigError, match=r"far\.extxyz' holds no structure near a minimum.*O0–H1 formed \(1\.8"):
+        run(configured(*words, "system=file", f"system.path={tmp_path / 'far.extxyz'}"), tmp_path)
+
+
+def test_a_metal_is_judged_by_its_lattice(tmp_path: Path) -> None:
+    words = ["task=nve", "model=ase", "model.calculator={_target_:ase.calculators.emt.EMT}", "system=copper"]
+    words += ["task.timestep_fs=2", "task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2"]
+    result = run_here(tmp_path, *words, "gate=strict")
+    assert not undocumented(result)
+    assert result.verdict is not None
+    by_metric = {criterion.metric: criterion for criterion in result.verdict.criteria}
+    lattice, bonds = by_metric["lindemann_ratio"], by_metric["max_bond_change_ang"]
+    assert lattice.held
+    assert 0.02 < lattice.value < 0.1
+    assert bonds.inapplicable == "the system has no covalent bonds, and lindemann_ratio judges it"
+    absent = {metric for metric, each in by_metric.items() if each.value is None and not each.inapplicable}
+    assert absent == {"energy_walk_percent_of_thermal"}, "one start says nothing of it"
+    (recorded,) = load_ensembles(tmp_path / "trajectory_data.npz")
+    assert recorded.metrics(300)["lindemann_ratio"] == lattice.value
+
+
 def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[RunResult] = []
 
@@ -308,7 +337,7 @@ def test_a_mean_below_the_minimum_is_a_fault_and_no_percentage() -> None:
     trajectory = Trajectory(
         np.arange(20), np.arange(20.0), -10 * ones, ones, ones, ones, ones, ones, moving, moving, None
     )
-    high, low = (Ensemble.of(trajectory, 0, 2, "water", 3, minimum, True) for minimum in (-8.5, -9.5))
+    high, low = (Ensemble.of(trajectory, 0, 2, "water", molecule("H2O"), minimum, True) for minimum in (-8.5, -9.5))
     assert len(high.below_minimum()) == 2
     assert low.below_minimum() == []
     metrics = high.metrics(300)
