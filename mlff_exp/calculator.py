@@ -17,6 +17,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlff_exp.config import CompileMode, Precision
 from mlff_exp.engines import (
+    COMPILED_ENGINE,
+    REFERENCE_ENGINE,
     BatchCalculator,
     ForceField,
     Prediction,
@@ -84,7 +86,7 @@ class StudentForceFieldCalculator(BatchCalculator):
         if precision is None:
             precision = self._precision_of_flags(dtype, use_fp16)
         if engine is None:
-            engine = "compile" if use_compile else "eager"
+            engine = COMPILED_ENGINE if use_compile else REFERENCE_ENGINE
         self.precision: Precision = precision
         self.enable_timing, self.ignore_charge = enable_timing, ignore_charge
         self._compiles = engine_spec(engine).compiles
@@ -240,7 +242,7 @@ class StudentForceFieldCalculator(BatchCalculator):
                 raise
             self.logger.warning("%s failed, going on with eager: %s", self.engine, error)
             self._compiles = False
-            self._engine = make_engine(self._model, "eager", self.precision, self.device)
+            self._engine = make_engine(self._model, REFERENCE_ENGINE, self.precision, self.device)
             return self._engine(batch)
         if self._engine.compiled_graphs > graphs:
             self.logger.info("compiled %s in %.1f s", self.engine, self._engine.compile_s - seconds)

@@ -49,7 +49,7 @@ from mlff_exp.runs import (
     refuse_used_by_run,
     run_task,
 )
-from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused, save_resolved
+from mlff_exp.tasks import TASKS, check_engines, on_this_machine, refuse_unused, save_resolved
 from mlff_exp.tracking import CONFIG_FILE, OPENED_FILE, ActiveRun, find_run_directory, open_store, record_run
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def _recorded(composed: DictConfig, overrides: Sequence[str], directory: Path, *
         refuse_unused([(config, overrides)])
     check_engines(config)
     config = on_this_machine(config)
-    load = LoadMonitor() if single and config.task.name == "inference" else None
+    load = LoadMonitor() if single and TASKS[config.task.name].is_timed else None
     # If this run left no result, the one that is there would be taken for its own.
     if (directory / RESULT_FILE).is_file():
         raise ConfigError(f"{directory / RESULT_FILE} is the result of another run: choose a directory without one")

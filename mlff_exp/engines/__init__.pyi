@@ -24,6 +24,7 @@ from .prediction import Prediction as Prediction
 from .protocol import DynamicsEngine as DynamicsEngine
 from .protocol import Engine as Engine
 from .protocol import ForceField as ForceField
+from .registry import COMPILED_ENGINE as COMPILED_ENGINE
 from .registry import ENGINES as ENGINES
 from .registry import REFERENCE_ENGINE as REFERENCE_ENGINE
 from .registry import EngineSpec as EngineSpec

@@ -73,6 +73,8 @@ class EngineSpec:
 ENGINES: Registry[EngineSpec] = Registry("engine", "mlff_exp.engines")
 # Speedups and errors are relative to this engine: FP32 is the baseline of a timing, FP64 the reference of accuracy.
 REFERENCE_ENGINE = "eager"
+# The engine of the calculator's ``use_compile``.
+COMPILED_ENGINE = "compile"
 
 
 def engine_spec(name: str, key: str = "engine") -> EngineSpec:
@@ -158,7 +160,7 @@ ENGINES.register(
 )
 ENGINES.register(
     EngineSpec(
-        "compile",
+        COMPILED_ENGINE,
         CompileOptions,
         "energy and forces as one graph through torch.compile",
         "mlff_exp.engines.factory:make_compiled",

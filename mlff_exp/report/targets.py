@@ -18,7 +18,7 @@ class Where:
 
     Attributes:
         task, model, engine, mode, precision: names as in the configuration; a model is named by its checkpoint.
-        system: names of systems; the accuracy task evaluates no system and is selected whatever they are.
+        system: names of systems; a run that evaluates a labelled set instead is selected whatever they are.
         batch_size: any of these.
         min_batch_size: this or more.
         replicas: of an NVE run.
@@ -54,7 +54,7 @@ class Where:
             "mode": str(config["engine"].get("mode", "")),
             "precision": choice(result, "precision"),
         }
-        of_system = task["name"] != "accuracy"
+        of_system = bool(systems_of(result))
         return (
             all(not (wanted := getattr(self, name)) or word in wanted for name, word in words.items())
             and (not self.system or not of_system or systems_of(result) in [[{"name": name}] for name in self.system])
@@ -159,10 +159,10 @@ def judge_targets(results: Results, listed: TargetList) -> list[JudgedTarget]:
     """
     results = [result for result in results if listed.about.selects(result)]
     results = [result for result in results if result.config["model"] == results[0].config["model"]]
-    systems = [systems_of(result) for result in results if choice(result, "task") != "accuracy"]
+    systems = [found for result in results if (found := systems_of(result))]
     preferred = [{"name": listed.prefer_system}]
     one = preferred if preferred in systems else next(iter(systems), [])
-    results = [result for result in results if choice(result, "task") == "accuracy" or systems_of(result) == one]
+    results = [result for result in results if systems_of(result) in ([], one)]
     return [_judged(target, results) for target in listed.targets]
 
 

@@ -90,7 +90,7 @@ def least_accurate(metric: str, results: Results) -> RunResult | None:
 
 
 def systems_of(result: RunResult) -> list[Mapping[str, Any]]:
-    """Return the systems of a run as in the configuration; empty for the accuracy task."""
+    """Return the systems of a run as in the configuration; empty for a run on a labelled set."""
     side_by_side = result.config["task"].get("systems")
     if side_by_side:
         return [{"name": name} for name in side_by_side]

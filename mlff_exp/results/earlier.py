@@ -15,6 +15,17 @@ UNUSED: dict[str, tuple[str, ...]] = {
     "nve": ("batch_size",),
     "distill": ("model", "system", "engine", "precision", "batch_size"),
 }
+# The keys that a run of the first schema must have recorded, by its task and by its model.
+FORCE_FIELD = ("model.name", "engine.name", "precision.name")
+NEEDED: dict[str, tuple[str, ...]] = {
+    "inference": (*FORCE_FIELD, "system.name", "batch_size"),
+    "accuracy": FORCE_FIELD,
+    "nve": (*FORCE_FIELD, "task.replicas"),
+    "distill": ("task.n_features", "task.n_interactions"),
+}
+OF_MODELS = {"student": "model.checkpoint", "ase": "model.calculator._target_", "torch": "model.factory"}
+# The tasks whose runs recorded ``sweep.gate_decision`` although it says nothing of them.
+OWN_VERDICT = ("nve", "distill")
 
 
 def upgrade(values: Any) -> Any:
@@ -31,8 +42,35 @@ def upgrade(values: Any) -> Any:
     schema = values.get("schema", 1)
     if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise ValueError(f"schema={schema!r:.40} is none of 1 … {SCHEMA}: a later version may have written it")
-    values = _renamed(values)
+    values = _without_gate_decision(_renamed(values))
     return _with_systems(_as_it_ran(_without_unused(values))) | {"schema": SCHEMA} if schema == 1 else values
+
+
+def needed_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys that a run of the first schema, which had no key, must have recorded.
+
+    Args:
+        config: its configuration in the form of this version, with values of the right types.
+    """
+    task, model = config["task"], config.get("model", {})
+    needed = list(NEEDED.get(str(task.get("name")), ()))
+    if needed[:3] == list(FORCE_FIELD) and (own := OF_MODELS.get(str(model.get("name")))):
+        needed.append(own)
+    if task.get("name") == "nve" and not task.get("systems"):
+        needed.append("system.name")
+    return needed
+
+
+def _without_gate_decision(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove what was recorded of the gate of the sweep from runs that have a verdict of their own, or none."""
+    config = values.get("config")
+    task, sweep = (config.get("task"), config.get("sweep")) if isinstance(config, dict) else (None, None)
+    if not isinstance(config, dict) or not isinstance(task, dict) or not isinstance(sweep, dict):
+        return dict(values)
+    if task.get("name") not in OWN_VERDICT:
+        return dict(values)
+    kept = {key: value for key, value in sweep.items() if key != "gate_decision"}
+    return {**values, "config": {**config, "sweep": kept}}
 
 
 def _without_unused(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,11 +26,11 @@ NOT_NAMED = re.compile(
     r"(sweep|tracking|gate\.criteria)\..*|trust(\..*)?|timeout_s|gate_required"
     r"|task\.(resume|min_calls|min_time_s|directory|workers|budget_s)"
 )
-# The keys that the last word of a label gives, by task.
+# How the last word of a label gives the size of a run, by the keys that it gives.
 SIZES = {
-    "inference": ("batch_size",),
-    "nve": ("task.replicas",),
-    "distill": ("task.n_features", "task.n_interactions"),
+    ("task.n_features", "task.n_interactions"): "{}/{}",
+    ("task.replicas",): "×{}",
+    ("batch_size",): "B{}",
 }
 # The keys that a word gives only in part.
 ABRIDGED = re.compile(r"model\.(?!name$).*|system\.(path|index|n_molecules)")
@@ -100,19 +100,31 @@ def recorded_varied(config: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def label_parts(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the words that the label of every run has, by group of the configuration; empty for a default value."""
-    task = config["task"]["name"]
-    if task == "distill":
-        return {"task": task, "size": f"{config['task']['n_features']}/{config['task']['n_interactions']}"}
-    found = {"task": _word(str(task))}
-    if task != "accuracy":
+    """Return the words of a label by group of the configuration; empty for a default value.
+
+    A group that the run does not use is not recorded, and has no word.
+    """
+    found = {"task": _word(str(config["task"]["name"]))}
+    if _has_system(config):
         found["system"] = _system_word(config)
-    found |= force_field_words(config)
-    if task == "inference":
-        found["size"] = f"B{config['batch_size']}"
-    elif task == "nve":
-        found["size"] = f"×{config['task']['replicas']}"
+    if "model" in config:
+        found |= force_field_words(config)
+    if keys := size_keys(config):
+        values = _flat(config)
+        found["size"] = SIZES[keys].format(*(values[key] for key in keys))
     return found
+
+
+def size_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that give the size of a run: of its network, of its ensemble, or of its batch of a system."""
+    recorded = {f"task.{key}" for key in config["task"]}
+    if _has_system(config) and "batch_size" in config:
+        recorded.add("batch_size")
+    return next((keys for keys in SIZES if recorded.issuperset(keys)), ())
+
+
+def _has_system(config: Mapping[str, Any]) -> bool:
+    return "system" in config or bool(config["task"].get("systems"))
 
 
 def force_field_words(config: Mapping[str, Any]) -> dict[str, str]:
@@ -150,22 +162,26 @@ def system_name(config: Mapping[str, Any]) -> str:
     return Path(system["path"]).stem if system["name"] == "file" else str(system["name"])
 
 
-def find_varied_keys(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def find_varied_keys(
+    configs: Sequence[Mapping[str, Any]], used: Sequence[Mapping[str, Any]] | None = None
+) -> list[list[str]]:
     """Return for each job of a sweep the keys by which the jobs of its task differ and that their labels do not show.
 
     With these keys recorded as ``sweep.varied``, two different jobs never have the same label.
 
     Args:
         configs: plain values, one mapping for each job.
+        used: the same without the keys that the jobs do not use; ``configs`` if None.
     """
     by_task = {}
+    pairs = list(zip(configs, configs if used is None else used, strict=True))
     for task in dict.fromkeys(config["task"]["name"] for config in configs):
-        by_task[task] = _varied([config for config in configs if config["task"]["name"] == task])
+        by_task[task] = _varied([pair for pair in pairs if pair[0]["task"]["name"] == task])
     return [by_task[config["task"]["name"]] for config in configs]
 
 
-def _varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
-    flat, told = [_flat(job) for job in jobs], [label_parts(job) for job in jobs]
+def _varied(jobs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
+    flat, told = [_flat(job) for job, _ in jobs], [_Told.by(used) for _, used in jobs]
     keys = list(dict.fromkeys(key for values in flat for key in values if not key.startswith("sweep.")))
     chosen: list[str] = []
     # The name of a gate comes before its limits, because the name may determine them.
@@ -173,8 +189,8 @@ def _varied(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
         group = key.partition(".")[0]
         leaders = [other for other in chosen if group in NAMED and other.startswith(f"{group}.")]
         known = [
-            (_told(key, word), *(values.get(other, "") for other in leaders))
-            for word, values in zip(told, flat, strict=True)
+            (one.word(key), *(values.get(other, "") for other in leaders))
+            for one, values in zip(told, flat, strict=True)
         ]
         if not _determined(known, [values.get(key, "") for values in flat]):
             chosen.append(key)
@@ -202,7 +218,7 @@ def make_run_key(config: Mapping[str, Any]) -> RunKey:
         engine=str(config.get("engine", {}).get("name", "")),
         mode=str(config.get("engine", {}).get("mode", "")),
         precision=str(config.get("precision", {}).get("name", "")),
-        batch_size=config["batch_size"] if task == "inference" else None,
+        batch_size=config["batch_size"] if "batch_size" in size_keys(config) else None,
         device=str(config.get("device", "")),
     )
 
@@ -211,20 +227,19 @@ def find_unusual_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) ->
     """Return the keys of a single run that differ from the defaults and that its label does not show.
 
     Args:
-        config: plain values.
+        config: plain values of the keys that the run uses.
         defaults: defaults in the same form; a key that is absent has no default.
     """
-    told, usual = label_parts(config), _flat(defaults)
+    told, usual = _Told.by(config), _flat(defaults)
     found = []
     for key, value in _flat(config).items():
         if NOT_NAMED.fullmatch(key) or value in (usual.get(key, "null"), ""):
             continue
-        if key.startswith("gate.") and config["task"]["name"] != "nve":
-            continue
         if key == "model.calculator._target_" and value.startswith(KNOWN_CALCULATORS):
             continue
-        word = None if ABRIDGED.match(key) else _told(key, told)
-        if word is None and not key.startswith(("engine.", "precision.")) and value not in told.get(_group(key), ""):
+        word = None if ABRIDGED.match(key) else told.word(key)
+        group = told.parts.get(_group(key), "")
+        if word is None and not key.startswith(("engine.", "precision.")) and value not in group:
             found.append(key)
     return found
 
@@ -277,11 +292,22 @@ def _system_word(config: Mapping[str, Any]) -> str:
     return f"{', '.join(names[: MAX_SYSTEMS - 1])}, … ({len(names)} systems)~{_digest(', '.join(names))}"
 
 
-def _told(key: str, found: Mapping[str, str]) -> str | None:
-    """The word of a label that tells of a key, or None if none does."""
-    if key in SIZES.get(found["task"], ()):
-        return found["size"]
-    return None if _group(key) == "task" and key != "task.name" else found.get(_group(key))
+@dataclass(frozen=True)
+class _Told:
+    """The words of a label, and the keys that its last word gives."""
+
+    parts: Mapping[str, str]
+    sizes: tuple[str, ...]
+
+    @staticmethod
+    def by(config: Mapping[str, Any]) -> _Told:
+        return _Told(label_parts(config), size_keys(config))
+
+    def word(self, key: str) -> str | None:
+        """Return the word that depends on a key, or None if none does."""
+        if key in self.sizes:
+            return self.parts["size"]
+        return None if _group(key) == "task" and key != "task.name" else self.parts.get(_group(key))
 
 
 def _group(key: str) -> str:

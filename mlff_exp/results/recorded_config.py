@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlff_exp.results.naming import RunKey
 
 INT64 = range(-(2**63), 2**63)
 MAX_DEPTH = 50
@@ -43,22 +46,21 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 }
 LEAST_1 = ("batch_size", "task.replicas", "task.n_features", "task.n_interactions")
 POSITIVE = ("task.duration_ps",)
-# The keys that a run must have recorded, by its task.
-FORCE_FIELD = ("model.name", "engine.name", "precision.name")
-NEEDED = {
-    "inference": (*FORCE_FIELD, "system.name", "batch_size"),
-    "accuracy": FORCE_FIELD,
-    "nve": (*FORCE_FIELD, "task.replicas"),
-    "distill": ("task.n_features", "task.n_interactions"),
+# The keys of the configuration that fields of a `RunKey` are made from.
+MADE_FROM = {
+    "model": "model.name",
+    "engine": "engine.name",
+    "precision": "precision.name",
+    "batch_size": "batch_size",
 }
-OF_MODELS = {"student": "model.checkpoint", "ase": "model.calculator._target_", "torch": "model.factory"}
 
 
-def check_recorded(config: Mapping[str, Any]) -> None:
+def check_recorded(config: Mapping[str, Any], key: RunKey | None = None) -> None:
     """Refuse a recorded configuration that no run of this version can have.
 
     Args:
         config: plain values; one without a task is not checked.
+        key: the recorded identity of the run; the configuration must have what it was made from.
 
     Raises:
         ValueError: the message names the key, its value and the legal type.
@@ -67,39 +69,52 @@ def check_recorded(config: Mapping[str, Any]) -> None:
         return
     if _deeper_than(config, MAX_DEPTH):
         raise ValueError(f"config is nested in more than {MAX_DEPTH} levels")
-    for key, kind in TYPES.items():
-        value: Any = _at(config, key, ABSENT)
+    for name, kind in TYPES.items():
+        value: Any = _at(config, name, ABSENT)
         if value is ABSENT:
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"config.{key}={_shown(value)} is not {_named(kind)}")
+            raise ValueError(f"config.{name}={_shown(value)} is not {_named(kind)}")
         if isinstance(value, int) and value not in INT64:
-            raise ValueError(f"config.{key}={_shown(value)} has more than 64 bits")
-        if key in LEAST_1 and isinstance(value, int) and value < 1:
-            raise ValueError(f"config.{key}={_shown(value)} is less than 1")
-        if key in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
-            raise ValueError(f"config.{key}={_shown(value)} is not positive")
-    for name in _at(config, "task.systems") or []:
-        if not isinstance(name, str):
-            raise ValueError(f"config.task.systems holds {_shown(name)}, which is not str")
+            raise ValueError(f"config.{name}={_shown(value)} has more than 64 bits")
+        if name in LEAST_1 and isinstance(value, int) and value < 1:
+            raise ValueError(f"config.{name}={_shown(value)} is less than 1")
+        if name in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
+            raise ValueError(f"config.{name}={_shown(value)} is not positive")
+    for system in _at(config, "task.systems") or []:
+        if not isinstance(system, str):
+            raise ValueError(f"config.task.systems holds {_shown(system)}, which is not str")
     varied = _at(config, "sweep.varied")
-    for key, value in varied.items() if isinstance(varied, Mapping) else ():
+    for name, value in varied.items() if isinstance(varied, Mapping) else ():
         if not isinstance(value, str):
-            raise ValueError(f"config.sweep.varied.{key}={_shown(value)} is not str")
-    _refuse_missing(config)
+            raise ValueError(f"config.sweep.varied.{name}={_shown(value)} is not str")
+    refuse_missing(config, _needed(config, key))
 
 
-def _refuse_missing(config: Mapping[str, Any]) -> None:
-    needed = ["task.name", *NEEDED.get(str(_at(config, "task.name")), ())]
-    if "model.name" in needed and (own := OF_MODELS.get(str(_at(config, "model.name")))):
-        needed.append(own)
-    if _at(config, "system.name") == "file":
-        needed.append("system.path")
-    if _at(config, "task.name") == "nve" and not _at(config, "task.systems"):
-        needed.append("system.name")
-    missing = [key for key in needed if _at(config, key) is None]
+def refuse_missing(config: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Refuse a recorded configuration that has no value for some keys.
+
+    Raises:
+        ValueError: the message names the keys.
+    """
+    missing = [key for key in dict.fromkeys(needed) if _at(config, key) is None]
     if missing:
         raise ValueError(f"config has no {', '.join(missing)}")
+
+
+def _needed(config: Mapping[str, Any], key: RunKey | None) -> list[str]:
+    """Return the keys that names and figures of a run are made from."""
+    groups = ("model", "engine", "precision", "system")
+    needed = ["task.name", *(f"{group}.name" for group in groups if group in config)]
+    if "model" in config:  # an engine evaluates it
+        needed += ["engine.name", "precision.name"]
+    if key is not None:
+        needed += [path for field, path in MADE_FROM.items() if getattr(key, field) not in ("", None)]
+        if key.system and not _at(config, "task.systems"):
+            needed.append("system.name")
+    if _at(config, "system.name") == "file":
+        needed.append("system.path")
+    return needed
 
 
 def _at(values: Any, key: str, otherwise: Any = None) -> Any:

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 
 from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.results.checks import check_environment, refuse_impossible, refuse_non_finite
-from mlff_exp.results.earlier import SCHEMA, upgrade
+from mlff_exp.results.earlier import SCHEMA, needed_keys, upgrade
 from mlff_exp.results.failure import Failure
 from mlff_exp.results.naming import RunKey, make_run_key
-from mlff_exp.results.recorded_config import check_recorded
+from mlff_exp.results.recorded_config import check_recorded, refuse_missing
 from mlff_exp.results.verdict import Verdict
 
 RESULT_FILE = "result.json"
@@ -125,20 +125,23 @@ class RunResult:
             values, recorded = upgrade(read_json(path)), None
             if isinstance(values, dict):
                 values = {name: value for name, value in values.items() if name != "schema"}
-                if (recorded := values.pop("key", None)) is not None:
-                    recorded = typed_value(RunKey, recorded, "key")
+                recorded = values.pop("key", None)
+                key = None if recorded is None else typed_value(RunKey, recorded, "key")
             result: RunResult = typed_value(RunResult, values)
             refuse_impossible(result.metrics, result.timing)
             check_environment(result.environment)
             if "task" in result.config:
-                check_recorded(result.config)
-                _check_key(recorded, result.key)
+                check_recorded(result.config, key)
+                if key is None:
+                    refuse_missing(result.config, needed_keys(result.config))
+                else:
+                    _check_key(key, result.key)
             return result
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error
 
 
-def _check_key(recorded: RunKey | None, made: RunKey) -> None:
+def _check_key(recorded: RunKey, made: RunKey) -> None:
     for name, value in dataclasses.asdict(made).items():
-        if recorded is not None and (other := getattr(recorded, name)) != value:
+        if (other := getattr(recorded, name)) != value:
             raise ValueError(f"key.{name}={other!r} contradicts config, by which it is {value!r}")

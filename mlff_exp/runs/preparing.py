@@ -145,7 +145,8 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
     refuse_unused((job.config, job.overrides) for job in jobs)
     _refuse_doubles(jobs, every)
     # The keys by which jobs differ depend on all of them.
-    varied = find_varied_keys([requested_values(composed) for composed in every])
+    requested = [requested_values(composed) for composed in every]
+    varied = find_varied_keys(requested, [what_runs(values) for values in requested])
     for composed, keys_of_job in zip(every, varied, strict=True):
         composed.sweep.varied = keys_of_job
     return [replace(job, resolved=resolve_config(composed)) for job, composed in zip(jobs, every, strict=True)]

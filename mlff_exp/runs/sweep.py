@@ -24,6 +24,7 @@ from mlff_exp.runs.preparing import PreparedSweep, refuse_gates_that_cannot_run
 from mlff_exp.runs.recording import Recorder
 from mlff_exp.runs.resuming import N_JOBS, directory_to_resume, find_done_jobs, refuse_other_number
 from mlff_exp.runs.stages import StageRunner
+from mlff_exp.tasks import TASKS
 from mlff_exp.tracking import SWEEP_FILE, open_store, set_run_tag, sweep_run
 
 
@@ -60,7 +61,7 @@ def run_sweep(host: SweepHost, prepared: PreparedSweep, load: LoadMonitor) -> in
         claim_directory(directory)
     OmegaConf.save({**mask_secrets(host.settings()), N_JOBS: len(jobs)}, directory / SWEEP_FILE)
 
-    timed = [job for number, job in enumerate(jobs) if number not in done and job.config.task.name == "inference"]
+    timed = [job for number, job in enumerate(jobs) if number not in done and TASKS[job.config.task.name].is_timed]
     if timed and host.here:
         load.warn(timed[0].config.device)
     with sweep_run(store, master.sweep.name, directory) as sweep_id:

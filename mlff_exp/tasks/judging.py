@@ -17,6 +17,7 @@ from mlff_exp.tasks.gradient import (
     inapplicable_metrics,
 )
 from mlff_exp.tasks.nve_files import TRAJECTORY_FILE
+from mlff_exp.tasks.registry import TASKS
 
 ONCE = (  # metrics that do not come from the recorded frames
     DIFFERENCES,
@@ -46,9 +47,13 @@ def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | No
         ConfigError: the run has fewer starts.
     """
     result = RunResult.load(directory)
-    if result.key.task != "nve" or result.verdict is None:
-        raise ResultError(f"{directory} holds a {result.status} run of task={result.key.task}: only a finished run of "
-                          "task=nve has something to judge")  # fmt: skip
+    task = result.key.task
+    if result.verdict is None or task not in TASKS or not TASKS[task].judged:
+        judged = " or ".join(f"task={one.name}" for one in TASKS if one.judged)
+        raise ResultError(
+            f"{directory} holds a {result.status} run of task={task}: only a finished run of {judged} has something to "
+            "judge"
+        )
     ensembles = load_ensembles(directory / TRAJECTORY_FILE)
     if n_starts is not None and not 1 <= n_starts <= ensembles[0].n_starts:
         raise ConfigError(f"--starts {n_starts}: the run has 1 to {ensembles[0].n_starts} starts to judge")

@@ -60,10 +60,13 @@ def resolve_config(composed: DictConfig) -> dict[str, Any]:
     # The stages of an experiment belong to the sweep, not to each of its runs.
     for key in ("stages", "parameters", "resume", "budget_s", "compile_ahead", "targets"):
         values["sweep"].pop(key)
-    keys = values["sweep"].pop("varied")
+    keys, task = values["sweep"].pop("varied"), TASKS[values["task"]["name"]]
+    if task.judged or task.trains:  # a verdict on other runs says nothing of it
+        values["sweep"].pop("gate_decision")
     if keys is None:
+        used = values if task.judged else {key: value for key, value in values.items() if key != "gate"}
         model, system = (OmegaConf.get_type(composed[group]) or dict for group in ("model", "system"))
-        keys = find_unusual_keys(values, default_values(values, model, system))
+        keys = find_unusual_keys(used, default_values(values, model, system))
     # From the requested values, so that jobs that differ only in unused keys have different labels as well.
     values["sweep"]["varied"] = values_of(given, keys)
     return values

@@ -43,6 +43,11 @@ class Task:
     baseline: str | None = None
     aliases: tuple[str, ...] = ()
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it measures times, which other programs on the machine would disturb."""
+        return self.baseline is not None
+
 
 TASKS: Registry[Task] = Registry("task", "mlff_exp.tasks")
 TASKS.register(

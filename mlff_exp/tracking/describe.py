@@ -168,14 +168,15 @@ def valid_point(record: ProgressPoint) -> ProgressPoint:
 def _inputs(result: RunResult) -> tuple[Source | None, Weights | None]:
     """Return the source of a result and its weights, which carry verdicts by gate, system and precision."""
     config, sha256 = result.config, result.tags.get("checkpoint.sha256")
-    if result.failure is not None or config["task"]["name"] == "distill":
+    if result.failure is not None or "model" not in config:  # it evaluated no force field
         return None, None
-    if config["task"]["name"] == "accuracy":
+    if "dataset" in config["task"]:
         name, source = config["task"]["dataset"], {"sha256": result.tags.get("dataset.sha256", "")}
-    else:
-        systems = config["task"].get("systems")
+    elif (systems := config["task"].get("systems")) or "system" in config:
         name = ", ".join(systems or [system_name(config)])
         source = {"systems": systems} if systems else config["system"]
+    else:
+        return None, None
     text = json.dumps(source, sort_keys=True)
     digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:8]
     described = Source(shorten(str(name) or "_", MAX_DATASET_NAME), digest, text[:MAX_SOURCE], config["task"]["name"])
@@ -199,8 +200,8 @@ def _tags(result: RunResult) -> dict[str, str]:
         name: value for name, value in result.tags.items() if name not in OWN_TAGS and not name.startswith("mlflow.")
     }
     tags = {**free, "task": task}
-    if task in ("inference", "accuracy"):
-        tags["gate.decision"] = result.config["sweep"]["gate_decision"]
+    if (decision := result.config.get("sweep", {}).get("gate_decision")) is not None:
+        tags["gate.decision"] = decision
     if result.verdict is not None:
         tags["verdict"] = result.verdict.decision
         if (duration_ps := result.config["task"].get("duration_ps")) is not None:

@@ -209,13 +209,35 @@ def test_an_earlier_result_is_read_without_unused_keys(tmp_path: Path) -> None:
         assert set(config) - set(loaded) == absent
 
 
+@pytest.mark.parametrize("lost", ["model", "engine", "precision", "batch_size", "system"])
+def test_a_result_without_a_part_of_its_key_is_refused(tmp_path: Path, lost: str) -> None:
+    file = full_result().save(tmp_path)
+    values = json.loads(file.read_text())
+    del values["config"][lost]
+    file.write_text(json.dumps(values))
+    with pytest.raises(ResultError, match=f"config has no .*{lost}"):
+        RunResult.load(tmp_path)
+
+
+def test_only_a_run_that_depends_on_a_gate_keeps_its_decision(tmp_path: Path) -> None:
+    for task, kept in (({"name": "inference"}, True), ({"name": "nve", "replicas": 1}, False)):
+        RunResult(CONFIG | {"task": task}).save(tmp_path)
+        assert ("gate_decision" in RunResult.load(tmp_path).config["sweep"]) is kept
+
+
+def test_a_task_of_another_package_has_a_label() -> None:
+    assert label(CONFIG | {"task": {"name": "outside"}}).startswith("outside · benzene · compile")
+    assert label({"task": {"name": "outside", "replicas": 2, "systems": ["water"]}}) == "outside · water · ×2"
+
+
 def test_labels() -> None:
     assert label(CONFIG) == "inference · benzene · compile/reduce-overhead · fp32 · B16"
     nve = CONFIG | {"task": {"name": "nve", "replicas": 3}, "engine": {"name": "eager"}}
     assert label(nve) == "nve · benzene · eager · fp32 · ×3"
-    distill = CONFIG | {"task": {"name": "distill", "n_features": 64, "n_interactions": 2}}
+    distill = {"task": {"name": "distill", "n_features": 64, "n_interactions": 2}}
     assert label(distill) == "distill · 64/2"
     teacher = {"name": "ase", "calculator": {"_target_": "tblite.ase.TBLite"}}
     assert label(CONFIG | {"model": teacher, "engine": {"name": "native"}}) == "inference · benzene · ase/TBLite · B16"
     mine = CONFIG | {"task": {"name": "accuracy"}, "model": {"name": "student", "checkpoint": "/models/mine.pt"}}
+    del mine["system"]
     assert label(mine) == "accuracy · mine.pt · compile/reduce-overhead · fp32"
