@@ -122,7 +122,7 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            values, recorded = upgrade(read_json(path)), None
+            values, key = upgrade(read_json(path)), None
             if isinstance(values, dict):
                 values = {name: value for name, value in values.items() if name != "schema"}
                 recorded = values.pop("key", None)
