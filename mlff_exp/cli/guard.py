@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.hydra_rules import RULES, Parts
+from mlff_exp.cli.interpolations import merged, refuse_bomb
 from mlff_exp.cli.overrides import n_values
 from mlff_exp.cli.plain_values import refuse_lenient
 from mlff_exp.cli.schemas import register_schemas
@@ -68,6 +69,7 @@ class GuardedLoader(ConfigLoaderImpl):
         self._trust: list[str] = []
         self._vouched = dict(VOUCHED)
         self._in_files: list[tuple[Parts, Any]] = []
+        self._unresolved: Any = {}  # what the files that Hydra has merged so far say
         for override in _parsed(words):
             if override.key_or_group == "trust" and not override.is_delete():
                 self._trust += _trusted(override)
@@ -93,7 +95,7 @@ class GuardedLoader(ConfigLoaderImpl):
             ConfigError: a file says what only the command line may, or nobody.
         """
         register_schemas()  # a launched job has not done so
-        self._in_files = []
+        self._in_files, self._unresolved = [], {}
         try:
             composed = super().load_configuration(config_name, overrides, *rest, **by)
         except KeyError as error:
@@ -106,6 +108,7 @@ class GuardedLoader(ConfigLoaderImpl):
         return composed
 
     def _judge(self, composed: DictConfig, overrides: Sequence[str], *, hydra_alone: bool) -> None:
+        refuse_bomb(OmegaConf.to_container(composed, resolve=False))
         hydra = OmegaConf.to_container(composed.hydra, resolve=False)
         assert isinstance(hydra, dict)
         _refuse_unmade(hydra)
@@ -130,10 +133,12 @@ class GuardedLoader(ConfigLoaderImpl):
         make_importable(composed.trust, self._directory)
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
-        """Load as Hydra does, and keep the values of a file as they were written."""
+        """Load as Hydra does, judge what Hydra may resolve to merge it, and keep the values of a file as written."""
         loaded = super()._load_single_config(default, repo)
+        self._unresolved = merged(self._unresolved, OmegaConf.to_container(loaded.config, resolve=False))
         if str(loaded.path).startswith("file://"):
             self._in_files += _leaves(loaded.config)
+            refuse_bomb(self._unresolved)
         return loaded
 
     def _judge_types(self, composed: DictConfig, overrides: Sequence[str]) -> None:
@@ -276,6 +281,8 @@ class GuardedLoader(ConfigLoaderImpl):
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
         """Before Hydra looks there: for ``pkg://`` it imports a module."""
         loaded = repo.load_config(config_path=config_name) if config_name is not None else None
+        if loaded is not None:
+            refuse_bomb(OmegaConf.to_container(loaded.config, resolve=False))
         in_file = None if loaded is None else OmegaConf.select(loaded.config, "hydra.searchpath")
         places = [value for parts, value in _leaves(in_file)]
         for override in parsed_overrides:
