@@ -43,7 +43,7 @@ from tests.helpers.here import CONF
 GROUPS = ("task", "model", "engine", "precision", "gate", "tracking", "experiment")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 OPTIONS += [f"engine={name}" for name in ENGINES.names()]
-OPTIONS += ["model=student", "model=ase"]  # model=torch has no default of its factory
+OPTIONS += ["model=student", "model=ase", "model=sevennet", "model=so3lr"]  # model=torch has no default of its factory
 OPTIONS += [f"{group}={name}" for group in ("precision", "tracking") for name in named_options()[group]]
 SYSTEMS = [*named_options()["system"], *(path.stem for path in sorted((CONF / "system").glob("*.yaml")))]
 
