@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from mlff_exp.config import ConfigError, Tracking
+from mlff_exp.tracking.database import check_database, connect_once
 from mlff_exp.tracking.faults import first_line
 from mlff_exp.tracking.store import Store, find_experiment, running_runs
 
@@ -55,17 +56,24 @@ def open_server_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     if not uri:
         raise ConfigError("tracking=server needs the environment variable MLFLOW_TRACKING_URI")
     _refuse_address(uri)
+    is_database = _is_database(uri)
 
     def ask() -> tuple[Store, list[Run]]:
+        if is_database:
+            connect_once(uri)
         client = MlflowClient(tracking_uri=uri)
         store = Store(client, find_experiment(client, tracking.experiment, None))
         return store, running_runs(store)
 
     try:
+        if is_database:
+            check_database(uri)
         with _short_limits():
             found = _within(OPENING_S, ask)
     except TimeoutError:
         raise ConfigError(f"tracking=server: no answer from {WHERE} within {OPENING_S:g} s") from None
+    except ConfigError:  # a ValueError that says already what is wrong
+        raise
     except MlflowException as error:
         raise ConfigError(f"tracking=server: {_reason(error)}") from error
     except (SQLAlchemyError, RequestException) as error:
@@ -77,13 +85,17 @@ def open_server_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     return found
 
 
+def _is_database(uri: str) -> bool:
+    return uri.partition(":")[0].partition("+")[0].lower() in DATABASES
+
+
 def _refuse_address(uri: str) -> None:
     try:
         parts = urlsplit(uri)
         wrong = parts.scheme in ("http", "https") and (not parts.hostname or parts.port == 0)
     except ValueError:
         wrong, parts = True, urlsplit("")
-    named = parts.scheme in ("http", "https", "databricks") or parts.scheme.partition("+")[0] in DATABASES
+    named = parts.scheme in ("http", "https", "databricks") or _is_database(uri)
     if not wrong and (parts.scheme == "file" or (not parts.scheme and ("/" in uri or Path(uri).is_dir()))):
         raise ConfigError(
             f"tracking=server: MLFLOW_TRACKING_URI={uri} is a directory, MLflow's older store of plain files, and no "

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -194,6 +195,26 @@ def test_a_deleted_experiment_is_said_to_be_one(mlruns: Path) -> None:
 def test_a_server_that_is_not_mlflow_is_refused(monkeypatch: pytest.MonkeyPatch, uri: str, expected: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     refused(expected)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("mysql://u:pw@h/x", r"^tracking=server: \S+ needs the Python package MySQLdb, which is not installed"),
+        ("mssql+nope://u:pw@h/x", "Can't load plugin"),
+        ("sqlite:///:memory:", r"^tracking=server: \S+ is no database in a file"),
+        ("sqlite://", "is no database in a file"),
+        ("sqlite:////proc/x.db", "no answer from the server at MLFLOW_TRACKING_URI: .*unable to open database file"),
+        ("postgresql+psycopg://u:pw@127.0.0.1:1/x", "no answer from the server .*onnection refused|needs the Python"),
+    ],
+)
+def test_a_database_that_can_not_be_used_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], uri: str, expected: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    refused(expected)
+    assert capfd.readouterr() == ("", "")
 
 
 @contextmanager
