@@ -8,8 +8,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 
-from mlff_exp.cli.schemas import named_options
-from mlff_exp.config.systems import CRYSTALS, WaterBox
+from mlff_exp.config.systems import CRYSTALS, Crystal, WaterBox
 from mlff_exp.dynamics.lattice import is_lattice, lindemann_ratio, nearest_neighbour_ang
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.ase import AseEngine
@@ -19,7 +18,7 @@ NEAREST = {"copper": 3.615 / np.sqrt(2), "nacl": 2.82, "silicon": 5.431 * np.sqr
 
 
 def built(name: str) -> Atoms:
-    (atoms,) = build_systems(named_options()["system"][name]).values()
+    (atoms,) = build_systems(Crystal(name)).values()
     return atoms
 
 

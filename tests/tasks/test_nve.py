@@ -306,6 +306,7 @@ def test_a_metal_is_judged_by_its_lattice(tmp_path: Path) -> None:
     by_metric = {criterion.metric: criterion for criterion in result.verdict.criteria}
     lattice, bonds = by_metric["lindemann_ratio"], by_metric["max_bond_change_ang"]
     assert lattice.held
+    assert lattice.value is not None
     assert 0.02 < lattice.value < 0.1
     assert bonds.inapplicable == "the system has no covalent bonds, and lindemann_ratio judges it"
     absent = {metric for metric, each in by_metric.items() if each.value is None and not each.inapplicable}
