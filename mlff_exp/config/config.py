@@ -21,6 +21,7 @@ from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate
 from mlff_exp.config.precision import PrecisionConfig
+from mlff_exp.config.shapes import refuse_other_shapes
 from mlff_exp.config.systems import CRYSTALS, MOLECULES, Crystal, WaterBox
 from mlff_exp.config.words import (
     COMPILE_MODES,
@@ -189,6 +190,7 @@ def parse_config(config: DictConfig) -> Config:
     learn_secrets(recorded)
     _refuse_names_from_outside(recorded)
     refuse_other_schema(config)
+    refuse_other_shapes(config)
     parsed = OmegaConf.to_object(config)
     assert isinstance(parsed, Config), "it has our schema"
     _refuse_added(config)

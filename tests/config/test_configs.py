@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.errors import explain_error
@@ -214,11 +214,30 @@ def test_the_keys_are_those_of_the_documentation() -> None:
             ["model=ase", "~model.calculator._target_"],
             "model.calculator needs a _target_, for example mlff_exp.distill",
         ),
+        (["model=ase", "model.calculator._target_=null"], "model.calculator needs a _target_, for example"),
+        (["sweep.targets=${seed}"], r"sweep\.targets=0 must be a list"),
+        (["sweep.stages=${seed}"], r"sweep\.stages=0 must be a list"),
+        (["task.baselines=${seed}"], r"task\.baselines=0 must be a list"),
+        (["task.baselines=${engine.name}"], r"task\.baselines='\w+' must be a list"),
+        (["task=nve", "task.systems=${system.name}"], r"task\.systems='benzene' must be a list"),
+        (["task=nve", "gate.criteria=${seed}"], r"gate\.criteria=0 must be a mapping"),
+        (["task=nve", "gate.criteria=${task}"], r"gate\.criteria=.* must be a mapping of its own"),
+        (["model=ase", "model.calculator=${task}"], r"model\.calculator=.* must be a mapping of its own"),
     ],
 )
 def test_a_wrong_value_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         composed(*overrides)
+
+
+@pytest.mark.parametrize("group", ["task", "model", "system", "engine"])
+@pytest.mark.parametrize("text", ["name: water\n", "[water]\n"])
+def test_an_option_without_its_schema_is_refused_by_name(group: str, text: str) -> None:
+    config = compose("config")
+    with open_dict(config):
+        config[group] = OmegaConf.create(text)
+        with pytest.raises(ConfigError, match=rf"{group}=.* has no schema: .*'defaults: \[/schema/{group}/<kind>\]'"):
+            parse_config(config)
 
 
 @pytest.mark.parametrize(
