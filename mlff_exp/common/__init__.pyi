@@ -3,6 +3,7 @@ from .files import DISK_ERRORS as DISK_ERRORS
 from .files import MAX_BYTES as MAX_BYTES
 from .files import atomic_file as atomic_file
 from .files import atomic_write as atomic_write
+from .files import expand_home as expand_home
 from .files import free_space as free_space
 from .files import refuse_irregular as refuse_irregular
 from .progress import ProgressBar as ProgressBar

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -11,6 +12,14 @@ from pathlib import Path
 
 MAX_BYTES = 256 * 2**20  # of a file that is read at once
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with a leading ``~`` replaced by the home directory; unchanged if there is no such user.
+
+    ``./~a.xyz`` names a file in the current directory: a `Path` leaves out its first part.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 @contextmanager

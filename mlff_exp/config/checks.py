@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Protocol
 
+from mlff_exp.common import expand_home
 from mlff_exp.config.errors import ConfigError
 
 MAX_SHOWN = 60
@@ -160,7 +160,7 @@ def plain(key: str, name: str) -> None:
 def is_file(path: str) -> bool:
     """Return whether there is a file of this path; False for an impossible path."""
     try:
-        return Path(path).expanduser().is_file()
+        return expand_home(path).is_file()
     except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, a zero byte
         return False
 

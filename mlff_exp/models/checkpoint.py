@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mlff_exp.common import atomic_file, parse_json, refuse_irregular
+from mlff_exp.common import atomic_file, expand_home, parse_json, refuse_irregular
 from mlff_exp.config import CHECKPOINTS, shipped_checkpoints
 from mlff_exp.models.embedded import Architecture
 from mlff_exp.models.painn import PaiNN
@@ -126,7 +126,7 @@ def checkpoint_path(name_or_path: str | Path) -> Path:
     """
     if str(name_or_path) in shipped_checkpoints():
         return CHECKPOINTS / f"{name_or_path}.safetensors"
-    path = Path(name_or_path).expanduser()
+    path = expand_home(name_or_path)
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint {str(name_or_path)!r}: neither a file nor one of: {', '.join(shipped_checkpoints())}"

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mlff_exp.common import refuse_irregular, typed_value
+from mlff_exp.common import expand_home, refuse_irregular, typed_value
 from mlff_exp.config import ConfigError
 from mlff_exp.report.targets import TargetList
 
@@ -58,7 +58,7 @@ def _path(name: str) -> Path:
     shipped = {path.stem: path for folder in FOLDERS if folder.is_dir() for path in folder.glob("*.yaml")}
     if name in shipped:
         return shipped[name]
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if not path.is_file():
         raise ConfigError(f"targets: {name!r} is neither one of {', '.join(sorted(shipped))} nor a file")
     return path

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+
+from mlff_exp.common import expand_home
 
 DIGITS = 16
 PART_BYTES = 2**20
@@ -49,7 +50,7 @@ def calculator_identity(calculator: Mapping[str, Any]) -> str:
     found = hashlib.sha256(json.dumps(calculator, sort_keys=True, default=str).encode())
     for text in _texts(calculator):
         try:
-            path = Path(text).expanduser()
+            path = expand_home(text)
             if path.is_file() and path.stat().st_size:  # files in /proc have no size, and may block for ever
                 with path.open("rb") as file:
                     while part := file.read(PART_BYTES):

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
 
+from mlff_exp.common import expand_home
 from mlff_exp.config import (
     G2_MOLECULES,
     UNSEEN,
@@ -94,7 +95,7 @@ def water_box(n_molecules: int) -> Atoms:
 def _read(system: FileSystem) -> dict[str, Atoms]:
     chosen = system.chosen
     try:
-        frames = read_frames(Path(system.path).expanduser(), chosen)
+        frames = read_frames(expand_home(system.path), chosen)
     except StructureError as error:
         raise ConfigError(f"system.path={system.path!r}: {error}") from error
     if system.ignore_charge:

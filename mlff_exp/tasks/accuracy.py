@@ -14,6 +14,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
+from mlff_exp.common import expand_home
 from mlff_exp.config import Config, ConfigError
 from mlff_exp.engines import REFERENCE_ENGINE, Engine, make_engine
 from mlff_exp.measure import accuracy_vs_fp64, accuracy_vs_teacher, describe_machine
@@ -117,7 +118,7 @@ def _packed(config: Config, engine: Engine, dataset: Dataset) -> Iterator[tuple[
 
 def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
     name, known = config.task.dataset, None if subject.checkpoint is None else subject.checkpoint.model.elements
-    path = VALIDATION if name == "validation" else Path(name).expanduser()
+    path = VALIDATION if name == "validation" else expand_home(name)
     try:
         dataset = Dataset.load(path)
         check_all_apart(dataset)

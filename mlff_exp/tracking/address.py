@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlff_exp.common import shell_command
+from mlff_exp.common import expand_home, shell_command
 from mlff_exp.config import ConfigError, Tracking
 
 DATABASE_FILE = "mlflow.db"
@@ -18,7 +18,7 @@ def store_directory(tracking: Tracking) -> Path:
         ConfigError: there is no such user.
     """
     directory = expand_home(tracking.directory)
-    if str(directory).startswith("~") and not directory.exists():
+    if tracking.directory.startswith("~") and str(directory).startswith("~") and not directory.exists():
         raise ConfigError(f"{directory}: there is no such user as {directory.parts[0][1:] or '~'}; write the path out")
     return directory.resolve()
 
@@ -28,14 +28,6 @@ def is_in_store(path: Path) -> bool:
     above = path.resolve().parents
     stores = (one.parent for one in above if one.name == ARTIFACTS)
     return any((store / DATABASE_FILE).is_file() for store in stores)
-
-
-def expand_home(path: str) -> Path:
-    """Return a path with a leading ``~`` replaced by the home directory; unchanged if there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def database_url(database: Path) -> str:

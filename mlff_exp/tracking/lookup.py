@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlff_exp.common import expand_home
 from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options
 from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult
-from mlff_exp.tracking.address import expand_home
 from mlff_exp.tracking.describe import as_params as as_params
 from mlff_exp.tracking.faults import first_line, store_must_answer
 from mlff_exp.tracking.heartbeat import DIRECTORY_TAG

@@ -6,8 +6,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mlff_exp.common import expand_home
 from mlff_exp.config import ConfigError
-from mlff_exp.tracking.address import ARTIFACTS, DATABASE_FILE, expand_home
+from mlff_exp.tracking.address import ARTIFACTS, DATABASE_FILE
 from mlff_exp.tracking.local import BUSY_S, explain_store_error, lock_store
 
 # Where MLflow's database keeps absolute addresses of artifacts.

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from mlff_exp.cli.yaml_files import refuse_large
-from mlff_exp.common.files import atomic_file, atomic_write, refuse_irregular
+from mlff_exp.common.files import atomic_file, atomic_write, expand_home, refuse_irregular
 from mlff_exp.common.typed_json import read_json
 from mlff_exp.config import ConfigError
+from mlff_exp.config.systems import FileSystem
 from mlff_exp.report.target_files import load_targets
 from mlff_exp.results import ResultError
 from mlff_exp.structures.arrays import read_arrays
@@ -76,3 +77,12 @@ def test_no_pipe_device_directory_or_large_file_is_read(tmp_path: Path) -> None:
         refuse_large(pipe)
     with pytest.raises(ConfigError, match="nor a file"):
         load_targets([str(pipe)])
+
+
+def test_a_file_whose_name_begins_with_a_tilde_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "~a.xyz").write_text("3")
+    assert expand_home("./~a.xyz").read_text() == "3"
+    assert FileSystem(path="./~a.xyz").path == "./~a.xyz"
+    assert expand_home("~/a.xyz") == Path("/home/me/a.xyz")

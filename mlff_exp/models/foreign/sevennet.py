@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from mlff_exp.common import replace_attribute
+from mlff_exp.common import expand_home, replace_attribute
 from mlff_exp.models.adapters.sevennet import SHIPPED, SevenNetModel
 from mlff_exp.models.foreign.settings import quiet
 from mlff_exp.models.foreign.truth import Truth
@@ -119,7 +118,7 @@ def _path(options: SevenNetModel) -> str:
     from sevenn import _const as const
 
     shipped = dict(zip(SHIPPED, (const.SEVENNET_0_11Jul2024, const.SEVENNET_l3i5), strict=True))
-    path = Path(shipped.get(options.checkpoint, options.checkpoint)).expanduser()
+    path = expand_home(shipped.get(options.checkpoint, options.checkpoint))
     if not path.is_file():  # sevenn would download a name that it knows
         raise FileNotFoundError(f"{path} is not there")
     return str(path.resolve())
