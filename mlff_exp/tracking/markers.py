@@ -128,8 +128,14 @@ def lock_directory(directory: Path) -> Iterator[None]:
     """Keep other processes from uploading the same directory.
 
     Raises:
-        ResultError: another process has been uploading it for too long.
+        ResultError: another process has been uploading it for too long, the file of the lock is a link, or the name of
+            the directory is no text, which MLflow stores.
     """
+    try:
+        str(directory.resolve()).encode()
+    except UnicodeEncodeError:
+        raise ResultError(f"{str(directory)!a}: the name of this directory is not UTF-8: rename it") from None
+    own_file(directory, LOCK_FILE)
     lock = FileLock(directory / LOCK_FILE, timeout=LOCK_S)
     try:
         lock.acquire()

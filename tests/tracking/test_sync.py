@@ -25,7 +25,7 @@ from mlff_exp.tracking.active import ActiveRun
 from mlff_exp.tracking.describe import read_progress
 from mlff_exp.tracking.files import own_file
 from mlff_exp.tracking.limits import MAX_DATASET_NAME, MAX_KEY, MAX_PARAM, MAX_TAG, model_name, shorten, valid_key
-from mlff_exp.tracking.markers import lock_directory
+from mlff_exp.tracking.markers import LOCK_FILE, lock_directory
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.sweeps import open_sweep, sweep_run
@@ -547,3 +547,13 @@ def test_a_directory_that_can_not_be_written_to_is_no_full_disk(
         record_run(store, directory)
     assert "not in MLflow yet: [Errno 13] Permission denied" in capsys.readouterr().err
     log_run(store, directory)
+
+
+def test_a_directory_that_can_not_be_locked_or_named_is_the_culprit(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ResultError, match=rf"{LOCK_FILE} is a link"), lock_directory(tmp_path):
+        pass
+    directory = tmp_path / "s\udcff"
+    directory.mkdir()
+    with pytest.raises(ResultError, match="the name of this directory is not UTF-8"), lock_directory(directory):
+        pass
