@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mlff_exp.cli.hydra_rules import RULES, Parts
+from mlff_exp.cli.hydra_rules import RECORDS, RULES, Parts
 from mlff_exp.cli.interpolations import merged, refuse_bomb
 from mlff_exp.cli.overrides import n_values
 from mlff_exp.cli.plain_values import refuse_lenient
@@ -117,6 +117,7 @@ class GuardedLoader(ConfigLoaderImpl):
             raise ConfigError("hydra.overrides is Hydra's record of the command line: no file can set it")
         # Before anything is said of our own part: Hydra makes its objects without it.
         self._judge_hydra({"hydra": hydra})
+        self._judge_records()
         if hydra_alone:  # to show its help
             return
         if hydra["output_subdir"] is not None:
@@ -175,6 +176,13 @@ class GuardedLoader(ConfigLoaderImpl):
                     f"{name}{shown} comes from a file, and {FEATURES[feature]}: to allow it say trust=[{feature}] on "
                     "the command line"
                 )
+
+    def _judge_records(self) -> None:
+        """Refuse in files what Hydra overwrites."""
+        for parts, value in self._in_files:
+            name = ".".join(parts)
+            if f"{name}.".startswith(tuple(f"{record}." for record in RECORDS)):
+                raise ConfigError(f"{name}={value} comes from a file, and Hydra finds it out: leave it out")
 
     def _judge_sweep(self, composed: DictConfig) -> None:
         sweep = composed.sweep

@@ -108,3 +108,6 @@ RULES = {
     "hydra.sweep.dir": ("hydra.sweep.dir", _is_plain_directory),
     "hydra.sweep.subdir": ("hydra.sweep.dir", _is_plain_directory),
 }
+
+# What Hydra writes itself, so that a value of a file would have no effect.
+RECORDS = ("hydra.runtime", "hydra.job.config_name", "hydra.job.override_dirname")

@@ -157,6 +157,20 @@ def test_a_configuration_without_our_schema_makes_nothing(
         loader(tmp_path).load_configuration("main", [], run_mode=mode)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(f"hydra.runtime.{name}" for name in ("cwd", "output_dir", "version", "version_base", "choices.task")),
+        "hydra.job.config_name",
+        "hydra.job.override_dirname",
+    ],
+)
+@pytest.mark.parametrize("words", [(), ("trust=[hydra.run.dir]",)])
+def test_what_hydra_finds_out_is_refused_from_a_file(tmp_path: Path, key: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}=x comes from a file"):
+        sent(tmp_path, nested(key, "x"), *words)
+
+
 def test_a_launcher_that_makes_nothing_is_refused(plain: DictConfig) -> None:
     hydra = OmegaConf.to_container(plain.hydra, resolve=False)
     assert isinstance(hydra, dict)
