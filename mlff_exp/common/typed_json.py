@@ -49,7 +49,8 @@ def typed_value(kind: Any, value: Any, where: str = "") -> Any:
     """Convert a plain value to an annotated type; mappings become dataclasses, and numbers must be finite.
 
     Args:
-        kind: str, int, float, bool, Any, None, a Literal, a dataclass, or a Mapping, Sequence, tuple or union of these.
+        kind: str, int, float, bool, Any, None, a Literal, a dataclass, or a Mapping, dict, Sequence, tuple or union
+            of these.
         value: plain value from JSON.
         where: name of the value, for messages.
 
@@ -66,7 +67,7 @@ def typed_value(kind: Any, value: Any, where: str = "") -> Any:
     if origin in (Union, types.UnionType):
         (only,) = (one for one in inner if one is not type(None))
         return None if value is None else typed_value(only, value, where)
-    if origin is Mapping:
+    if origin in (Mapping, dict):
         if not isinstance(value, dict):
             _wrong(where, value, "a mapping")
         return {key: typed_value(inner[1], below, f"{where}.{key}") for key, below in value.items()}

@@ -1,4 +1,5 @@
 from .arrays import Expected as Expected
+from .arrays import array_names as array_names
 from .arrays import read_arrays as read_arrays
 from .batch import AtomicBatch as AtomicBatch
 from .batch import collate as collate

@@ -39,12 +39,15 @@ class Expected:
     is_finite: bool = True
 
 
-def read_arrays(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays of an npz file.
+def read_arrays(
+    path: Path, expected: Mapping[str, Expected], *, allow_others: bool = False
+) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays of an npz file.
 
     Args:
         path: the file.
-        expected: type and shape of each array by name. The file must hold these arrays and no others.
+        expected: type and shape of each array by name. The file must hold these arrays.
+        allow_others: whether the file may hold other arrays, which are not read.
 
     Returns:
         The arrays by name.
@@ -59,7 +62,7 @@ def read_arrays(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.N
             if not zipfile.is_zipfile(file):
                 raise ValueError("it is not a complete .npz file")
             with zipfile.ZipFile(file) as members:
-                return _read(members, expected)
+                return _read(members, expected, allow_others)
     except UNREADABLE as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(reason) from error
@@ -79,19 +82,23 @@ def array_names(path: Path) -> set[str]:
         raise ValueError(f"it is not a complete .npz file: {error}") from error
 
 
-def _read(members: zipfile.ZipFile, expected: Mapping[str, Expected]) -> dict[str, npt.NDArray[Any]]:
-    found = [member.filename.removesuffix(".npy") for member in members.infolist()]
+def _read(
+    members: zipfile.ZipFile, expected: Mapping[str, Expected], allow_others: bool
+) -> dict[str, npt.NDArray[Any]]:
+    listed = [(member, member.filename.removesuffix(".npy")) for member in members.infolist()]
+    listed = [(member, name) for member, name in listed if name in expected or not allow_others]
+    found = [name for _, name in listed]
     if sorted(found) != sorted(expected):
         missing, other = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
         reasons = [f"it has no array {', '.join(missing)}"] if missing else []
         reasons += [f"it has unknown arrays: {', '.join(other[:5])}"] if other else []
         raise ValueError("; ".join(reasons) or "it has an array twice")
-    size = sum(member.file_size for member in members.infolist())
+    size = sum(member.file_size for member, _ in listed)
     if size > MAX_BYTES:
         raise ValueError(f"its arrays take {size:,} bytes; at most {MAX_BYTES:,} are read")
     sizes: dict[str, int] = {}
     arrays = {}
-    for member, name in zip(members.infolist(), found, strict=True):
+    for member, name in listed:
         with members.open(member) as file:
             shape = _checked(name, file, member.file_size, expected[name])
         for letter, length in zip(expected[name].shape, shape, strict=True):

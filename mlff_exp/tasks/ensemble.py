@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mlff_exp.common import refuse_irregular
 from mlff_exp.config import Gate
 from mlff_exp.dynamics import FloatArray, Trajectory, is_lattice, lindemann_ratio
 from mlff_exp.measure import ensemble_conservation
 from mlff_exp.results import ResultError, Verdict, judge_gate, qualified
+from mlff_exp.structures import Expected, array_names, read_arrays
 
 MIN_FRAMES = 10  # the least number of frames for a fit
 BONDS, LATTICE = "max_bond_change_ang", "lindemann_ratio"
@@ -34,6 +33,15 @@ PER_START = {  # columns of the file that hold a number for each frame and start
 }
 PER_SYSTEM = {"n_atoms": "n_atoms", "minimum_energy": "minimum_energy_ev", "has_bonds": "has_bonds"}
 SYSTEMS = "systems"
+COLUMNS = {
+    SYSTEMS: Expected("str", ("systems",)),
+    "times_ps": Expected("float64", ("frames",)),
+    # A trajectory that blows up holds NaN.
+    **{column: Expected("float64", ("frames", "starts"), is_finite=False) for column in PER_START.values()},
+    "n_atoms": Expected("int64", ("systems",)),
+    "minimum_energy_ev": Expected("float64", ("systems",)),
+    "has_bonds": Expected("bool", ("systems",)),
+}
 
 
 @dataclass(frozen=True)
@@ -194,24 +202,25 @@ def load_ensembles(path: Path) -> list[Ensemble]:
     Raises:
         ResultError: the file is missing or damaged, or an earlier version wrote it without some of the columns.
     """
-    needed = [SYSTEMS, "times_ps", *PER_START.values(), *PER_SYSTEM.values()]
+    if not path.exists():
+        raise ResultError(f"{path} does not exist: task=nve writes it at the end of a run")
     try:
-        refuse_irregular(path, None)
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            missing = [name for name in needed if name not in file.files]
-            if missing:
-                raise ResultError(f"{path} holds no {', '.join(missing)}: an earlier version wrote it; integrate again")
-            columns = {name: file[name] for name in needed}
-    except FileNotFoundError:
-        raise ResultError(f"{path} does not exist: task=nve writes it at the end of a run") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        missing = [name for name in COLUMNS if name not in array_names(path)]
+        if missing:
+            raise ResultError(f"{path} holds no {', '.join(missing)}: an earlier version wrote it; integrate again")
+        columns = read_arrays(path, COLUMNS, allow_others=True)
+    except ResultError:
+        raise
+    except ValueError as error:
         raise ResultError(f"{path} is damaged: {error}") from error
     names, times_ps = columns[SYSTEMS], columns["times_ps"]
     n_columns = columns["potential_energy_ev"].shape[-1]
-    shapes = {columns[name].shape for name in PER_START.values()} | {(len(times_ps), n_columns)}
-    per_system = {columns[name].shape for name in PER_SYSTEM.values()} | {(len(names),)}
-    if len(shapes) > 1 or len(per_system) > 1 or n_columns == 0 or n_columns % max(1, len(names)):
-        raise ResultError(f"{path} is damaged: its columns do not belong together")
+    if n_columns == 0 or len(names) == 0 or n_columns % len(names):
+        raise ResultError(f"{path} is damaged: its {n_columns} starts are not of {len(names)} systems")
+    if len(times_ps) == 0 or (np.diff(times_ps) <= 0).any():
+        raise ResultError(f"{path} is damaged: times_ps does not go up")
+    if (columns["n_atoms"] < 1).any():
+        raise ResultError(f"{path} is damaged: n_atoms holds a number below 1")
     n_starts = n_columns // len(names)
     ensembles = []
     for index, name in enumerate(names):

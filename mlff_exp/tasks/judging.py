@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlff_exp.config import ConfigError, Gate, Limit
-from mlff_exp.results import HIGH, LOW, ResultError, RunResult, Verdict
+from mlff_exp.common import typed_value
+from mlff_exp.config import ConfigError, Gate
+from mlff_exp.results import HIGH, LOW, RESULT_FILE, ResultError, RunResult, Verdict
 from mlff_exp.tasks.ensemble import PER_START, Ensemble, load_ensembles
 from mlff_exp.tasks.gradient import (
     CIRCULATION,
@@ -31,6 +33,15 @@ ONCE = (  # metrics that do not come from the recorded frames
 )
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """What a run is judged by, of its record."""
+
+    gate: Gate
+    temperature_k: float
+    precision: str
+
+
 def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | None = None) -> dict[str, Verdict]:
     """Judge the recorded starts of a run of ``task=nve`` again.
 
@@ -47,6 +58,8 @@ def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | No
         ConfigError: the run has fewer starts.
     """
     result = RunResult.load(directory)
+    if "task" not in result.config:
+        raise ResultError(f"{directory / RESULT_FILE} is not a result of this version: its config has no 'task'")
     task = result.key.task
     if result.verdict is None or task not in TASKS or not TASKS[task].judged:
         judged = " or ".join(f"task={one.name}" for one in TASKS if one.judged)
@@ -57,12 +70,32 @@ def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | No
     ensembles = load_ensembles(directory / TRAJECTORY_FILE)
     if n_starts is not None and not 1 <= n_starts <= ensembles[0].n_starts:
         raise ConfigError(f"--starts {n_starts}: the run has 1 to {ensembles[0].n_starts} starts to judge")
-    by = _recorded_gate(result.config["gate"]) if gate is None else gate
-    return {each.name: _judge(_first(each, n_starts), result, by) for each in ensembles}
+    try:
+        settings = _settings(result)
+    except ValueError as error:
+        raise ResultError(f"{directory / RESULT_FILE} is not a result of this version: {error}") from error
+    if gate is not None:
+        settings = replace(settings, gate=gate)
+    return {each.name: _judge(_first(each, n_starts), result, settings) for each in ensembles}
 
 
-def _judge(ensemble: Ensemble, result: RunResult, gate: Gate) -> Verdict:
-    metrics = ensemble.metrics(result.config["task"]["temperature_k"])
+def _settings(result: RunResult) -> _Settings:
+    """Read the settings of a run from its record.
+
+    Raises:
+        ValueError: one is missing or of another type. The message names it.
+    """
+    config = result.config
+    task, precision = (typed_value(Mapping[str, Any], config.get(key), key) for key in ("task", "precision"))
+    return _Settings(
+        gate=typed_value(Gate, config.get("gate"), "gate"),
+        temperature_k=typed_value(float, task.get("temperature_k"), "task.temperature_k"),
+        precision=typed_value(str, precision.get("name"), "precision.name"),
+    )
+
+
+def _judge(ensemble: Ensemble, result: RunResult, settings: _Settings) -> Verdict:
+    metrics = ensemble.metrics(settings.temperature_k)
     for metric in ONCE:
         for part in (metric, f"{metric}{LOW}", f"{metric}{HIGH}"):
             for name in (part, f"{part}/{ensemble.name}"):
@@ -70,14 +103,10 @@ def _judge(ensemble: Ensemble, result: RunResult, gate: Gate) -> Verdict:
                     metrics[part] = result.metrics[name]
     assert result.verdict is not None, "it was asked for"
     recorded = result.verdict.on(ensemble.name)
-    excused = inapplicable_metrics(result.config["precision"]["name"])
+    excused = inapplicable_metrics(settings.precision)
     excused |= {each.metric: each.inapplicable for each in recorded.criteria if each.inapplicable}
-    return ensemble.verdict(metrics, gate, list(recorded.faults), excused)
+    return ensemble.verdict(metrics, settings.gate, list(recorded.faults), excused)
 
 
 def _first(ensemble: Ensemble, n_starts: int | None) -> Ensemble:
     return replace(ensemble, **{name: getattr(ensemble, name)[:, :n_starts] for name in PER_START})
-
-
-def _recorded_gate(recorded: dict[str, Any]) -> Gate:
-    return Gate(recorded["name"], {metric: Limit(**limit) for metric, limit in recorded["criteria"].items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.results.gate import judge_gate
 from mlff_exp.results.result import ResultError, RunResult
 from mlff_exp.results.verdict import Criterion, Verdict
-from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns, load_ensembles, replaced_metrics
+from mlff_exp.tasks.ensemble import PER_SYSTEM, Ensemble, ensemble_columns, load_ensembles, replaced_metrics
 from mlff_exp.tasks.judging import judge_recorded
 from tests.helpers.here import resolved_of
 from tests.helpers.results import full_result
@@ -131,7 +132,7 @@ def test_what_can_not_be_judged_is_refused_with_its_reason(tmp_path: Path) -> No
     with pytest.raises(ResultError, match="holds no minimum_energy_ev: an earlier version wrote it"):
         judge_recorded(tmp_path, GATE)
     np.savez(path, **columns | {"temperature_k": columns["temperature_k"][:, :2]})
-    with pytest.raises(ResultError, match="do not belong together"):
+    with pytest.raises(ResultError, match=r"is damaged: .* does not fit the other arrays"):
         judge_recorded(tmp_path, GATE)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ResultError, match="is damaged"):
@@ -184,3 +185,61 @@ def test_each_command_says_what_it_does(
         main()
     assert end.value.code == 0
     assert f"{command} [-h]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("temperature_k", np.full((len(TIMES), N_STARTS), "x")),
+        ("kinetic_energy_ev", np.zeros((len(TIMES), N_STARTS), complex)),
+        ("times_ps", np.full(len(TIMES), np.nan)),
+        ("times_ps", TIMES[::-1].copy()),
+        ("times_ps", np.float64(1.0)),
+        ("n_atoms", np.array([0])),
+        ("minimum_energy_ev", np.array(["x"])),
+        ("has_bonds", np.array([None])),
+        ("systems", np.array("benzene")),
+        ("systems", np.array([], str)),
+    ],
+)
+def test_a_trajectory_of_wrong_values_is_damaged(tmp_path: Path, column: str, values: Any) -> None:
+    path = recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0))) / "trajectory_data.npz"
+    with np.load(path) as file:
+        columns = {name: file[name] for name in file.files}
+    np.savez(path, **columns | {"positions_ang": np.zeros(3)})  # which is not read
+    assert judge_recorded(tmp_path, GATE)["benzene"].decision == "GO"
+    np.savez(path, **columns | {column: values})
+    with pytest.raises(ResultError, match="is damaged"):
+        judge_recorded(tmp_path, GATE)
+
+
+def test_a_trajectory_without_systems_gives_no_verdict(tmp_path: Path) -> None:
+    path = recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0))) / "trajectory_data.npz"
+    with np.load(path) as file:
+        columns = {name: file[name] for name in file.files}
+    np.savez(path, **columns | {name: columns[name][:0] for name in ("systems", *PER_SYSTEM.values())})
+    with pytest.raises(ResultError, match="6 starts are not of 0 systems"):
+        judge_recorded(tmp_path, GATE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("gate", None),
+        ("gate", {"name": "mine", "criteria": "x"}),
+        ("gate", {"name": "mine", "criteria": {"temperature_error_k": None}}),
+        ("precision", {"name": 3}),
+        ("task", None),
+    ],
+)
+def test_a_record_without_its_settings_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0)))
+    path = tmp_path / "result.json"
+    record = json.loads(path.read_text())
+    record.pop("key")
+    record["config"] = {name: it for name, it in record["config"].items() if name != key or value is not None}
+    if value is not None:
+        record["config"][key] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(ResultError, match="is not a result of this version"):
+        judge_recorded(tmp_path)
