@@ -21,7 +21,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from mlff_exp.cli.errors import composing_errors
 from mlff_exp.cli.overrides import refuse_words
@@ -86,6 +86,7 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
         _refuse_params(given.overrides)
         composed = _composed(given, conf, config_name)
         _refuse_log_levels(composed.hydra)
+        _refuse_verbose(composed.hydra)
         several = composed.hydra.mode is RunMode.MULTIRUN
         _refuse_ignored(composed if several else None, given)
         if not several:
@@ -98,6 +99,8 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
             check_engines(config)
             on_this_machine(config)
         key = "hydra.sweep.dir" if several else "hydra.run.dir"
+        if OmegaConf.is_missing(composed.hydra[key.split(".")[1]], "dir"):
+            raise ConfigError(f"{key}=??? must name a directory")
         directory = str(OmegaConf.select(composed, key))
         return Asked(several, composed.hydra, Path(directory).absolute(), _existing(key, directory))
 
@@ -114,6 +117,21 @@ def _refuse_log_levels(hydra: DictConfig) -> None:
             level = OmegaConf.select(hydra, f"{part}.{name}.level")
             if level is not None and level not in legal and not isinstance(level, int):
                 raise ConfigError(f"hydra.{part}.{name}.level={level!r} is not one of: {', '.join(legal)}")
+
+
+def _refuse_verbose(hydra: DictConfig) -> None:
+    """Refuse a value of ``hydra.verbose`` that Hydra only asserts to be another.
+
+    Raises:
+        ConfigError: it is no boolean, and neither the name of a logger nor a list of such.
+    """
+    verbose = OmegaConf.select(hydra, "verbose")
+    names = [verbose] if isinstance(verbose, str) else verbose
+    is_list = isinstance(names, list | ListConfig) and all(isinstance(name, str) for name in names)
+    if not (isinstance(verbose, bool) or is_list):
+        raise ConfigError(
+            f"hydra.verbose={shown(verbose)} must be true, false, the name of a logger or a list of names"
+        )
 
 
 def refuse_package(given: argparse.Namespace, conf: Path, config_name: str) -> None:

@@ -35,7 +35,7 @@ def refuse_other_shapes(config: DictConfig) -> None:
 
 
 def _check_fields(node: DictConfig, prefix: str) -> None:
-    kind = OmegaConf.get_type(node)
+    kind: Any = OmegaConf.get_type(node)
     hints = get_type_hints(kind)
     for name in (item.name for item in fields(kind)):
         found, value = _resolved(node, name)

@@ -41,6 +41,8 @@ from tests.helpers.here import configured
 
 LONG = "9" * 5000
 BAD = {
+    "hydra.run.dir=???": "hydra.run.dir=??? must name a directory",
+    "hydra.verbose=5": "hydra.verbose=5 must be true, false, the name of a logger or a list of names",
     "hydra.job_logging.root.level=LOUD": "hydra.job_logging.root.level='LOUD' is not one of: CRITICAL, FATAL",
     "-m hydra.launcher=null seed=1,2": "hydra.launcher=None must be a mapping",
     "-m hydra.sweeper=null seed=1,2": "hydra.sweeper=None must be a mapping",
