@@ -48,6 +48,8 @@ BAD = {
     "-m hydra.sweeper=null seed=1,2": "hydra.sweeper=None must be a mapping",
     "-m hydra.sweeper.params.x=1": "hydra.sweeper.params.x=1: say x=1 instead",
     "-m seed=1,1": "two runs of the sweep are the same, seed=1: give each value once",
+    "-m seed=1,01": "two runs of the sweep are the same, seed=01: give each value once",
+    "-m system='water',water": "two runs of the sweep are the same, system=water: give each value once",
     "-m timeout_s=1,1.0": "two runs of the sweep are the same, timeout_s=1.0: give each value once",
     "device=cpu -m --cfg job": "-m and --cfg exclude each other",
     "gate.criteria={}": "gate.criteria={} changes nothing: a mapping is merged",
