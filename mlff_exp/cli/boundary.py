@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
@@ -21,6 +22,7 @@ from mlff_exp.common import (
     printable_streams,
     raise_on_signals,
 )
+from mlff_exp.report import one_line
 from mlff_exp.runs import EXIT_FAILED, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_TERMINATED
 
 # Errors of the system for a path that can't be read or written.
@@ -73,6 +75,14 @@ def command_boundary(program: str) -> Iterator[None]:
             # The line break puts the message below a progress bar.
             print(f"\n{program}: {how}; what had finished is recorded", file=sys.stderr)
             sys.exit(code)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the words of a command, and ends with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with a message."""
+        self.exit(EXIT_REFUSED, f"{self.prog}: {mask_secrets(one_line(message))}\n")
 
 
 def end_command(program: str, message: str, code: int) -> NoReturn:

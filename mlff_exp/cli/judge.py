@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.app import CONF, CONFIG_NAME
-from mlff_exp.cli.boundary import command_boundary, end_command
+from mlff_exp.cli.boundary import OneLineParser, command_boundary, end_command
 from mlff_exp.cli.errors import explain_error
 from mlff_exp.common import add_version
 from mlff_exp.config import ConfigError, Gate, parse_config, rename_word
-from mlff_exp.report import one_line
 from mlff_exp.results import ResultError
 from mlff_exp.runs import EXIT_NO_GO, EXIT_REFUSED
 from mlff_exp.tasks import judge_recorded, verdict_lines
@@ -24,15 +21,10 @@ from mlff_exp.tasks import judge_recorded, verdict_lines
 PROGRAM = "mlff-exp judge"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_REFUSED, f"{self.prog}: {one_line(message)}\n")
-
-
 @command_boundary(PROGRAM)
 def judge_main() -> None:
     """Command line of ``mlff-exp judge``."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog=PROGRAM,
         description="Judge the recorded trajectories of a run of task=nve again, by its own gate or by another one.",
         epilog="Ends with 0 for GO, 3 for NO-GO and UNDECIDED, 2 if there is nothing to judge.",
@@ -45,7 +37,9 @@ def judge_main() -> None:
     try:
         gate = _gate(arguments.gate) if arguments.gate else None
         verdicts = judge_recorded(arguments.directory, gate, arguments.starts)
-    except (ConfigError, ResultError, HydraException, OmegaConfBaseException) as error:
+    except ResultError as error:
+        parser.error(str(error))
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
         end_command(PROGRAM, explain_error(error), EXIT_REFUSED)
     for name, verdict in verdicts.items():
         print("\n".join([name, *verdict_lines(verdict)]))

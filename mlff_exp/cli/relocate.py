@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from mlff_exp.cli.boundary import command_boundary
+from mlff_exp.cli.boundary import OneLineParser, command_boundary
 from mlff_exp.common import add_version
 from mlff_exp.config import ConfigError
 from mlff_exp.runs import EXIT_REFUSED
@@ -16,7 +15,7 @@ from mlff_exp.tracking import relocate
 @command_boundary("mlff-exp-relocate")
 def relocate_main() -> None:
     """Command line of ``mlff-exp-relocate``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="mlff-exp-relocate",
         description="Correct the addresses of artifacts in a store that was moved, also to another machine.",
     )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import NoReturn
 
-from mlff_exp.cli.boundary import command_boundary
+from mlff_exp.cli.boundary import OneLineParser, command_boundary
 from mlff_exp.common import add_version
 from mlff_exp.config import ConfigError
-from mlff_exp.report import USUAL_TARGETS, load_targets, one_line, write_report
+from mlff_exp.report import USUAL_TARGETS, load_targets, write_report
 from mlff_exp.results import RESULT_FILE, ResultError, run_directories
-from mlff_exp.runs import EXIT_REFUSED
 
 
 @command_boundary("mlff-exp-report")
@@ -29,13 +27,6 @@ def report_main() -> None:
     print(f"report: {written.page}")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that prints one line about a wrong argument, and ends with exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_REFUSED, f"{self.prog}: {one_line(message)}\n")
-
-
 def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Make the argument parser of a command that reads a sweep; `parsed_sweep` reads the arguments.
 
@@ -43,7 +34,7 @@ def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:
         program: name of the command.
         description: description of the command in its help.
     """
-    found = _Parser(prog=program, description=description)
+    found = OneLineParser(prog=program, description=description)
     add_version(found)
     found.add_argument("directory", type=Path, help="the directory of the sweep, with one folder for each run")
     found.add_argument("--name", help="title of the report (default: the name of the sweep)")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from mlff_exp.cli.boundary import command_boundary
+from mlff_exp.cli.boundary import OneLineParser, command_boundary
 from mlff_exp.common import add_version, mask_secrets, write_below_bars
 from mlff_exp.config import ConfigError, Tracking
 from mlff_exp.runs import EXIT_FAILED, EXIT_REFUSED
@@ -17,7 +16,7 @@ from mlff_exp.tracking import StoreLostError, sync_runs
 @command_boundary("mlff-exp-sync")
 def sync_main() -> None:
     """Command line of ``mlff-exp-sync``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="mlff-exp-sync",
         description="Upload finished runs to MLflow, each run once to each store: runs of tracking=offline, runs whose "
         "server was lost, and runs that only another store has.",

@@ -50,6 +50,7 @@ def load_targets(names: Iterable[str] = USUAL_TARGETS) -> list[TargetList]:
             raise ConfigError(f"targets: {name} can't be read: {error.strerror}") from error
         except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
+            reason = reason if len(reason) < 200 else f"{reason[:200]} …"
             raise ConfigError(f"targets: {name} is no file of targets: {reason}") from error
     return found
 

@@ -44,7 +44,10 @@ def _changed(connection: sqlite3.Connection, database: Path, now: str) -> int:
     before = {
         address
         for (address,) in connection.execute("SELECT artifact_location FROM experiments")
-        if address.startswith("file://") and address.endswith("/artifacts") and address != now
+        if isinstance(address, str)
+        and address.startswith("file://")
+        and address.endswith("/artifacts")
+        and address != now
     }
     for table, column in ADDRESSES:
         for old in before:
