@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.common import learn_secrets, reading_secrets, remember_secret
 from mlff_exp.config.checkpoints import shipped_checkpoints
-from mlff_exp.config.checks import choose, did_you_mean, limited, plain, within_limits
+from mlff_exp.config.checks import choose, did_you_mean, limited, plain, shown, within_limits
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate
 from mlff_exp.config.precision import PrecisionConfig
@@ -155,7 +155,7 @@ class Config:
             chosen: Any = getattr(self, group)
             own = getattr(type(chosen), "name", None)
             if own is not None and chosen.name != own:
-                raise ConfigError(f"{group}.name={chosen.name!r} changes nothing: say {group}=… instead")
+                raise ConfigError(f"{group}.name={shown(repr(chosen.name))} changes nothing: say {group}=… instead")
         within_limits(self)
         if not re.fullmatch(DEVICE, self.device):
             choose("device", self.device, ("auto", "cpu", "cuda"), "cuda:<number>")

@@ -182,6 +182,7 @@ def test_the_keys_are_those_of_the_documentation() -> None:
     [
         (["batch_size=0"], "batch_size=0 must be greater than 0"),
         (["seed=-1"], "seed=-1 must not be negative"),
+        ([f"task.name={'a' * 500}"], r"task.name='a{58}… changes nothing"),
         (["task.name=nve"], "task.name='nve' changes nothing: say task=… instead"),
         (["engine.name=eager"], "engine.name='eager' changes nothing: say engine=… instead"),
         (["timeout_s=0"], r"timeout_s=0.0 must be greater than 0"),
