@@ -78,6 +78,7 @@ def progress_bar(
     leave: bool = True,
     mininterval: float = 0.1,
     smoothing: float = 0.3,
+    delay: float = 0.0,
 ) -> ProgressBar:
     """Make a progress bar if stderr is a terminal, else lines; the arguments are those of tqdm."""
     if sys.stderr is None or not sys.stderr.isatty():
@@ -90,6 +91,7 @@ def progress_bar(
         leave=leave,
         mininterval=mininterval,
         smoothing=smoothing,
+        delay=delay,
     )
     return found
 

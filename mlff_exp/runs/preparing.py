@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mlff_exp.common import progress_bar
 from mlff_exp.config import (
     Config,
     ConfigError,
@@ -20,6 +21,8 @@ from mlff_exp.config import (
 from mlff_exp.results import find_varied_keys, recorded_varied
 from mlff_exp.runs.host import SweepHost
 from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused, requested_values, resolve_config, what_runs
+
+BAR_AFTER_S = 1.0  # planning that takes longer shows a progress bar
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,15 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
     """
     given = host.parse([*(f"{key}={value}" for key, value in host.params.items()), *arguments])
     keys = {override.get_key_element() for override in given}
-    jobs: list[Job] = []
-    every: list[DictConfig] = []
+    planned: list[tuple[Stage, list[str]]] = []
     for stage in stages or [Stage(name="sweep")]:
         # A word of the command line overrides a word of the stage.
         own = [override for override in host.parse(stage.overrides) if override.get_key_element() not in keys]
-        for overrides in host.products(given + own, len(jobs)):
+        planned += [(stage, overrides) for overrides in host.products(given + own, len(planned))]
+    jobs: list[Job] = []
+    every: list[DictConfig] = []
+    with progress_bar(len(planned), "planning", "job", leave=False, delay=BAR_AFTER_S) as bar:
+        for stage, overrides in planned:
             composed = host.compose(overrides)
             config = parse_config(composed)
             refuse_ignored(config, overrides)
@@ -142,6 +148,7 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
             gate = stage.gate and config.gate.name != "off"
             jobs.append(Job(stage.name, gate, overrides, config, {}, unavailable))
             every.append(composed)
+            bar.update()
     refuse_unused((job.config, job.overrides) for job in jobs)
     _refuse_doubles(jobs, every)
     # The keys by which jobs differ depend on all of them.

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlff_exp.cli.app import _reached
 from mlff_exp.cli.sweeping import HydraHost, place_sweep
 from mlff_exp.cli.words import without_hydra
+from mlff_exp.common.progress import ProgressLines
 from mlff_exp.config.config import Sweep, parse_config
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.models.checkpoint import load_checkpoint
@@ -357,3 +358,17 @@ def test_a_word_that_none_of_its_jobs_takes_ends_a_sweep_before_any_runs(words: 
     host = host_of(["device=cpu", "engine=eager"])
     with pytest.raises(ConfigError, match="task=nve takes no batch_size") if refused else nullcontext():
         assert len(prepare_jobs(host, words, [])) == 2
+
+
+def test_planning_shows_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    bar = ProgressLines(2, "planning", "job")
+
+    def make(*arguments: Any, **options: Any) -> ProgressLines:
+        asked.extend([*arguments, options["delay"]])
+        return bar
+
+    monkeypatch.setattr("mlff_exp.runs.preparing.progress_bar", make)
+    prepare_jobs(host_of(["device=cpu", "engine=eager"]), ["device=cpu", "engine=eager", "seed=1,2"], [])
+    assert asked == [2, "planning", "job", 1.0]
+    assert bar.n == 2
