@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 
 from mlff_exp.common import progress_bar
-from mlff_exp.results import Estimate, Timing
+from mlff_exp.results import PLANTED, Estimate, Timing
 
 MIN_ROUNDS, MAX_ROUNDS = 20, 50
-PLANTED = 0.05
 NEGLIGIBLE = 0.01  # a difference of one percent is ignored even if it is significant
 MAX_WARMUP_CALLS = 200
 WARMUP_WINDOW, WARMUP_TOLERANCE = 5, 0.1

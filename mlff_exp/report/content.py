@@ -18,11 +18,13 @@ from mlff_exp.results import (
     METRICS,
     NOT_COMPUTED,
     NOT_WRITTEN,
+    PLANTED,
     Metric,
     RunResult,
     Verdict,
     add_varied_keys,
     label,
+    label_words,
     recorded_varied,
     short_names,
 )
@@ -34,7 +36,10 @@ SPEEDUP = METRICS["speedup_vs_baseline"].column
 MORE_CALLS = "task.min_calls, task.min_time_s; of an experiment sweep.parameters.min_calls, sweep.parameters.min_time_s"
 MAX_REASON = 200  # characters
 PROMISES = ("promise", "target", "measured", "held", "run")
-CONTROLS = {"control_same": "control: an engine and itself", "control_slower": "control: an engine and 5% planted"}
+CONTROLS = {
+    "control_same": "control: an engine and itself",
+    "control_slower": f"control: an engine and {PLANTED:.0%} planted",
+}
 # Facts that have to be equal before timings are compared.
 COMPARED = ("gpu", "driver", "cuda", "cpu", "threads", "packages", "git_commit", "git_diff")
 ENVIRONMENT = (
@@ -57,6 +62,7 @@ class Row:
 
     cells: tuple[str, ...]
     style: str
+    words: tuple[str, ...] = ()  # that the name in the first cell is made of, where a run's name stands there
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ def _varied_columns(results: Sequence[RunResult]) -> dict[str, str]:
 
 def _with_values(item: Row, values: Sequence[str]) -> Row:
     name, *others = (one_line(cell) for cell in item.cells)
-    return Row((name, *values, *others), item.style)
+    return replace(item, cells=(name, *values, *others), words=tuple(map(one_line, item.words)))
 
 
 def untrusted(results: Sequence[RunResult]) -> list[str]:
@@ -184,7 +190,9 @@ def _doubt(results: Sequence[RunResult]) -> str:
     unresolved = sum(result.metrics.get("control_slower_ci_low", math.inf) <= 1 for result in doubted)
     summary = f"not to be trusted: {len(doubted)} of {len(timed)} timings, marked (?)"
     if unresolved:
-        summary += f"; {unresolved} of them can't resolve a difference of 5%: ask for more calls ({MORE_CALLS})"
+        summary += (
+            f"; {unresolved} of them can't resolve a difference of {PLANTED:.0%}: ask for more calls ({MORE_CALLS})"
+        )
     return summary
 
 
@@ -226,13 +234,13 @@ def _cell(metric: Metric, result: RunResult) -> str:
 
 def table_row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     """Return the row of a run; a failed run has the reason instead of numbers."""
-    name, shown = label(result.config), _columns()
+    name, words, shown = label(result.config), tuple(label_words(result.config)), _columns()
     if result.failure is not None:
         empty = [""] * (len(shown) + len(AFTER) - 1)
-        return Row((name, result.status, *empty, _reason(result)), result.status.lower())
+        return Row((name, result.status, *empty, _reason(result)), result.status.lower(), words)
     verdict = "" if result.verdict is None else _verdict(result.verdict, result.config)
     cells = (name, result.status, *(_cell(metric, result) for metric in shown), validity(result, others), verdict)
-    return Row(cells, "" if result.verdict is None else result.verdict.decision.lower())
+    return Row(cells, "" if result.verdict is None else result.verdict.decision.lower(), words)
 
 
 def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:
@@ -248,7 +256,7 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
     for metric, name in CONTROLS.items():
         found = [result for result in results if metric in result.metrics]
         if found:
-            truth = 1.0 if metric == "control_same" else 1.05
+            truth = 1.0 if metric == "control_same" else 1 + PLANTED
             worst = max(found, key=lambda result: abs(result.metrics[metric] - truth))
             said = {
                 BEFORE[0]: f"{name}, worst of {len(found)}",
@@ -261,7 +269,8 @@ def control_rows(results: Sequence[RunResult]) -> list[Row]:
 def filled_columns(columns: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     """Return the columns in which some row has a value."""
     kept = [index for index in range(len(columns)) if any(item.cells[index] for item in rows)]
-    return [columns[index] for index in kept], [Row(tuple(item.cells[i] for i in kept), item.style) for item in rows]
+    filled = [replace(item, cells=tuple(item.cells[index] for index in kept)) for item in rows]
+    return [columns[index] for index in kept], filled
 
 
 def _promises(judged: Sequence[JudgedTarget]) -> list[Row]:

@@ -36,10 +36,7 @@ def describe_result(result: RunResult) -> str:
         lines.append(f"not to be trusted (?): {result.tags['timing.trust']}")
     if result.verdict is not None:
         decision = result.verdict.decision
-        lines += [
-            reason if reason.startswith(f"{decision} over ") else f"{decision}: {reason}"
-            for reason in result.verdict.reasons
-        ]
+        lines += [f"{decision}: {reason}" for reason in result.verdict.reasons]
         lines.append(_moved(result))
     if NOT_WRITTEN in result.tags:
         lines.append(f"not written: {result.tags[NOT_WRITTEN]}")
@@ -76,13 +73,13 @@ def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> T
     }
     table = Table(title=title, box=box.SIMPLE_HEAD)
     rows = [replace(item, cells=(*item.cells[:-1], "")) if item.style in UNFINISHED else item for item in rows]
-    names = [item.cells[0].split(SEPARATOR) for item in rows if item.style != "control"]
+    names = [item.words for item in rows if item.words]
     alike = takewhile(lambda words: len(set(words)) == 1, zip(*names, strict=False))
     shared = [words[0] for words in alike] if len(names) > 1 else []
     columns, rows = filled_columns(columns, rows)
     if shared:
         columns[0] += f" ({SEPARATOR.join([*shared, '…'])})"
-    rows = [replace(item, cells=(_without(shared, item.cells[0]), *item.cells[1:])) for item in rows]
+        rows = [_without(len(shared), item) if item.words else item for item in rows]
     for index, column in enumerate(columns):
         widest = max([MIN_WIDTH, *map(len, column.split()), *(len(item.cells[index]) for item in rows)])
         justify: Literal["left", "right"] = "left" if column.startswith(LEFT) else "right"
@@ -93,8 +90,9 @@ def terminal_table(rows: Sequence[Row], title: str, columns: Sequence[str]) -> T
     return table
 
 
-def _without(shared: Sequence[str], name: str) -> str:
-    return name.removeprefix(SEPARATOR.join([*shared, ""]))
+def _without(n_words: int, item: Row) -> Row:
+    """Return the row without the first words of its name."""
+    return replace(item, cells=(SEPARATOR.join(item.words[n_words:]), *item.cells[1:]))
 
 
 def unfinished(rows: Sequence[Row]) -> list[str]:

@@ -15,6 +15,7 @@ from .gate import format_limits as format_limits
 from .gate import judge_gate as judge_gate
 from .gate import qualified as qualified
 from .metrics import METRICS as METRICS
+from .metrics import PLANTED as PLANTED
 from .metrics import Metric as Metric
 from .metrics import find_metric as find_metric
 from .naming import SEPARATOR as SEPARATOR

@@ -29,7 +29,7 @@ def qualified(verdict: Verdict, duration_ps: float) -> Verdict:
     """
     if verdict.decision != "GO" or duration_ps >= ENOUGH_PS:
         return verdict
-    short = f"GO over {duration_ps:g} ps: too short to decide; {DECIDING_PS:g} ps decide"
+    short = f"{duration_ps:g} ps are too short to decide; {DECIDING_PS:g} ps decide"
     return replace(verdict, reasons=(*verdict.reasons, short))
 
 

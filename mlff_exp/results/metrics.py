@@ -15,6 +15,7 @@ from mlff_exp.results.estimate import HIGH, LOW
 
 Better = Literal["lower", "higher", "zero", ""]
 ENGINE = "<engine>"  # in a name: any engine
+PLANTED = 0.05  # part by which a control is slower than what it is compared with
 INTERVAL = re.compile(rf"({LOW}|{HIGH})$")
 
 
@@ -127,7 +128,7 @@ INFERENCE = (
            "number of calls after which the first call has paid; absent if it never does"),
     Metric("control_same", "×", "", "control: time of the engine over its own, with its interval"),
     Metric("control_slower", "×", "",
-           "control: time of the engine with 5% planted over its own, with its interval"),
+           f"control: time of the engine with {PLANTED:.0%} planted over its own, with its interval"),
     Metric("peak_memory_mib", "MiB", "lower", "peak memory of the engine alone on a GPU",
            column="memory / MiB", digits=".0f"),
     Metric("memory_vs_baseline", "", "lower", "peak memory over that of eager FP32"),

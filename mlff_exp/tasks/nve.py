@@ -193,7 +193,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             REPORT_FILE: partial(write_report, judged, verdicts, found, speed, config),
             TRAJECTORY_FILE: partial(write_trajectory, judged, engine_potential, ensembles),
             "quick_md_validation.png": partial(plot_nve, judged, dynamics.names, task.temperature_k),
-            **frame_files(dynamics, judged, task.replicas),
+            **frame_files(dynamics, judged, minima, task.replicas),
         },
     )
     if TRAJECTORY_FILE in result.artifacts:  # else it can be made once more from the last state
@@ -263,9 +263,8 @@ def _minima(
     minima: dict[str, tuple[Atoms, float]] = {}
     faults: dict[str, list[str]] = {}
     for name, atoms in given.items():
-        where = f"system.name={name}"
-        if not config.task.systems and isinstance(config.system, FileSystem):
-            where = f"system.path={config.system.path!r}"
+        from_file = not config.task.systems and isinstance(config.system, FileSystem)
+        where = f"system.path={config.system.path!r}" if from_file else f"system.name={name}"
         if len(atoms) < 2:
             raise ConfigError(f"{where} is a single atom: it has no internal motion, so task=nve can't judge it")
         found = find_minimum(atoms, reference, np.random.default_rng(config.seed))
@@ -276,7 +275,7 @@ def _minima(
             listed = ", ".join(changed[:MAX_NAMED]) + f" and {len(changed) - MAX_NAMED} more" * (
                 len(changed) > MAX_NAMED
             )
-            if where.startswith("system.path"):
+            if from_file:
                 raise ConfigError(
                     f"{where} holds no structure near a minimum: relaxing it changes its bonds: {listed}. Give "
                     "three-dimensional positions in Å"
@@ -285,7 +284,7 @@ def _minima(
         elif free := unbound_atoms(found.atoms, reference, np.random.default_rng(config.seed)):
             listed = ", ".join(map(str, free[:MAX_NAMED])) + ", …" * (len(free) > MAX_NAMED)
             told = f"atoms {listed} feel no force of the others"
-            if where.startswith("system.path"):
+            if from_file:
                 raise ConfigError(f"{where}: {told}, so task=nve can't judge it: give positions in Å of bound atoms")
             faults[name].append(f"{name}: {told}")
     return given, minima, faults

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,13 +65,13 @@ def write_trajectory(
     np.savez_compressed(path, **columns)
 
 
-def frame_files(dynamics: Dynamics, trajectory: Trajectory, n_replicas: int) -> dict[str, Callable[[Path], None]]:
+def frame_files(
+    dynamics: Dynamics, trajectory: Trajectory, names: Iterable[str], n_replicas: int
+) -> dict[str, Callable[[Path], None]]:
     """Return functions that write the first replica of each system for a viewer, by file name."""
     return {
-        f"frames_{dynamics.names[index].partition(',')[0]}.extxyz": partial(
-            write_frames, dynamics.systems[index], trajectory, index
-        )
-        for index in range(0, len(dynamics.systems), n_replicas)
+        f"frames_{name}.extxyz": partial(write_frames, dynamics.systems[index], trajectory, index)
+        for name, index in zip(names, range(0, len(dynamics.systems), n_replicas), strict=True)
     }
 
 

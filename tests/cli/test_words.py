@@ -86,7 +86,7 @@ BAD = {
     "timeout_s=true": "could not be converted to Float",
     "timeout_s=nan": "timeout_s=nan must be a number",
     "seed=${nokey}": "Interpolation key 'nokey' not found",
-    "seed=${seed}": "Recursive interpolation",
+    "seed=${seed}": "seed refers to itself",
     "precision=fp16": "did you mean 'fp16_autocast'?",
     "engine=cudagraph": "did you mean 'cuda_graph'?",
     "model=painn": "did you mean 'student'?",
@@ -319,7 +319,7 @@ def test_a_go_over_a_short_trajectory_says_so() -> None:
     gate = Gate("mine", {"momentum_error": Limit(max=1.0)})
     go, no_go = (judge_gate({"momentum_error": value}, gate) for value in (0.0, 2.0))
     short = qualified(go, 0.05)
-    assert (short.decision, short.reasons) == ("GO", ("GO over 0.05 ps: too short to decide; 100 ps decide",))
+    assert (short.decision, short.reasons) == ("GO", ("0.05 ps are too short to decide; 100 ps decide",))
     assert qualified(go, 10.0) == go
     assert qualified(no_go, 0.05) == no_go
     both = combine_verdicts({"a": short, "b": short})

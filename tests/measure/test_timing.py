@@ -15,7 +15,6 @@ from scipy.stats import bootstrap
 
 from mlff_exp.measure.timing import (
     LEAD_IN_CALLS,
-    PLANTED,
     RESAMPLES,
     Candidate,
     Controls,
@@ -30,6 +29,7 @@ from mlff_exp.measure.timing import (
     wall_median_ms,
 )
 from mlff_exp.results.estimate import Estimate
+from mlff_exp.results.metrics import PLANTED
 from mlff_exp.results.result import Timing
 
 CPU = torch.device("cpu")

@@ -214,7 +214,7 @@ def test_frames_keep_masses_charge_and_spin(tmp_path: Path) -> None:
         np.arange(2), np.arange(2.0), ones, ones, ones, ones, ones, ones, moved, velocities, blow_up=None
     )
     dynamics = Dynamics(AseEngine(EMT()), [start], 0.5, names=["POSCAR, replica 0"])
-    ((name, write_file),) = frame_files(dynamics, trajectory, 1).items()
+    ((name, write_file),) = frame_files(dynamics, trajectory, ["POSCAR"], 1).items()
     write_file(tmp_path / name)
     frames = read(tmp_path / name, ":", format="extxyz")
     for index, frame in enumerate(frames):
