@@ -58,7 +58,7 @@ ui: install  ## the MLflow UI on what mlruns/ holds, at http://127.0.0.1:5000 (P
 	@echo "the headline metrics: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=headline"
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
-		--backend-store-uri "$$($(BIN)/python -c 'import os; from mlff_exp.tracking.address import url_of; print(url_of(os.environ["MLRUNS"]))')"
+		--backend-store-uri "$$($(BIN)/python -c 'import os; from mlff_exp.tracking.address import store_url; print(store_url(os.environ["MLRUNS"]))')"
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .venv-sevennet .venv-so3lr .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlff_exp.results.metrics import find_metric
+from mlff_exp.results.metrics import INTERVAL, find_metric
 
 if TYPE_CHECKING:
     from mlff_exp.results.result import Timing
@@ -48,7 +48,8 @@ def refuse_impossible(metrics: Mapping[str, float], timing: Mapping[str, Timing]
             continue
         if metric.unit in POSITIVE_UNITS and metric.name not in MAY_BE_ZERO and value <= 0:
             raise ValueError(f"metrics.{name}={value:g} is not positive")
-        if metric.better == "lower" and value < 0:
+        # The interval of a mean may reach below zero where no value does.
+        if metric.better == "lower" and value < 0 and not INTERVAL.search(name.partition("/")[0]):
             raise ValueError(f"metrics.{name}={value:g} is negative")
     for name, timed in timing.items():
         _check_timing(f"timing.{name}", timed)

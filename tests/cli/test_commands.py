@@ -464,7 +464,7 @@ def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_
     assert [run.data.tags["gate.decision"] for run in timed] == ["GO"]
     assert [run.data.params["batch_size"] for run in timed] == ["2"]
     (weights,) = client.search_logged_models(["1"])
-    assert weights.tags["verdict.seed.benzene.fp32"] == "GO"
+    assert weights.tags["verdict.plan.benzene.fp32"] == "GO"
 
 
 def long_run(*overrides: str) -> list[str]:

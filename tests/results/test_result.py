@@ -161,6 +161,15 @@ def test_an_invalid_result_is_refused_with_its_error(tmp_path: Path, text: str, 
         RunResult.load(tmp_path)
 
 
+def test_the_interval_of_a_mean_may_reach_below_zero(tmp_path: Path) -> None:
+    metrics = {f"rotation_percent_of_kinetic{end}/water": value for end, value in (("", 0.1), ("_ci_low", -0.2))}
+    replace(full_result(), metrics=metrics).save(tmp_path)
+    assert RunResult.load(tmp_path).metrics == metrics
+    replace(full_result(), metrics={"rotation_percent_of_kinetic/water": -0.1}).save(tmp_path)
+    with pytest.raises(ResultError, match="is negative"):
+        RunResult.load(tmp_path)
+
+
 def test_a_time_that_the_clock_does_not_resolve_is_read(tmp_path: Path) -> None:
     (tmp_path / RESULT_FILE).write_text(
         spoilt(lambda values: values["timing"]["engine"].update(values_ms=[0, 0.5], blocks=[2], turns=[]))
