@@ -35,4 +35,8 @@ def publish_main() -> None:
             f"{arguments.directory}: {len(dirty)} of {len(found)} runs were made from a tree with uncommitted changes, "
             f"the first of them {dirty[0]}, and nobody can repeat them: run it again from a commit, or --allow-dirty"
         )
-    print(f"published: {publish(arguments.directory, found, arguments.name, arguments.target, targets)}")
+    try:
+        page = publish(arguments.directory, found, arguments.name, arguments.target, targets)
+    except ResultError as error:
+        program.error(str(error))
+    print(f"published: {page}")

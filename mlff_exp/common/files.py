@@ -50,12 +50,13 @@ def atomic_write(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def refuse_irregular(path: Path, most: int | None = MAX_BYTES) -> None:
+def refuse_irregular(path: Path, most: int | None = MAX_BYTES, *, may_be_empty: bool = False) -> None:
     """Refuse to read what is no regular file, is empty or is too large: a pipe or a device may wait for ever.
 
     Args:
         path: of the file; a link is followed.
         most: bytes that it may have; None if others see to that.
+        may_be_empty: whether an empty file passes, because nothing is read beyond its size.
 
     Raises:
         ValueError: saying which.
@@ -64,7 +65,8 @@ def refuse_irregular(path: Path, most: int | None = MAX_BYTES) -> None:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is not a regular file")
-    if not found.st_size:  # what the system makes up has no size, and may wait as well
+    # What the system makes up has no size, and may wait as well.
+    if not found.st_size and not may_be_empty:
         raise ValueError("it is empty")
     if most is not None and found.st_size > most:
         raise ValueError(f"it has {found.st_size:,} bytes; at most {most:,} are read")

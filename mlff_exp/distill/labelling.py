@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
-from mlff_exp.common import atomic_write, progress_bar
+from mlff_exp.common import atomic_write, progress_bar, refuse_irregular
 from mlff_exp.config import ConfigError
 from mlff_exp.distill.sampling import (
     Sampling,
@@ -134,9 +134,15 @@ def _check_recipe(jobs: Sequence[Job], recipe: Sampling, directory: Path) -> Non
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / RECIPE_FILE
     text = json.dumps({"sampling": asdict(recipe), "jobs": [job.smiles for job in jobs]}, indent=0)
-    if not path.is_file():
+    try:
+        refuse_irregular(path)
+        recorded = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         atomic_write(path, text)
-    elif path.read_text(encoding="utf-8") != text:
+        return
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read: {error}; choose another task.directory") from error
+    if recorded != text:
         raise ConfigError(f"{directory} holds labels of another recipe; choose another task.directory")
 
 

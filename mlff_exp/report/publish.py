@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mlff_exp.common import refuse_irregular
 from mlff_exp.report.content import named, report_content
 from mlff_exp.report.figures import figures
 from mlff_exp.report.markdown import markdown
@@ -19,6 +21,7 @@ from mlff_exp.report.text import format_ratio, markdown_table
 from mlff_exp.report.validity import force_field, least_accurate, stability, systems_of
 from mlff_exp.results import (
     SEPARATOR,
+    ResultError,
     RunKey,
     RunResult,
     force_field_words,
@@ -57,6 +60,9 @@ def publish(
         name: title of the report.
         target: made if it is not there.
         targets: that the runs are held against; those that ship if None.
+
+    Raises:
+        ResultError: a file of a run can't be read.
     """
     results = list(found.values())
     target.mkdir(parents=True, exist_ok=True)
@@ -146,13 +152,25 @@ def _write_table(results: Sequence[RunResult], path: Path) -> None:
 def _write_kernels(directory: Path, results: Mapping[int, RunResult], path: Path) -> None:
     """Write the costliest kernels of one call of each profiled run; no file if no run was profiled."""
     sources = {directory / str(number) / "kernels.csv": label(result.config) for number, result in results.items()}
-    sources = {source: name for source, name in sources.items() if source.is_file()}
-    if not sources:
+    kernels = {source: (name, _kernels(source)) for source, name in sources.items() if source.exists()}
+    if not kernels:
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("run", "total_us", "launches", "kernel"))
-        for source, name in sources.items():
-            with source.open(encoding="utf-8", newline="") as kernels:
-                _, *lines = csv.reader(kernels)
-            writer.writerows([name, *line] for line in lines[:MAX_KERNELS])
+        for name, lines in kernels.values():
+            writer.writerows([name, *line] for line in lines)
+
+
+def _kernels(source: Path) -> list[list[str]]:
+    """Return the costliest kernels in the file that the profiler wrote.
+
+    Raises:
+        ResultError: the file can't be read. The message names it.
+    """
+    try:
+        refuse_irregular(source)
+        with source.open(encoding="utf-8", newline="") as file:
+            return list(islice(csv.reader(file), 1, 1 + MAX_KERNELS))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ResultError(f"{source} can't be read: {error}") from error

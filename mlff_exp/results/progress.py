@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlff_exp.common import MAX_BYTES, parse_json, typed_value
+from mlff_exp.common import MAX_BYTES, parse_json, refuse_irregular, typed_value
 from mlff_exp.results.checks import refuse_non_finite
 from mlff_exp.results.result import ResultError
 
@@ -53,13 +53,17 @@ class Progress:
             The points, and the position after them.
 
         Raises:
-            ResultError: a line is invalid. The message names the file.
+            ResultError: the file can't be read, or a line is invalid. The message names the file.
         """
-        if not self._path.is_file():
+        try:
+            refuse_irregular(self._path, None, may_be_empty=True)
+            with self._path.open("rb") as file:
+                file.seek(position)
+                text = file.read(MAX_BYTES)
+        except FileNotFoundError:
             return [], position
-        with self._path.open("rb") as file:
-            file.seek(position)
-            text = file.read(MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise ResultError(f"{self._path} can't be read: {error}") from error
         complete = text[: text.rfind(b"\n") + 1]  # the last line may be incomplete
         try:
             records = [typed_value(ProgressPoint, parse_json(line.decode())) for line in complete.splitlines()]

@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype
 
+from mlff_exp.common import refuse_irregular
 from mlff_exp.structures.checks import check_apart, check_period, check_structure
 from mlff_exp.structures.deadline import DeadlineError, deadline
 from mlff_exp.structures.declared import read_declared
@@ -85,10 +86,12 @@ def read_frames(path: Path, index: int | slice) -> dict[int, Atoms]:
 
 
 def _format(path: Path, name: str) -> str:
-    if not path.is_file():
-        raise StructureError("it is not a regular file")
-    if path.stat().st_size == 0:  # such as files in /proc, which may block for ever
-        raise StructureError("it is empty")
+    try:
+        refuse_irregular(path, None)
+    except OSError as error:
+        raise StructureError(f"it can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StructureError(str(error)) from error
     try:
         with deadline(_seconds(name)):
             kind = str(filetype(name))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlff_exp.common import progress_bar, read_json, typed_value
+from mlff_exp.common import atomic_write, progress_bar, read_json, typed_value
 from mlff_exp.config import Config, ConfigError
 from mlff_exp.distill import (
     TEACHER,
@@ -121,7 +121,7 @@ def _made(path: Path, make: Callable[[], tuple[Dataset, Counter[str]]]) -> Datas
     """Load a dataset from its file. If there is none, make it and write how many structures were left out."""
     if not path.is_file():
         dataset, left_out = make()
-        path.with_suffix(LEFT_OUT_SUFFIX).write_text(json.dumps(left_out, ensure_ascii=False), encoding="utf-8")
+        atomic_write(path.with_suffix(LEFT_OUT_SUFFIX), json.dumps(left_out, ensure_ascii=False))
         dataset.save(path)
     return Dataset.load(path)
 

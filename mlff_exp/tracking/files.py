@@ -5,10 +5,27 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from mlff_exp.common import refuse_irregular
 from mlff_exp.results import ResultError
 
 # MLflow does not escape names in addresses.
 NOT_IN_ADDRESSES = frozenset("/\\#?%\0\n\r")
+
+
+def read_own(directory: Path, name: str) -> str | None:
+    """Return the text of a file directly in a directory; None if there is no file of this name.
+
+    Raises:
+        ResultError: as `own_file`, or the file is empty, too large or no text in UTF-8.
+    """
+    path = own_file(directory, name)
+    if path is None:
+        return None
+    try:
+        refuse_irregular(path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} can't be read: {error}") from error
 
 
 def own_file(directory: Path, name: object) -> Path | None:

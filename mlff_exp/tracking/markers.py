@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from mlff_exp.common import atomic_write
 from mlff_exp.results import ResultError
-from mlff_exp.tracking.files import own_file
+from mlff_exp.tracking.files import own_file, read_own
 from mlff_exp.tracking.heartbeat import DIRECTORY_TAG, KEY_TAG
 from mlff_exp.tracking.store import Store
 
@@ -63,10 +63,9 @@ def _hash(key: str) -> str:
 def read_opened(directory: Path) -> OpenedRun | None:
     """Return the MLflow run that was opened for a directory; None if there is none or the file is invalid."""
     try:
-        path = own_file(directory, OPENED_FILE)
-        values = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_own(directory, OPENED_FILE) or "{}")
         opened = OpenedRun(values["run_id"], values.get("key", ""), values["position"], values.get("ended", ""))
-    except (OSError, ResultError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ResultError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     words = isinstance(opened.run_id, str) and isinstance(opened.key, str)
     if not words or not isinstance(opened.position, int) or opened.position < 0 or not RUN_ID.fullmatch(opened.run_id):
@@ -82,9 +81,8 @@ def write_opened(directory: Path, opened: OpenedRun) -> None:
 def uploaded_ids(directory: Path) -> list[str]:
     """Return the ids of the complete MLflow runs of a directory, one for each store."""
     try:
-        path = own_file(directory, UPLOADED_FILE)
-        lines = [] if path is None else path.read_text(encoding="utf-8").split()
-    except (OSError, ResultError, ValueError):
+        lines = (read_own(directory, UPLOADED_FILE) or "").split()
+    except ResultError:
         return []
     return [line for line in lines if RUN_ID.fullmatch(line)]
 

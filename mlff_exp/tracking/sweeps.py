@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mlff_exp.common import interrupts_postponed, shell_command
 from mlff_exp.results import ResultError
 from mlff_exp.tracking.faults import disk_errors, first_line, say_on_stderr, store_must_answer
-from mlff_exp.tracking.files import own_file
+from mlff_exp.tracking.files import read_own
 from mlff_exp.tracking.heartbeat import FAILURE_TAGS, STATUS_TAG, heartbeat_tags, send_heartbeats
 from mlff_exp.tracking.limits import MAX_RUN_NAME, MAX_TAG, shorten
 from mlff_exp.tracking.markers import (
@@ -143,11 +143,10 @@ def _end(store: Store, run_id: str, directory: Path, status: str) -> None:
     for path in sorted(directory.glob("report*")):
         log_file(store.client, run_id, directory, path.name)
     try:
-        table = own_file(directory, "report.md")
+        text = read_own(directory, "report.md")
     except ResultError:
-        table = None  # said above
-    if table is not None:
-        text = table.read_text(encoding="utf-8", errors="replace")
+        text = None  # it is not the report that was written
+    if text is not None:
         store.client.set_tag(run_id, "mlflow.note.content", shorten(text, MAX_TAG))
     store.client.set_terminated(run_id, status=status)
     _note_end(directory, run_id, "")
