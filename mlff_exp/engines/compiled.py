@@ -79,6 +79,7 @@ class CompiledEngine:
     def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, Tensor]]:
         import torch._inductor.config as inductor
 
+        from mlff_exp.engines.edge_sums import replace_scatters
         from mlff_exp.engines.tracing import trace
 
         started = time.perf_counter()
@@ -88,6 +89,7 @@ class CompiledEngine:
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
 
         module = trace(from_tensors, batch.tensors())
+        replace_scatters(module, batch)
         # Without CUDA graphs both modes compile the same, and share an entry of Inductor's cache.
         mode = "default" if self.mode == "reduce-overhead" and not self.uses_cuda_graphs else self.mode
         # Each shape has its own compiled callable: torch counts recompiles per callable and stops at eight.
