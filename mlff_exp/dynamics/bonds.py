@@ -14,7 +14,8 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from torch import Tensor
 
-BOND_TOLERANCE = 1.3  # a bond is a pair closer than this times the sum of the covalent radii
+from mlff_exp.structures import BOND_TOLERANCE
+
 CLEAR_CHANGE = 0.15  # of the sum of the covalent radii; a smaller change at the limit makes or breaks no bond
 
 Integers = npt.NDArray[np.integer[Any]]

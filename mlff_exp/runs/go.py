@@ -31,14 +31,15 @@ def gate_decision(host: SweepHost, prepared: PreparedSweep, store: Store | None)
     # The command line has allowed the code that this runs, or nothing was composed.
     weights = load_model(master.model, master.trust).weights_sha256
     named = model_word(asdict(master.model))
-    wanted = [RequiredGo(weights, master.gate, system) for system in prepared.systems]
+    wanted = [RequiredGo(weights, master.gate, one.values, one.timestep_fs) for one in prepared.systems]
     wanted = wanted or [RequiredGo(weights, master.gate)]
     missing = next((one for one in wanted if not find_go(store, one, host.roots)), None)
     if missing is None:
         return "GO"
     of = "" if missing.system is None else f" on system {missing.system_words}"
+    steps = "" if missing.timestep_fs is None else f" in steps of {missing.timestep_fs:g} fs"
     raise ConfigError(
         f"{master.sweep.name} wants a GO of gate={master.gate.name} for {named} "
-        f"({weights[:12]}){of}, over {DECIDING_PS:g} ps, with these limits, and none is recorded: "
+        f"({weights[:12]}){of}, over {DECIDING_PS:g} ps{steps}, with these limits, and none is recorded: "
         f"run experiment=nve_gate{'' if missing.system is None else ' on this system'} first, or say gate=off"
     )

@@ -20,7 +20,15 @@ from mlff_exp.config import (
 )
 from mlff_exp.results import find_varied_keys, recorded_varied
 from mlff_exp.runs.host import SweepHost
-from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused, requested_values, resolve_config, what_runs
+from mlff_exp.tasks import (
+    check_engines,
+    on_this_machine,
+    refuse_unused,
+    requested_values,
+    resolve_config,
+    timestep_by_system,
+    what_runs,
+)
 
 BAR_AFTER_S = 1.0  # planning that takes longer shows a progress bar
 
@@ -53,19 +61,32 @@ class Job:
 
 
 @dataclass(frozen=True)
+class NamedSystem:
+    """A system that a command line or an experiment names.
+
+    Attributes:
+        values: plain values of the configuration's ``system``.
+        timestep_fs: the timestep that suits it, fs.
+    """
+
+    values: Mapping[str, Any]
+    timestep_fs: float
+
+
+@dataclass(frozen=True)
 class PreparedSweep:
     """A sweep before it runs.
 
     Attributes:
         master: the configuration that all jobs share; a swept key has its first value.
         jobs: in the order of execution.
-        systems: plain values of the systems that the command line or the experiment names; systems that only a stage
-            names are not included. Empty if the task has no system.
+        systems: the systems that the command line or the experiment names; systems that only a stage names are not
+            included. Empty if the task has no system.
     """
 
     master: Config
     jobs: list[Job]
-    systems: list[Mapping[str, Any]] = field(default_factory=list)
+    systems: list[NamedSystem] = field(default_factory=list)
 
 
 def prepare_sweep(host: SweepHost, arguments: Sequence[str]) -> PreparedSweep:
@@ -81,17 +102,18 @@ def prepare_sweep(host: SweepHost, arguments: Sequence[str]) -> PreparedSweep:
     return PreparedSweep(master, prepare_jobs(host, joined, master.sweep.stages), _systems(host, host.parse(joined)))
 
 
-def _systems(host: SweepHost, words: list[Any]) -> list[Mapping[str, Any]]:
+def _systems(host: SweepHost, words: list[Any]) -> list[NamedSystem]:
     """Return the systems of a sweep, with the first value of every other swept word."""
     keys = re.compile(r"system(\..*)?|task\.systems")
     swept = [word for word in words if word.is_sweep_override() and keys.fullmatch(word.key_or_group)]
     others = host.products([word for word in words if word not in swept])[0]
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, NamedSystem] = {}
     for chosen in host.products(swept):
-        ran = what_runs(requested_values(host.compose([*others, *chosen])))
+        composed = host.compose([*others, *chosen])
+        ran, timestep_fs = what_runs(requested_values(composed)), timestep_by_system(_root_=composed)
         named = [{"name": name} for name in ran["task"].get("systems") or ()]
         for system in named or [ran[key] for key in ran if key == "system"]:
-            found.setdefault(repr(system), system)
+            found.setdefault(repr(system), NamedSystem(system, timestep_fs))
     return list(found.values())
 
 

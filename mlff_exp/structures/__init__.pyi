@@ -32,3 +32,6 @@ from .packing import pack_batches as pack_batches
 from .packing import slots_per_batch as slots_per_batch
 from .sizes import ALL_PAIRS_MAX_ATOMS as ALL_PAIRS_MAX_ATOMS
 from .systems import build_systems as build_systems
+from .timestep import BOND_TOLERANCE as BOND_TOLERANCE
+from .timestep import Timestep as Timestep
+from .timestep import usual_timestep as usual_timestep

@@ -12,4 +12,6 @@ from .registry import TASKS as TASKS
 from .registry import Task as Task
 from .registry import precisions as precisions
 from .setup import prepare_model as prepare_model
+from .timestep import timestep_by_system as timestep_by_system
+from .timestep import timestep_of as timestep_of
 from .unused import refuse_unused as refuse_unused

@@ -18,6 +18,7 @@ from mlff_exp.dynamics import Dynamics, FloatArray, Trajectory
 from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits, model_word
 from mlff_exp.structures import copy_without_labels
 from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns
+from mlff_exp.tasks.timestep import timestep_of
 
 TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
@@ -127,7 +128,7 @@ def write_report(
     lines = [
         f"NVE validation of {model_word(asdict(config.model))} on {', '.join(verdicts)}",
         f"{0 if trajectory is None else trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, "
-        f"{task.timestep_fs:g} fs steps, {task.replicas} replicas, {how}",
+        f"{_timestep(config)}, {task.replicas} replica{'s' * (task.replicas > 1)}, {how}",
     ]
     if trajectory is None:
         lines.append("The start could not be prepared, so there is no trajectory.")
@@ -149,6 +150,14 @@ def write_report(
         lines += ["not judged"] * bool(others)
         lines += [f"{metric:<42}{value:>14.4g}" for metric, value in others.items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _timestep(config: Config) -> str:
+    """Return the timestep with the reason for it, or with the usual one if it is another."""
+    usual, given = timestep_of(config.system, config.task.systems), config.task.timestep_fs
+    if given == usual.fs:
+        return f"{given:g} fs steps, {usual.reason}"
+    return f"{given:g} fs steps (usual are {usual.fs:g} fs, {usual.reason})"
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

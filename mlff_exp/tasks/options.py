@@ -55,7 +55,7 @@ class NveTask:
 
     Attributes:
         duration_ps: length of the recorded trajectory.
-        timestep_fs: timestep of the integrator.
+        timestep_fs: timestep of the integrator. In conf/task/nve.yaml it depends on what moves, see `usual_timestep`.
         temperature_k: temperature at which the start is prepared.
         record_every: steps between recorded frames.
         systems: names of molecules that move in one batch and are judged one by one; if empty, ``system`` is used.

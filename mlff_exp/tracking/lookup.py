@@ -28,11 +28,13 @@ class RequiredGo:
         weights: their hash.
         gate: with these very limits.
         system: plain values of the configuration's ``system``; None for any.
+        timestep_fs: the least timestep, fs; None for any. A shorter one hides that an energy is not smooth.
     """
 
     weights: str
     gate: Gate
     system: Mapping[str, Any] | None = None
+    timestep_fs: float | None = None
 
     @property
     def system_words(self) -> str:
@@ -40,10 +42,12 @@ class RequiredGo:
         return ", ".join(f"{key}={value}" for key, value in flatten(self.system or {}).items())
 
     def is_met_by(self, params: Mapping[str, str]) -> bool:
-        """Return whether a run with these parameters was judged by this gate, for long enough and with this system."""
+        """Return whether a run was judged by this gate, for long enough, with this system and a usual timestep."""
         held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
         long_enough = float(params.get("task.duration_ps", 0)) >= DECIDING_PS
-        return held_against == as_params({"gate": asdict(self.gate)}) and long_enough and self._moved_in(params)
+        fine = self.timestep_fs is not None and float(params.get("task.timestep_fs", 0)) < self.timestep_fs
+        same_gate = held_against == as_params({"gate": asdict(self.gate)})
+        return same_gate and long_enough and not fine and self._moved_in(params)
 
     def _moved_in(self, params: Mapping[str, str]) -> bool:
         """Return whether the run simulated the system, as its only system or as a molecule of ``task.systems``."""

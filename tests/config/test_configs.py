@@ -168,7 +168,7 @@ def test_commands_of_the_same_second_do_not_share_a_directory(mode: str) -> None
 
 
 def test_the_keys_are_those_of_the_documentation() -> None:
-    keys = OmegaConf.to_container(compose("config", overrides=["task=nve"]))
+    keys = OmegaConf.to_container(compose("config", overrides=["task=nve"]), resolve=True)
     assert isinstance(keys, dict)
     assert set(keys) >= {"task", "model", "system", "engine", "precision", "gate", "tracking"}
     assert set(keys) >= {"batch_size", "device", "seed", "timeout_s", "cold_compile"}

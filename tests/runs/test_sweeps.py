@@ -299,7 +299,7 @@ def test_a_go_is_asked_for_the_systems_that_were_named(words: list[str], expecte
     words = ["device=cpu", "engine=eager", *words]
     host = host_of([word for word in words if word.startswith(("experiment", "device"))])
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert [system["name"] for system in prepare_sweep(host, words).systems] == expected
+        assert [system.values["name"] for system in prepare_sweep(host, words).systems] == expected
 
 
 def test_local_jobs_know_their_device() -> None:
@@ -322,12 +322,13 @@ def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: 
     host = host_of(words)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plan = prepare_sweep(host, words[:3])
-        config = host.settings() | {"task": {"name": "nve", "replicas": 1, "duration_ps": 100.0, "systems": []}}
+        task = {"name": "nve", "replicas": 1, "duration_ps": 100.0, "timestep_fs": 0.5, "systems": []}
+        config = host.settings() | {"task": task}
         config["gate"] = asdict(plan.master.gate)
         host.roots = place_sweep(host.config)
     run = tmp_path / "gate" / "0"
     run.mkdir(parents=True)
-    with pytest.raises(ConfigError, match="on system name=benzene, over 100 ps, with these limits, and none"):
+    with pytest.raises(ConfigError, match=r"name=benzene, over 100 ps in steps of 0\.5 fs, with these limits"):
         gate_decision(host, plan, None)
     del config["hydra"]
     RunResult(config, verdict=verdict, tags={"checkpoint.sha256": weights}).save(run)

@@ -337,9 +337,10 @@ GATE = Gate("strict", {"drift": Limit(-1.0)})
 WATER = {"name": "water"}
 
 
-def went(directory: Path, duration_ps: float = 100.0, **groups: Any) -> Path:
+def went(directory: Path, duration_ps: float = 100.0, timestep_fs: float = 0.5, **groups: Any) -> Path:
     """A run with a GO, of the gate above."""
     task = {"name": "nve", "replicas": 1, "systems": groups.pop("systems", []), "duration_ps": duration_ps}
+    task["timestep_fs"] = timestep_fs
     gate = {"name": "strict", "criteria": {"drift": {"min": -1.0, "max": None}}}
     config = {**CONFIG, "task": task, "gate": gate, "precision": {"name": "fp32"}, **groups}
     verdict = Verdict("GO", "strict", (), ())
@@ -365,6 +366,15 @@ def test_a_go_is_of_the_system_that_it_is_asked_for(
     log_run(store, went(tmp_path / "run", **ran))
     for where in (store, None):
         assert find_go(where, RequiredGo("ab" * 32, GATE, wanted), [tmp_path]) == expected
+
+
+@pytest.mark.parametrize(("wanted_fs", "expected"), [(0.5, True), (1.0, True), (2.0, False), (None, True)])
+def test_a_go_at_a_shorter_timestep_is_another(
+    store: Store, tmp_path: Path, wanted_fs: float | None, *, expected: bool
+) -> None:
+    log_run(store, went(tmp_path / "run", system=WATER, timestep_fs=1.0))
+    for where in (store, None):
+        assert find_go(where, RequiredGo("ab" * 32, GATE, WATER, wanted_fs), [tmp_path]) == expected
 
 
 def test_a_go_that_an_earlier_version_recorded_is_found_under_the_new_name_of_its_gate(store: Store) -> None:
