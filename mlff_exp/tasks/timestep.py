@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -59,7 +59,7 @@ def _smallest(system: Any) -> System:
 
 
 def _of_one(sample: System) -> Timestep:
-    kind: type[Any] = type(sample)
+    kind: Callable[..., System] = type(sample)
     changed = None
     if isinstance(sample, FileSystem):
         state = expand_home(sample.path).stat()
@@ -68,6 +68,8 @@ def _of_one(sample: System) -> Timestep:
 
 
 @lru_cache(maxsize=256)
-def _cached(kind: type[Any], options: tuple[tuple[str, Any], ...], changed: tuple[int, int] | None) -> Timestep:
+def _cached(
+    kind: Callable[..., System], options: tuple[tuple[str, Any], ...], changed: tuple[int, int] | None
+) -> Timestep:
     """Choose the timestep of a system once, because a configuration asks several times. ``changed`` is of its file."""
     return usual_timestep(build_systems(kind(**dict(options))).values())
