@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from mlff_exp.engines import (
     engine_options,
     engine_spec,
     make_engine,
-    virial_stress,
 )
 from mlff_exp.models import load_checkpoint
 from mlff_exp.structures import AtomicBatch, check_apart, collate, refuse_charge_and_spin
@@ -48,7 +46,7 @@ class StudentForceFieldCalculator(BatchCalculator):
         use_fp16: FP16 autocast; on a CPU it would be slow and overflow, so FP32 is used, with a warning.
         engine: eager, compile, cuda_graph or fused; overrides ``use_compile``.
         precision: fp64, fp32, tf32, fp16_autocast or bf16_autocast; overrides ``dtype`` and ``use_fp16``.
-        enable_stress: add stress to the implemented properties.
+        enable_stress: add stress to the implemented properties; the engine then gives it with energy and forces.
         enable_timing: log the time of every evaluation.
         logger: where compilations, fallbacks and timings are logged.
         ignore_charge: evaluate the neutral singlet of a structure with a charge, a spin or magnetic moments.
@@ -56,7 +54,7 @@ class StudentForceFieldCalculator(BatchCalculator):
     Raises:
         CheckpointError: the checkpoint can't be used.
         ValueError: an unknown device, engine, mode, precision or dtype.
-        EngineError: an engine or precision that the device does not have.
+        EngineError: an engine or precision that the device does not have, or stress from an engine that gives none.
     """
 
     implemented_properties: list[str] = ["energy", "free_energy", "forces"]  # noqa: RUF012 (ASE's declaration)
@@ -91,12 +89,11 @@ class StudentForceFieldCalculator(BatchCalculator):
         self.enable_timing, self.ignore_charge = enable_timing, ignore_charge
         self._compiles = engine_spec(engine).compiles
         self._engine = make_engine(
-            self._model, engine, precision, self.device, engine_options(engine, mode=compile_mode)
+            self._model, engine, precision, self.device, engine_options(engine, mode=compile_mode), stress=enable_stress
         )
-        self._stress_model: ForceField | None = None
+        self._stress = enable_stress
         if enable_stress:
             self.implemented_properties = [*type(self).implemented_properties, "stress"]
-            self._stress_model = deepcopy(self._model).cast(torch.float64).to(self.device)
         self._n_calls, self._time_s = 0, 0.0
 
     @property
@@ -110,17 +107,15 @@ class StudentForceFieldCalculator(BatchCalculator):
         return self._n_calls
 
     def find_results(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
-        """Energy, free energy and forces of a structure; its stress if that is asked for.
+        """Energy, free energy and forces of a structure; its stress if that is enabled and if it has one.
 
         Raises:
             ValueError: a structure that no force field takes, elements the model does not know, or a charge, spin or
-                magnetic moments, which it does not know either.
+                magnetic moments, which it does not know either; or the stress of a structure that is not periodic in
+                all three directions.
             FloatingPointError: the precision overflowed.
         """
-        (found,) = self._evaluate([atoms])
-        if "stress" in properties and self._stress_model is not None:
-            stress = virial_stress(self._stress_model, self._batch([atoms]))
-            found["stress"] = full_3x3_to_voigt_6_stress(stress[0])
+        (found,) = self._evaluate([atoms], properties)
         return found
 
     def calculate_batch(
@@ -140,18 +135,17 @@ class StudentForceFieldCalculator(BatchCalculator):
             ValueError: as `calculate`, or a property that is not implemented.
         """
         wanted = [properties] if isinstance(properties, str) else list(properties)
-        unknown = sorted(set(wanted) - set(BATCH_PROPERTIES))
+        legal = (*BATCH_PROPERTIES, "stress") if self._stress else BATCH_PROPERTIES
+        unknown = sorted(set(wanted) - set(legal))
         if unknown:
-            raise ValueError(
-                f"calculate_batch can't give {', '.join(unknown)}: choose from {', '.join(BATCH_PROPERTIES)}"
-            )
+            raise ValueError(f"calculate_batch can't give {', '.join(unknown)}: choose from {', '.join(legal)}")
         systems = [list_of_atoms] if isinstance(list_of_atoms, Atoms) else list(list_of_atoms)
         for index, atoms in enumerate(systems):
             if not isinstance(atoms, Atoms):
                 raise TypeError(f"calculate_batch takes ase.Atoms, and number {index} is {type(atoms).__name__}")
         if not systems:
             return []
-        return [{name: result[name] for name in wanted} for result in self._evaluate(systems)]
+        return [{name: result[name] for name in wanted} for result in self._evaluate(systems, wanted)]
 
     def warmup(self, atoms: Atoms) -> None:
         """Compile for the shape of ``atoms`` now, instead of at the first call; not counted."""
@@ -198,8 +192,10 @@ class StudentForceFieldCalculator(BatchCalculator):
         # Every new shape is a compilation, so a compiled engine gets few of them.
         return collate(systems, self._model.cutoff, bucketed=self._compiles, device=self.device)
 
-    def _evaluate(self, systems: Sequence[Atoms]) -> list[dict[str, Any]]:
+    def _evaluate(self, systems: Sequence[Atoms], wanted: Iterable[str]) -> list[dict[str, Any]]:
         batch = self._batch(systems)
+        if self._stress and "stress" in wanted and not batch.fully_periodic:
+            raise ValueError("stress needs a structure that is periodic in all three directions")
         started = time.perf_counter()
         prediction = self._predict(batch)
         try:
@@ -210,6 +206,7 @@ class StudentForceFieldCalculator(BatchCalculator):
             raise
         energies = prediction.energy.cpu().numpy()
         forces = batch.per_system(prediction.forces).cpu().numpy()
+        stress = None if prediction.stress is None else prediction.stress.cpu().numpy()
         seconds = time.perf_counter() - started
         self._n_calls += 1
         self._time_s += seconds
@@ -221,6 +218,7 @@ class StudentForceFieldCalculator(BatchCalculator):
                 # ASE's optimisers ask for it; it equals the energy at zero electronic temperature.
                 "free_energy": float(energies[index]),
                 "forces": np.array(forces[index, : len(atoms)]),
+                **({} if stress is None else {"stress": full_3x3_to_voigt_6_stress(stress[index])}),
             }
             for index, atoms in enumerate(systems)
         ]
@@ -242,7 +240,7 @@ class StudentForceFieldCalculator(BatchCalculator):
                 raise
             self.logger.warning("%s failed, going on with eager: %s", self.engine, error)
             self._compiles = False
-            self._engine = make_engine(self._model, REFERENCE_ENGINE, self.precision, self.device)
+            self._engine = make_engine(self._model, REFERENCE_ENGINE, self.precision, self.device, stress=self._stress)
             return self._engine(batch)
         if self._engine.compiled_graphs > graphs:
             self.logger.info("compiled %s in %.1f s", self.engine, self._engine.compile_s - seconds)

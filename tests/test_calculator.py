@@ -165,13 +165,37 @@ def test_stress_of_a_molecule_is_refused_and_absent_unless_enabled() -> None:
     assert "stress" not in eager().implemented_properties
 
 
+@pytest.mark.usefixtures("traced_but_not_compiled")
+def test_a_compiled_engine_gives_stress_with_energy_and_forces() -> None:
+    """In one call, padded to a shape of few; also for several structures, and after a fallback."""
+    small = StudentForceFieldCalculator("student_small", device="cpu", dtype=torch.float64, enable_stress=True)
+    exact = StudentForceFieldCalculator(
+        "student_small", device="cpu", dtype=torch.float64, enable_stress=True, engine="eager"
+    )
+    box = water_box(8)
+    found = []
+    for calculator in (small, exact):
+        box.calc = calculator
+        found.append((box.get_forces(), box.get_stress()))
+        assert calculator.n_calls == 1
+    (forces, stress), (exact_forces, exact_stress) = found
+    np.testing.assert_allclose(forces, exact_forces, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(stress, exact_stress, rtol=0, atol=1e-12)
+    assert np.abs(exact_stress).max() > 1e-3
+    (one,) = exact.calculate_batch([box], ["stress"])
+    np.testing.assert_allclose(one["stress"], exact_stress, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="periodic in all three directions"):
+        exact.calculate_batch([box, molecule("H2O")], ["energy", "stress"])
+    assert set(exact.calculate_batch([box, molecule("H2O")], ["energy"])[1]) == {"energy"}
+
+
 def test_falls_back_to_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(CompiledEngine, "_compile", broken)
     atoms = rattled("H2O", 0)
-    atoms.calc = StudentForceFieldCalculator(device="cpu")
+    atoms.calc = StudentForceFieldCalculator(device="cpu", enable_stress=True)
     assert atoms.calc.engine == "compile/reduce-overhead"
     with caplog.at_level(logging.WARNING):
         energy = atoms.get_potential_energy()
@@ -181,6 +205,9 @@ def test_falls_back_to_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch, cap
     reference.calc = eager()
     # In FP32 the padding of the compiled shape rounds differently.
     assert energy == pytest.approx(reference.get_potential_energy(), abs=1e-4)
+    box = water_box(8)
+    box.calc = atoms.calc
+    assert np.abs(box.get_stress()).max() > 1e-3
 
 
 @pytest.mark.usefixtures("traced_but_not_compiled")  # compiled for real in tests/integration

@@ -32,4 +32,3 @@ from .registry import SystemFacts as SystemFacts
 from .registry import engine_options as engine_options
 from .registry import engine_spec as engine_spec
 from .registry import fast_engine as fast_engine
-from .stress import virial_stress as virial_stress

@@ -1,4 +1,4 @@
-"""An engine that traces energy and forces as one graph and compiles it with Inductor."""
+"""An engine that traces energy, forces and stress as one graph and compiles it with Inductor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlff_exp.config import CompileMode, Precision
-from mlff_exp.engines.eager import energy_and_forces, matmul_precision
+from mlff_exp.engines.eager import energy_and_forces, energy_forces_and_stress, matmul_precision
 from mlff_exp.engines.inductor import count_graphs, dynamo_counters
 from mlff_exp.engines.memory import is_out_of_memory
 from mlff_exp.engines.prediction import EngineError, Prediction
@@ -19,26 +19,35 @@ from mlff_exp.structures import AtomicBatch
 
 
 class CompiledEngine:
-    """Energy and forces as one graph, compiled by Inductor for each shape of batch, without graph breaks.
+    """Energy, forces and stress as one graph, compiled by Inductor for each shape of batch, without graph breaks.
 
     Args:
         model: frozen, on the device.
         precision: precision of the network.
         device: device of the batches.
         mode: mode of `torch.compile`.
+        stress: whether the graphs of batches that have a stress compute it; other graphs are the same without.
     """
 
-    def __init__(self, model: ForceField, precision: Precision, device: torch.device, mode: CompileMode) -> None:
+    def __init__(
+        self,
+        model: ForceField,
+        precision: Precision,
+        device: torch.device,
+        mode: CompileMode,
+        *,
+        stress: bool = False,
+    ) -> None:
         # Imported here: the first call is timed, and an eager engine does not need the seconds that this import takes.
         import torch._inductor.compile_fx  # noqa: F401
 
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
-        self.cutoff = model.cutoff
+        self.cutoff, self.stress = model.cutoff, stress
         self.compile_s, self.evaluations = 0.0, 0
         self.capturable = None
         # Inductor's CUDA graphs return the same output buffers at every call.
         self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
-        self._graphs: dict[tuple[int, int, int, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
+        self._graphs: dict[tuple[int, int, int, bool, bool], Callable[..., tuple[Tensor, ...]]] = {}
 
     @property
     def name(self) -> str:
@@ -55,7 +64,7 @@ class CompiledEngine:
         return batch.shape_key in self._graphs
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Compute energy and forces; the first call of a shape compiles."""
+        """Compute energy, forces and, if asked for, stress; the first call of a shape compiles."""
         try:
             return self._evaluate(batch)
         except torch._dynamo.exc.Unsupported as error:
@@ -70,13 +79,13 @@ class CompiledEngine:
             graph = self._graphs.get(batch.shape_key)
             if graph is None:
                 graph = self._compile(batch)
-            energy, forces = graph(*tensors)
+            found = graph(*tensors)
             if self.uses_cuda_graphs:
-                energy, forces = energy.clone(), forces.clone()
+                found = tuple(tensor.clone() for tensor in found)
         self.evaluations += batch.n_systems
-        return Prediction(energy, forces)
+        return Prediction(*found)
 
-    def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, ...]]:
         import torch._inductor.config as inductor
 
         from mlff_exp.engines.edge_sums import replace_scatters
@@ -85,7 +94,9 @@ class CompiledEngine:
         started = time.perf_counter()
         skips, before = dynamo_counters()["inductor"]["cudagraph_skips"], count_graphs()
 
-        def from_tensors(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        def from_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+            if self.stress and batch.fully_periodic:
+                return energy_forces_and_stress(self.model, AtomicBatch(*tensors), self.precision)
             return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
 
         module = trace(from_tensors, batch.tensors())
@@ -93,7 +104,7 @@ class CompiledEngine:
         # Without CUDA graphs both modes compile the same, and share an entry of Inductor's cache.
         mode = "default" if self.mode == "reduce-overhead" and not self.uses_cuda_graphs else self.mode
         # Each shape has its own compiled callable: torch counts recompiles per callable and stops at eight.
-        graph: Callable[..., tuple[Tensor, Tensor]] = torch.compile(module, fullgraph=True, dynamic=False, mode=mode)
+        graph: Callable[..., tuple[Tensor, ...]] = torch.compile(module, fullgraph=True, dynamic=False, mode=mode)
         # On a CPU, explicit SIMD code takes a third of the compile time and makes these gathers no faster.
         with inductor.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
             # Inductor recommends TF32 wherever it is off, but the precision asks for IEEE products.

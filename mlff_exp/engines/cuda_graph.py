@@ -35,7 +35,7 @@ class CudaGraphEngine:
         self.name, self._compiled = name, compiled
         self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
         self._capture_s, self.evaluations = 0.0, 0
-        self._captures: dict[tuple[int, int, int, bool], _Capture] = {}
+        self._captures: dict[tuple[int, int, int, bool, bool], _Capture] = {}
 
     @property
     def capturable(self) -> Engine:
@@ -57,17 +57,19 @@ class CudaGraphEngine:
         return batch.shape_key in self._captures
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Compute energy and forces; the first call of a shape compiles and captures."""
+        """Compute what the captured engine does; the first call of a shape compiles and captures."""
         capture = self._captures.get(batch.shape_key)
         if capture is None:
             capture = self._captures[batch.shape_key] = self._capture(batch)
         capture.copy_in(batch)
         capture.graph.replay()
         self.evaluations += batch.n_systems
-        return Prediction(capture.output.energy.clone(), capture.output.forces.clone())
+        output = capture.output
+        stress = None if output.stress is None else output.stress.clone()
+        return Prediction(output.energy.clone(), output.forces.clone(), stress)
 
     def _capture(self, batch: AtomicBatch) -> _Capture:
-        inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()))
+        inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()), fully_periodic=batch.fully_periodic)
         self._compiled(inputs)
         started = time.perf_counter()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from mlff_exp.config import Precision
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.engines.protocol import ForceField
+from mlff_exp.models import stress_of_gradients
 from mlff_exp.structures import AtomicBatch
 
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
@@ -34,6 +36,25 @@ def energy_and_forces(
     return energy if differentiable else energy.detach(), -gradient
 
 
+def energy_forces_and_stress(
+    model: ForceField, batch: AtomicBatch, precision: Precision
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute E [n_systems] eV, F [n_rows, 3] eV/Å and σ [n_systems, 3, 3] eV/Å³, all FP64, from one graph.
+
+    Energies and forces have the bits of `energy_and_forces`.
+
+    Args:
+        model: computes the energy.
+        batch: systems that are periodic in all three directions, on the device of the model.
+        precision: selects autocast; without autocast the dtype of the weights decides.
+    """
+    positions, cell = (tensor.detach().requires_grad_(True) for tensor in (batch.positions, batch.cell))
+    with torch.enable_grad(), autocast(precision, positions.device):
+        energy = model(replace(batch, positions=positions, cell=cell))
+        by_positions, by_cell = torch.autograd.grad(energy.sum(), (positions, cell))
+    return energy.detach(), -by_positions, stress_of_gradients(batch, by_positions, by_cell)
+
+
 class EagerEngine:
     """Plain PyTorch, kernel by kernel.
 
@@ -41,6 +62,7 @@ class EagerEngine:
         model: frozen, on the device.
         precision: precision of the network.
         device: device of the batches.
+        stress: whether to compute the stress of batches that have one.
     """
 
     name = "eager"
@@ -49,8 +71,8 @@ class EagerEngine:
     compiled_graphs = 0
     compile_s = 0.0
 
-    def __init__(self, model: ForceField, precision: Precision, device: torch.device) -> None:
-        self.model, self.precision, self.device = model, precision, device
+    def __init__(self, model: ForceField, precision: Precision, device: torch.device, *, stress: bool = False) -> None:
+        self.model, self.precision, self.device, self.stress = model, precision, device, stress
         self.cutoff, self.evaluations = model.cutoff, 0
 
     def has_graph(self, batch: AtomicBatch) -> bool:
@@ -58,9 +80,11 @@ class EagerEngine:
         return True
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        """Compute energy and forces."""
+        """Compute energy, forces and, if asked for, stress."""
         self.evaluations += batch.n_systems
         with matmul_precision(self.precision):
+            if self.stress and batch.fully_periodic:
+                return Prediction(*energy_forces_and_stress(self.model, batch, self.precision))
             return Prediction(*energy_and_forces(self.model, batch, self.precision))
 
 

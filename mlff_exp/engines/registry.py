@@ -53,6 +53,8 @@ class EngineSpec:
         ahead: gives the options whose compiling fills the cache that this engine reads, or None where nothing is
             compiled ahead.
         takes: gives the reason why a system is not taken, or None.
+        stress: whether it can compute the stress of systems that are periodic in all three directions; its factory then
+            takes the keyword ``stress``, and computes it if that is true.
         rank: the larger, the faster in long dynamics; `fast_engine` chooses none of rank 0.
         aliases: other words for it, which an error message understands.
     """
@@ -66,6 +68,7 @@ class EngineSpec:
     compiles: bool = False
     ahead: Callable[[Any], Any] = nothing_ahead
     takes: Callable[[SystemFacts], str | None] = takes_all
+    stress: bool = False
     rank: int = 0
     aliases: tuple[str, ...] = ()
 
@@ -155,6 +158,7 @@ ENGINES.register(
         EagerOptions,
         "plain PyTorch",
         "mlff_exp.engines.factory:make_eager",
+        stress=True,
         aliases=("pytorch", "torch"),
     )
 )
@@ -164,6 +168,7 @@ ENGINES.register(
         CompileOptions,
         "energy and forces as one graph through torch.compile",
         "mlff_exp.engines.factory:make_compiled",
+        stress=True,
         compiles=True,
         ahead=_compiled_ahead,
         rank=1,
@@ -176,6 +181,7 @@ ENGINES.register(
         CudaGraphOptions,
         "the compiled graph captured in one CUDA graph",
         "mlff_exp.engines.factory:make_cuda_graph",
+        stress=True,
         needs_cuda=True,
         compiles=True,
         ahead=_captured_ahead,

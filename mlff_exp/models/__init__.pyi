@@ -25,4 +25,5 @@ from .protocol import ForceField as ForceField
 from .registry import MODELS as MODELS
 from .spec import Capabilities as Capabilities
 from .spec import ModelSpec as ModelSpec
+from .stress import stress_of_gradients as stress_of_gradients
 from .torch_files import read_torch_file as read_torch_file

@@ -41,6 +41,8 @@ class AtomicBatch:
             neighbour's position. None if no system is periodic.
         sources: the structures that the batch was made of, or None if it was made of tensors. ASE calculators read
             charges and tags from them; their positions are not used.
+        fully_periodic: whether every system with atoms is periodic in all three directions, so that it has a volume
+            and a stress. It stands beside ``pbc`` because a GPU would have to be waited for to read it from there.
     """
 
     positions: Tensor
@@ -52,6 +54,7 @@ class AtomicBatch:
     mask: Tensor
     shifts: Tensor | None = None
     sources: tuple[Atoms, ...] | None = field(default=None, repr=False, compare=False, kw_only=True)
+    fully_periodic: bool = field(default=False, kw_only=True)
 
     @property
     def n_systems(self) -> int:
@@ -74,13 +77,25 @@ class AtomicBatch:
         return int(self.is_atom.sum())
 
     @property
-    def shape_key(self) -> tuple[int, int, int, bool]:
-        """Numbers for which a compiled graph is specialised: systems, rows per system, neighbours, shifts or none."""
+    def volumes(self) -> Tensor:
+        """[n_systems] Å³; zero for a system that is not periodic in all three directions."""
+        one, two, three = self.cell.unbind(dim=1)
+        volumes: Tensor = (one * torch.linalg.cross(two, three)).sum(dim=-1).abs()
+        return volumes
+
+    @property
+    def shape_key(self) -> tuple[int, int, int, bool, bool]:
+        """What a compiled graph is specialised for.
+
+        It is the numbers of systems, of rows per system and of neighbours, whether there are shifts, and whether every
+        system has a stress.
+        """
         return (
             self.n_systems,
             self.n_slots,
             self.neighbors.shape[1],
             self.shifts is not None,
+            self.fully_periodic,
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -94,11 +109,15 @@ class AtomicBatch:
     def to(self, device: torch.device | str) -> AtomicBatch:
         """Return the same batch on another device."""
         moved = AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
-        return replace(moved, sources=self.sources)
+        return replace(moved, sources=self.sources, fully_periodic=self.fully_periodic)
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
         """Return the same batch and neighbours with other positions, [n_rows, 3] Å."""
         return replace(self, positions=positions)
+
+    def strained(self, strain: Tensor) -> AtomicBatch:
+        """Return the same batch and neighbours with positions x (1 + ε) and cell vectors c (1 + ε), for ε [3, 3]."""
+        return replace(self, positions=self.positions + self.positions @ strain, cell=self.cell + self.cell @ strain)
 
     def per_system(self, values: Tensor) -> Tensor:
         """View values [n_rows, ...] as [n_systems, n_slots, ...]."""
@@ -169,6 +188,7 @@ def collate(
         mask=neighbors.mask,
         shifts=neighbors.shifts if pbc.any() else None,
         sources=tuple(systems),
+        fully_periodic=bool(pbc[: len(systems)].all()),
     ).to(device)
 
 

@@ -81,7 +81,7 @@ def assert_agrees(engine: Engine, model: PaiNN, systems: list[Atoms], precision:
         prediction = engine(batch)
     assert_batch(batch)
     assert_prediction(prediction, batch)
-    require_correct(engine, make_engine(model, "eager", "fp64", engine.device), batch, precision)
+    require_correct(engine, make_engine(model, "eager", "fp64", engine.device, stress=True), batch, precision)
 
 
 @pytest.mark.parametrize("precision", CPU_PRECISIONS)
@@ -116,7 +116,9 @@ def test_compiled_periodic_system_on_the_cpu() -> None:
     model = make_random_model(16, 1)
     box = Atoms("OHHO", positions=np.diag([1.0, 2.2, 3.1, 0.0])[:4, :3] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 2, 2]])
     box.cell, box.pbc = [4.1, 4.3, 4.7], True
-    assert_agrees(make_engine(model, "compile", "fp64", CPU), model, [box], "fp64")
+    engine = make_engine(model, "compile", "fp64", CPU, stress=True)
+    assert_agrees(engine, model, [box], "fp64")
+    assert engine(collate([box], CUTOFF)).stress is not None
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")

@@ -57,6 +57,14 @@ def random_structure(seed: int, *, periodic: bool) -> Atoms:
     return Atoms(numbers, grid, cell=cell, pbc=(True, *(rng.random(2) < 0.7)))
 
 
+def crystal(seed: int, n_atoms: int = 4) -> Atoms:
+    """A skewed cell, smaller than the cutoffs."""
+    rng = np.random.default_rng(seed)
+    cell = np.diag(rng.uniform(3.2, 4.0, size=3)) + rng.uniform(-0.4, 0.4, size=(3, 3))
+    scaled = np.argwhere(np.ones((2, 2, 2)))[:n_atoms] / 2 + rng.normal(scale=0.03, size=(n_atoms, 3))
+    return Atoms(rng.choice([1, 6, 8], n_atoms), scaled @ cell, cell=cell, pbc=True)
+
+
 def with_more_columns(batch: AtomicBatch, n_columns: int) -> AtomicBatch:
     """The same batch with empty columns behind its neighbours."""
     shifts = torch.zeros(*batch.neighbors.shape, 3) if batch.shifts is None else batch.shifts

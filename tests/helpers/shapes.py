@@ -30,6 +30,8 @@ def assert_batch(batch: AtomicBatch) -> None:
         assert_tensor("shifts", batch.shifts, (rows, columns, 3), torch.float64)
         assert torch.equal(batch.shifts, batch.shifts.round()), "shifts are integers"
     assert (batch.shifts is not None) == bool(batch.pbc.any()), "shifts"
+    holds = batch.per_system(batch.is_atom).any(dim=1)
+    assert batch.fully_periodic == bool(batch.pbc[holds].all()), "fully_periodic"
     assert ((batch.neighbors >= 0) & (batch.neighbors < rows)).all(), "neighbors"
     assert ((batch.reverse >= 0) & (batch.reverse < rows * columns)).all(), "reverse"
     assert not batch.mask[~batch.is_atom].any(), "padding has no neighbours"
@@ -40,6 +42,9 @@ def assert_prediction(prediction: Prediction, batch: AtomicBatch) -> None:
     assert_tensor("energy", prediction.energy, (batch.n_systems,), torch.float64)
     assert_tensor("forces", prediction.forces, (len(batch.positions), 3), torch.float64)
     assert (prediction.forces[~batch.is_atom] == 0).all(), "forces of padding"
+    if prediction.stress is not None:
+        assert_tensor("stress", prediction.stress, (batch.n_systems, 3, 3), torch.float64)
+        assert torch.equal(prediction.stress, prediction.stress.transpose(1, 2)), "stress is symmetric"
 
 
 def assert_state(state: MDState, batch: AtomicBatch) -> None:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.eager import EagerEngine
-from mlff_exp.engines.prediction import EngineError
+from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.measure.correctness import TOLERANCES, require_correct, slope_errors
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import AtomicBatch, collate
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
+from tests.helpers.networks import crystal
 
 CPU = torch.device("cpu")
 FAULTS = {
@@ -30,6 +31,11 @@ def _with(values: Tensor, index: int, added: Tensor | float) -> Tensor:
     values = values.clone()
     values[index] += added
     return values
+
+
+def _stress(prediction: Prediction) -> Tensor:
+    assert prediction.stress is not None
+    return prediction.stress
 
 
 @pytest.fixture
@@ -64,6 +70,30 @@ def test_forces_are_minus_the_slope(random_model: PaiNN, batch: AtomicBatch) -> 
     engine_off = Faulty(random_model, "fp64", CPU)
     engine_off.fault = lambda prediction: replace(prediction, forces=prediction.forces + 0.25)
     assert slope_errors(engine_off, batch, direction, 1e-3)[0] == pytest.approx(0.25, abs=1e-6)
+
+
+def test_a_wrong_stress_is_refused(random_model: PaiNN) -> None:
+    batch = collate([crystal(1, 2)], 5.0)
+    reference = EagerEngine(random_model, "fp64", CPU, stress=True)
+    engine = Faulty(random_model, "fp64", CPU, stress=True)
+    require_correct(engine, reference, batch, "fp64")
+    engine.fault = lambda prediction: replace(prediction, stress=1.001 * _stress(prediction))
+    with pytest.raises(EngineError, match=r"stress is .* GPa off eager FP64, allowed 1e-09"):
+        require_correct(engine, reference, batch, "fp64")
+    engine.fault = lambda prediction: replace(prediction, stress=None)  # left out is not wrong
+    require_correct(engine, reference, batch, "fp64")
+
+
+@pytest.mark.parametrize("fault", ["sign", "unit", "one component"])
+def test_a_plain_model_whose_stress_is_no_derivative_is_refused(random_model: PaiNN, fault: str) -> None:
+    batch = collate([crystal(1, 2), crystal(2, 1)], 5.0)
+    reference = Faulty(random_model, "fp64", CPU, stress=True)
+    factor = torch.full((3, 3), {"sign": -1.0, "unit": 1.01, "one component": 1.0}[fault], dtype=torch.float64)
+    if fault == "one component":
+        factor[0, 1] = factor[1, 0] = -1
+    reference.fault = lambda prediction: replace(prediction, stress=factor * _stress(prediction))
+    with pytest.raises(EngineError, match=r"stress of eager FP64 differs by .* from differences of the energy under"):
+        require_correct(reference, reference, batch, "fp64")
 
 
 def test_every_precision_has_a_tolerance() -> None:
