@@ -184,6 +184,16 @@ def test_a_spoilt_adapter_does_not_run(name: str, mistake: str) -> None:
 
 
 @every
+@pytest.mark.parametrize(("precision", "error"), [("fp16_autocast", 4e-3), ("bf16_autocast", 4e-2)])
+def test_autocast_costs_what_half_precision_rounds(name: str, precision: str, error: float) -> None:
+    batch = collate([rattled(molecule("C6H6"))], engine_of(name).cutoff)
+    energy, forces = predicted(engine_of(name, precision), batch)
+    expected = predicted(engine_of(name), batch)
+    assert abs(energy - expected[0]) < 0.01 * 12
+    assert 0 < np.linalg.norm(forces - expected[1]) < error * np.linalg.norm(expected[1])
+
+
+@every
 @pytest.mark.parametrize("precision", ["fp64", "fp32"])
 def test_padding_and_skin_and_the_batch_change_nothing(name: str, precision: str) -> None:
     engine = engine_of(name, precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlff_exp.config import ConfigError, is_file, shown
-from mlff_exp.models.spec import Capabilities, ModelSpec
+from mlff_exp.models.spec import ModelSpec
 
 SHIPPED = ("7net-0", "7net-l3i5")
 
@@ -34,6 +34,5 @@ SPEC = ModelSpec(
     "SevenNet with its published weights",
     "mlff_exp.models.foreign.sevennet:make",
     truth="mlff_exp.models.foreign.sevennet:truth",
-    capabilities=Capabilities(precisions=("fp64", "fp32", "tf32")),
     extra="sevennet",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlff_exp.models.spec import Capabilities, ModelSpec
+from mlff_exp.models.spec import ModelSpec
 
 
 @dataclass
@@ -20,6 +20,5 @@ SPEC = ModelSpec(
     "SO3LR with its published weights",
     "mlff_exp.models.foreign.so3lr:make",
     truth="mlff_exp.models.foreign.so3lr:truth",
-    capabilities=Capabilities(precisions=("fp64", "fp32", "tf32")),
     extra="so3lr",
 )

@@ -6,11 +6,13 @@ import io
 import os
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -61,3 +63,20 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+class TensordotOfTwoTypes(TorchFunctionMode):
+    """Compute `torch.tensordot` in the wider type of its two tensors, as autocast on CUDA does and on a CPU does not."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of PyTorch."""
+        if func is torch.tensordot and args[0].dtype != args[1].dtype:
+            wider = torch.promote_types(args[0].dtype, args[1].dtype)
+            args = (args[0].to(wider), args[1].to(wider), *args[2:])
+        return func(*args, **(kwargs or {}))

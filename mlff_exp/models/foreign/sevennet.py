@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mlff_exp.common import expand_home, replace_attribute
 from mlff_exp.models.adapters.sevennet import SHIPPED, SevenNetModel
-from mlff_exp.models.foreign.settings import quiet
+from mlff_exp.models.foreign.settings import TensordotOfTwoTypes, quiet
 from mlff_exp.models.foreign.truth import Truth
 from mlff_exp.models.graph import Edges
 
@@ -74,8 +74,9 @@ class SevenNet(nn.Module):
             key.NODE_FEATURE: attributes, key.NODE_ATTR: attributes, key.ATOM_TYPE: kinds,
             key.EDGE_IDX: index, key.EDGE_VEC: vectors,
         }  # fmt: skip
-        for layer in self.layers:
-            data = layer(data)
+        with _sums_of_any_type(), TensordotOfTwoTypes():
+            for layer in self.layers:
+                data = layer(data)
         energies: Tensor = data[key.SCALED_ATOMIC_ENERGY].squeeze(-1) * self.scale[numbers]
         return energies
 
@@ -111,6 +112,18 @@ def truth(options: SevenNetModel) -> Truth:
         "SiCHO", [(0, 0, 0), (1.8, 0.3, 0.1), (2.4, 1.2, 0.2), (0.2, 1.7, 1.1)], cell=np.diag([4, 4.4, 5]), pbc=True
     )
     return Truth(calculator, cell, ("sevenn", "e3nn", "torch"), energy_ev_per_atom=5e-6, force_ev_per_ang=5e-5)
+
+
+@contextmanager
+def _sums_of_any_type() -> Iterator[None]:
+    """Let messages be summed in their own type: under autocast ``sevenn`` adds FP32 messages to an FP16 buffer."""
+    from sevenn.nn import convolution
+
+    def sum_messages(features: Tensor, receivers: Tensor, messages: Tensor) -> Tensor:
+        return messages.new_zeros(len(features), *messages.shape[1:]).index_add(0, receivers, messages)
+
+    with replace_attribute(convolution, "message_gather", sum_messages):
+        yield
 
 
 def _path(options: SevenNetModel) -> str:
