@@ -66,7 +66,7 @@ def quiet() -> Iterator[None]:
 
 
 class TensordotOfTwoTypes(TorchFunctionMode):
-    """Compute `torch.tensordot` in the wider type of its two tensors, as autocast on CUDA does and on a CPU does not."""
+    """Compute `torch.tensordot` in the wider type of its two tensors, as autocast on CUDA does."""
 
     def __torch_function__(
         self,
