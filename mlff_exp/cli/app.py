@@ -23,6 +23,7 @@ from mlff_exp.cli.boundary import command_boundary, end_command
 from mlff_exp.cli.errors import Ended, composing_errors, ending, explain_error
 from mlff_exp.cli.flags import flags, flags_first, is_job, parser
 from mlff_exp.cli.guard import guarded
+from mlff_exp.cli.overrides import refuse_control_characters
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.words import clear_message, refuse_command_line, refuse_package
 from mlff_exp.common import (
@@ -179,6 +180,7 @@ def main() -> None:
     """
     with command_boundary("mlff-exp"):
         try:
+            refuse_control_characters(sys.argv[1:])
             # conf/targets is no group of options, and Hydra would take it for one.
             sys.argv[1:] = [rename_word(re.sub(r"^targets=", "sweep.targets=", word)) for word in sys.argv[1:]]
             refuse_tilde(sys.argv[1:])

@@ -77,7 +77,7 @@ def explain_error(error: BaseException) -> str:
     current: BaseException | None = error
     while current is not None:
         # The search path does not help a user who mistyped a name.
-        text = str(current).partition("Config search path:")[0]
+        text = _text(current).partition("Config search path:")[0]
         told = message_lines(text)
         if told and told[0].startswith("Ambiguous value for argument"):
             told = [told[0], "to sweep over these values add -m; to give a list, write [a,b]"]
@@ -103,6 +103,17 @@ def explain_error(error: BaseException) -> str:
     # The first line names the key already.
     lines = [line for line in lines if not (line.startswith("in ") and line.removeprefix("in ") in lines[0])]
     return "; ".join(line.rstrip(".;") for line in lines)
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an error, with the reason where Hydra leaves it out, and without numbers of the system."""
+    text = str(error)
+    if text.startswith("Error resolving interpolation") and error.__context__ is not None:
+        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error.__context__).partition("\n")[0])
+        return f"{text.partition(', possible')[0]}: {reason}"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: {shown(error.filename)}"
+    return re.sub(r"^ConfigError raised while resolving interpolation: ", "", text)
 
 
 def message_lines(text: str) -> list[str]:

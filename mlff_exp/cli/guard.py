@@ -29,12 +29,12 @@ from mlff_exp.common import mask_secrets
 from mlff_exp.config import (
     FEATURES,
     ConfigError,
+    check_sweep_name,
     check_trust,
     is_installed,
     judge_factory,
     judge_import_path,
     make_importable,
-    plain,
     refuse_other_schema,
     top_level,
 )
@@ -45,7 +45,7 @@ TARGET = "model.calculator._target_"
 VOUCHED: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
 
 _MADE = ("launcher", "sweeper")
-_MAPPINGS = (*_MADE, "run", "sweep", "job", "runtime", "overrides")
+_MAPPINGS = (*_MADE, "run", "sweep", "job", "runtime", "overrides", "job_logging", "hydra_logging")
 # Arguments of every ASE calculator that make directories, read files or start programs; by position as well.
 _FILES_OF_CALCULATORS = ("_args_", "label", "directory", "restart", "command", "profile")
 
@@ -102,9 +102,7 @@ class GuardedLoader(ConfigLoaderImpl):
             raise ConfigError(f"hydra.job.env_copy: the environment has no {error}") from error
         with read_write(composed), open_dict(composed):
             self._judge(composed, overrides, hydra_alone=config_name is None)
-            composed.hydra.job.override_dirname = mask_secrets(composed.hydra.job.override_dirname).replace(
-                "***", "hidden"
-            )
+            _mask_dirname(composed.hydra.job)
         return composed
 
     def _judge(self, composed: DictConfig, overrides: Sequence[str], *, hydra_alone: bool) -> None:
@@ -196,7 +194,7 @@ class GuardedLoader(ConfigLoaderImpl):
         except OmegaConfBaseException:  # parsing the configuration reports it
             return
         if isinstance(name, str):  # it becomes a directory before that
-            plain("sweep.name", name)
+            check_sweep_name(name)
         if resume is not None and ("sweep.resume", str(resume)) not in self._said:
             directory = (self._directory / str(resume)).resolve()
             if not (directory.is_dir() and directory.is_relative_to(self._directory.resolve())):
@@ -209,6 +207,8 @@ class GuardedLoader(ConfigLoaderImpl):
         """The installed packages that the command line names for a calculator."""
         model = OmegaConf.to_container(composed, resolve=False).get("model")  # type: ignore[union-attr]
         asked = _at({"model": model}, TARGET)
+        if _at({"model": model}, "model.calculator") == "???":  # parsing the configuration reports it
+            return []
         try:
             target = OmegaConf.select(composed, TARGET)
         except OmegaConfBaseException:  # parsing the configuration reports it
@@ -310,11 +310,22 @@ def guarded(words: Sequence[str]) -> Any:
     return partial(GuardedLoader, words=tuple(words))
 
 
+def _mask_dirname(job: DictConfig) -> None:
+    """Mask the words of the command line in the text that Hydra makes of them for names of directories."""
+    try:
+        dirname = job.override_dirname
+    except OmegaConfBaseException:  # a word can't be resolved: parsing the configuration reports it by its own key
+        return
+    job.override_dirname = mask_secrets(dirname).replace("***", "hidden")
+
+
 def _refuse_unmade(hydra: Mapping[Any, Any]) -> None:
     """Refuse Hydra's own part where Hydra needs a mapping, or something to make, and has none."""
     for key in _MAPPINGS:
         if not isinstance(hydra.get(key), Mapping):
             raise ConfigError(f"hydra.{key}={hydra.get(key)} must be a mapping: leave it as it is")
+    if not isinstance(hydra["job"].get("env_set"), Mapping):
+        raise ConfigError("hydra.job.env_set must be a mapping: leave it as it is")
     for key in _MADE:
         if not isinstance(hydra[key].get("_target_"), str):
             raise ConfigError(f"hydra.{key} makes nothing: choose one by hydra/{key}=…")

@@ -16,7 +16,7 @@ from mlff_exp.config import ConfigError
 MAX_CHARACTERS = 1_000_000
 _MAX_NESTED = 32
 # Resolvers that take keys of the configuration, and those that read a text as a part of it.
-_OF_KEYS = ("oc.select", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "hydra")
+_OF_KEYS = ("oc.select", "oc.dict.keys", "oc.dict.values", "hydra")
 _READING = ("oc.decode", "oc.create")
 _INNERMOST = re.compile(r"(\$?)\{((?:[^${}]|\$(?!\{))*)\}")
 _VALUE, _OUTSIDE = "\0", "\1"  # stand for an inner interpolation: of the configuration, of the environment
@@ -141,6 +141,8 @@ def _reduced(dollar: str, inner: str) -> str:
 def _keys(parts: Parts, inner: str) -> Iterator[Parts]:
     """The keys that one interpolation refers to, given what stands between its braces."""
     resolver, colon, arguments = inner.partition(":")
+    if resolver.strip() == "oc.deprecated":
+        raise ConfigError(f"${{{inner}}}: name the key that is meant, as ${{{arguments.partition(',')[0]}}}")
     if not colon:
         yield _absolute(parts, inner)
         return

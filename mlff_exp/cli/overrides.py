@@ -18,6 +18,7 @@ from mlff_exp.config import (
 )
 
 MAX_JOBS = 10_000
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def refuse_words(words: Sequence[str], loader: Any) -> None:
@@ -35,6 +36,17 @@ def refuse_words(words: Sequence[str], loader: Any) -> None:
         n_values([parsed])
         _refuse_empty(parsed)
         _refuse_group(parsed, groups, loader)
+
+
+def refuse_control_characters(words: Iterable[str]) -> None:
+    """Refuse words with line breaks or other control characters, which no value has and a message would not survive.
+
+    Raises:
+        ConfigError: the message names the word.
+    """
+    for word in words:
+        if _CONTROL.search(word):
+            raise ConfigError(f"{shown(ascii(word))} holds a line break or another control character: leave it out")
 
 
 def parse_words(words: Iterable[str], loader: Any) -> list[Override]:

@@ -6,6 +6,7 @@ Nothing in this module imports torch.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from mlff_exp.cli.errors import composing_errors
+from mlff_exp.cli.logging_trial import refuse_logging
 from mlff_exp.cli.overrides import refuse_words
 from mlff_exp.common import DISK_ERRORS
 from mlff_exp.config import (
@@ -102,7 +104,9 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
         if OmegaConf.is_missing(composed.hydra[key.split(".")[1]], "dir"):
             raise ConfigError(f"{key}=??? must name a directory")
         directory = str(OmegaConf.select(composed, key))
-        return Asked(several, composed.hydra, Path(directory).absolute(), _existing(key, directory))
+        kept = _existing(key, directory)
+        refuse_logging(composed)
+        return Asked(several, composed.hydra, Path(directory).absolute(), kept)
 
 
 def _refuse_log_levels(hydra: DictConfig) -> None:
@@ -237,9 +241,11 @@ def _existing(key: str, name: str) -> Path:
     directory = Path(name).absolute()
     try:
         kept = next(path for path in (directory, *directory.parents) if path.is_dir())
-        directory.mkdir(parents=True, exist_ok=True)
-        writable = os.access(directory, os.W_OK | os.X_OK)
-        clear_message(directory, kept, ())
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            writable = os.access(directory, os.W_OK | os.X_OK)
+        finally:
+            clear_message(directory, kept, ())
     except OSError as error:
         if error.errno in DISK_ERRORS:
             raise
@@ -260,6 +266,10 @@ def clear_message(directory: Path, kept: Path, files: Iterable[str]) -> None:
     for name in files:
         (directory / name).unlink(missing_ok=True)
     for path in (directory, *directory.parents):
-        if path == kept or not path.is_dir() or any(path.iterdir()):
+        if path == kept:
             return
-        path.rmdir()
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):  # those were never made
+                return

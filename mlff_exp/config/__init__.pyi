@@ -17,6 +17,7 @@ from .config import NativeEngine as NativeEngine
 from .config import Stage as Stage
 from .config import Sweep as Sweep
 from .config import Tracking as Tracking
+from .config import check_sweep_name as check_sweep_name
 from .config import defaults as defaults
 from .config import parse_config as parse_config
 from .config import recorded_values as recorded_values

@@ -143,18 +143,22 @@ def finite(key: str, value: Any) -> None:
         raise ConfigError(f"{key} must be a number of at most 64 bits")
 
 
-def plain(key: str, name: str) -> None:
+def plain(key: str, name: str, most: int | None = None) -> None:
     """Refuse a name that can't be a part of the name of a file.
 
     Args:
         key: key of the name.
         name: the name.
+        most: characters that it may have; None if others see to that.
 
     Raises:
-        ConfigError: the name has other characters than letters, digits, '.', '_' and '-', or ends with a dot.
+        ConfigError: the name has other characters than letters, digits, '.', '_' and '-', ends with a dot, or has too
+            many of them.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", name):
-        raise ConfigError(f"{key}={name!r} must be made of letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"{key}={shown(repr(name))} must be made of letters, digits, '.', '_' and '-'")
+    if most is not None and len(name) > most:
+        raise ConfigError(f"{key}={shown(repr(name))} has {len(name):,} characters; at most {most} are possible")
 
 
 def is_file(path: str) -> bool:

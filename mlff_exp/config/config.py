@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlff_exp.common import learn_secrets, reading_secrets, remember_secret
 from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.config.checks import choose, did_you_mean, limited, plain, shown, within_limits
+from mlff_exp.config.device import check_device
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate
 from mlff_exp.config.precision import PrecisionConfig
@@ -36,6 +37,8 @@ from mlff_exp.config.words import (
     is_learned,
     is_native,
 )
+
+MAX_SWEEP_NAME = 100  # characters; a directory is called by it and a time
 
 
 @dataclass
@@ -91,6 +94,15 @@ class Stage:
     gate: bool = False
 
 
+def check_sweep_name(name: str) -> None:
+    """Refuse a name of a sweep that can't be a part of the name of a directory.
+
+    Raises:
+        ConfigError: the message names it and what is legal.
+    """
+    plain("sweep.name", name, MAX_SWEEP_NAME)
+
+
 @dataclass
 class Sweep:
     """The multirun that a run belongs to.
@@ -121,7 +133,7 @@ class Sweep:
     varied: list[str] | None = None
 
     def __post_init__(self) -> None:
-        plain("sweep.name", self.name)
+        check_sweep_name(self.name)
         within_limits(self, "sweep.")
 
 
@@ -157,8 +169,7 @@ class Config:
             if own is not None and chosen.name != own:
                 raise ConfigError(f"{group}.name={shown(repr(chosen.name))} changes nothing: say {group}=… instead")
         within_limits(self)
-        if not re.fullmatch(DEVICE, self.device):
-            choose("device", self.device, ("auto", "cpu", "cuda"), "cuda:<number>")
+        check_device(self.device)
         self._refuse_what_cannot_fit()
         if is_native(getattr(self.model, "name", "")):
             self.engine, self.precision = NativeEngine(), NativePrecision()

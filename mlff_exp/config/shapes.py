@@ -15,6 +15,8 @@ from mlff_exp.config.errors import ConfigError
 
 _GROUPS = ("task", "model", "system", "engine")  # of the whole configuration; each option has a dataclass of its own
 
+_SINGLE = (str, int, float, bool)
+
 
 def refuse_other_shapes(config: DictConfig) -> None:
     """Refuse values that are no mapping or list where their field is one.
@@ -55,7 +57,9 @@ def _check(hint: Any, value: Any, key: str) -> None:
         if not (isinstance(value, DictConfig) and issubclass(OmegaConf.get_type(value) or object, hint)):  # type: ignore[arg-type]
             raise ConfigError(f"{key}={_shown(value)} must be a mapping with the keys of {hint.__name__}")  # type: ignore[union-attr]
     elif origin is list and not isinstance(value, ListConfig):
-        raise ConfigError(f"{key}={_shown(value)} must be a list: [a,b]")
+        raise ConfigError(f"{key}={_shown(value)} must be a list that is written out: [a,b]")
+    elif hint in _SINGLE and (OmegaConf.is_config(value) or isinstance(value, list | dict)):
+        raise ConfigError(f"{key}={_shown(value)} must be a single value")
     elif origin is dict and not (isinstance(value, DictConfig) and OmegaConf.get_type(value) is dict):
         raise ConfigError(f"{key}={_shown(value)} must be a mapping of its own")
     if isinstance(value, DictConfig) and is_dataclass(OmegaConf.get_type(value)):

@@ -14,7 +14,9 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeGuard
 
+from mlff_exp.config.checks import shown
 from mlff_exp.config.errors import ConfigError
 
 # Calculators that start no program and load no library whose name they get as an argument.
@@ -34,6 +36,7 @@ FEATURES = {
     "hydra.sweep.dir": "it leaves the current directory",
     "hydra.job.name": "it becomes a part of names of files",
 }
+_LONGEST_PART = 200  # bytes; a name of a file may have 255
 _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
 
 
@@ -49,15 +52,22 @@ def check_trust(trust: Iterable[str]) -> None:
     for word in trust:
         if word in sys.stdlib_module_names:
             raise ConfigError(f"trust=[{word}]: {word} is a module of Python itself, which holds no force field")
-        if word not in FEATURES and not re.fullmatch(r"[^\W\d]\w*", word):
+        if word not in FEATURES and not (re.fullmatch(r"[^\W\d]\w*", word) and _is_import_path(f"{word}.x")):
             raise ConfigError(
-                f"trust=[{word}] is neither the top-level name of a package nor one of: {', '.join(FEATURES)}"
+                f"trust=[{shown(word)}] is neither the top-level name of a package nor one of: {', '.join(FEATURES)}"
             )
 
 
 def top_level(path: str) -> str:
     """Return the package of an import path: ``mypkg`` for ``mypkg.module.Class`` and for ``mypkg.module:function``."""
     return re.split("[.:]", path, maxsplit=1)[0]
+
+
+def _is_import_path(path: object) -> TypeGuard[str]:
+    """Whether a value reads as an import path, of names that can be those of files."""
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        return False
+    return all(len(part.encode()) <= _LONGEST_PART for part in re.split("[.:]", path))
 
 
 def judge_import_path(path: object, trust: Collection[str], key: str = "model.calculator._target_") -> None:
@@ -71,8 +81,8 @@ def judge_import_path(path: object, trust: Collection[str], key: str = "model.ca
     Raises:
         ConfigError: the path is not allowed; the message names it and the word that would allow it.
     """
-    if not isinstance(path, str) or not _PATH.fullmatch(path):
-        raise ConfigError(f"{key}={path!r} is no import path such as package.module.Class")
+    if not _is_import_path(path):
+        raise ConfigError(f"{key}={shown(repr(path))} is no import path such as package.module.Class")
     top = top_level(path)
     if top in sys.stdlib_module_names:
         raise ConfigError(
@@ -102,8 +112,8 @@ def judge_factory(path: object, trust: Collection[str], key: str = "model.factor
     Raises:
         ConfigError: the path is not allowed; the message names it and the word that would allow it.
     """
-    if not isinstance(path, str) or ":" not in path or not _PATH.fullmatch(path):
-        raise ConfigError(f"{key}={path!r} is no import path such as package.module:function")
+    if not _is_import_path(path) or ":" not in path:
+        raise ConfigError(f"{key}={shown(repr(path))} is no import path such as package.module:function")
     top = top_level(path)
     if top in sys.stdlib_module_names:
         raise ConfigError(f"{key}={path}: {top} is a module of Python itself, which holds no force field")
@@ -180,6 +190,8 @@ def make_importable(trust: Iterable[str], directory: Path) -> None:
 
 
 def _lies_in(directory: Path, top: str) -> bool:
+    if len(top.encode()) > _LONGEST_PART:
+        return False
     return (directory / f"{top}.py").is_file() or (directory / top).is_dir()
 
 

@@ -122,7 +122,11 @@ def fast_engine(device: str, systems: Literal["any", "molecules"] = "any") -> st
     Args:
         device: as in a configuration.
         systems: "molecules" promises systems of up to 64 atoms that are not periodic, and a model of this project.
+
+    Raises:
+        ConfigError: one of the words does not exist.
     """
+    choose("fast_engine:<device>,systems", systems, tuple(PROMISED))
     cuda, promised = is_cuda(device), PROMISED[systems]
     usable = [spec for spec in ENGINES if spec.rank and (cuda or not spec.needs_cuda) and spec.takes(promised) is None]
     return max(usable, key=lambda spec: spec.rank).name

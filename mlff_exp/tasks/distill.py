@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlff_exp.common import atomic_write, progress_bar, read_json, typed_value
-from mlff_exp.config import Config, ConfigError
+from mlff_exp.common import DISK_ERRORS, atomic_write, progress_bar, read_json, typed_value
+from mlff_exp.config import Config, ConfigError, shown
 from mlff_exp.distill import (
     TEACHER,
     ExploredFrames,
@@ -70,7 +70,12 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
 def _distil(config: Config, directory: Path, keep: Keep) -> RunResult:
     task, device, work = config.task, torch.device(config.device), Path(config.task.directory)
     until = time.monotonic() + task.budget_s
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise ConfigError(f"task.directory={shown(work)} can't be made: {error.strerror}") from error
     validation_set = _made(work / "validation.npz", lambda: _label_validation(task, config.seed, work))
     _made(_dataset_file(work, 0), lambda: _label_training(task, config.seed, work))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.common import expand_home
-from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options
+from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options, shown
 from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult
 from mlff_exp.tracking.describe import as_params as as_params
 from mlff_exp.tracking.faults import first_line, store_must_answer
@@ -124,8 +124,11 @@ def find_run_directory(store: Store | None, key: str, run: str) -> Path:
         ConfigError: there is no such run, or it was on another machine.
     """
     named = expand_home(run)
-    if named.is_dir():
-        return named.resolve()
+    try:
+        if named.is_dir():
+            return named.resolve()
+    except OSError as error:
+        raise ConfigError(f"{key}={shown(run)} can't be used: {error.strerror}") from error
     if store is None:
         raise ConfigError(f"{key}={run} is not a directory, and tracking=offline knows no runs by their id")
     from mlflow.exceptions import MlflowException

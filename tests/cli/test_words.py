@@ -43,6 +43,12 @@ LONG = "9" * 5000
 BAD = {
     "hydra.run.dir=???": "hydra.run.dir=??? must name a directory",
     "hydra.verbose=5": "hydra.verbose=5 must be true, false, the name of a logger or a list of names",
+    "hydra.job_logging.version=2": "hydra.job_logging can't be used: Unsupported version: 2",
+    "hydra.job_logging.handlers.file.filename=/nope/x": "No such file or directory: /nope/x",
+    "hydra.job_logging.handlers.file.filename=x.log hydra.job_logging.formatters=5": "'int' object is not iterable",
+    "hydra.job_logging=???": "hydra.job_logging=??? must be a mapping",
+    "hydra.job.env_set=???": "hydra.job.env_set must be a mapping",
+    "-m seed=1,2 hydra.hydra_logging.root.handlers=[nope]": "hydra.hydra_logging can't be used",
     "hydra.job_logging.root.level=LOUD": "hydra.job_logging.root.level='LOUD' is not one of: CRITICAL, FATAL",
     "-m hydra.launcher=null seed=1,2": "hydra.launcher=None must be a mapping",
     "-m hydra.sweeper=null seed=1,2": "hydra.sweeper=None must be a mapping",
@@ -85,7 +91,17 @@ BAD = {
     "batch_size=null": "field 'batch_size' is not Optional",
     "timeout_s=true": "could not be converted to Float",
     "timeout_s=nan": "timeout_s=nan must be a number",
-    "seed=${nokey}": "Interpolation key 'nokey' not found",
+    "seed=${nokey}": "Interpolation key 'nokey' not found; in seed",
+    "engine=${nokey}": "'${nokey}': Interpolation key 'nokey' not found",
+    "engine=${fast_engine:auto,foo}": "fast_engine:<device>,systems='foo' is not one of: any, molecules",
+    "precision.name=${low_precision:foo}": "device='foo' is not one of: auto, cpu, cuda, cuda:<number>; in precision",
+    "seed=${oc.deprecated:batch_size}": "${oc.deprecated:batch_size}: name the key that is meant, as ${batch_size}",
+    "seed='1\x0b2'": "holds a line break or another control character",
+    "model=ase model.calculator=???": "model.calculator has no default",
+    f"model=ase model.calculator._target_={'a' * 300}.B": "… is no import path such as package.module.Class",
+    f"-m seed=1,2 sweep.name={'a' * 300}": "… has 300 characters; at most 100 are possible",
+    f"hydra.run.dir=x/{'a' * 300}": "no such directory can be made: File name too long",
+    "task.baselines=[[1]]": "task.baselines.0=[1] must be a single value",
     "seed=${seed}": "seed refers to itself",
     "precision=fp16": "did you mean 'fp16_autocast'?",
     "engine=cudagraph": "did you mean 'cuda_graph'?",
@@ -165,7 +181,7 @@ def test_a_stage_takes_no_flags() -> None:
 def test_a_bad_word_is_refused_in_one_line(
     words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert message in said_against(capsys, monkeypatch, *words.split())
+    assert message in said_against(capsys, monkeypatch, *words.split(" "))
     assert list(tmp_path.iterdir()) == []
 
 

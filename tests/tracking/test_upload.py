@@ -58,6 +58,8 @@ def test_a_run_is_found_again_by_its_id(store: Store, tmp_path: Path) -> None:
         find_run_directory(store, "task.resume", "nowhere")
     with pytest.raises(ConfigError, match=r"sweep\.resume=nowhere is not a directory, and tracking=offline"):
         find_run_directory(None, "sweep.resume", "nowhere")
+    with pytest.raises(ConfigError, match=r"^sweep\.resume=a+… can't be used: File name too long$"):
+        find_run_directory(None, "sweep.resume", "a" * 300)
     directory.rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="is not on this machine"):
         find_run_directory(store, "task.resume", run_id)
