@@ -30,7 +30,7 @@ from mlff_exp.structures import (
     reference_energies,
 )
 from mlff_exp.tasks.isolated import isolated_energies
-from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
+from mlff_exp.tasks.setup import ModelUnderTest, prepare_model, refuse_no_force_field
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 Array = npt.NDArray[np.float64]
@@ -130,6 +130,7 @@ def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
             f"task.dataset={name!r} holds {', '.join(unknown)}, which the model {model_word(asdict(config.model))} was "
             f"not trained on; it knows {', '.join(known)}"
         )
+    refuse_no_force_field(subject, dataset.atoms(0), f"the first structure of task.dataset={name!r}")
     return dataset
 
 

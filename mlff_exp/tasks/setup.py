@@ -13,6 +13,7 @@ from mlff_exp.engines import AseEngine, Engine, SystemFacts, make_engine
 from mlff_exp.models import MODELS, Capabilities, LoadedModel, load_calculator, load_model
 from mlff_exp.structures import build_systems, check_neighbors, refuse_charge_and_spin, uses_all_pairs
 from mlff_exp.tasks.machine import check_capabilities, check_system
+from mlff_exp.tasks.trial import try_out
 
 
 @dataclass(frozen=True)
@@ -125,4 +126,25 @@ def _built(config: Config, described: System, subject: ModelUnderTest) -> dict[s
                 refuse_charge_and_spin(atoms)
             except ValueError as error:
                 raise ConfigError(f"{at}{error}; system.ignore_charge=true takes it for that") from error
+    if found:
+        name, atoms = next(iter(found.items()))
+        refuse_no_force_field(subject, atoms, f"system.{where}" + f": {name}" * (len(found) > 1))
     return found
+
+
+def refuse_no_force_field(subject: ModelUnderTest, atoms: Atoms, what: str) -> None:
+    """Refuse an ASE calculator that is no force field for a structure.
+
+    Args:
+        subject: the model under test; one with weights was tried out when they were loaded.
+        atoms: the structure.
+        what: the words for it in a message.
+
+    Raises:
+        ConfigError: the message names the structure and the reason.
+    """
+    if isinstance(subject.engine, AseEngine):
+        try:
+            try_out(subject.engine.calculator, atoms)
+        except ValueError as error:
+            raise ConfigError(f"model.calculator: {what}: {error}") from error

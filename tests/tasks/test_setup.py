@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.engines.registry import ENGINES, SystemFacts
@@ -62,3 +66,41 @@ def test_a_system_of_an_element_that_the_model_does_not_know_is_refused() -> Non
     with pytest.raises(ConfigError, match=r"^system\.name=copper: .*Cu") as caught:
         described_systems(config, prepare_model(config))
     assert "\n" not in str(caught.value)
+
+
+class NoForceField(Calculator):
+    """A calculator of somebody's own that checks no argument."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, does: str) -> None:
+        super().__init__()
+        self._does = does
+
+    def calculate(self, atoms: Atoms | None = None, *rest: Any) -> None:
+        super().calculate(atoms, *rest)
+        factor: Any = {"nothing": 0.0, "no number": np.nan, "wrong": [1, 2]}[self._does]
+        self.results = {"energy": 0.0, "forces": factor * np.ones((len(self.atoms), 3))}
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        ("nothing", "no atom feels a force"),
+        ("no number", "a force is missing, infinite or NaN"),
+        ("wrong", "can't evaluate it with these arguments: ValueError: operands"),
+        ("other", "can't evaluate it with these arguments: KeyError: 'other'"),
+    ],
+)
+def test_any_calculator_is_tried_out_on_the_system(does: str, message: str) -> None:
+    words = ["model.calculator._target_=tests.tasks.test_setup.NoForceField", f"+model.calculator.does='{does}'"]
+    config = configured("model=ase", "device=cpu", "system=water", "trust=[tests]", *words)
+    with pytest.raises(ConfigError, match=rf"^model\.calculator: system\.name=water: NoForceField .*{message}"):
+        described_systems(config, prepare_model(config))
+
+
+def test_forces_that_vanish_by_symmetry_are_no_fault() -> None:
+    config = configured(
+        "model=ase", "device=cpu", "system=copper", "model.calculator={_target_:ase.calculators.emt.EMT}"
+    )
+    described_systems(config, prepare_model(config))
