@@ -102,11 +102,11 @@ def make(options: SevenNetModel, trust: Sequence[str]) -> SevenNet:
 def truth(options: SevenNetModel) -> Truth:
     """The calculator of ``sevenn`` with the same weights, and a cell of three elements."""
 
-    def calculator() -> Any:
+    def calculator(device: str) -> Any:
         with _plain_files():
             from sevenn.calculator import SevenNetCalculator
 
-            return SevenNetCalculator(_path(options), device="cpu")
+            return SevenNetCalculator(_path(options), device=device)
 
     cell = Atoms(
         "SiCHO", [(0, 0, 0), (1.8, 0.3, 0.1), (2.4, 1.2, 0.2), (0.2, 1.7, 1.1)], cell=np.diag([4, 4.4, 5]), pbc=True

@@ -81,10 +81,10 @@ def make(options: SO3LRModel, trust: Sequence[str]) -> SO3LR:
 def truth(options: SO3LRModel) -> Truth:
     """The calculator of the package, and a molecule of four elements in a cell."""
 
-    def calculator() -> Any:
+    def calculator(device: str) -> Any:
         from so3krates_torch.calculator.so3 import SO3LRCalculator
 
-        return SO3LRCalculator(device="cpu")
+        return SO3LRCalculator(device=device)
 
     cell = Atoms(
         "OCHNH",

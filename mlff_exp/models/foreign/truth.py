@@ -29,14 +29,14 @@ class Truth:
     """What a force field has to compute in FP32.
 
     Attributes:
-        calculator: makes the ASE calculator of the force field's own package, FP32 on the CPU.
+        calculator: makes the ASE calculator of the force field's own package, FP32, on a device: ``cpu`` or ``cuda``.
         atoms: the structure to compare.
         packages: distributions on whose versions the numbers depend.
         energy_ev_per_atom: how far the energies may differ; what FP32 rounds.
         force_ev_per_ang: how far a component of a force may differ.
     """
 
-    calculator: Callable[[], Any]
+    calculator: Callable[[str], Any]
     atoms: Atoms
     packages: tuple[str, ...]
     energy_ev_per_atom: float
@@ -63,7 +63,7 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
         return
     with quiet():
         atoms = truth.atoms.copy()
-        atoms.calc = truth.calculator()
+        atoms.calc = truth.calculator("cpu")
         expected = atoms.get_potential_energy(), atoms.get_forces()
     energy, forces = _evaluate(deepcopy(model), truth.atoms)
     found = {
