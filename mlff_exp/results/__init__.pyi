@@ -47,4 +47,6 @@ from .result import Status as Status
 from .result import Timing as Timing
 from .verdict import Criterion as Criterion
 from .verdict import Decision as Decision
+from .verdict import Fault as Fault
+from .verdict import FaultKind as FaultKind
 from .verdict import Verdict as Verdict

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlff_exp.config import NATIVE, new_option, rename_recorded
+from mlff_exp.results.verdict import FaultKind
 
 SCHEMA = 2  # of result.json; 1 had neither number nor key, and one verdict on all systems
 
@@ -103,16 +104,23 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict_renamed(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    found = _with_kinds(verdict)
+    if isinstance(systems := found.get("systems"), Mapping):
+        found["systems"] = {
+            name: _with_kinds(one) if isinstance(one, Mapping) else one for name, one in systems.items()
+        }
+    return found
+
+
+def _with_kinds(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """With the new name of the gate, and with faults that have a kind: they were plain sentences."""
     found = dict(verdict)
     if isinstance(found.get("gate"), str):
         found["gate"] = new_option("gate", found["gate"])
-    if isinstance(systems := found.get("systems"), Mapping):
-        found["systems"] = {
-            name: {**one, "gate": new_option("gate", one["gate"])}
-            if isinstance(one, Mapping) and isinstance(one.get("gate"), str)
-            else one
-            for name, one in systems.items()
-        }
+    if isinstance(faults := found.get("faults"), list):
+        found["faults"] = [
+            {"kind": FaultKind.UNKNOWN, "message": fault} if isinstance(fault, str) else fault for fault in faults
+        ]
     return found
 
 

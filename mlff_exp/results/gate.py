@@ -10,7 +10,7 @@ from mlff_exp.config import Gate, Limit
 from mlff_exp.results.ensemble import is_within, starts_that_decide
 from mlff_exp.results.estimate import Estimate
 from mlff_exp.results.metrics import METRICS, find_metric
-from mlff_exp.results.verdict import Criterion, Decision, Verdict
+from mlff_exp.results.verdict import Criterion, Decision, Fault, FaultKind, Verdict
 
 ENOUGH_PS = 10.0  # in a shorter trajectory a drift can't be distinguished from slow oscillations of the energy
 DECIDING_PS = 100.0
@@ -36,7 +36,7 @@ def qualified(verdict: Verdict, duration_ps: float) -> Verdict:
 def judge_gate(
     metrics: Mapping[str, float],
     gate: Gate,
-    faults: Sequence[str] = (),
+    faults: Sequence[Fault] = (),
     n_starts: int = 1,
     inapplicable: Mapping[str, str] | None = None,
 ) -> Verdict:
@@ -72,7 +72,7 @@ def judge_gate(
     undecided = [criterion for criterion in criteria if criterion.undecided]
     decision: Decision = "NO-GO" if faults or missed else "UNDECIDED" if undecided else "GO"
     told = missed if decision == "NO-GO" else undecided
-    reasons = (*faults, *map(_reason, told))
+    reasons = (*(fault.message for fault in faults), *map(_reason, told))
     return Verdict(decision, gate.name, criteria, reasons, n_starts=n_starts, faults=tuple(faults))
 
 
@@ -132,11 +132,16 @@ def combine_verdicts(verdicts: Mapping[str, Verdict]) -> Verdict:
             for reason in verdict.reasons
         )
     first = next(iter(verdicts.values()))
-    faults = tuple(f"{name}: {fault}" for name, verdict in verdicts.items() for fault in verdict.faults)
+    faults = tuple(
+        replace(fault, message=f"{name}: {fault.message}")
+        for name, verdict in verdicts.items()
+        for fault in verdict.faults
+    )
     return Verdict(decision, first.gate, criteria, reasons, dict(verdicts), first.n_starts, faults)
 
 
 NOT_RELAXED = "Check the structure and the force field: without a minimum the energy has no reference."
+UNBOUND = "Check the structure: atoms that feel no force are further apart than the cutoff of the force field."
 NO_START = (
     "There is no trajectory. Lower task.temperature_k or task.timestep_fs. If the molecule then stays intact, "
     "its atoms had left the training data."
@@ -148,6 +153,9 @@ MEASURED_NOTHING = (
 )
 
 
+ADVICE = {FaultKind.NOT_RELAXED: NOT_RELAXED, FaultKind.UNBOUND: UNBOUND}  # more than what is said of the trajectory
+
+
 def advice_for(verdict: Verdict, *, frames: bool) -> list[str]:
     """Return advice on a NO-GO.
 
@@ -157,8 +165,8 @@ def advice_for(verdict: Verdict, *, frames: bool) -> list[str]:
     """
     missed = [find_metric(criterion.metric) for criterion in verdict.criteria if criterion.held is False]
     found = [text for text in dict.fromkeys(metric.advice for metric in METRICS if metric in missed) if text]
-    if any("relax" in reason for reason in verdict.reasons):
-        found.append(NOT_RELAXED)
+    kinds = {fault.kind for fault in verdict.faults}
+    found += [text for kind, text in ADVICE.items() if kind in kinds]
     if not frames:
         return [*found, NO_START]
     if any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 Decision = Literal["GO", "NO-GO", "UNDECIDED"]
@@ -37,6 +38,29 @@ class Criterion:
     inapplicable: str = ""
 
 
+class FaultKind(StrEnum):
+    """Kinds of events that make a NO-GO, whatever the limits of the gate."""
+
+    NOT_RELAXED = "not_relaxed"  # the structure is at no minimum
+    UNBOUND = "unbound"  # atoms feel no force of the others
+    NOT_STARTED = "not_started"
+    BLEW_UP = "blew_up"
+    UNKNOWN = "unknown"  # an earlier version recorded no kind
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An event that makes a NO-GO.
+
+    Attributes:
+        kind: a `FaultKind`, to which the advice belongs.
+        message: text for the user.
+    """
+
+    kind: str
+    message: str
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The decision on an ensemble of starts.
@@ -58,7 +82,7 @@ class Verdict:
     reasons: tuple[str, ...]
     systems: Mapping[str, Verdict] = field(default_factory=dict)
     n_starts: int = 1
-    faults: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     @property
     def starts_that_decide(self) -> int | None:

@@ -12,7 +12,7 @@ from ase import Atoms
 from mlff_exp.config import Gate
 from mlff_exp.dynamics import FloatArray, Trajectory, is_lattice, lindemann_ratio
 from mlff_exp.measure import ensemble_conservation
-from mlff_exp.results import ResultError, Verdict, judge_gate, qualified
+from mlff_exp.results import Fault, FaultKind, ResultError, Verdict, judge_gate, qualified
 from mlff_exp.structures import Expected, array_names, read_arrays
 
 MIN_FRAMES = 10  # the least number of frames for a fit
@@ -135,7 +135,7 @@ class Ensemble:
             metrics[LATTICE] = float(self.lindemann[finite].max())
         return metrics
 
-    def below_minimum(self) -> list[str]:
+    def below_minimum(self) -> list[Fault]:
         """Return a fault for each start whose mean energy is below that of the minimum."""
         total = self.potential + self.kinetic
         finite = total[np.isfinite(total).all(axis=1)]
@@ -143,14 +143,17 @@ class Ensemble:
             return []
         thermal = finite.mean(axis=0) - self.minimum_energy
         return [
-            f"replica {replica} has {-energy:.3g} eV less on average than the minimum that it was relaxed to: there is "
-            "a lower one, so percentages of the thermal energy can't be measured"
+            Fault(
+                FaultKind.NOT_RELAXED,
+                f"replica {replica} has {-energy:.3g} eV less on average than the minimum that it was relaxed to: "
+                "there is a lower one, so percentages of the thermal energy can't be measured",
+            )
             for replica, energy in enumerate(thermal)
             if energy <= 0
         ]
 
     def verdict(
-        self, metrics: Mapping[str, float], gate: Gate, faults: list[str], inapplicable: Mapping[str, str]
+        self, metrics: Mapping[str, float], gate: Gate, faults: list[Fault], inapplicable: Mapping[str, str]
     ) -> Verdict:
         """Judge the ensemble by a gate. A GO over too short a time has a reason that says so.
 

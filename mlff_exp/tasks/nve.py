@@ -37,7 +37,17 @@ from mlff_exp.dynamics import (
 from mlff_exp.engines import REFERENCE_ENGINE, AseEngine, Engine, make_engine
 from mlff_exp.measure import describe_machine, require_correct
 from mlff_exp.report import plot_nve
-from mlff_exp.results import STATE_FILE, Estimate, RunResult, Verdict, combine_verdicts, judge_gate, mean_of_starts
+from mlff_exp.results import (
+    STATE_FILE,
+    Estimate,
+    Fault,
+    FaultKind,
+    RunResult,
+    Verdict,
+    combine_verdicts,
+    judge_gate,
+    mean_of_starts,
+)
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
 from mlff_exp.tasks.ensemble import MIN_FRAMES, Ensemble
 from mlff_exp.tasks.gradient import gradient_metrics, inapplicable_metrics
@@ -108,9 +118,10 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                 state = prepare_start(dynamics, task.temperature_k, task.settle_ps, task.probe_ps, rng, done)
             except (StartError, TemperatureError) as error:
                 # A force field that can't be started is no broken run, but the clearest of verdicts.
+                not_started = Fault(FaultKind.NOT_STARTED, str(error))
                 verdicts = {
                     name: judge_gate(
-                        found[name], config.gate, [*faults[name], str(error)], task.replicas, excused[name]
+                        found[name], config.gate, [*faults[name], not_started], task.replicas, excused[name]
                     )
                     for name in minima
                 }
@@ -171,7 +182,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             metrics |= _teacher_metrics(trends[first : first + task.replicas])
         found[name] = {metric: value for metric, value in metrics.items() if math.isfinite(value)}
         if trajectory.blow_up is not None:
-            faults[name].append(trajectory.blow_up)
+            faults[name].append(Fault(FaultKind.BLEW_UP, trajectory.blow_up))
     verdicts = {
         each.name: each.verdict(found[each.name], config.gate, faults[each.name], excused[each.name])
         for each in ensembles
@@ -252,7 +263,7 @@ def _force_field(config: Config, subject: ModelUnderTest) -> str:
 
 def _minima(
     config: Config, subject: ModelUnderTest, reference: Engine
-) -> tuple[dict[str, Atoms], dict[str, tuple[Atoms, float]], dict[str, list[str]]]:
+) -> tuple[dict[str, Atoms], dict[str, tuple[Atoms, float]], dict[str, list[Fault]]]:
     """Systems as they are given, at their minima with the energy, eV, and what is wrong with each; by name.
 
     Raises:
@@ -261,7 +272,7 @@ def _minima(
     """
     given = load_systems(config, subject)
     minima: dict[str, tuple[Atoms, float]] = {}
-    faults: dict[str, list[str]] = {}
+    faults: dict[str, list[Fault]] = {}
     for name, atoms in given.items():
         from_file = not config.task.systems and isinstance(config.system, FileSystem)
         where = f"system.path={config.system.path!r}" if from_file else f"system.name={name}"
@@ -269,7 +280,7 @@ def _minima(
             raise ConfigError(f"{where} is a single atom: it has no internal motion, so task=nve can't judge it")
         found = find_minimum(atoms, reference, np.random.default_rng(config.seed))
         minima[name] = found.atoms, found.energy
-        faults[name] = [f"{name} {fault}" for fault in found.faults]
+        faults[name] = [Fault(FaultKind.NOT_RELAXED, f"{name} {fault}") for fault in found.faults]
         changed = changed_bonds(atoms, found.atoms) if np.isfinite(found.atoms.positions).all() else []
         if changed:
             listed = ", ".join(changed[:MAX_NAMED]) + f" and {len(changed) - MAX_NAMED} more" * (
@@ -280,13 +291,14 @@ def _minima(
                     f"{where} holds no structure near a minimum: relaxing it changes its bonds: {listed}. Give "
                     "three-dimensional positions in Å"
                 )
-            faults[name].append(f"{name} changes its bonds when it relaxes: {listed}")
+            told = f"{name} changes its bonds when it relaxes: {listed}"
+            faults[name].append(Fault(FaultKind.NOT_RELAXED, told))
         elif free := unbound_atoms(found.atoms, reference, np.random.default_rng(config.seed)):
             listed = ", ".join(map(str, free[:MAX_NAMED])) + ", …" * (len(free) > MAX_NAMED)
             told = f"atoms {listed} feel no force of the others"
             if from_file:
                 raise ConfigError(f"{where}: {told}, so task=nve can't judge it: give positions in Å of bound atoms")
-            faults[name].append(f"{name}: {told}")
+            faults[name].append(Fault(FaultKind.UNBOUND, f"{name}: {told}"))
     return given, minima, faults
 
 

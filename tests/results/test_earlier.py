@@ -14,6 +14,7 @@ from mlff_exp.results.earlier import SCHEMA
 from mlff_exp.results.failure import Failure, FailureKind
 from mlff_exp.results.naming import RunKey
 from mlff_exp.results.result import RESULT_FILE, ResultError, RunResult
+from mlff_exp.results.verdict import Fault, FaultKind
 from tests.helpers.results import full_result
 from tests.helpers.sweeps import changed, timed
 
@@ -103,10 +104,12 @@ def test_old_names_of_words_are_read_as_the_new_ones(tmp_path: Path) -> None:
     path = full_result().save(tmp_path)
     values = json.loads(path.read_text())
     values["config"] = {**values["config"], "gate": {"name": "seed"}}
-    one = {"decision": "GO", "gate": "seed", "criteria": [], "reasons": []}
+    one = {"decision": "NO-GO", "gate": "seed", "criteria": [], "reasons": [], "faults": ["it exploded"]}
     values["verdict"] = {**one, "systems": {"benzene": one}}
     path.write_text(json.dumps(values))
     result = RunResult.load(tmp_path)
     assert result.config["gate"] == {"name": "plan"}
     assert result.verdict is not None
     assert (result.verdict.gate, result.verdict.on("benzene").gate) == ("plan", "plan")
+    exploded = Fault(FaultKind.UNKNOWN, "it exploded")
+    assert result.verdict.faults == result.verdict.on("benzene").faults == (exploded,)

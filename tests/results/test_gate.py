@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 
 from mlff_exp.config.gate import Gate, Limit
-from mlff_exp.results.gate import BLEW_UP, MEASURED_NOTHING, NOT_RELAXED, advice_for, format_limits, judge_gate
+from mlff_exp.results.gate import (
+    BLEW_UP,
+    MEASURED_NOTHING,
+    NOT_RELAXED,
+    UNBOUND,
+    advice_for,
+    format_limits,
+    judge_gate,
+)
 from mlff_exp.results.metrics import METRICS
+from mlff_exp.results.verdict import Fault, FaultKind
 from mlff_exp.tasks.nve_files import verdict_lines
 
 GATE = Gate("strict", {"drift": Limit(-0.01, 0.01), "bond": Limit(max=0.5), "ratio": Limit(min=3)})
@@ -72,15 +81,26 @@ def test_advice_is_on_what_missed_and_names_no_frames_where_there_are_none() -> 
     assert advice_for(broken, frames=True) == [METRICS["max_bond_change_ang"].advice]
     nothing = judge_gate({"energy_drift_percent": 0}, gate)
     assert advice_for(nothing, frames=True) == [MEASURED_NOTHING]
-    not_started = judge_gate({}, gate, ["blew up while the start was prepared"])
+    not_started = judge_gate({}, gate, [Fault(FaultKind.NOT_STARTED, "blew up while the start was prepared")])
     assert not any("frames" in text or "bond broke" in text for text in advice_for(not_started, frames=False))
-    uphill = judge_gate({}, Gate("off", {}), ["water relaxes uphill"])
-    assert advice_for(uphill, frames=True) == [NOT_RELAXED]
-    assert advice_for(judge_gate({}, Gate("off", {}), ["exploded"]), frames=True) == [BLEW_UP]
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (FaultKind.NOT_RELAXED, NOT_RELAXED),
+        (FaultKind.UNBOUND, UNBOUND),
+        (FaultKind.BLEW_UP, BLEW_UP),
+        (FaultKind.UNKNOWN, BLEW_UP),
+    ],
+)
+def test_advice_belongs_to_the_kind_of_a_fault_whatever_its_message(kind: FaultKind, advice: str) -> None:
+    verdict = judge_gate({}, Gate("off", {}), [Fault(kind, "relaxed.xyz is the name of the system")])
+    assert advice_for(verdict, frames=True) == [advice]
 
 
 def test_an_explosion_is_no_go_whatever_the_gate() -> None:
-    verdict = judge_gate({}, Gate("off", {}), ["replica 0 broke apart at step 7"])
+    verdict = judge_gate({}, Gate("off", {}), [Fault(FaultKind.BLEW_UP, "replica 0 broke apart at step 7")])
     assert verdict.decision == "NO-GO"
     assert verdict.reasons == ("replica 0 broke apart at step 7",)
 

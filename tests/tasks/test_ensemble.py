@@ -17,7 +17,7 @@ from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.results.gate import judge_gate
 from mlff_exp.results.result import ResultError, RunResult
-from mlff_exp.results.verdict import Criterion, Verdict
+from mlff_exp.results.verdict import Criterion, Fault, FaultKind, Verdict
 from mlff_exp.tasks.ensemble import PER_SYSTEM, Ensemble, ensemble_columns, load_ensembles, replaced_metrics
 from mlff_exp.tasks.judging import judge_recorded
 from tests.helpers.here import resolved_of
@@ -42,10 +42,10 @@ def ensemble(name: str, heating: float, rng: np.random.Generator) -> Ensemble:
     )
 
 
-def recorded(directory: Path, *ensembles: Ensemble, faults: tuple[str, ...] = ()) -> Path:
+def recorded(directory: Path, *ensembles: Ensemble, faults: tuple[Fault, ...] = ()) -> Path:
     """A directory as a finished run of these starts leaves it."""
     config = resolved_of("task=nve", "system=benzene", "device=cpu", f"task.replicas={N_STARTS}")
-    verdict = Verdict("NO-GO" if faults else "GO", "strict", (), faults, faults=faults)
+    verdict = Verdict("NO-GO" if faults else "GO", "strict", (), (), faults=faults)
     replace(full_result(), config=config, metrics=ONCE, verdict=verdict, artifacts=()).save(directory)
     columns: dict[str, Any] = dict(ensemble_columns(list(ensembles)))
     np.savez(directory / "trajectory_data.npz", **columns)
@@ -115,9 +115,11 @@ def test_what_was_measured_once_keeps_its_interval_and_what_has_no_meaning_is_no
 
 
 def test_what_went_wrong_stays_wrong(tmp_path: Path) -> None:
-    recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0)), faults=("replica 2 broke apart",))
+    fault = Fault(FaultKind.BLEW_UP, "replica 2 broke apart")
+    recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0)), faults=(fault,))
     verdict = judge_recorded(tmp_path, GATE)["benzene"]
     assert verdict.decision == "NO-GO"
+    assert verdict.faults == (fault,)
     assert verdict.reasons == ("replica 2 broke apart",)
 
 
