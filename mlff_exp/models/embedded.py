@@ -41,6 +41,15 @@ class Architecture:
             raise ValueError(f"cutoff={self.cutoff!r} is not a number from 0.5 to {MAX_CUTOFF_ANG:g} Å")
 
 
+class ElementEmbedding(nn.Embedding):
+    """One row of weights for each element; it can be made on the device ``meta`` without seconds of delay."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights; not on ``meta``, where PyTorch would import its compiler to draw normal numbers."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class EmbeddedNetwork(nn.Module):
     """A network with an embedding of each element that it knows.
 

@@ -17,7 +17,7 @@ from ase.data import chemical_symbols, covalent_radii
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlff_exp.models.embedded import Architecture, EmbeddedNetwork
+from mlff_exp.models.embedded import Architecture, ElementEmbedding, EmbeddedNetwork
 from mlff_exp.structures import AtomicBatch, gather_neighbors
 
 COULOMB_EV_ANG = 14.399645  # e²/(4πε₀)
@@ -69,7 +69,7 @@ class PaiNN(EmbeddedNetwork):
             persistent=False,
         )
 
-        self.embedding = nn.Embedding(n_elements + 1, features, padding_idx=0)
+        self.embedding = ElementEmbedding(n_elements + 1, features, padding_idx=0)
         self.messages = nn.ModuleList(Message(features, architecture.n_rbf) for _ in range(architecture.n_interactions))
         self.updates = nn.ModuleList(Update(features) for _ in range(architecture.n_interactions))
         self.readout = nn.Sequential(nn.Linear(features, features // 2), nn.SiLU(), nn.Linear(features // 2, 1))

@@ -15,7 +15,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from mlff_exp.models.embedded import Architecture, EmbeddedNetwork
+from mlff_exp.models.embedded import Architecture, ElementEmbedding, EmbeddedNetwork
 from mlff_exp.models.painn import pair_vectors
 from mlff_exp.structures import AtomicBatch
 
@@ -119,7 +119,7 @@ class PredecessorPaiNN(EmbeddedNetwork):
     def __init__(self, hidden_dim: int, num_interactions: int, num_rbf: int, cutoff: float, max_z: int) -> None:
         super().__init__()
         self.architecture = Architecture(hidden_dim, num_interactions, num_rbf, cutoff)
-        self.embedding = nn.Embedding(max_z, hidden_dim)
+        self.embedding = ElementEmbedding(max_z, hidden_dim)
         self.elements = tuple(chemical_symbols[1 : min(max_z, len(chemical_symbols))])
         self.rbf = _Gaussians(num_rbf, cutoff)
         self.interactions = nn.ModuleList(_Interaction(hidden_dim, num_rbf) for _ in range(num_interactions))

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri, stdtrit
 
 from mlff_exp.results.estimate import Estimate
 
@@ -58,7 +57,7 @@ def starts_that_decide(
     Returns:
         The number, or None if no number up to `MOST_STARTS` decides.
     """
-    deviation = (estimate.high - estimate.value) / float(stdtrit(n_starts - 1, 1 - TAIL)) * math.sqrt(n_starts)
+    deviation = (estimate.high - estimate.value) / _student_t(n_starts - 1) * math.sqrt(n_starts)
 
     def decides(number: int) -> bool:
         if statistic == "mean":
@@ -94,12 +93,22 @@ def is_within(interval: Estimate, low: float | None, high: float | None) -> bool
 
 
 def _mean_interval(mean: float, deviation: float, n_starts: int) -> Estimate:
-    half = float(stdtrit(n_starts - 1, 1 - TAIL)) * deviation / math.sqrt(n_starts)
+    half = _student_t(n_starts - 1) * deviation / math.sqrt(n_starts)
     return Estimate(mean, mean - half, mean + half)
+
+
+def _student_t(degrees_of_freedom: int) -> float:
+    """Return the value that Student's t exceeds with probability `TAIL`."""
+    # Imported here: every command imports this module, few need SciPy, and its import takes half a second.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees_of_freedom, 1 - TAIL))
 
 
 def _spread_interval(deviation: float, n_starts: int) -> Estimate:
     """Return the estimate of a spread; ``chdtri(dof, p)`` is the value that chi-square exceeds with probability p."""
+    from scipy.special import chdtri
+
     dof = n_starts - 1
     low, high = (math.sqrt(dof / float(chdtri(dof, tail))) for tail in (TAIL, 1 - TAIL))
     return Estimate(deviation, deviation * low, deviation * high)

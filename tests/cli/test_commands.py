@@ -18,6 +18,7 @@ from ase.build import molecule
 
 from mlff_exp.cli import app
 from mlff_exp.cli.app import main
+from mlff_exp.cli.sync import sync_main
 from mlff_exp.config.config import Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.results.naming import label
@@ -27,14 +28,21 @@ from tests.helpers.command import (
     INFERENCE,
     NVE,
     ROOT,
+    SMALL,
     _runs,
     _wait_for_worker,
     assert_worker_ends_with,
     mlff_exp,
     results,
 )
-from tests.helpers.here import run_here, undocumented
+from tests.helpers.here import resolved_of, run_here, undocumented
 from tests.helpers.results import full_result
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """The result of NVE, with the configuration that a command records."""
+    return replace(run_here(tmp_path_factory.mktemp("nve"), *NVE), config=resolved_of(*NVE))
 
 
 def test_help_says_how_to_use_it(tmp_path: Path) -> None:
@@ -157,7 +165,7 @@ def test_a_directory_that_holds_a_result_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
-    finished = mlff_exp(tmp_path, *INFERENCE, "batch_size=2")
+    finished = mlff_exp(tmp_path, *INFERENCE, SMALL, "batch_size=2")
     assert finished.returncode == 0, finished.stderr
     (result,) = results(tmp_path)
     assert result.status == "FINISHED"
@@ -185,8 +193,7 @@ def test_a_run_leaves_its_result_and_an_mlflow_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
-    first = run_here(tmp_path / "go", *NVE)
+def test_nve_exits_with_its_verdict(tmp_path: Path, moved: RunResult) -> None:
     no_go = mlff_exp(
         tmp_path,
         *NVE,
@@ -197,16 +204,16 @@ def test_nve_exits_with_its_verdict(tmp_path: Path) -> None:
     assert no_go.returncode == 3
     assert "NO-GO: temperature_mean_k is " in no_go.stdout
     (second,) = results(tmp_path)
-    assert first.verdict is not None
+    assert moved.verdict is not None
     assert second.verdict is not None
-    assert (first.verdict.decision, second.verdict.decision) == ("GO", "NO-GO")
+    assert (moved.verdict.decision, second.verdict.decision) == ("GO", "NO-GO")
     assert second.status == "FINISHED"
     assert second.verdict.reasons[0].startswith("temperature_mean_k is ")
-    assert set(first.artifacts) == {
+    assert set(moved.artifacts) == {
         "validation_report.txt", "quick_md_validation.png", "trajectory_data.npz", "frames_benzene.extxyz"
     }  # fmt: skip
-    assert first.metrics["momentum_error"] < 1e-10
-    assert first.metrics["finite_difference_error_ev_per_ang"] < 1e-4
+    assert moved.metrics["momentum_error"] < 1e-10
+    assert moved.metrics["finite_difference_error_ev_per_ang"] < 1e-4
 
 
 @pytest.mark.slow
@@ -228,17 +235,19 @@ def test_systems_side_by_side_are_each_judged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stages_skip_what_cannot_run_stop_at_a_gate_and_are_uploaded_later(tmp_path: Path) -> None:
+def test_stages_skip_what_cannot_run_stop_at_a_gate_and_are_uploaded_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     experiment = tmp_path / "mine" / "experiment" / "tiny.yaml"
     experiment.parent.mkdir(parents=True)
     stages = [
-        {"name": "arithmetic", "overrides": [*INFERENCE, "precision=tf32,fp32"]},
+        {"name": "arithmetic", "overrides": [*INFERENCE, SMALL, "precision=tf32,fp32"]},
         {
             "name": "stability",
             "gate": True,
             "overrides": [*NVE, "gate.criteria.temperature_mean_k.min=0", "gate.criteria.temperature_mean_k.max=10"],
         },
-        {"name": "never", "overrides": [*INFERENCE, "batch_size=64"]},
+        {"name": "never", "overrides": [*INFERENCE, SMALL, "batch_size=64"]},
     ]
     sweep = {"sweep": {"name": "tiny", "stages": stages}, "hydra": {"mode": "MULTIRUN"}}
     experiment.write_text("# @package _global_\n" + json.dumps(sweep))
@@ -255,13 +264,17 @@ def test_stages_skip_what_cannot_run_stop_at_a_gate_and_are_uploaded_later(tmp_p
     assert "the stages after the gate are not run" in finished.stdout
 
     assert not (tmp_path / "mlruns").exists()
-    command = [sys.executable, "-c", "from mlff_exp.cli.sync import sync_main; sync_main(); sync_main()", "outputs"]
-    uploaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert uploaded.stdout == "3 runs uploaded\n0 runs uploaded\n", uploaded.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-sync", "outputs"])
+    sync_main()
+    sync_main()
+    assert capsys.readouterr().out == "3 runs uploaded\n0 runs uploaded\n"
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: Path, tmp_path: Path) -> None:
+def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(
+    mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine").write_bytes(b"not a checkpoint")
     words = ["-m", *INFERENCE, "model.checkpoint=mine,student_small"]
     first = mlff_exp(tmp_path, *words, "sweep.budget_s=1e-6")
@@ -298,12 +311,15 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(mlruns: 
     assert sorted(run.info.status for run in runs) == ["FAILED"] + ["FINISHED"] * 3
     assert {run.data.tags["mlflow.parentRunId"] for run in runs if run.info.run_id != parent} == {parent}
 
-    other = mlff_exp(tmp_path, *words, "seed=7", f"sweep.resume={parent}")
-    assert other.returncode == 2
-    assert "run 0 was another one: seed: 0 → 7" in other.stderr
-    elsewhere = mlff_exp(tmp_path, *words, f"sweep.resume={tmp_path}")
-    assert elsewhere.returncode == 2
-    assert f"sweep.resume={tmp_path}: no sweep began there" in elsewhere.stderr
+    monkeypatch.chdir(tmp_path)
+    for wrong, message in (
+        (("seed=7", f"sweep.resume={parent}"), "run 0 was another one: seed: 0 → 7"),
+        ((f"sweep.resume={tmp_path}",), f"sweep.resume={tmp_path}: no sweep began there"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["mlff-exp", *words, *wrong])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert message in capsys.readouterr().err
     # A resumed sweep leaves no directory of its own that could be taken for the sweep's.
     assert list(tmp_path.glob("outputs/*/*")) == [directory]
 
@@ -339,7 +355,7 @@ def make_trouble(directory: Path, **kinds: float) -> list[str]:
     (directory / "trouble.py").write_text(TROUBLE)
     (directory / "trouble").touch()
     words = [word for word in INFERENCE if not word.startswith("engine=")]
-    ours = [*INFERENCE, "model.checkpoint=student_small"]
+    ours = [*INFERENCE, SMALL]
     theirs = [*words, "model=ase"]
     stages = [
         {"name": "before", "overrides": ours},
@@ -423,7 +439,7 @@ def test_files_of_ones_own_can_be_swept_over(tmp_path: Path) -> None:
         molecule(name).write(tmp_path / f"my.{name}.xyz")
     words = [word for word in INFERENCE if not word.startswith("system=")]
     finished = mlff_exp(
-        tmp_path, "-m", *words, "model.checkpoint=student_small", "tracking=offline",
+        tmp_path, "-m", *words, SMALL, "tracking=offline",
         "system=file", "system.path=my.H2O.xyz,my.CH4.xyz",
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
@@ -443,13 +459,12 @@ def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_path: Path) -> None:
-    assert mlff_exp(tmp_path, *NVE, "tracking=offline").returncode == 0
-    (moved,) = results(tmp_path)
+def test_a_go_opens_the_experiment_and_is_written_on_its_runs(mlruns: Path, tmp_path: Path, moved: RunResult) -> None:
     # A GO counts from 100 ps on, which take too long here.
     long = {**moved.config, "task": {**moved.config["task"], "duration_ps": 100.0}}
-    (directory,) = (path.parent for path in tmp_path.glob("outputs/**/result.json"))
-    replace(moved, config=long).save(directory)
+    directory = tmp_path / "outputs" / "nve"
+    directory.mkdir(parents=True)
+    replace(moved, config=long, artifacts=[]).save(directory)
     sync_runs(directory, Tracking(directory=str(mlruns)))
 
     sizes = ["sweep.parameters.batch_sizes=2", "sweep.parameters.min_calls=10", "sweep.parameters.min_time_s=0.01"]
@@ -573,7 +588,7 @@ def test_the_wheel_runs_in_another_directory(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
     script = "import mlff_exp, sys; print(mlff_exp.__file__); from mlff_exp.__main__ import main; main()"
     finished = subprocess.run(
-        [sys.executable, "-P", "-c", script, *INFERENCE, "tracking=offline"],
+        [sys.executable, "-P", "-c", script, *INFERENCE, SMALL, "tracking=offline"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr

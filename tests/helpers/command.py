@@ -19,11 +19,12 @@ INFERENCE = [
     "task.min_calls=10",
     "task.min_time_s=0.01",
 ]
+SMALL = "model.checkpoint=student_small"  # where the weights do not matter, because it is faster
 NVE = [
     "task=nve",
     "engine=eager",
     "device=cpu",
-    "model.checkpoint=student_small",
+    SMALL,
     "task.duration_ps=0.1",
     "task.settle_ps=0.05",
     "task.probe_ps=0.1",

@@ -12,7 +12,12 @@ import torch
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.models.adapters.factory import TorchModel
+from mlff_exp.models.embedded import Architecture
+from mlff_exp.models.foreign.settings import settings_kept
 from mlff_exp.models.loading import load_model
+from mlff_exp.models.painn import PaiNN
+from mlff_exp.models.predecessor import PredecessorPaiNN
+from tests.conftest import REFERENCE_ENERGIES
 from tests.helpers.process import settings_of_the_process
 from tests.outside.package.outside_force_field.network import Pairs
 
@@ -40,3 +45,18 @@ def test_a_factory_leaves_the_process_as_it_was() -> None:
     with pytest.raises(ConfigError, match="no weights"):
         load_model(TorchModel(factory=f"{__name__}:careless", arguments={"fails": True}), ["tests"])
     assert settings_of_the_process() == before
+
+
+def test_nothing_that_was_not_changed_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting deterministic algorithms imports the compiler, which takes seconds; so do normal numbers on ``meta``."""
+
+    def imports_the_compiler(*_: object, **__: object) -> None:
+        raise AssertionError("the compiler is imported")
+
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", imports_the_compiler)
+    with settings_kept():
+        pass
+    monkeypatch.setattr(torch.nn.init, "normal_", imports_the_compiler)
+    with torch.device("meta"):
+        PaiNN(Architecture(), REFERENCE_ENERGIES)
+        PredecessorPaiNN(8, 1, 4, 5.0, 10)

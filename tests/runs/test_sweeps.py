@@ -289,8 +289,11 @@ def test_no_stage_is_a_gate_without_one(gate: str, *, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["experiment=size_scaling"], ["benzene"]),
-        (["experiment=batch_scaling", "system=water,methane", "seed=1,2"], ["water", "methane"]),
+        (["experiment=size_scaling", "sweep.parameters.molecules=water", "sweep.parameters.boxes=8"], ["benzene"]),
+        (
+            ["experiment=batch_scaling", "sweep.parameters.batch_sizes=1", "system=water,methane", "seed=1,2"],
+            ["water", "methane"],
+        ),
         (["task=nve", "task.systems=[water,methane]"], ["water", "methane"]),
         (["task=accuracy"], []),
     ],
@@ -338,7 +341,8 @@ def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: 
 def test_a_cluster_gets_words_for_the_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the sweep is composed there is no GPU."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    overrides = ["experiment=phase1", "device=cuda", "sweep.parameters.batch_sizes=1"]
+    few = ["sweep.parameters.batch_sizes=1", "sweep.parameters.modes=default", "sweep.parameters.captured=fused"]
+    overrides = ["experiment=phase1", "device=cuda", *few, "sweep.parameters.precisions=fp16_autocast"]
     host = host_of(overrides)
     host.launcher = object()
     with initialize_config_dir(str(CONF), version_base="1.3"):

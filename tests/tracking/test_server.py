@@ -20,7 +20,7 @@ from mlff_exp.config.config import Tracking
 from mlff_exp.results.result import RunResult
 from mlff_exp.tracking.recovery import open_store
 from mlff_exp.tracking.upload import log_run
-from tests.helpers.command import INFERENCE, mlff_exp, results
+from tests.helpers.command import INFERENCE, SMALL, mlff_exp, results
 from tests.helpers.server import free_port
 from tests.helpers.store import finished, processes
 
@@ -156,7 +156,15 @@ def test_a_server_that_does_not_answer_is_said_before_any_work(tmp_path: Path, m
 def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    words = ["-m", *INFERENCE, "tracking=server", "tracking.experiment=lost", "task.min_time_s=0.5", "batch_size=1,2"]
+    words = [
+        "-m",
+        *INFERENCE,
+        SMALL,
+        "tracking=server",
+        "tracking.experiment=lost",
+        "task.min_time_s=0.5",
+        "batch_size=1,2",
+    ]
     command = [sys.executable, "-m", "mlff_exp", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     client = MlflowClient(tracking_uri=server.uri)

@@ -23,8 +23,7 @@ def settings_kept() -> Iterator[None]:
     gradients are recorded; the states of the random generators of Python, NumPy and PyTorch; environment variables.
     """
     dtype, matmul, gradients = torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.is_grad_enabled()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = _deterministic()
     cudnn = {name: getattr(torch.backends.cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")}
     generators = random.getstate(), np.random.get_state()  # noqa: NPY002 (foreign packages use the global generator)
     environment = dict(os.environ)
@@ -36,7 +35,9 @@ def settings_kept() -> Iterator[None]:
             torch.set_default_dtype(dtype)
             torch.set_float32_matmul_precision(matmul)
             torch.set_grad_enabled(gradients)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            # Only if it was changed, because this function imports the compiler, which takes seconds.
+            if _deterministic() != deterministic:
+                torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
             for name, value in cudnn.items():
                 setattr(torch.backends.cudnn, name, value)
             random.setstate(generators[0])
@@ -44,6 +45,11 @@ def settings_kept() -> Iterator[None]:
             for name in set(os.environ) - set(environment):
                 del os.environ[name]
             os.environ.update(environment)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    """Return whether deterministic algorithms are asked for, and whether PyTorch only warns of others."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @contextmanager
