@@ -16,8 +16,8 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.integer[Any]]
 
 SLOPE_BLOCKS = 10
-# Energies (eV) and forces (eV/Å) below these are rounding errors, and nothing is relative to them.
-SMALLEST_ENERGY, SMALLEST_FORCE = 1e-6, 1e-6
+# Energies (eV), forces (eV/Å) and stresses (eV/Å³) below these are rounding errors, and nothing is relative to them.
+SMALLEST_ENERGY, SMALLEST_FORCE, SMALLEST_STRESS = 1e-6, 1e-6, 1e-9
 
 
 def accuracy_vs_fp64(
@@ -27,6 +27,8 @@ def accuracy_vs_fp64(
     reference_forces: Array,
     n_atoms: Counts,
     isolated_energy: Array | None = None,
+    stress: Array | None = None,
+    reference_stress: Array | None = None,
 ) -> dict[str, float]:
     """Errors of an engine against eager FP64 of the same weights.
 
@@ -37,10 +39,12 @@ def accuracy_vs_fp64(
         reference_forces: [sum of n_atoms, 3] eV/Å, of eager FP64.
         n_atoms: [n_systems] atoms of each system.
         isolated_energy: [n_systems] eV, sum of the energies that the reference gives each atom by itself.
+        stress: [n_systems, 3, 3] eV/Å³, of the engine, if it gives stress.
+        reference_stress: [n_systems, 3, 3] eV/Å³, of eager FP64.
 
     Returns:
-        The metrics; those of forces only if there are atoms, and the relative ones only where what they are relative to
-        is more than a rounding error, as the forces of single atoms are not.
+        The metrics; those of forces only if there are atoms, those of the stress only if there is one, and the relative
+        ones only where what they are relative to is more than a rounding error, as the forces of single atoms are not.
     """
     energy_error = np.abs(energy - reference_energy)
     metrics = {"energy_mae_vs_fp64_mev_per_atom": 1e3 * float(np.mean(energy_error / n_atoms))}
@@ -51,6 +55,11 @@ def accuracy_vs_fp64(
         metrics["force_worst_atom_vs_fp64_mev_per_ang"] = 1e3 * worst
         if reference_rms > SMALLEST_FORCE:
             metrics["force_relative_rmse_vs_fp64_percent"] = 100 * force_rmse / reference_rms
+    if stress is not None and reference_stress is not None:
+        stress_rmse, reference_rms = root_mean_square(stress - reference_stress), root_mean_square(reference_stress)
+        metrics["stress_rmse_vs_fp64_gpa"] = stress_rmse / units.GPa
+        if reference_rms > SMALLEST_STRESS:
+            metrics["stress_relative_rmse_vs_fp64_percent"] = 100 * stress_rmse / reference_rms
     if isolated_energy is not None and (np.abs(reference_energy - isolated_energy) > SMALLEST_ENERGY).all():
         of_atomisation = float(np.mean(energy_error / np.abs(reference_energy - isolated_energy)))
         metrics["energy_mae_vs_fp64_percent_of_atomisation"] = 100 * of_atomisation

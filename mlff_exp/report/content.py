@@ -19,6 +19,7 @@ from mlff_exp.results import (
     NOT_COMPUTED,
     NOT_WRITTEN,
     PLANTED,
+    STRESS_LEFT_OUT,
     Metric,
     RunResult,
     Verdict,
@@ -161,6 +162,14 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
                 f"{label(result.config)}: {result.tags[NOT_COMPUTED]}"
                 for result in results
                 if NOT_COMPUTED in result.tags
+            ],
+        ),
+        Warned(
+            "the stress was left out, and its error is not known",
+            [
+                f"{label(result.config)}: {result.tags[STRESS_LEFT_OUT]}"
+                for result in results
+                if STRESS_LEFT_OUT in result.tags
             ],
         ),
         Warned(_doubt(results), untrusted(results)),

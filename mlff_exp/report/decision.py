@@ -12,6 +12,7 @@ from mlff_exp.results import DECIDING_PS, ENOUGH_PS, RunResult, label, model_wor
 
 SPEEDUP = "speedup_vs_baseline"
 FORCE_ERROR = "force_relative_rmse_vs_fp64_percent"
+STRESS_ERROR = "stress_relative_rmse_vs_fp64_percent"
 MAX_NAMED = 4  # of one kind in a sentence
 ASKED, SAFE, SURE, HELP = "Asked", "Safe to use", "How sure", "What would make it surer"
 
@@ -70,6 +71,8 @@ def _per_structure(result: RunResult) -> float:
 
 def _praise(result: RunResult) -> str:
     error = f"{format_number(result.metrics[FORCE_ERROR])}%" if FORCE_ERROR in result.metrics else "not measured"
+    if STRESS_ERROR in result.metrics:
+        error += f", stress error {format_number(result.metrics[STRESS_ERROR])}%"
     return f"{label(result.config)}: {format_ratio(result, SPEEDUP)} as fast as eager FP32, force error {error}, stable"
 
 

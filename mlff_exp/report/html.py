@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mlff_exp.report.content import PROMISES, UNFINISHED, Content, Row, filled_columns
-from mlff_exp.report.validity import LARGEST_ERRORS
+from mlff_exp.report.validity import LARGEST_ERRORS, LARGEST_STRESS_ERRORS
 from mlff_exp.results import ENOUGH_PS, RunResult
 
 TEMPLATE = "report.html.j2"
@@ -48,7 +48,7 @@ def html_page(name: str, content: Content, results: Sequence[RunResult]) -> str:
         rows=rows,
         images=images,
         max_unfolded=MAX_UNFOLDED,
-        largest={metric: f"{largest:g}" for metric, largest in LARGEST_ERRORS.items()},
+        largest={metric: f"{largest:g}" for metric, largest in (LARGEST_ERRORS | LARGEST_STRESS_ERRORS).items()},
         enough_ps=f"{ENOUGH_PS:g}",
     )
 

@@ -19,6 +19,7 @@ from mlff_exp.results import (
     NOT_COMPUTED,
     NOT_WRITTEN,
     SEPARATOR,
+    STRESS_LEFT_OUT,
     RunResult,
 )
 
@@ -40,6 +41,8 @@ def describe_result(result: RunResult) -> str:
         lines.append(_moved(result))
     if NOT_WRITTEN in result.tags:
         lines.append(f"not written: {result.tags[NOT_WRITTEN]}")
+    if STRESS_LEFT_OUT in result.tags:
+        lines.append(f"no stress: {result.tags[STRESS_LEFT_OUT]}")
     if NOT_COMPUTED in result.tags:
         lines.append(f"not computed: {result.tags[NOT_COMPUTED]}")
     return "\n".join(lines)

@@ -16,6 +16,11 @@ LARGEST_ERRORS = {
     "force_relative_rmse_vs_fp64_percent": 1.0,
     "force_worst_atom_vs_fp64_mev_per_ang": 20.0,
 }
+# The stress has to hold one of them: where it is small, no error can be small relative to it.
+LARGEST_STRESS_ERRORS = {
+    "stress_rmse_vs_fp64_gpa": 0.01,
+    "stress_relative_rmse_vs_fp64_percent": 1.0,
+}
 VALID = "yes"
 
 
@@ -43,6 +48,10 @@ def validity(result: RunResult, results: Results) -> str:
     # Earlier versions did not measure the worst atom; forces that are all zero have no relative error.
     if any(metrics.get(metric, 0.0) > largest for metric, largest in LARGEST_ERRORS.items()):
         return "no: inaccurate"
+    # Systems that are not periodic have no stress; a stress of zero has no relative error.
+    errors = {metric: largest for metric, largest in LARGEST_STRESS_ERRORS.items() if metric in metrics}
+    if errors and all(metrics[metric] > largest for metric, largest in errors.items()):
+        return "no: inaccurate stress"
     return STABLE[stability(result, results)]
 
 

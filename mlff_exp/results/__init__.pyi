@@ -41,6 +41,7 @@ from .result import NOT_COMPUTED as NOT_COMPUTED
 from .result import NOT_WRITTEN as NOT_WRITTEN
 from .result import RESULT_FILE as RESULT_FILE
 from .result import STATE_FILE as STATE_FILE
+from .result import STRESS_LEFT_OUT as STRESS_LEFT_OUT
 from .result import ResultError as ResultError
 from .result import RunResult as RunResult
 from .result import Status as Status

@@ -150,6 +150,12 @@ INFERENCE = (
     Metric("force_relative_rmse_vs_fp64_percent", "%", "lower",
            "the root mean square error relative to the root mean square force; absent where that is zero",
            column="force error vs FP64 / %", digits=".2g"),
+    Metric("stress_rmse_vs_fp64_gpa", "GPa", "lower",
+           "root mean square error of the nine components of the stress against eager FP64 of the same weights, on "
+           "what was timed; absent unless every system is periodic in all three directions"),
+    Metric("stress_relative_rmse_vs_fp64_percent", "%", "lower",
+           "the same error relative to the root mean square of the stress; absent where that is zero",
+           column="stress error vs FP64 / %", digits=".2g"),
 )  # fmt: skip
 
 LABELLED = (

@@ -21,6 +21,7 @@ RESULT_FILE = "result.json"
 STATE_FILE = "state.npz"  # state of an unfinished run that can be resumed
 NOT_WRITTEN = "files.not_written"  # tag: which figures and tables are missing, and why
 NOT_COMPUTED = "metrics.not_computed"  # tag: which metrics of other packages are missing, and why
+STRESS_LEFT_OUT = "stress.left_out"  # tag: why no stress was computed of systems that have one
 
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]

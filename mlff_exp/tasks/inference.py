@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mlff_exp.config import Config, Precision
+from mlff_exp.config import NATIVE, Config, ConfigError, Precision
 from mlff_exp.engines import (
     REFERENCE_ENGINE,
     Engine,
@@ -22,6 +22,7 @@ from mlff_exp.engines import (
     check_finite,
     count_graph_breaks,
     count_graphs,
+    engine_spec,
     make_engine,
     stop_compile_workers,
 )
@@ -45,11 +46,11 @@ from mlff_exp.measure import (
 )
 from mlff_exp.models import LoadedModel
 from mlff_exp.report import plot_latency
-from mlff_exp.results import Estimate, RunResult, Timing
+from mlff_exp.results import STRESS_LEFT_OUT, Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
 from mlff_exp.tasks.isolated import isolated_energies
 from mlff_exp.tasks.registry import precisions
-from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, prepare_model
+from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, gives_stress, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
 
 N_GEOMETRIES = 8
@@ -89,9 +90,10 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         memory["peak_memory_mib"] = _peak_mib(engine, before) + pools
     after_first_call = engine.engine.compiled_graphs
 
-    workloads, reference = {"engine": engine}, None
+    workloads, reference, stress = {"engine": engine}, None, gives_stress(config)
     if subject.checkpoint is not None:
-        reference = make_engine(subject.checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device)
+        # Baselines do the same work: they compute the stress if the engine does.
+        reference = make_engine(subject.checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device, stress=stress)
         precision = cast(Precision, config.precision.name)
         before = _allocated(subject.device)
         workloads["eager_fp32"] = _eager(subject.checkpoint, engine.batch, config)
@@ -104,7 +106,8 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         workloads["same_engine_fp32"] = _Workload(same, engine.batch, config.seed)
         workloads["eager_fp32_single"] = _eager(subject.checkpoint, _batch(config, subject, 1), config)
         for name in config.task.baselines:
-            other = make_engine(subject.checkpoint.model, name, precision, subject.device)
+            also = stress and engine_spec(name).stress
+            other = make_engine(subject.checkpoint.model, name, precision, subject.device, stress=also)
             workloads[name] = _Workload(other, engine.batch, config.seed)
         for workload in workloads.values():
             # A speedup over a wrong baseline would mean nothing.
@@ -162,6 +165,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             **subject.tags,
             "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
             "timing.trust": "; ".join(watch.faults() + control.faults) or "ok",
+            **_stress_tag(config, batch),
         },
     )
     keep(result)
@@ -202,11 +206,29 @@ def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
 def _batch(config: Config, subject: ModelUnderTest, n_systems: int) -> AtomicBatch:
     structures = list(described_systems(config, subject).values())
     filled = [structures[index % len(structures)] for index in range(n_systems)]
-    return collate(filled, subject.engine.cutoff, device=subject.device)
+    batch = collate(filled, subject.engine.cutoff, device=subject.device)
+    if config.task.stress == "required" and not batch.fully_periodic:
+        raise ConfigError(
+            "task.stress=required: there is no stress, because a system is not periodic in all three directions; "
+            "use task.stress=auto"
+        )
+    return batch
+
+
+def _stress_tag(config: Config, batch: AtomicBatch) -> dict[str, str]:
+    """Return the tag that says why the stress was not computed, where there is one."""
+    if gives_stress(config) or not batch.fully_periodic:
+        return {}
+    if config.task.stress == "never":
+        return {STRESS_LEFT_OUT: "task.stress=never"}
+    ran = f"model={config.model.name}" if config.engine.name == NATIVE else f"engine={config.engine.name}"
+    return {STRESS_LEFT_OUT: f"{ran} gives no stress"}
 
 
 def _eager(loaded: LoadedModel, batch: AtomicBatch, config: Config) -> _Workload:
-    return _Workload(make_engine(loaded.model, REFERENCE_ENGINE, "fp32", batch.positions.device), batch, config.seed)
+    device, stress = batch.positions.device, gives_stress(config)
+    eager = make_engine(loaded.model, REFERENCE_ENGINE, "fp32", device, stress=stress)
+    return _Workload(eager, batch, config.seed)
 
 
 def _allocated(device: torch.device) -> int:
@@ -332,6 +354,7 @@ def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
     real = workload.batch.is_atom
     n_atoms = workload.batch.per_system(real).sum(dim=1)
     energies, forces, reference_energies, reference_forces = [], [], [], []
+    stresses, reference_stresses = [], []
     for batch in workload.geometries:
         prediction, expected = workload.engine(batch), reference(batch)
         check_finite(prediction, batch, workload.engine.precision)
@@ -339,6 +362,9 @@ def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
         forces.append(prediction.forces[real])
         reference_energies.append(expected.energy)
         reference_forces.append(expected.forces[real])
+        if prediction.stress is not None and expected.stress is not None:
+            stresses.append(prediction.stress)
+            reference_stresses.append(expected.stress)
     energy, force, reference_energy, reference_force = (
         torch.cat(part).cpu().numpy() for part in (energies, forces, reference_energies, reference_forces)
     )
@@ -346,4 +372,9 @@ def _accuracy(workload: _Workload, reference: Engine) -> dict[str, float]:
     numbers = workload.batch.atomic_numbers.cpu().numpy()
     of_rows = np.where(numbers > 0, isolated_energies(reference, numbers[numbers > 0])[numbers], 0.0)
     isolated = np.tile(of_rows.reshape(workload.batch.n_systems, -1).sum(axis=1), len(energies))
-    return accuracy_vs_fp64(energy, force, reference_energy, reference_force, counts, isolated)
+    stress, reference_stress = (
+        torch.cat(part).cpu().numpy() if part else None for part in (stresses, reference_stresses)
+    )
+    return accuracy_vs_fp64(
+        energy, force, reference_energy, reference_force, counts, isolated, stress, reference_stress
+    )

@@ -71,6 +71,7 @@ def on_this_machine(config: Config) -> Config:
         ConfigError: an engine does not exist.
     """
     if config.engine.name == NATIVE:
+        check_stress(config)
         # The calculator chooses its own device; it gets its batches on the CPU.
         return replace(config, device="cpu")
     device = config.device
@@ -86,6 +87,7 @@ def on_this_machine(config: Config) -> Config:
         usable = ", ".join(name for name in PRECISIONS if name not in CUDA_PRECISIONS)
         raise UnavailableError(f"precision={precision} needs a CUDA GPU; on device=cpu use one of: {usable}")
     check_capabilities(MODELS[config.model.name].capabilities, config)
+    check_stress(config)
     for key, spec in engines_of(config):
         if device == "cpu" and spec.needs_cuda:
             usable = ", ".join(other.name for other in ENGINES if not other.needs_cuda)
@@ -98,6 +100,30 @@ def on_this_machine(config: Config) -> Config:
         option = config.system.name if isinstance(config.system, Crystal) else "water_box"
         check_system(config, f"system={option}", SystemFacts(config.system.n_atoms, periodic=True))
     return replace(config, device=device)
+
+
+def asks_for_stress(config: Config) -> bool:
+    """Return whether the task of a run asks for the stress of systems that have one."""
+    return getattr(config.task, "stress", "never") != "never"
+
+
+def check_stress(config: Config) -> None:
+    """Refuse engines that give no stress if the run can't do without.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UnavailableError: naming the engine, or the model that runs as it is, and the engines that give stress.
+    """
+    if getattr(config.task, "stress", "never") != "required":
+        return
+    native = [f"model={config.model.name}"] if config.engine.name == NATIVE else []
+    for none in [*native, *(f"{key}={spec.name}" for key, spec in engines_of(config) if not spec.stress)]:
+        able = ", ".join(spec.name for spec in ENGINES if spec.stress)
+        raise UnavailableError(
+            f"task.stress=required: {none} gives no stress; use one of engine={able}, or task.stress=auto"
+        )
 
 
 def uses_system(config: Config) -> bool:

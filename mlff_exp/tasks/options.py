@@ -23,6 +23,8 @@ from mlff_exp.config import (
     within_limits,
 )
 
+STRESS = ("auto", "required", "never")
+
 
 @dataclass
 class InferenceTask:
@@ -32,15 +34,19 @@ class InferenceTask:
         min_time_s: measure for at least this long.
         min_calls: and at least this many calls; baselines get a tenth.
         baselines: other engines to time alternately with it at the same precision, as speedup_vs_<engine>.
+        stress: whether a call computes the stress as well: ``auto``, where the engine gives it and every system is
+            periodic in all three directions; ``required``, or the run is refused; ``never``.
     """
 
     name: str = "inference"
     min_time_s: float = limited(2.0, most=DAY_S)
     min_calls: int = limited(1000, most=10_000_000)
     baselines: list[str] = field(default_factory=list)
+    stress: str = "auto"
 
     def __post_init__(self) -> None:
         within_limits(self, "task.")
+        choose("task.stress", self.stress, STRESS)
         if len(set(self.baselines)) < len(self.baselines):
             raise ConfigError(f"task.baselines={list(self.baselines)} names an engine twice")
 

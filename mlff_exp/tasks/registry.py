@@ -21,7 +21,7 @@ class Task:
         run: ``package.module:function``, which takes a configuration, a directory and a function that keeps a result.
         batches: ``package.module:function``, which yields the batches that the task will evaluate, for compiling
             ahead; None if the task compiles nothing.
-        shaping: keys of the task that decide the shapes of its batches, besides system and batch size.
+        shaping: keys of the task that decide what is compiled for its batches, besides system and batch size.
         shares: how many processes share the shapes of one job when they are compiled ahead.
         ignores: keys of the configuration that the task does not use, each with what to say instead.
         judged: whether a gate judges it.
@@ -57,6 +57,7 @@ TASKS.register(
         InferenceTask,
         "mlff_exp.tasks.inference:run",
         "mlff_exp.tasks.inference:batches",
+        shaping=("stress",),
         baseline="fp32",
         aliases=("benchmark", "speed", "timing"),
     )

@@ -8,11 +8,11 @@ from typing import cast
 import torch
 from ase import Atoms
 
-from mlff_exp.config import Config, ConfigError, FileSystem, MoleculeSystem, Precision, System
-from mlff_exp.engines import AseEngine, Engine, SystemFacts, make_engine
+from mlff_exp.config import NATIVE, Config, ConfigError, FileSystem, MoleculeSystem, Precision, System
+from mlff_exp.engines import AseEngine, Engine, SystemFacts, engine_spec, make_engine
 from mlff_exp.models import MODELS, Capabilities, LoadedModel, load_calculator, load_model
 from mlff_exp.structures import build_systems, check_neighbors, refuse_charge_and_spin, uses_all_pairs
-from mlff_exp.tasks.machine import check_capabilities, check_system
+from mlff_exp.tasks.machine import asks_for_stress, check_capabilities, check_system
 from mlff_exp.tasks.trial import try_out
 
 
@@ -70,7 +70,17 @@ def at_precision(config: Config, loaded: LoadedModel, precision: str) -> Engine:
         precision: the precision.
     """
     device, options = torch.device(config.device), config.engine
-    return make_engine(loaded.model, options.name, cast(Precision, precision), device, options)
+    stress = gives_stress(config)
+    return make_engine(loaded.model, options.name, cast(Precision, precision), device, options, stress=stress)
+
+
+def gives_stress(config: Config) -> bool:
+    """Return whether the engine of a run computes the stress of systems that have one.
+
+    Args:
+        config: the configuration.
+    """
+    return asks_for_stress(config) and config.engine.name != NATIVE and engine_spec(config.engine.name).stress
 
 
 def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:

@@ -103,3 +103,16 @@ def test_labels_that_differ_by_rounding_have_no_r2() -> None:
     found = accuracy_vs_fp64(np.ones(1), tiny + 1e-5, np.ones(1), tiny, one, np.ones(1) + 1e-13)
     assert "force_relative_rmse_vs_fp64_percent" not in found
     assert "energy_mae_vs_fp64_percent_of_atomisation" not in found
+
+
+def test_errors_of_the_stress_are_in_gpa_and_relative_to_its_root_mean_square() -> None:
+    stress = np.random.default_rng(0).normal(size=(4, 3, 3))
+    none, one = np.zeros((1, 3)), np.ones(4, dtype=int)
+    plain = (np.ones(4), none, np.ones(4), none, one)
+    found = accuracy_vs_fp64(*plain, stress=1.01 * stress, reference_stress=stress)
+    assert found["stress_relative_rmse_vs_fp64_percent"] == pytest.approx(1)
+    assert found["stress_rmse_vs_fp64_gpa"] == pytest.approx(160.2177 * 0.01 * np.sqrt(np.square(stress).mean()))
+    at_rest = accuracy_vs_fp64(*plain, stress=0 * stress + 1 / 160.2177, reference_stress=0 * stress)
+    assert at_rest["stress_rmse_vs_fp64_gpa"] == pytest.approx(1)
+    assert "stress_relative_rmse_vs_fp64_percent" not in at_rest
+    assert not any("stress" in name for name in accuracy_vs_fp64(*plain))

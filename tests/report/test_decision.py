@@ -73,6 +73,25 @@ def test_an_error_beyond_its_limit_makes_a_speedup_invalid(metric: str) -> None:
         assert validity(result, [result, stable]) == expected
 
 
+@pytest.mark.parametrize(
+    ("gpa", "percent", "expected"),
+    [
+        (0.011, 1.1, "no: inaccurate stress"),
+        (0.009, 50.0, "yes"),  # a cell at rest has hardly any stress to be relative to
+        (0.05, 0.9, "yes"),
+        (0.011, None, "no: inaccurate stress"),  # a stress of zero has no relative error
+        (0.009, None, "yes"),
+    ],
+)
+def test_the_stress_has_to_hold_one_of_two_limits(gpa: float, percent: float | None, expected: str) -> None:
+    stable = replace(moved("fused", "fp32", "GO"), verdict=Verdict("GO", "strict", CRITERIA, ()))
+    relative = {} if percent is None else {"stress_relative_rmse_vs_fp64_percent": percent}
+    result = timed("fused", "fp32", 1, 40.0, stress_rmse_vs_fp64_gpa=gpa, **relative)
+    assert validity(result, [result, stable]) == expected
+    if percent is not None and expected == "yes":
+        assert f"stress error {percent:g}%, stable" in decide([result, stable])[SAFE]
+
+
 def test_percent_of_the_total_energy_counts_for_nothing() -> None:
     stable = moved("fused", "fp32", "GO")
     result = timed("fused", "fp32", 1, 40.0, energy_relative_mae_vs_fp64_percent=50.0)

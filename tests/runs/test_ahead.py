@@ -90,6 +90,8 @@ def test_graphs_of_several_runs_are_compiled_once() -> None:
         ("inference", "reduce-overhead", "fp32", 1),
     ]
     assert {config.engine.name for config in found} == {"compile"}
+    water = "task=inference engine=compile engine.mode=default system=water_box"
+    assert len(select_to_compile(named(water, f"{water} task.stress=never"))) == 2
     (kernels,) = select_to_compile(named("task=nve engine=fused precision=fp32")).values()
     assert kernels.engine.name == "fused"
 

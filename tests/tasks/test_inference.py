@@ -11,18 +11,24 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.io import write
 
-from mlff_exp.config.errors import ConfigError
+from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.engines.ase import AseEngine
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.inductor import count_graphs
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.models.painn import PaiNN
+from mlff_exp.report.content import warned
+from mlff_exp.report.terminal import describe_result
 from mlff_exp.results.result import Timing
 from mlff_exp.structures.batch import AtomicBatch, collate
 from mlff_exp.tasks.inference import N_GEOMETRIES, _speedups, _Workload, all_evaluated
+from mlff_exp.tasks.machine import on_this_machine
 from tests.conftest import rattled
 from tests.helpers.here import configured, run_here, undocumented
+from tests.helpers.networks import crystal
+from tests.helpers.results import CONFIG
 
 CPU = torch.device("cpu")
 
@@ -128,6 +134,59 @@ def test_engines_beside_and_baselines_are_checked_before_they_are_timed(
     words = ["task=inference", "engine=eager", "precision=fp64", "model.checkpoint=student_small", "system=water"]
     run_here(tmp_path, *words, "device=cpu", "task.min_calls=2", "task.min_time_s=0.01", "task.baselines=[eager]")
     assert checked == [("eager", "fp64"), *[("eager", "fp32")] * 3, ("eager", "fp64")]
+
+
+CRYSTAL = ["task=inference", "engine=eager", "device=cpu", "task.min_calls=2", "task.min_time_s=0.01", "system=file"]
+STRESS_METRICS = {"stress_rmse_vs_fp64_gpa", "stress_relative_rmse_vs_fp64_percent"}
+
+
+@pytest.fixture
+def crystal_words(tmp_path: Path) -> list[str]:
+    write(tmp_path / "crystal.xyz", crystal(1, 2))
+    return [*CRYSTAL, "model.checkpoint=student_small", f"system.path={tmp_path}/crystal.xyz"]
+
+
+def test_the_stress_of_a_crystal_is_computed_by_all_that_are_timed(
+    crystal_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave: list[bool] = []
+
+    def note(engine: EagerEngine, reference: EagerEngine, batch: AtomicBatch, *rest: object) -> None:
+        gave.append(engine(batch).stress is not None is not reference(batch).stress)
+
+    monkeypatch.setattr("mlff_exp.tasks.inference.require_correct", note)
+    metrics = run_here(tmp_path, *crystal_words, "precision=bf16_autocast").metrics
+    assert gave == [True] * 4
+    assert 1e-4 < metrics["stress_relative_rmse_vs_fp64_percent"] < 5
+    assert 1e-6 < metrics["stress_rmse_vs_fp64_gpa"] < 1
+
+
+def test_the_stress_is_left_out_where_it_is_not_wanted_or_not_there(crystal_words: list[str], tmp_path: Path) -> None:
+    without = run_here(tmp_path, *crystal_words, "task.stress=never")
+    assert not STRESS_METRICS & without.metrics.keys()
+    assert without.tags["stress.left_out"] == "task.stress=never"
+    assert "no stress: task.stress=never" in describe_result(replace(without, config=CONFIG))
+    (warning,) = (one for one in warned([replace(without, config=CONFIG)]) if "stress" in one.summary)
+    assert warning.details[0].endswith("task.stress=never")
+    molecule = run_here(tmp_path, *CRYSTAL[:-1], "model.checkpoint=student_small", "system=water")
+    assert not STRESS_METRICS & molecule.metrics.keys()
+    assert "stress.left_out" not in molecule.tags
+
+
+def test_a_required_stress_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    words = ["task=inference", "task.stress=required", "device=cpu"]
+    with pytest.raises(
+        ConfigError, match=r"task\.stress=required: there is no stress, because a system is not periodic"
+    ):
+        run_here(tmp_path, *words, "engine=eager", "system=water")
+    with pytest.raises(
+        UnavailableError, match=r"model=ase gives no stress; use one of engine=eager, compile, cuda_graph"
+    ):
+        on_this_machine(configured(*words, "model=ase", "system=copper"))
+    with pytest.raises(UnavailableError, match=r"task\.baselines=fused gives no stress"):
+        on_this_machine(configured(*words, "engine=eager", "task.baselines=[fused]"))
+    with pytest.raises(ConfigError, match=r"task\.stress='yes' is not one of: auto, required, never"):
+        configured(*words[:1], "task.stress=yes")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp64"])
