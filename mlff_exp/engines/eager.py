@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from mlff_exp.config import Precision
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.engines.protocol import ForceField
-from mlff_exp.models import stress_of_gradients
+from mlff_exp.models import has_own_forces, stress_of_gradients
 from mlff_exp.structures import AtomicBatch
 
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
@@ -21,7 +22,7 @@ AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16,
 def energy_and_forces(
     model: ForceField, batch: AtomicBatch, precision: Precision, *, differentiable: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Compute E [n_systems] eV and F = −∂E/∂x [n_rows, 3] eV/Å, both FP64.
+    """Compute E [n_systems] eV and F = −∂E/∂x [n_rows, 3] eV/Å, both FP64; a model with forces of its own gives F.
 
     Args:
         model: computes the energy.
@@ -29,6 +30,11 @@ def energy_and_forces(
         precision: selects autocast; without autocast the dtype of the weights decides.
         differentiable: whether gradients flow through both results, as the loss of a training needs.
     """
+    if has_own_forces(model):
+        returned: Any = model
+        with autocast(precision, batch.positions.device):
+            energy, forces = returned(batch)
+        return energy.double(), forces.double()
     positions = batch.positions.detach().requires_grad_(True)
     with torch.enable_grad(), autocast(precision, positions.device):
         energy = model(batch.with_positions(positions))

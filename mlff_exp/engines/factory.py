@@ -19,7 +19,7 @@ from mlff_exp.engines.options import CompileOptions, CudaGraphOptions, EagerOpti
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import Engine, ForceField
 from mlff_exp.engines.registry import ENGINES, engine_spec
-from mlff_exp.models import PaiNN
+from mlff_exp.models import PaiNN, has_own_forces
 from mlff_exp.structures import AtomicBatch
 
 
@@ -58,6 +58,8 @@ def make_engine(
                 raise EngineError(f"{word} {value!r} needs a CUDA GPU; the device is {device.type!r}")
     if precision not in spec.precisions:
         raise EngineError(f"engine {engine!r} has no precision {precision!r}: use one of {', '.join(spec.precisions)}")
+    if stress and has_own_forces(model):
+        raise EngineError("a model with forces of its own gives no stress")
     if stress and not spec.stress:
         able = ", ".join(other.name for other in ENGINES if other.stress)
         raise EngineError(f"engine {engine!r} gives no stress: use one of {able}")

@@ -25,5 +25,6 @@ from .protocol import ForceField as ForceField
 from .registry import MODELS as MODELS
 from .spec import Capabilities as Capabilities
 from .spec import ModelSpec as ModelSpec
+from .spec import has_own_forces as has_own_forces
 from .stress import stress_of_gradients as stress_of_gradients
 from .torch_files import read_torch_file as read_torch_file

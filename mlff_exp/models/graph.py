@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mlff_exp.models.embedded import check_elements
 from mlff_exp.models.painn import pair_vectors
-from mlff_exp.models.spec import Capabilities
+from mlff_exp.models.spec import Capabilities, has_own_forces
 from mlff_exp.structures import AtomicBatch
 
 Edges = Sequence[tuple[Tensor, Tensor]]
@@ -32,7 +32,8 @@ class GraphForceField(Protocol):
         elements: known atomic numbers, each with the energy of the isolated atom in eV, which is added outside of the
             network in FP64; None for a model that takes any element and whose energies need nothing added.
 
-    A network that can do less than `Capabilities` says by default has a third attribute, ``capabilities``.
+    A network that can do less than `Capabilities` says by default, or that has forces of its own, has a third
+    attribute, ``capabilities``.
     """
 
     cutoffs: tuple[float, ...]
@@ -51,7 +52,7 @@ class GraphForceField(Protocol):
                 of an edge has to be zero at the cutoff.
 
         Returns:
-            [n_rows] eV.
+            [n_rows] eV. With ``capabilities.forces="own"`` a pair: the energies, and forces [n_rows, 3] eV/Å.
         """
 
 
@@ -125,20 +126,40 @@ class GraphModel(nn.Module):
         if self.elements is not None:
             check_elements(symbols, self.elements)
 
-    def forward(self, batch: AtomicBatch) -> Tensor:
-        """Evaluate the energy of each system, [n_systems] eV, FP64."""
+    def forward(self, batch: AtomicBatch) -> Tensor | tuple[Tensor, Tensor]:
+        """Evaluate the energy of each system, [n_systems] eV, FP64; with forces [n_rows, 3] eV/Å if it has its own.
+
+        Raises:
+            ValueError: the network returned something else.
+        """
         numbers = torch.where(batch.is_atom, batch.atomic_numbers, self._padding_number)
         systems = torch.arange(batch.n_systems, device=numbers.device).repeat_interleave(batch.n_slots)
         systems = torch.where(batch.is_atom, systems, batch.n_systems)
         edges = [edges_within(batch, cutoff, self.dtype) for cutoff in self.cutoffs]
-        atomic = self.network(numbers, systems, batch.n_systems + 1, edges)
+        returned = self.network(numbers, systems, batch.n_systems + 1, edges)
+        own = has_own_forces(self)
+        if own != isinstance(returned, tuple):
+            raise ValueError(
+                f"{type(self.network).__name__} returned {type(returned).__name__} with "
+                f"capabilities.forces={'own' if own else 'gradient'!r}: energies and forces belong to 'own', energies "
+                "alone to 'gradient'"
+            )
+        atomic, forces = returned if isinstance(returned, tuple) else (returned, None)
         if atomic.shape != numbers.shape:
             raise ValueError(
                 f"{type(self.network).__name__} returned energies of shape {tuple(atomic.shape)}; "
                 f"expected one for each of {len(numbers)} rows"
             )
         total = torch.where(batch.is_atom, atomic.double() + self.reference_energies[numbers], 0.0)
-        return batch.per_system(total).sum(dim=-1)
+        energy = batch.per_system(total).sum(dim=-1)
+        if forces is None:
+            return energy
+        if forces.shape != batch.positions.shape:
+            raise ValueError(
+                f"{type(self.network).__name__} returned forces of shape {tuple(forces.shape)}; "
+                f"expected {tuple(batch.positions.shape)}"
+            )
+        return energy, torch.where(batch.is_atom.unsqueeze(-1), forces.double(), 0.0)
 
 
 def edges_within(batch: AtomicBatch, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

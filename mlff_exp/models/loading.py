@@ -49,6 +49,9 @@ def load_model(options: Any, trust: Sequence[str]) -> LoadedModel:
     with settings_kept():  # foreign packages change them
         made = _made(spec, options, trust)
         loaded = made if isinstance(made, LoadedModel) else _as_force_field(made, _where(spec, options))
+        if spec.capabilities.forces == "own" and not hasattr(loaded.model, "capabilities"):
+            model: Any = loaded.model
+            model.capabilities = spec.capabilities  # engines ask the model
         if spec.truth is not None:
             try:
                 check_truth(loaded.model, loaded.weights_sha256, load_object(spec.truth)(options))

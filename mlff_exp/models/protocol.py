@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ForceField(Protocol):
-    """A differentiable energy of a batch. Engines take its gradient; it never returns forces of its own.
+    """A differentiable energy of a batch, whose gradient engines take.
 
-    It is a `torch.nn.Module` that does not depend on compiling, precision or timing.
+    A force field with forces of its own has an attribute ``capabilities`` with ``forces="own"``. It returns the
+    energies and the forces, [n_rows, 3] eV/Å. It is a `torch.nn.Module` that does not depend on compiling, precision or
+    timing.
     """
 
     @property

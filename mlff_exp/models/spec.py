@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from mlff_exp.config import PRECISIONS
+
+Forces = Literal["gradient", "own"]
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,28 @@ class Capabilities:
         charged: whether it takes charges, spins and magnetic moments of a structure into account.
         precisions: those that its arithmetic works at.
         traceable: whether its forward can be recorded as a graph of plain operations. Engines that compile need that.
+        forces: ``gradient``, and engines differentiate its energy; or ``own``, and it returns energies and forces. Such
+            forces are tested against differences of its energy and by circulation.
+
+    Raises:
+        ValueError: ``forces`` is neither.
     """
 
     periodic: bool = True
     charged: bool = False
     precisions: tuple[str, ...] = PRECISIONS
     traceable: bool = True
+    forces: Forces = "gradient"
+
+    def __post_init__(self) -> None:
+        if self.forces not in get_args(Forces):
+            raise ValueError(f"capabilities.forces={self.forces!r} is not one of: {', '.join(get_args(Forces))}")
+
+
+def has_own_forces(model: object) -> bool:
+    """Return whether a force field returns energies and forces, as its attribute ``capabilities`` says."""
+    capabilities = getattr(model, "capabilities", None)
+    return isinstance(capabilities, Capabilities) and capabilities.forces == "own"
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,15 @@ from mlff_exp.report.text import format_number, format_ratio, one_line
 from mlff_exp.report.validity import validity
 from mlff_exp.results import (
     ENOUGH_PS,
+    FORCES_TAG,
     METRICS,
+    NON_CONSERVATIVE,
     NOT_COMPUTED,
     NOT_WRITTEN,
     PLANTED,
     STRESS_LEFT_OUT,
     Metric,
     RunResult,
-    Verdict,
     add_varied_keys,
     label,
     label_words,
@@ -172,6 +173,11 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
                 if STRESS_LEFT_OUT in result.tags
             ],
         ),
+        Warned(
+            f"{NON_CONSERVATIVE}: the forces of {sum(one.non_conservative for one in results)} of {len(results)} runs "
+            "are not the gradient of the energy",
+            [f"{label(result.config)}: {_why_not(result)}" for result in results if result.non_conservative],
+        ),
         Warned(_doubt(results), untrusted(results)),
         Warned(
             f"not to be compared with the first: {len(elsewhere)} of {len(results)} runs, made elsewhere",
@@ -179,6 +185,11 @@ def warned(results: Sequence[RunResult]) -> list[Warned]:
         ),
     ]
     return [warning for warning in found if warning.details]
+
+
+def _why_not(result: RunResult) -> str:
+    """Return the reason why the forces of a run are not the gradient of the energy."""
+    return result.tags.get(FORCES_TAG) or "by the criteria of its verdict"
 
 
 def _took(results: Sequence[RunResult]) -> str:
@@ -247,16 +258,19 @@ def table_row(result: RunResult, others: Sequence[RunResult] = ()) -> Row:
     if result.failure is not None:
         empty = [""] * (len(shown) + len(AFTER) - 1)
         return Row((name, result.status, *empty, _reason(result)), result.status.lower(), words)
-    verdict = "" if result.verdict is None else _verdict(result.verdict, result.config)
+    verdict = "" if result.verdict is None else _verdict(result)
     cells = (name, result.status, *(_cell(metric, result) for metric in shown), validity(result, others), verdict)
     return Row(cells, "" if result.verdict is None else result.verdict.decision.lower(), words)
 
 
-def _verdict(verdict: Verdict, config: Mapping[str, Any]) -> str:
-    """Return the verdict, with the length of the trajectory where it is too short for a GO."""
-    duration_ps = config["task"].get("duration_ps", ENOUGH_PS)
+def _verdict(result: RunResult) -> str:
+    """Return the verdict, with the length of a trajectory that is too short for a GO, and the worst fault of forces."""
+    verdict = result.verdict
+    assert verdict is not None, "the row has one"
+    duration_ps = result.config["task"].get("duration_ps", ENOUGH_PS)
     short = f" over {duration_ps:g} ps, too short" if verdict.decision == "GO" and duration_ps < ENOUGH_PS else ""
-    return f"{verdict.decision}{short} ({verdict.gate})"
+    fault = f", {NON_CONSERVATIVE}" if result.non_conservative else ""
+    return f"{verdict.decision}{fault}{short} ({verdict.gate})"
 
 
 def control_rows(results: Sequence[RunResult]) -> list[Row]:

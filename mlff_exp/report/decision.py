@@ -8,7 +8,7 @@ from typing import Any
 
 from mlff_exp.report.text import format_number, format_ratio
 from mlff_exp.report.validity import VALID, choice, systems_of, validity
-from mlff_exp.results import DECIDING_PS, ENOUGH_PS, RunResult, label, model_word
+from mlff_exp.results import DECIDING_PS, ENOUGH_PS, NON_CONSERVATIVE, RunResult, label, model_word
 
 SPEEDUP = "speedup_vs_baseline"
 FORCE_ERROR = "force_relative_rmse_vs_fp64_percent"
@@ -47,7 +47,9 @@ def _safe(timed: Sequence[RunResult], moved: Sequence[RunResult], results: Seque
     """Return the fastest setting for each model and system among those whose speedup is valid."""
     if not timed:
         said = [
-            f"{label(result.config)} is {result.verdict.decision}" for result in moved if result.verdict is not None
+            f"{label(result.config)} is {result.verdict.decision}{f' ({NON_CONSERVATIVE})' * result.non_conservative}"
+            for result in moved
+            if result.verdict is not None
         ]
         return f"{_shortened(said)}; nothing was timed"
     judged = [(validity(result, results), result) for result in timed]

@@ -15,6 +15,7 @@ from rich.table import Table
 from mlff_exp.report.content import AFTER, BEFORE, UNFINISHED, Row, filled_columns, table_columns, table_row
 from mlff_exp.report.text import format_number
 from mlff_exp.results import (
+    FORCES_TAG,
     METRICS,
     NOT_COMPUTED,
     NOT_WRITTEN,
@@ -35,6 +36,8 @@ def describe_result(result: RunResult) -> str:
     lines = ["  ".join([name, *said])]
     if not result.trusted:
         lines.append(f"not to be trusted (?): {result.tags['timing.trust']}")
+    if result.non_conservative and FORCES_TAG in result.tags:
+        lines.append(result.tags[FORCES_TAG])
     if result.verdict is not None:
         decision = result.verdict.decision
         lines += [f"{decision}: {reason}" for reason in result.verdict.reasons]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlff_exp.engines import REFERENCE_ENGINE
-from mlff_exp.results import ENOUGH_PS, Decision, RunResult
+from mlff_exp.results import ENOUGH_PS, NON_CONSERVATIVE, Decision, RunResult
 
 Results = Sequence[RunResult]
 # The errors that an optimisation may cause, against eager FP64 of the same weights.
@@ -21,7 +21,8 @@ LARGEST_STRESS_ERRORS = {
     "stress_rmse_vs_fp64_gpa": 0.01,
     "stress_relative_rmse_vs_fp64_percent": 1.0,
 }
-VALID = "yes"
+VALID, UNSAFE = "yes", f"no: {NON_CONSERVATIVE}"
+LATENCY = "latency_median_ms"
 
 
 STABLE: dict[Decision | None, str] = {
@@ -33,8 +34,14 @@ STABLE: dict[Decision | None, str] = {
 
 
 def validity(result: RunResult, results: Results) -> str:
-    """Judge whether a run's speedup is valid: fast, accurate and, by the NVE runs among the results, stable."""
+    """Judge whether a run's speedup is valid: fast, accurate and, by the NVE runs among the results, stable.
+
+    A run whose forces are not the gradient of the energy is not valid, whether it has a speedup or not.
+    """
     metrics = result.metrics
+    timed = LATENCY in metrics
+    if timed and any(each.non_conservative for each in (result, *_same(result, results))):
+        return UNSAFE
     if "speedup_vs_baseline" not in metrics or (
         choice(result, "engine") == REFERENCE_ENGINE and choice(result, "precision") == "fp32"
     ):
@@ -61,9 +68,14 @@ def stability(result: RunResult, results: Results) -> Decision | None:
     A GO over less than `ENOUGH_PS` says nothing of stability.
     """
     (system,) = systems_of(result)
-    decisions = {_decision(other, system) for other in results if force_field(other) == force_field(result)}
+    decisions = {_decision(other, system) for other in _same(result, results)}
     worst_first: tuple[Decision, ...] = ("NO-GO", "UNDECIDED", "GO")
     return next((decision for decision in worst_first if decision in decisions), None)
+
+
+def _same(result: RunResult, results: Results) -> list[RunResult]:
+    """Return the results of the same force field at the same engine and precision."""
+    return [other for other in results if force_field(other) == force_field(result)]
 
 
 def _decision(result: RunResult, system: Mapping[str, Any]) -> Decision | None:

@@ -14,7 +14,9 @@ from .gate import combine_verdicts as combine_verdicts
 from .gate import format_limits as format_limits
 from .gate import judge_gate as judge_gate
 from .gate import qualified as qualified
+from .metrics import INTERVAL as INTERVAL
 from .metrics import METRICS as METRICS
+from .metrics import NON_CONSERVATIVE as NON_CONSERVATIVE
 from .metrics import PLANTED as PLANTED
 from .metrics import Metric as Metric
 from .metrics import find_metric as find_metric
@@ -37,6 +39,8 @@ from .naming import varied_words as varied_words
 from .progress import PROGRESS_FILE as PROGRESS_FILE
 from .progress import Progress as Progress
 from .progress import ProgressPoint as ProgressPoint
+from .result import CONSERVATIVE as CONSERVATIVE
+from .result import FORCES_TAG as FORCES_TAG
 from .result import NOT_COMPUTED as NOT_COMPUTED
 from .result import NOT_WRITTEN as NOT_WRITTEN
 from .result import RESULT_FILE as RESULT_FILE

@@ -13,6 +13,7 @@ from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.results.checks import check_environment, refuse_impossible, refuse_non_finite
 from mlff_exp.results.earlier import SCHEMA, needed_keys, upgrade
 from mlff_exp.results.failure import Failure
+from mlff_exp.results.metrics import NON_CONSERVATIVE, find_metric
 from mlff_exp.results.naming import RunKey, make_run_key
 from mlff_exp.results.recorded_config import check_recorded, refuse_missing
 from mlff_exp.results.verdict import Verdict
@@ -22,6 +23,8 @@ STATE_FILE = "state.npz"  # state of an unfinished run that can be resumed
 NOT_WRITTEN = "files.not_written"  # tag: which figures and tables are missing, and why
 NOT_COMPUTED = "metrics.not_computed"  # tag: which metrics of other packages are missing, and why
 STRESS_LEFT_OUT = "stress.left_out"  # tag: why no stress was computed of systems that have one
+FORCES_TAG = "forces"  # tag of forces that no engine of ours took as a gradient: what was found about them
+CONSERVATIVE = "the gradient of the energy"
 
 
 Status = Literal["FINISHED", "FAILED", "KILLED", "SKIPPED"]
@@ -99,6 +102,14 @@ class RunResult:
     def trusted(self) -> bool:
         """Whether nothing is known to have disturbed the timing."""
         return self.tags.get("timing.trust", "ok") == "ok"
+
+    @property
+    def non_conservative(self) -> bool:
+        """Whether a test has found that the forces are not the gradient of the energy."""
+        missed = [] if self.verdict is None else [each for each in self.verdict.criteria if each.held is False]
+        known = [find_metric(criterion.metric) for criterion in missed]
+        by_verdict = any(metric is not None and metric.fault == NON_CONSERVATIVE for metric in known)
+        return by_verdict or self.tags.get(FORCES_TAG, "").startswith(NON_CONSERVATIVE)
 
     @property
     def key(self) -> RunKey:

@@ -44,11 +44,12 @@ from mlff_exp.measure import (
     wall_median_ms,
     write_kernels,
 )
-from mlff_exp.models import LoadedModel
+from mlff_exp.models import Capabilities, LoadedModel
 from mlff_exp.report import plot_latency
-from mlff_exp.results import STRESS_LEFT_OUT, Estimate, RunResult, Timing
+from mlff_exp.results import FORCES_TAG, STRESS_LEFT_OUT, Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
 from mlff_exp.tasks.isolated import isolated_energies
+from mlff_exp.tasks.own_forces import check_own_forces
 from mlff_exp.tasks.registry import precisions
 from mlff_exp.tasks.setup import ModelUnderTest, at_precision, described_systems, gives_stress, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
@@ -90,7 +91,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         memory["peak_memory_mib"] = _peak_mib(engine, before) + pools
     after_first_call = engine.engine.compiled_graphs
 
-    workloads, reference, stress = {"engine": engine}, None, gives_stress(config)
+    workloads, reference, stress = {"engine": engine}, None, gives_stress(config, subject.capabilities)
     if subject.checkpoint is not None:
         # Baselines do the same work: they compute the stress if the engine does.
         reference = make_engine(subject.checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device, stress=stress)
@@ -147,6 +148,11 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     }
     if reference is not None:
         metrics |= _accuracy(engine, reference)
+    forces = {}
+    if subject.has_own_forces:
+        first = next(iter(described_systems(config, subject).values()))
+        own, forces[FORCES_TAG] = check_own_forces(reference or subject.engine, first, config.seed)
+        metrics |= own
     files: dict[str, Callable[[Path], object]] = {
         "samples.npz": partial(_write_samples, timing),
         "latency.png": partial(plot_latency, timing),
@@ -163,9 +169,10 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         environment={**describe_machine(subject.device), **watch.summary()},
         tags={
             **subject.tags,
+            **forces,
             "engine.cuda_graphs": str(engine.engine.uses_cuda_graphs).lower(),
             "timing.trust": "; ".join(watch.faults() + control.faults) or "ok",
-            **_stress_tag(config, batch),
+            **_stress_tag(config, subject.capabilities, batch),
         },
     )
     keep(result)
@@ -215,18 +222,19 @@ def _batch(config: Config, subject: ModelUnderTest, n_systems: int) -> AtomicBat
     return batch
 
 
-def _stress_tag(config: Config, batch: AtomicBatch) -> dict[str, str]:
+def _stress_tag(config: Config, can: Capabilities, batch: AtomicBatch) -> dict[str, str]:
     """Return the tag that says why the stress was not computed, where there is one."""
-    if gives_stress(config) or not batch.fully_periodic:
+    if gives_stress(config, can) or not batch.fully_periodic:
         return {}
     if config.task.stress == "never":
         return {STRESS_LEFT_OUT: "task.stress=never"}
-    ran = f"model={config.model.name}" if config.engine.name == NATIVE else f"engine={config.engine.name}"
+    by_model = config.engine.name == NATIVE or can.forces == "own"
+    ran = f"model={config.model.name}" if by_model else f"engine={config.engine.name}"
     return {STRESS_LEFT_OUT: f"{ran} gives no stress"}
 
 
 def _eager(loaded: LoadedModel, batch: AtomicBatch, config: Config) -> _Workload:
-    device, stress = batch.positions.device, gives_stress(config)
+    device, stress = batch.positions.device, gives_stress(config, loaded.capabilities)
     eager = make_engine(loaded.model, REFERENCE_ENGINE, "fp32", device, stress=stress)
     return _Workload(eager, batch, config.seed)
 

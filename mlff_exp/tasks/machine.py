@@ -160,6 +160,8 @@ def check_capabilities(can: Capabilities, config: Config) -> None:
     model = f"model={config.model.name}"
     if config.precision.name not in can.precisions:
         raise ConfigError(f"precision={config.precision.name}: {model} works at one of: {', '.join(can.precisions)}")
+    if can.forces == "own" and getattr(config.task, "stress", "never") == "required":
+        raise ConfigError(f"task.stress=required: {model} has forces of its own and gives no stress: use auto or never")
     for key, spec in engines_of(config):
         if spec.compiles and not can.traceable:
             usable = ", ".join(other.name for other in ENGINES if not other.compiles)

@@ -135,7 +135,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                     tags=subject.tags,
                 )
                 keep(result)
-                report = partial(write_report, None, verdicts, found, {}, config)
+                report = partial(write_report, None, verdicts, found, {}, config, relaxed_systems)
                 return with_files(result, directory, {REPORT_FILE: report})
         state.step = 0
         start = state.copy()
@@ -201,7 +201,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         result,
         directory,
         {
-            REPORT_FILE: partial(write_report, judged, verdicts, found, speed, config),
+            REPORT_FILE: partial(write_report, judged, verdicts, found, speed, config, relaxed_systems),
             TRAJECTORY_FILE: partial(write_trajectory, judged, engine_potential, ensembles),
             "quick_md_validation.png": partial(plot_nve, judged, dynamics.names, task.temperature_k),
             **frame_files(dynamics, judged, minima, task.replicas),

@@ -15,7 +15,8 @@ from ase.io import write
 
 from mlff_exp.config import NATIVE, Config
 from mlff_exp.dynamics import Dynamics, FloatArray, Trajectory
-from mlff_exp.results import ENOUGH_PS, Verdict, advice_for, format_limits, model_word
+from mlff_exp.measure import internal_degrees_of_freedom
+from mlff_exp.results import ENOUGH_PS, HIGH, INTERVAL, LOW, Verdict, advice_for, format_limits, model_word
 from mlff_exp.structures import copy_without_labels
 from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns
 from mlff_exp.tasks.timestep import timestep_of
@@ -110,6 +111,7 @@ def write_report(
     found: Mapping[str, Mapping[str, float]],
     speed: Mapping[str, float],
     config: Config,
+    minima: Mapping[str, Atoms],
     path: Path,
 ) -> None:
     """Write the report as text: every criterion, the decision on each system, and advice on a NO-GO.
@@ -120,6 +122,7 @@ def write_report(
         found: metrics by name of the system.
         speed: metrics of the run's speed.
         config: the configuration of the run.
+        minima: the relaxed systems by name.
         path: path of the file.
     """
     task = config.task
@@ -135,21 +138,43 @@ def write_report(
     elif trajectory.times_ps[-1] < ENOUGH_PS:
         lines.append(f"Below {ENOUGH_PS:g} ps a drift can't be distinguished from slow oscillations of the energy.")
     if trajectory is not None and speed:
-        lines.append(
-            f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day for each of the "
-            f"{trajectory.potential.shape[1]} trajectories"
-        )
+        n_trajectories = trajectory.potential.shape[1]
+        each = f" for each of the {n_trajectories} trajectories" if n_trajectories > 1 else ""
+        lines.append(f"{speed['steps_per_s']:.0f} steps/s, {speed['ns_per_day']:.1f} ns/day{each}")
     if task.replicas == 1:
         lines.append("One start: the walk of the energy, which is the spread between starts, is not known.")
     for name, verdict in verdicts.items():
-        judged = {criterion.metric for criterion in verdict.criteria}
-        others = {metric: value for metric, value in found[name].items() if metric not in judged}
-        lines += ["", name, *verdict_lines(verdict)]
+        lines += ["", f"{name}: {_what_moved(minima[name])}", *verdict_lines(verdict)]
         if verdict.decision == "NO-GO":
             lines += ["What to do:", *(f"  {each}" for each in advice_for(verdict, frames=trajectory is not None))]
-        lines += ["not judged"] * bool(others)
-        lines += [f"{metric:<42}{value:>14.4g}" for metric, value in others.items()]
+        others = _other_lines(verdict, found[name])
+        lines += ["not judged"] * bool(others) + others
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _what_moved(atoms: Atoms) -> str:
+    """Return the size of a system, and what its energies and temperatures refer to."""
+    if not np.isfinite(atoms.positions).all():
+        return f"{len(atoms)} atoms, without a minimum"
+    dof = internal_degrees_of_freedom(atoms.positions, atoms.pbc)
+    periodic, where = int(atoms.pbc.sum()), "its minimum"
+    if periodic:
+        where += f" in the given cell, which is periodic in {periodic} direction{'s' * (periodic > 1)}"
+    return f"{len(atoms)} atoms with {dof} degrees of freedom; E_min is the energy of {where}"
+
+
+def _other_lines(verdict: Verdict, found: Mapping[str, float]) -> list[str]:
+    """Format the metrics that no criterion judges, each with its interval."""
+    judged = {criterion.metric for criterion in verdict.criteria}
+    lines = []
+    for metric, value in found.items():
+        name, slash, group = metric.partition("/")
+        if name in judged or INTERVAL.search(name):
+            continue
+        low, high = (found.get(f"{name}{end}{slash}{group}") for end in (LOW, HIGH))
+        interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}]"
+        lines.append(f"{metric:<42}{value:>14.4g}{interval}")
+    return lines
 
 
 def _timestep(config: Config) -> str:

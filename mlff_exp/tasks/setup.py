@@ -34,6 +34,11 @@ class ModelUnderTest:
     capabilities: Capabilities = field(default_factory=Capabilities)
 
     @property
+    def has_own_forces(self) -> bool:
+        """Whether the model gives forces of its own, so that no engine of ours takes the gradient of its energy."""
+        return self.checkpoint is None or self.capabilities.forces == "own"
+
+    @property
     def tags(self) -> dict[str, str]:
         """Tags that identify the engine and the weights."""
         weights = {} if self.checkpoint is None else {"checkpoint.sha256": self.checkpoint.weights_sha256}
@@ -70,17 +75,20 @@ def at_precision(config: Config, loaded: LoadedModel, precision: str) -> Engine:
         precision: the precision.
     """
     device, options = torch.device(config.device), config.engine
-    stress = gives_stress(config)
+    stress = gives_stress(config, loaded.capabilities)
     return make_engine(loaded.model, options.name, cast(Precision, precision), device, options, stress=stress)
 
 
-def gives_stress(config: Config) -> bool:
+def gives_stress(config: Config, can: Capabilities) -> bool:
     """Return whether the engine of a run computes the stress of systems that have one.
 
     Args:
         config: the configuration.
+        can: the capabilities of the model. One with forces of its own gives no stress.
     """
-    return asks_for_stress(config) and config.engine.name != NATIVE and engine_spec(config.engine.name).stress
+    if config.engine.name == NATIVE or can.forces == "own":
+        return False
+    return asks_for_stress(config) and engine_spec(config.engine.name).stress
 
 
 def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:

@@ -341,8 +341,8 @@ def test_a_go_over_a_short_trajectory_says_so() -> None:
     both = combine_verdicts({"a": short, "b": short})
     assert (both.decision, both.reasons) == ("GO", short.reasons)
     assert combine_verdicts({"a": short, "b": no_go}).reasons == tuple(f"b: {reason}" for reason in no_go.reasons)
-    config = {"task": {"duration_ps": 0.05}}
-    assert _verdict(short, config) == "GO over 0.05 ps, too short (mine)"
+    result = RunResult({"task": {"name": "nve", "duration_ps": 0.05}}, verdict=short)
+    assert _verdict(result) == "GO over 0.05 ps, too short (mine)"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2**63, 10**400])

@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
+from mlff_exp.models.spec import Capabilities
 from mlff_exp.structures.batch import AtomicBatch
 from mlff_exp.structures.neighbors import NeighborMatrix
 
@@ -37,6 +38,45 @@ class TwoRanges(nn.Module):
         atoms = atoms + torch.tanh(turned)
         energies = self.pair(torch.cat([atoms[far[0]], atoms[far[1]]], -1)) * envelope(long, self.cutoffs[1])
         return zeros[:, 0, 0].index_add(0, far[0], energies.squeeze(-1))
+
+
+class OwnForces(nn.Module):
+    """A Morse potential that computes its forces itself.
+
+    Args:
+        mixing: how much the force of a pair depends on the surroundings of both atoms, as no gradient of the energy
+            would. Such forces sum to zero and turn with the molecule, as those of direct-force models do.
+    """
+
+    capabilities = Capabilities(forces="own")
+    depth, steepness, length = 3.0, 2.0, 1.1  # eV, 1/Å, Å
+
+    def __init__(self, mixing: float = 0.0) -> None:
+        super().__init__()
+        self.cutoffs, self.elements, self.mixing = (5.0,), None, mixing
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(
+        self, numbers: Tensor, system: Tensor, n_systems: int, edges: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        ((receiver, sender), vectors), *_ = edges
+        distances = vectors.norm(dim=-1, keepdim=True)
+        decay = torch.exp(-self.steepness * (distances - self.length))
+        fade, inside = envelope(vectors, self.cutoffs[0]), 1 - (distances / self.cutoffs[0]) ** 2
+        morse = self.depth * (decay**2 - 2 * decay)
+        slope = 2 * self.steepness * self.depth * (decay - decay**2) * fade
+        slope = slope - 6 * distances / self.cutoffs[0] ** 2 * inside**2 * morse
+        zeros = torch.zeros(len(numbers), 3, dtype=vectors.dtype, device=vectors.device)
+        energies = zeros[:, 0].index_add(0, receiver, (0.5 * morse * fade).squeeze(-1))
+        crowded = zeros[:, 0].index_add(0, receiver, fade.squeeze(-1))
+        mixed = 1 + self.mixing * (crowded[receiver] + crowded[sender]).unsqueeze(-1)
+        forces = zeros.index_add(0, receiver, slope * mixed * vectors / distances)
+        return energies * self.weight, forces * self.weight
+
+
+def direct_forces() -> OwnForces:
+    """Make a model whose own forces are no gradient."""
+    return OwnForces(mixing=0.1)
 
 
 def envelope(vectors: Tensor, cutoff: float) -> Tensor:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from ase.build import molecule
-from ase.calculators.calculator import Calculator, all_changes
 from ase.io import read
 
 from mlff_exp.config.config import Config
@@ -38,6 +35,9 @@ from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
 from tests.helpers.here import configured, run_here, undocumented
+from tests.helpers.springs import ScaledForces as ScaledForces
+from tests.helpers.springs import Springs
+from tests.helpers.springs import Swirl as Swirl
 
 SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
 SHORT += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2", "model.checkpoint=student_small"]
@@ -47,44 +47,6 @@ BROKEN = ["model=ase", "system=ethanol", *(w for w in SHORT if not w.startswith(
 def judged(result: RunResult) -> dict[str, bool | None]:
     assert result.verdict is not None
     return {criterion.metric: criterion.held for criterion in result.verdict.criteria if not criterion.inapplicable}
-
-
-class Springs(Calculator):
-    """Springs between all atoms of ethanol: a force field that is exact and takes no time, for others to spoil."""
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
-    start = molecule("CH3CH2OH")
-    pairs = np.triu_indices(len(start), k=1)
-    lengths = start.get_all_distances()[pairs]
-    stiffness = np.where(lengths < 1.6, 30.0, 1.0)  # eV/Å²; bonds, and what holds their angles
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rng = np.random.default_rng(0)
-
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), changes: Sequence[str] = all_changes
-    ) -> None:
-        super().calculate(atoms, properties, changes)
-        i, j = self.pairs
-        arrows = self.atoms.positions[j] - self.atoms.positions[i]
-        self.distances = np.linalg.norm(arrows, axis=1)
-        longer = self.distances - self.lengths
-        pulls = (self.stiffness * longer / self.distances)[:, None] * arrows
-        forces = np.zeros((len(self.atoms), 3))
-        np.add.at(forces, i, pulls)
-        np.add.at(forces, j, -pulls)
-        # As large as the total energy of a real one.
-        self.results = {"energy": 0.5 * (self.stiffness * longer**2).sum() - 300, "forces": forces}
-        self.spoil()
-
-    def spoil(self) -> None:
-        pass
-
-
-class ScaledForces(Springs):
-    def spoil(self) -> None:
-        self.results["forces"] *= 1.02
 
 
 class NoisyForces(Springs):
@@ -135,14 +97,6 @@ def test_scaled_forces_are_no_go(tmp_path: Path) -> None:
     report = (tmp_path / "validation_report.txt").read_text()
     assert "finite_difference_error_ev_per_ang is 0." in report
     assert "its forces are not minus the gradient of the energy" in report
-
-
-class Swirl(Springs):
-    """Forces of its own: springs, and a rotation about the centre, which adds up to nothing and has a curl."""
-
-    def spoil(self) -> None:
-        arms = self.atoms.positions - self.atoms.positions.mean(axis=0)
-        self.results["forces"] += np.cross([0.0, 0.0, 0.01], arms)
 
 
 def test_what_is_no_gradient_is_called_non_conservative_even_if_it_can_not_be_started(

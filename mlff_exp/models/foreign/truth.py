@@ -19,6 +19,7 @@ from ase import Atoms
 from mlff_exp.common import atomic_write
 from mlff_exp.models.foreign.settings import quiet
 from mlff_exp.models.protocol import ForceField
+from mlff_exp.models.spec import has_own_forces
 from mlff_exp.structures import collate
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent
@@ -87,6 +88,9 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
 def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray]:
     """Energy, eV, and forces [n_atoms, 3], eV/Å."""
     batch = collate([atoms], model.cutoff)
+    if has_own_forces(model):
+        energy, forces = model(batch)
+        return float(energy), forces[batch.is_atom].detach().numpy()
     positions = batch.positions.clone().requires_grad_(True)
     with torch.enable_grad():
         energy = model(batch.with_positions(positions))

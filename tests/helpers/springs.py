@@ -1,0 +1,57 @@
+"""Calculators that take no time: an exact one, and ones whose forces are not the gradient of their energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.calculator import Calculator, all_changes
+
+
+class Springs(Calculator):
+    """Springs between all atoms of ethanol: a force field that is exact and takes no time, for others to spoil."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+    start = molecule("CH3CH2OH")
+    pairs = np.triu_indices(len(start), k=1)
+    lengths = start.get_all_distances()[pairs]
+    stiffness = np.where(lengths < 1.6, 30.0, 1.0)  # eV/Å²; bonds, and what holds their angles
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), changes: Sequence[str] = all_changes
+    ) -> None:
+        super().calculate(atoms, properties, changes)
+        i, j = self.pairs
+        arrows = self.atoms.positions[j] - self.atoms.positions[i]
+        self.distances = np.linalg.norm(arrows, axis=1)
+        longer = self.distances - self.lengths
+        pulls = (self.stiffness * longer / self.distances)[:, None] * arrows
+        forces = np.zeros((len(self.atoms), 3))
+        np.add.at(forces, i, pulls)
+        np.add.at(forces, j, -pulls)
+        # As large as the total energy of a real one.
+        self.results = {"energy": 0.5 * (self.stiffness * longer**2).sum() - 300, "forces": forces}
+        self.spoil()
+
+    def spoil(self) -> None:
+        pass
+
+
+class ScaledForces(Springs):
+    def spoil(self) -> None:
+        self.results["forces"] *= 1.02
+
+
+class Swirl(Springs):
+    """Forces of its own: springs, and a rotation about the centre, which adds up to nothing and has a curl."""
+
+    def spoil(self) -> None:
+        arms = self.atoms.positions - self.atoms.positions.mean(axis=0)
+        self.results["forces"] += np.cross([0.0, 0.0, 0.01], arms)
