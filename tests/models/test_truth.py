@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.engines.eager import EagerEngine
@@ -23,7 +25,7 @@ from mlff_exp.models.spec import ModelSpec
 from mlff_exp.structures.batch import collate
 from tests.outside.package.outside_force_field.network import Pairs
 
-WATER = molecule("H2O")
+WATER = Atoms(molecule("H2O"), cell=[4, 5, 6], pbc=True)
 calls: list[str] = []
 
 
@@ -34,12 +36,14 @@ class Compared:
     Attributes:
         factor: of the energies that the calculator gives.
         shift: of the force on the first atom, eV/Å.
+        shear: of a component of the stress, eV/Å³.
         oxygen: eV, added to the energy of the isolated atom in the network.
     """
 
     name: str = "compared"
     factor: float = 1.0
     shift: float = 0.0
+    shear: float = 0.0
     oxygen: float = 0.0
 
 
@@ -50,16 +54,20 @@ def make(options: Compared, trust: Sequence[str]) -> Pairs:
 
 
 def truth(options: Compared) -> Truth:
-    def calculator() -> Any:
+    def calculator(device: str, stress: bool) -> Any:
+        assert stress
         calls.append("made")
-        found = EagerEngine(GraphModel(Pairs(4.0, 4)).double(), "fp64", torch.device("cpu"))(
-            collate([WATER], 4.0, n_slots=3)
-        )
-        forces = found.forces.numpy()
+        engine = EagerEngine(GraphModel(Pairs(4.0, 4)).double(), "fp64", torch.device(device), stress=True)
+        found = engine(collate([WATER], 4.0))
+        assert found.stress is not None
+        forces, voigt = found.forces.numpy(), full_3x3_to_voigt_6_stress(found.stress[0].numpy())
         forces[0, 0] += options.shift
-        return SinglePointCalculator(WATER, energy=options.factor * float(found.energy), forces=forces)
+        voigt[4] += options.shear
+        energy = options.factor * float(found.energy)
+        return SinglePointCalculator(WATER, energy=energy, forces=forces, stress=voigt)
 
-    return Truth(calculator, WATER, ("numpy",), energy_ev_per_atom=1e-3, force_ev_per_ang=1e-4)
+    limits = {"energy_ev_per_atom": 1e-3, "force_ev_per_ang": 1e-4, "stress_ev_per_ang3": 1e-6}
+    return Truth(calculator, WATER, ("numpy",), **limits)
 
 
 def missing(options: Compared, trust: Sequence[str]) -> Any:
@@ -90,6 +98,7 @@ def test_it_is_compared_once_for_the_same_weights(tmp_path: Path) -> None:
         (Compared(factor=1 / 27.2), "energy_ev_per_atom"),
         (Compared(factor=float("nan")), "energy_ev_per_atom differs by nan"),
         (Compared(shift=1e-2), "force_ev_per_ang differs by 0.01, more than 0.0001"),
+        (Compared(shear=1e-4), "stress_ev_per_ang3 differs by 0.0001, more than 1e-06"),
     ],
 )
 def test_one_that_computes_something_else_does_not_run(options: Compared, message: str) -> None:

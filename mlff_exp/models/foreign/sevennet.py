@@ -102,7 +102,7 @@ def make(options: SevenNetModel, trust: Sequence[str]) -> SevenNet:
 def truth(options: SevenNetModel) -> Truth:
     """The calculator of ``sevenn`` with the same weights, and a cell of three elements."""
 
-    def calculator(device: str) -> Any:
+    def calculator(device: str, stress: bool = True) -> Any:  # it always gives stress
         with _plain_files():
             from sevenn.calculator import SevenNetCalculator
 
@@ -111,7 +111,8 @@ def truth(options: SevenNetModel) -> Truth:
     cell = Atoms(
         "SiCHO", [(0, 0, 0), (1.8, 0.3, 0.1), (2.4, 1.2, 0.2), (0.2, 1.7, 1.1)], cell=np.diag([4, 4.4, 5]), pbc=True
     )
-    return Truth(calculator, cell, ("sevenn", "e3nn", "torch"), energy_ev_per_atom=5e-6, force_ev_per_ang=5e-5)
+    packages = ("sevenn", "e3nn", "torch")
+    return Truth(calculator, cell, packages, energy_ev_per_atom=5e-6, force_ev_per_ang=5e-5, stress_ev_per_ang3=1e-6)
 
 
 @contextmanager

@@ -81,10 +81,10 @@ def make(options: SO3LRModel, trust: Sequence[str]) -> SO3LR:
 def truth(options: SO3LRModel) -> Truth:
     """The calculator of the package, and a molecule of four elements in a cell."""
 
-    def calculator(device: str) -> Any:
+    def calculator(device: str, stress: bool = False) -> Any:
         from so3krates_torch.calculator.so3 import SO3LRCalculator
 
-        return SO3LRCalculator(device=device)
+        return SO3LRCalculator(device=device, compute_stress=stress)
 
     cell = Atoms(
         "OCHNH",
@@ -92,4 +92,5 @@ def truth(options: SO3LRModel) -> Truth:
         cell=[6, 6.5, 7],
         pbc=True,
     )
-    return Truth(calculator, cell, ("so3krates-torch", "torch"), energy_ev_per_atom=1e-4, force_ev_per_ang=2e-4)
+    packages = ("so3krates-torch", "torch")
+    return Truth(calculator, cell, packages, energy_ev_per_atom=1e-4, force_ev_per_ang=2e-4, stress_ev_per_ang3=1e-6)

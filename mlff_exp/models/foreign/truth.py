@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mlff_exp.common import atomic_write
 from mlff_exp.models.foreign.settings import quiet
 from mlff_exp.models.protocol import ForceField
 from mlff_exp.models.spec import has_own_forces
+from mlff_exp.models.stress import stress_of_gradients
 from mlff_exp.structures import collate
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent
@@ -31,17 +32,21 @@ class Truth:
 
     Attributes:
         calculator: makes the ASE calculator of the force field's own package, FP32, on a device: ``cpu`` or ``cuda``.
+            With ``stress=True`` behind the device it makes one that also gives stress.
         atoms: the structure to compare.
         packages: distributions on whose versions the numbers depend.
         energy_ev_per_atom: how far the energies may differ; what FP32 rounds.
         force_ev_per_ang: how far a component of a force may differ.
+        stress_ev_per_ang3: how far a component of the stress may differ; None where the calculator gives none. The
+            structure has to be periodic in all three directions.
     """
 
-    calculator: Callable[[str], Any]
+    calculator: Callable[..., Any]
     atoms: Atoms
     packages: tuple[str, ...]
     energy_ev_per_atom: float
     force_ev_per_ang: float
+    stress_ev_per_ang3: float | None = None
 
 
 class UntrueError(ValueError):
@@ -64,13 +69,17 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
         return
     with quiet():
         atoms = truth.atoms.copy()
-        atoms.calc = truth.calculator("cpu")
+        compares_stress = truth.stress_ev_per_ang3 is not None
+        atoms.calc = truth.calculator("cpu", stress=compares_stress)
         expected = atoms.get_potential_energy(), atoms.get_forces()
-    energy, forces = _evaluate(deepcopy(model), truth.atoms)
+        expected_stress = atoms.get_stress(voigt=False) if compares_stress else None
+    energy, forces, stress = _evaluate(deepcopy(model), truth.atoms)
     found = {
         "energy_ev_per_atom": abs(energy - expected[0]) / len(atoms),
         "force_ev_per_ang": float(np.abs(forces - expected[1]).max()),
     }
+    if expected_stress is not None and stress is not None:
+        found["stress_ev_per_ang3"] = float(np.abs(stress - expected_stress).max())
     for name, value in found.items():
         if not value <= getattr(truth, name):  # NaN is no agreement either
             raise UntrueError(
@@ -85,17 +94,23 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
         return
 
 
-def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray]:
-    """Energy, eV, and forces [n_atoms, 3], eV/Å."""
+def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | None]:
+    """Energy, eV, forces [n_atoms, 3], eV/Å, and stress [3, 3], eV/Å³, which has a meaning for a periodic cell only.
+
+    A model with forces of its own gives no stress.
+    """
     batch = collate([atoms], model.cutoff)
     if has_own_forces(model):
         energy, forces = model(batch)
-        return float(energy), forces[batch.is_atom].detach().numpy()
-    positions = batch.positions.clone().requires_grad_(True)
+        return float(energy), forces[batch.is_atom].detach().numpy(), None
+    positions, cell = (tensor.clone().requires_grad_(True) for tensor in (batch.positions, batch.cell))
     with torch.enable_grad():
-        energy = model(batch.with_positions(positions))
-        (gradient,) = torch.autograd.grad(energy.sum(), positions)
-    return float(energy.detach()), -gradient[batch.is_atom].numpy()
+        energy = model(replace(batch, positions=positions, cell=cell))
+        gradient, by_cell = torch.autograd.grad(
+            energy.sum(), (positions, cell), allow_unused=True, materialize_grads=True
+        )
+    stress = stress_of_gradients(batch, gradient, by_cell)[0].numpy()
+    return float(energy.detach()), -gradient[batch.is_atom].numpy(), stress
 
 
 def _cache() -> Path:
@@ -115,5 +130,5 @@ def _key(weights_sha256: str, truth: Truth) -> str:
 
 
 def _numbers(truth: Truth) -> Iterator[str]:
-    yield f"{truth.energy_ev_per_atom} {truth.force_ev_per_ang}"
+    yield f"{truth.energy_ev_per_atom} {truth.force_ev_per_ang} {truth.stress_ev_per_ang3}"
     yield from (str(array.tolist()) for array in (truth.atoms.numbers, truth.atoms.positions, truth.atoms.cell[:]))
