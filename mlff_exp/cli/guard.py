@@ -42,7 +42,7 @@ from mlff_exp.models import MODELS
 
 TARGET = "model.calculator._target_"
 # Said by the sweeper to the jobs that it launches; anybody else who says one of them would forge a record.
-VOUCHED: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
+SWEEP_WORDS: dict[str, Any] = {"id": None, "gate_decision": "no_verdict"}
 
 _MADE = ("launcher", "sweeper")
 _MAPPINGS = (*_MADE, "run", "sweep", "job", "runtime", "overrides", "job_logging", "hydra_logging")
@@ -67,7 +67,7 @@ class GuardedLoader(ConfigLoaderImpl):
         self._directory = Path.cwd()
         self._said = set[tuple[str, str]]()
         self._trust: list[str] = []
-        self._vouched = dict(VOUCHED)
+        self._sweep_words = dict(SWEEP_WORDS)
         self._in_files: list[tuple[Parts, Any]] = []
         self._unresolved: Any = {}  # what the files that Hydra has merged so far say
         for override in _parsed(words):
@@ -76,7 +76,7 @@ class GuardedLoader(ConfigLoaderImpl):
             self._said |= set(_values(override))
         check_trust(self._trust)
 
-    def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
+    def allow_sweep_words(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
         """Allow the next jobs to set the words that only the sweeper may set.
 
         Args:
@@ -84,7 +84,7 @@ class GuardedLoader(ConfigLoaderImpl):
             gate_decision: on the weights.
             where: the override with the directory of the sweep.
         """
-        self._vouched = {"id": sweep_id, "gate_decision": gate_decision}
+        self._sweep_words = {"id": sweep_id, "gate_decision": gate_decision}
         for override in _parsed([where]):
             self._said |= set(_values(override))
 
@@ -184,10 +184,10 @@ class GuardedLoader(ConfigLoaderImpl):
 
     def _judge_sweep(self, composed: DictConfig) -> None:
         sweep = composed.sweep
-        for key, value in VOUCHED.items():
+        for key, value in SWEEP_WORDS.items():
             # The raw value, so that no interpolation passes for the default.
             said = OmegaConf.to_container(sweep, resolve=False).get(key)  # type: ignore[union-attr]
-            if said not in (value, self._vouched[key]):
+            if said not in (value, self._sweep_words[key]):
                 raise ConfigError(f"only a sweep sets sweep.{key}, for its own runs")
         try:
             name, resume = sweep.name, sweep.resume

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from mlff_exp.cli.boundary import OneLineParser, command_boundary
@@ -11,6 +10,7 @@ from mlff_exp.common import add_version
 from mlff_exp.config import ConfigError
 from mlff_exp.report import USUAL_TARGETS, load_targets, write_report
 from mlff_exp.results import RESULT_FILE, ResultError, run_directories
+from mlff_exp.runs import recorded_sweep_name
 
 
 @command_boundary("mlff-exp-report")
@@ -61,8 +61,7 @@ def parsed_sweep(parser: argparse.ArgumentParser) -> argparse.Namespace:
             below = sorted({path.parent.parent for path in directory.rglob(f"0/{RESULT_FILE}")})
             hint = f"; below it are sweeps: {', '.join(map(str, below[:3]))}" if below else ""
             parser.error(f"{directory} holds no runs of a sweep: there is no 0/{RESULT_FILE}{hint}")
+        arguments.name = arguments.name or recorded_sweep_name(directory) or directory.resolve().name
     except (OSError, ValueError) as error:
         parser.error(f"{directory}: {error}")
-    # A sweep's directory is named by its time and its name.
-    arguments.name = arguments.name or re.sub(r"^\d\d-\d\d-\d\d-\d{6}_", "", directory.resolve().name)
     return arguments

@@ -83,10 +83,10 @@ class HydraHost:
         """Compose the configuration of one job, without Hydra's own part."""
         return without_hydra(self.loader.load_sweep_config(self.config, overrides))
 
-    def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
+    def allow_sweep_words(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
         """Allow the next jobs the words that only a sweep may set. The guard refuses these words from other sources."""
         if isinstance(self.loader, GuardedLoader):
-            self.loader.vouch(sweep_id, gate_decision, where)
+            self.loader.allow_sweep_words(sweep_id, gate_decision, where)
 
 
 def place_sweep(config: DictConfig) -> list[Path]:

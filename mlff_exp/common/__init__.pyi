@@ -23,7 +23,7 @@ from .secrets import reading_secrets as reading_secrets
 from .secrets import remember_secret as remember_secret
 from .shell import hydra_override as hydra_override
 from .shell import shell_command as shell_command
-from .signals import SIGNAL_REASONS as SIGNAL_REASONS
+from .signals import SIGNAL_ORIGINS as SIGNAL_ORIGINS
 from .signals import HungUp as HungUp
 from .signals import Terminated as Terminated
 from .signals import interrupts_postponed as interrupts_postponed

@@ -25,12 +25,8 @@ RAISED: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGTERM: Terminated,
     signal.SIGHUP: HungUp,
 }
-# For each signal, the kind of the recorded failure and its origin.
-SIGNAL_REASONS = {
-    KeyboardInterrupt: ("interrupted", "from the keyboard"),
-    Terminated: ("terminated", "by SIGTERM"),
-    HungUp: ("hung_up", "by SIGHUP"),
-}
+# Where each interrupt comes from, as messages say it.
+SIGNAL_ORIGINS = {KeyboardInterrupt: "from the keyboard", Terminated: "by SIGTERM", HungUp: "by SIGHUP"}
 
 
 @contextlib.contextmanager

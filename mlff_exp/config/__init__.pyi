@@ -63,7 +63,7 @@ from .words import COMPILE_MODES as COMPILE_MODES
 from .words import DAY_S as DAY_S
 from .words import INTEGRATORS as INTEGRATORS
 from .words import MANY as MANY
-from .words import MAX_RECORDS as MAX_RECORDS
+from .words import MAX_RECORDED_FRAMES as MAX_RECORDED_FRAMES
 from .words import MAX_STEPS as MAX_STEPS
 from .words import MAX_SYSTEMS as MAX_SYSTEMS
 from .words import NATIVE as NATIVE

@@ -91,9 +91,13 @@ def judge_import_path(path: object, trust: Collection[str], key: str = "model.ca
         )
     if top in trust or any(path.startswith((f"{plain}.", f"{plain}:")) for plain in PLAIN):
         return
-    beside = f"; {top} is in the current directory, which is searched for trusted modules" if is_beside(top) else ""
+    hint = (
+        f"; {top} is in the current directory, which is searched for trusted modules"
+        if is_in_current_directory(top)
+        else ""
+    )
     raise ConfigError(
-        f"{key}={path}: importing {top} runs its code. To allow it say trust=[{top}] on the command line{beside}. "
+        f"{key}={path}: importing {top} runs its code. To allow it say trust=[{top}] on the command line{hint}. "
         f"A file may name mlff_exp, tblite and ase.calculators.<one of {', '.join(PLAIN_ASE)}>, the command line any "
         "installed package"
     )
@@ -129,7 +133,7 @@ def is_installed(top: str) -> bool:
 
     What only PYTHONPATH reaches does not count. A distribution that was installed to be edited may lie anywhere.
     """
-    if top in sys.stdlib_module_names or is_beside(top):
+    if top in sys.stdlib_module_names or is_in_current_directory(top):
         return False
     spec = _found(top)
     if spec is None:
@@ -160,7 +164,7 @@ def _is_editable(distribution: Distribution) -> bool:
         return False
 
 
-def is_beside(top: str) -> bool:
+def is_in_current_directory(top: str) -> bool:
     """Return whether a top-level module is in the current directory and would be imported from there, if at all."""
     here = Path.cwd().resolve()
     spec = _found(top)

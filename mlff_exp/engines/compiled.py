@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlff_exp.config import CompileMode, Precision
 from mlff_exp.engines.eager import energy_and_forces, energy_forces_and_stress, matmul_precision
-from mlff_exp.engines.inductor import count_graphs, dynamo_counters
+from mlff_exp.engines.inductor import count_graphs, dynamo_counters, import_compiler
 from mlff_exp.engines.memory import is_out_of_memory
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import ForceField
@@ -38,9 +38,7 @@ class CompiledEngine:
         *,
         stress: bool = False,
     ) -> None:
-        # Imported here: the first call is timed, and an eager engine does not need the seconds that this import takes.
-        import torch._inductor.compile_fx  # noqa: F401
-
+        import_compiler()  # before the first call, which is timed
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
         self.cutoff, self.stress = model.cutoff, stress
         self.compile_s, self.evaluations = 0.0, 0

@@ -12,6 +12,11 @@ import torch
 from mlff_exp.common import replace_attribute
 
 
+def import_compiler() -> None:
+    """Import Inductor, which takes seconds; later compilations then do without this delay."""
+    import torch._inductor.compile_fx  # noqa: F401
+
+
 def stop_compile_workers() -> None:
     """Stop the processes in which Inductor compiles; it starts new ones when it needs them.
 

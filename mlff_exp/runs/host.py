@@ -49,5 +49,5 @@ class SweepHost(Protocol):
     def compose(self, overrides: list[str]) -> DictConfig:
         """Compose the configuration of one job, without Hydra's own part."""
 
-    def vouch(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
+    def allow_sweep_words(self, sweep_id: str | None, gate_decision: str, where: str) -> None:
         """Allow the next jobs to set the words that only a sweep may set."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -52,12 +53,45 @@ def refuse_other_number(n_jobs: int, directory: Path) -> None:
 
 def _began_with(directory: Path) -> int | None:
     try:
-        refuse_irregular(directory / SWEEP_FILE)
-        recorded = OmegaConf.to_container(OmegaConf.load(directory / SWEEP_FILE), resolve=False)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        number = _recorded(directory).get(N_JOBS)
+    except ValueError as error:
         raise ConfigError(f"sweep.resume={directory}: {SWEEP_FILE} can't be read") from error
-    number = recorded.get(N_JOBS) if isinstance(recorded, dict) else None
     return number if isinstance(number, int) else None
+
+
+def recorded_sweep_name(directory: Path) -> str | None:
+    """Return the name of a sweep from the configuration that it recorded.
+
+    Args:
+        directory: directory of the sweep.
+
+    Returns:
+        The name, or None if no name is recorded there.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    path = directory / SWEEP_FILE
+    if not path.exists() or path.stat().st_size == 0:  # a sweep that has only begun has an empty one
+        return None
+    sweep = _recorded(directory).get("sweep")
+    name = sweep.get("name") if isinstance(sweep, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _recorded(directory: Path) -> dict[Any, Any]:
+    """Read the record of a sweep.
+
+    Raises:
+        ValueError: the file is empty, can't be read or is no YAML.
+    """
+    path = directory / SWEEP_FILE
+    try:
+        refuse_irregular(path)
+        recorded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path} can't be read") from error
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:

@@ -97,7 +97,7 @@ class StageRunner:
         sweep_id = self.recorder.sweep_id
         where = hydra_override("hydra.sweep.dir", self.recorder.directory)
         own = [f"sweep.id={sweep_id or 'null'}", f"sweep.gate_decision={self.gate_decision}", where]
-        self.host.vouch(sweep_id, self.gate_decision, where)
+        self.host.allow_sweep_words(sweep_id, self.gate_decision, where)
         launched = [[*job.overrides, *own, job.varied] for job in self.jobs[index:end]]
         for number, returned in enumerate(launch(self.host.launcher, launched, index), index):
             job = self.jobs[number]

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mlff_exp.common import (
-    SIGNAL_REASONS,
+    SIGNAL_ORIGINS,
+    HungUp,
+    Terminated,
     interrupts_postponed,
     learn_secrets,
     load_object,
@@ -35,7 +37,13 @@ GRACE_S = 5.0
 POLL_EVERY_S = 5.0
 # These modules are imported once and inherited by every worker: importing them takes longer than many runs.
 PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
-PRELOAD_TO_COMPILE = ["mlff_exp.engines.tracing", "torch._inductor.compile_fx"]
+PRELOAD_TO_COMPILE = ["mlff_exp.engines.preloading"]
+
+INTERRUPT_KINDS = {
+    KeyboardInterrupt: FailureKind.INTERRUPTED,
+    Terminated: FailureKind.TERMINATED,
+    HungUp: FailureKind.HUNG_UP,
+}
 
 
 class NotStartedError(RuntimeError):
@@ -89,8 +97,8 @@ def recorded_if_interrupted(resolved: Mapping[str, Any], directory: Path) -> Ite
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        kind, by = SIGNAL_REASONS[type(interrupt)]
-        _left(directory, resolved, started, "KILLED", Failure(FailureKind(kind), f"{kind.replace('_', ' ')} {by}"))
+        kind, origin = INTERRUPT_KINDS[type(interrupt)], SIGNAL_ORIGINS[type(interrupt)]
+        _left(directory, resolved, started, "KILLED", Failure(kind, f"{kind.replace('_', ' ')} {origin}"))
         raise
 
 

@@ -42,7 +42,7 @@ class AtomicBatch:
         sources: the structures that the batch was made of, or None if it was made of tensors. ASE calculators read
             charges and tags from them; their positions are not used.
         fully_periodic: whether every system with atoms is periodic in all three directions, so that it has a volume
-            and a stress. It stands beside ``pbc`` because a GPU would have to be waited for to read it from there.
+            and a stress. It is also in ``pbc``, but reading it from there would wait for the GPU.
     """
 
     positions: Tensor

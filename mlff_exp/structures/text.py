@@ -1,4 +1,4 @@
-"""What the text of a structure file gives beside what ASE reads."""
+"""What the text of a structure file gives besides what ASE reads."""
 
 from __future__ import annotations
 

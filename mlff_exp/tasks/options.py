@@ -9,7 +9,7 @@ from mlff_exp.config import (
     INTEGRATORS,
     LIMITS,
     MANY,
-    MAX_RECORDS,
+    MAX_RECORDED_FRAMES,
     MAX_STEPS,
     MAX_SYSTEMS,
     YEAR_S,
@@ -110,10 +110,11 @@ class NveTask:
                 f"task.timestep_fs={self.timestep_fs} and task.record_every={self.record_every}: "
                 "lengthen it, or record more often"
             )
-        if self.n_frames > MAX_RECORDS:
+        if self.n_frames > MAX_RECORDED_FRAMES:
             raise ConfigError(
                 f"task.record_every={self.record_every}: {self.n_trajectories:,} trajectories of {self.n_steps:,} "
-                f"steps leave {self.n_frames:,} frames; at most {MAX_RECORDS:,} are kept: raise task.record_every"
+                f"steps leave {self.n_frames:,} frames; at most {MAX_RECORDED_FRAMES:,} are kept: raise "
+                "task.record_every"
             )
 
     def copies(self, batch_size: int) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlff_exp.config import Tracking
-from mlff_exp.results import RESULT_FILE, ResultError
+from mlff_exp.results import RESULT_FILE, FailureKind, ResultError
 from mlff_exp.tracking.faults import first_line, is_permanent, say_on_stderr
 from mlff_exp.tracking.heartbeat import DIRECTORY_TAG, FAILURE_TAGS, STATUS_TAG, is_alive
 from mlff_exp.tracking.limits import MAX_TAG, shorten
@@ -84,7 +84,9 @@ def _close(store: Store, run: Run) -> None:
             raise
         why = f"MLflow refuses the end of run {run.info.run_id}: {first_line(error)}"
         say_on_stderr(why)
-    values = dict(zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", "killed", shorten(why, MAX_TAG)), strict=True))
+    values = dict(
+        zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", FailureKind.KILLED.value, shorten(why, MAX_TAG)), strict=True)
+    )
     for name, value in values.items():
         store.client.set_tag(run.info.run_id, name, value)
     store.client.set_terminated(run.info.run_id, status="KILLED")

@@ -278,7 +278,7 @@ def test_nobody_but_the_sweeper_says_what_a_sweep_found(tmp_path: Path, word: st
         sent(tmp_path, nested(key, "${sweep.parameters.x}") | {})
     guard = loader(tmp_path)
     master = guard.load_configuration("config", [], run_mode=RunMode.MULTIRUN)
-    guard.vouch("abc", "GO", "hydra.sweep.dir=/elsewhere")
+    guard.allow_sweep_words("abc", "GO", "hydra.sweep.dir=/elsewhere")
     launched = pickle.loads(pickle.dumps(guard))  # noqa: S301 — as launchers send it
     assert launched.load_sweep_config(master, [word, "hydra.sweep.dir=/elsewhere"]).sweep.name == "sweep"
     with pytest.raises(ConfigError, match="only a sweep sets"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mlff_exp.cli.report import report_main
+from mlff_exp.cli.report import parsed_sweep, report_main, sweep_parser
 from mlff_exp.report.content import report_content
 from mlff_exp.report.figures import figures
 from mlff_exp.report.markdown import markdown
@@ -723,3 +723,19 @@ def test_a_directory_that_is_no_sweep_ends_the_command_with_one_line(
         assert said.startswith("mlff-exp-report: ")
         assert said.count("\n") == 1
         assert message in said or words != [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("sweep: {name: phase1}\n", "phase1"), ("", "12-00-00-000000_x"), (None, "12-00-00-000000_x")],
+)
+def test_a_sweep_has_the_name_that_it_recorded_whatever_its_directory_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: str
+) -> None:
+    directory = tmp_path / "12-00-00-000000_x"
+    (directory / "0").mkdir(parents=True)
+    timed("eager", "fp32", 1, 1.0).save(directory / "0")
+    if text is not None:
+        (directory / "multirun.yaml").write_text(text)
+    monkeypatch.setattr("sys.argv", ["mlff-exp-report", str(directory)])
+    assert parsed_sweep(sweep_parser("mlff-exp-report", "")).name == expected

@@ -20,7 +20,7 @@ from mlff_exp.models.graph import Edges
 
 # What a file that is none, or of another network, raises.
 UNUSABLE = (AssertionError, AttributeError, EOFError, KeyError, RuntimeError, UnpicklingError)
-# What a checkpoint holds beside tensors and plain values; PyTorch lets nothing else pass.
+# What a checkpoint holds besides tensors and plain values; PyTorch lets nothing else pass.
 ARRAYS = [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8")), type(np.dtype("i8"))]
 MAKE_ARRAY = (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")  # type: ignore[attr-defined]
 
