@@ -16,6 +16,7 @@ from mlff_exp.results import Estimate, mean_of_starts, spread_of_starts
 HEATING = "energy_drift_mean_mev_per_atom_per_ps"
 HEATING_OF_THERMAL = "energy_drift_mean_percent_of_thermal"
 WALK = "energy_walk_percent_of_thermal"
+DRIFT_K = "temperature_drift_k"
 
 N_BLOCKS = 10  # of one trajectory
 SLOPE_OF_WALK = 6 / 5  # variance of the least-squares slope of a Brownian motion, in units of s²/T
@@ -51,8 +52,10 @@ def ensemble_conservation(
         "energy_fluctuation_mev_per_atom": per_atom * root_mean_square(fluctuations),
         "temperature_mean_k": float(temperatures.mean()),
         "temperature_error_k": float(temperatures.mean()) - temperature_k,
-        "temperature_drift_k": float(temperatures[-fifth:].mean() - temperatures[:fifth].mean()),
     }
+    drifts_k = temperatures[-fifth:].mean(axis=0) - temperatures[:fifth].mean(axis=0)  # [n_starts]
+    drift_k = mean_of_starts(drifts_k).as_metrics(DRIFT_K) if n_starts > 1 else {DRIFT_K: float(drifts_k[0])}
+    metrics |= drift_k
     if total[0].all():
         metrics["energy_drift_percent"] = _largest(100 * (total[-1] - total[0]) / np.abs(total[0]))
     if total.mean(axis=0).all():

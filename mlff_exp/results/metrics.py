@@ -202,9 +202,9 @@ NVE = (
            advice=_TEMPERATURE, brief="mean / K"),
     Metric("temperature_error_k", "K", "zero", "mean temperature less the one that was asked for", advice=_TEMPERATURE),
     Metric("temperature_drift_k", "K", "zero",
-           "mean temperature of the last fifth less that of the first fifth; mean over the starts",
+           "mean temperature of the last fifth less that of the first fifth; mean over the starts, with its interval",
            advice="Energy enters or leaves: see the drift. Over a few ps it may only move between modes: lengthen "
-           "task.duration_ps."),
+           "task.duration_ps.", statistic="mean"),
     Metric("max_displacement_ang", "Å", "", "largest distance of an atom from its start"),
     Metric("max_bond_change_ang", "Å", "lower",
            "largest change of the length of a bond, across periodic boundaries too; absent without bonds",

@@ -56,3 +56,14 @@ def test_the_interval_of_one_start_allows_for_a_walk() -> None:
         slope = slope_of_one_start(times, 0.003 * times + walk)
         held += slope.low <= 0.003 <= slope.high
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_the_drift_of_the_temperature_has_an_interval_over_the_starts() -> None:
+    """Two short starts whose temperatures swing by tens of kelvin say nothing of it; many do."""
+    rng = np.random.default_rng(0)
+    for n_starts, decided in ((2, False), (200, True)):
+        swing = 300 + np.outer(np.linspace(-0.5, 0.5, len(TIMES)), rng.normal(5, 40, n_starts))
+        metrics = ensemble_conservation(TIMES, np.full(swing.shape, -1.0), swing, 24, -2.0, 300.0)
+        low, high = metrics["temperature_drift_k_ci_low"], metrics["temperature_drift_k_ci_high"]
+        assert low <= metrics["temperature_drift_k"] <= high
+        assert (low > -10 and high < 10) == decided

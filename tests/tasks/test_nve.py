@@ -235,6 +235,8 @@ def test_a_molecule_across_the_boundary_is_judged_like_the_whole_one(tmp_path: P
     short = ("task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.03")
     whole, wrapped = (run(of_file(tmp_path, name, *short), tmp_path).metrics for name in ("whole", "wrapped"))
     assert whole["max_bond_change_ang"] > 0.001
+    report = (tmp_path / "validation_report.txt").read_text()
+    assert "3 atoms with 6 degrees of freedom; E_min is the energy of its minimum in the given cell, which is" in report
     for metric in ("max_bond_change_ang", "max_displacement_ang", "temperature_mean_k"):
         assert wrapped[metric] == pytest.approx(whole[metric], rel=1e-6), metric
 
