@@ -73,7 +73,8 @@ class AseEngine:
             atoms.calc = self.calculator
             forces[system][real] = atoms.get_forces()
             energies[system] = atoms.get_potential_energy()
-        return Prediction(torch.from_numpy(energies), torch.from_numpy(forces.reshape(-1, 3)))
+        device = batch.positions.device
+        return Prediction(torch.from_numpy(energies).to(device), torch.from_numpy(forces.reshape(-1, 3)).to(device))
 
 
 class BatchCalculator(Calculator):

@@ -4,6 +4,7 @@ from .conservation import ensemble_conservation as ensemble_conservation
 from .correctness import FORCE_FLOOR_EV_PER_ANG as FORCE_FLOOR_EV_PER_ANG
 from .correctness import TOLERANCES as TOLERANCES
 from .correctness import require_correct as require_correct
+from .correctness import require_same_forces as require_same_forces
 from .correctness import slope_errors as slope_errors
 from .machine import DisturbanceMonitor as DisturbanceMonitor
 from .machine import describe_machine as describe_machine

@@ -16,6 +16,7 @@ from mlff_exp.engines import Engine, EngineError, check_finite
 from mlff_exp.structures import AtomicBatch
 
 FORCE_FLOOR_EV_PER_ANG = 0.1  # the relative error of nearly zero forces has no meaning
+OTHER_FORCE = 1e-3  # relative; more than FP32 rounds in any published force field, and less than any mistake makes
 # Step and largest error of differences of the plain model's FP64 energy under strain. So small a step hardly meets the
 # kinks that some models have at a cutoff; the energy's rounding makes 1e-7 GPa of it.
 STRAIN_STEP, STRAIN_ERROR_GPA = 1e-5, 1e-3
@@ -107,6 +108,23 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
             f"{where}: forces differ by {slope_error:.2g} eV/Å from differences of the energy, "
             f"allowed {allowed.slope_ev_per_ang + own:.2g}"
         )
+
+
+def require_same_forces(engine: Engine, reference: Engine, batch: AtomicBatch) -> None:
+    """Compare the forces of another program with eager FP64; how it rounds is its own affair.
+
+    Args:
+        engine: an engine that evaluates the same force field.
+        reference: eager FP64 engine.
+        batch: structures that are not at a minimum.
+
+    Raises:
+        EngineError: the forces are those of another force field. The message gives the difference.
+    """
+    forces, expected = engine(batch).forces, reference(batch).forces
+    error = float((forces - expected).norm()) / max(float(expected.norm()), FORCE_FLOOR_EV_PER_ANG)
+    if not error <= OTHER_FORCE:
+        raise EngineError(f"{engine.name}: forces are {error:.2g} off eager FP64, relative, allowed {OTHER_FORCE:g}")
 
 
 def slope_errors(engine: Engine, batch: AtomicBatch, directions: Tensor, step: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,12 +33,15 @@ class Candidate:
         call: does the work once; two calls in succession get different inputs.
         min_calls: least number of samples.
         min_time_s: least time to measure for, s.
+        max_time_s: about the longest time to measure for, s: after it, fewer calls are enough, but never fewer than the
+            rounds that an interval needs.
         planted: delay before each call, as a fraction of the time of a call of the first candidate.
     """
 
     call: Callable[[], object]
     min_calls: int
     min_time_s: float
+    max_time_s: float = np.inf
     planted: float = 0.0
 
 
@@ -124,8 +128,9 @@ def measure_side_by_side(
         clock.synchronize()
         first[name] = time.perf_counter() - started
         warmup[name] = _warm_up(candidate.call, clock)
-        typical_s = float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000
-        wanted[name] = max(candidate.min_calls, int(np.ceil(candidate.min_time_s / max(typical_s, 1e-9))))
+        typical_s = max(float(np.median(warmup[name][-WARMUP_WINDOW:])) / 1000, 1e-9)
+        most = candidate.max_time_s / typical_s
+        wanted[name] = math.ceil(max(min(candidate.min_calls, most), candidate.min_time_s / typical_s))
     rounds = min(max(MIN_ROUNDS, min(wanted.values())), MAX_ROUNDS)
     per_block = {name: -(-wanted[name] // (rounds * turns.count(name))) for name in candidates}
 
@@ -258,7 +263,8 @@ def _typical_ms(samples: list[tuple[float, float]]) -> float:
 
 
 def _enough(candidate: Candidate, samples: list[tuple[float, float]]) -> bool:
-    return len(samples) >= candidate.min_calls and sum(ms for ms, _ in samples) >= 1000 * candidate.min_time_s
+    seconds = sum(ms for ms, _ in samples) / 1000
+    return seconds >= candidate.max_time_s or (len(samples) >= candidate.min_calls and seconds >= candidate.min_time_s)
 
 
 def _lead_in(call: Callable[[], object], clock: _WallClock | _DeviceClock) -> None:

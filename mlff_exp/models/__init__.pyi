@@ -10,6 +10,7 @@ from .graph import GraphModel as GraphModel
 from .loading import LoadedModel as LoadedModel
 from .loading import load_calculator as load_calculator
 from .loading import load_model as load_model
+from .loading import package_calculator as package_calculator
 from .painn import BOHR_ANG as BOHR_ANG
 from .painn import CORE_INNER as CORE_INNER
 from .painn import CORE_OUTER as CORE_OUTER

@@ -12,7 +12,7 @@ from torch import nn
 
 from mlff_exp.common import load_object
 from mlff_exp.config import ConfigError, UnavailableError
-from mlff_exp.models.foreign.settings import settings_kept
+from mlff_exp.models.foreign.settings import default_dtype, quiet, settings_kept
 from mlff_exp.models.foreign.truth import UntrueError, check_truth
 from mlff_exp.models.graph import GraphForceField, GraphModel
 from mlff_exp.models.protocol import ForceField
@@ -75,6 +75,38 @@ def _as_force_field(made: Any, where: str) -> LoadedModel:
             raise ConfigError(f"{where}: {error}") from error
     model: Any = made.cpu().eval().requires_grad_(False)
     return LoadedModel(model, _sha256(model.state_dict()))
+
+
+def package_calculator(options: Any, device: str, stress: bool) -> Any | None:
+    """Make the ASE calculator of a force field's own package, as its users call it.
+
+    Args:
+        options: those of a spec that is not ``native``; `load_model` has taken them.
+        device: ``cpu`` or ``cuda``.
+        stress: whether it computes the stress as well.
+
+    Returns:
+        A calculator with the same weights in FP32, or None if no package has one. Its calls leave the default type of
+        PyTorch and the precision of products as they were.
+    """
+    spec = MODELS[options.name]
+    if spec.truth is None:
+        return None
+    with settings_kept(), quiet():
+        calculator = load_object(spec.truth)(options).calculator(device, stress=stress)
+    calculate = calculator.calculate
+
+    def calculate_fenced(*arguments: Any, **keywords: Any) -> None:
+        # Not settings_kept: it takes as long as some calls, and the calls are timed.
+        precision = torch.get_float32_matmul_precision()
+        with default_dtype(torch.get_default_dtype()):
+            try:
+                calculate(*arguments, **keywords)
+            finally:
+                torch.set_float32_matmul_precision(precision)
+
+    calculator.calculate = calculate_fenced
+    return calculator
 
 
 def load_calculator(options: Any, trust: Sequence[str]) -> Any:

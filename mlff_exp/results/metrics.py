@@ -124,6 +124,9 @@ INFERENCE = (
     Metric("speedup_vs_single_eager", "×", "higher",
            "speedup per structure over eager FP32 on one structure, with its interval",
            column="per structure vs single eager"),
+    Metric("speedup_vs_calculator", "×", "higher",
+           "speedup per structure over the ASE calculator of the model's own package on one structure, its neighbour "
+           "list included, with its interval", column="per structure vs its package's calculator"),
     Metric("break_even_calls", "", "lower",
            "number of calls after which the first call has paid; absent if it never does"),
     Metric("control_same", "×", "", "control: time of the engine over its own, with its interval"),

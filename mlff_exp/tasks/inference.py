@@ -17,6 +17,7 @@ from torch.nn import functional
 from mlff_exp.config import NATIVE, Config, ConfigError, Precision
 from mlff_exp.engines import (
     REFERENCE_ENGINE,
+    AseEngine,
     Engine,
     Prediction,
     check_finite,
@@ -40,11 +41,12 @@ from mlff_exp.measure import (
     p95_ms,
     profile_kernels,
     require_correct,
+    require_same_forces,
     time_ratio,
     wall_median_ms,
     write_kernels,
 )
-from mlff_exp.models import Capabilities, LoadedModel
+from mlff_exp.models import Capabilities, LoadedModel, package_calculator
 from mlff_exp.report import plot_latency
 from mlff_exp.results import FORCES_TAG, STRESS_LEFT_OUT, Estimate, RunResult, Timing
 from mlff_exp.structures import AtomicBatch, collate
@@ -62,7 +64,9 @@ SPEEDUPS = {
     "speedup_vs_baseline": "eager_fp32",
     "speedup_vs_fp32": "same_engine_fp32",
     "speedup_vs_single_eager": "eager_fp32_single",
+    "speedup_vs_calculator": "ase_calculator",
 }
+SINGLE = ("eager_fp32_single", "ase_calculator")  # they evaluate one structure, whatever the batch size
 
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
@@ -114,9 +118,16 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             # A speedup over a wrong baseline would mean nothing.
             one = cast(Precision, workload.engine.precision)
             require_correct(workload.engine, reference, workload.geometries[0], one, config.seed)
+        calculator = package_calculator(config.model, subject.device.type, stress)
+        if calculator is not None:
+            workloads["ase_calculator"] = _Workload(AseEngine(calculator), _batch(config, subject, 1), config.seed)
+            require_same_forces(
+                workloads["ase_calculator"].engine, reference, workloads["ase_calculator"].geometries[0]
+            )
 
-    full = (config.task.min_calls, config.task.min_time_s)
-    tenth = (-(-config.task.min_calls // 10), config.task.min_time_s / 10)
+    task = config.task
+    full = (task.min_calls, task.min_time_s, task.max_time_s)
+    tenth = (-(-task.min_calls // 10), task.min_time_s / 10, task.max_time_s / 10)
     repeats = _repeats(config) if reference is not None else {}
     candidates = {
         name: Candidate(workload.call, *(full if name == "engine" else tenth))
@@ -345,8 +356,8 @@ def _speedups(timing: dict[str, Timing], config: Config) -> dict[str, float]:
     for metric, baseline in (SPEEDUPS | others).items():
         if baseline not in timing:
             continue
-        # Per structure: a single eager call evaluates one structure, this engine a batch.
-        structures = config.batch_size if baseline == "eager_fp32_single" else 1
+        # Per structure: this engine evaluates a batch.
+        structures = config.batch_size if baseline in SINGLE else 1
         metrics |= time_ratio(timing[baseline], engine).scaled(structures).as_metrics(metric)
     is_baseline = (config.engine.name, config.precision.name) == (REFERENCE_ENGINE, "fp32")
     if metrics.get("speedup_vs_baseline_ci_low", 0.0) > 1 and not is_baseline:

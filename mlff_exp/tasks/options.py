@@ -33,6 +33,7 @@ class InferenceTask:
     Attributes:
         min_time_s: measure for at least this long.
         min_calls: and at least this many calls; baselines get a tenth.
+        max_time_s: for about this long at most, even if that is fewer calls; baselines get a tenth.
         baselines: other engines to time alternately with it at the same precision, as speedup_vs_<engine>.
         stress: whether a call computes the stress as well: ``auto``, where the engine gives it and every system is
             periodic in all three directions; ``required``, or the run is refused; ``never``.
@@ -41,12 +42,15 @@ class InferenceTask:
     name: str = "inference"
     min_time_s: float = limited(2.0, most=DAY_S)
     min_calls: int = limited(1000, most=10_000_000)
+    max_time_s: float = limited(60.0, most=DAY_S)
     baselines: list[str] = field(default_factory=list)
     stress: str = "auto"
 
     def __post_init__(self) -> None:
         within_limits(self, "task.")
         choose("task.stress", self.stress, STRESS)
+        if self.max_time_s < self.min_time_s:
+            raise ConfigError(f"task.max_time_s={self.max_time_s:g} is less than task.min_time_s={self.min_time_s:g}")
         if len(set(self.baselines)) < len(self.baselines):
             raise ConfigError(f"task.baselines={list(self.baselines)} names an engine twice")
 

@@ -232,3 +232,13 @@ def test_a_candidate_faster_than_its_warm_up_is_measured_long_enough(monkeypatch
     (measured,) = measure_side_by_side({"warm": candidate}, CPU).values()
     assert sum(measured.values_ms) >= 1000
     assert len(measured.blocks) > 50
+
+
+def test_a_slow_candidate_is_called_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 calls of 100 ms were asked for, in five seconds at most."""
+    machine = Machine(0)
+    monkeypatch.setattr("mlff_exp.measure.timing.time", machine)
+    candidate = Candidate(partial(machine.call, 100.0), 1000, 2.0, 5.0)
+    (measured,) = measure_side_by_side({"slow": candidate}, CPU).values()
+    assert 4 < sum(measured.values_ms) / 1000 < 8
+    assert len(measured.blocks) >= 20

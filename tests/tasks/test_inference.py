@@ -17,8 +17,12 @@ from mlff_exp.config.errors import ConfigError, UnavailableError
 from mlff_exp.engines.ase import AseEngine
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.inductor import count_graphs
-from mlff_exp.engines.prediction import Prediction
+from mlff_exp.engines.prediction import EngineError, Prediction
+from mlff_exp.measure.correctness import require_same_forces
+from mlff_exp.models.graph import GraphModel
+from mlff_exp.models.loading import load_model, package_calculator
 from mlff_exp.models.painn import PaiNN
+from mlff_exp.models.registry import MODELS
 from mlff_exp.report.content import warned
 from mlff_exp.report.terminal import describe_result
 from mlff_exp.results.result import Timing
@@ -28,7 +32,10 @@ from mlff_exp.tasks.machine import on_this_machine
 from tests.conftest import rattled
 from tests.helpers.here import configured, run_here, undocumented
 from tests.helpers.networks import crystal
+from tests.helpers.package_model import SPEC, PackageModel
+from tests.helpers.process import settings_of_the_process
 from tests.helpers.results import CONFIG
+from tests.outside.package.outside_force_field.network import Pairs
 
 CPU = torch.device("cpu")
 
@@ -227,3 +234,36 @@ def test_an_element_in_a_file_is_said_with_its_path(tmp_path: Path) -> None:
     words = ["task=inference", "engine=eager", "device=cpu", "system=file", f"system.path={tmp_path}/si.xyz"]
     with pytest.raises(ConfigError, match=r"system\.path=.*/si\.xyz': the model was not trained on Si"):
         run_here(tmp_path / "run", *words)
+
+
+@pytest.fixture
+def package_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(MODELS, "_specs", dict(MODELS._specs))
+    MODELS.register(SPEC)
+    return "package_model"
+
+
+def test_the_calculator_of_the_package_is_timed_beside_the_engine(package_model: str) -> None:
+    loaded, calculator = load_model(PackageModel(), []), package_calculator(PackageModel(), "cpu", False)
+    engine = EagerEngine(loaded.model, "fp32", CPU)
+    own = _Workload(AseEngine(calculator), collate([rattled("H2O", 0)], 4.0), 0)
+    before = settings_of_the_process()
+    with all_evaluated([own]):
+        require_same_forces(own.engine, engine, own.geometries[0])
+    assert settings_of_the_process() == before
+    assert package_calculator(configured("task=inference", "system=water").model, "cpu", False) is None
+
+
+def test_forces_of_another_model_are_no_baseline(package_model: str) -> None:
+    engine = EagerEngine(GraphModel(Pairs(4.0, 4)), "fp32", CPU)
+    other = EagerEngine(GraphModel(Pairs(4.1, 4)), "fp32", CPU)
+    with pytest.raises(EngineError, match=r"eager: forces are 0\.\d+ off eager FP64, relative, allowed 0.001"):
+        require_same_forces(other, engine, collate([rattled("H2O", 0)], 4.1))
+
+
+def test_a_speedup_over_the_calculator_is_per_structure() -> None:
+    one, ten = Timing((1.0,) * 100, (), 1.0, (2,) * 50), Timing((10.0,) * 100, (), 1.0, (2,) * 50)
+    words = ["task=inference", "system=water", "engine=compile", "batch_size=4"]
+    found = _speedups({"engine": one, "eager_fp32": ten, "ase_calculator": ten}, configured(*words))
+    assert found["speedup_vs_calculator"] == pytest.approx(40)
