@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.here import run_here
+
 COMPILES = pytest.mark.xdist_group("compile")
 # PyTorch's own, when it compiles; elsewhere pyproject.toml says so.
 WARNINGS = ["-W", "error", "-W", "ignore:`torch.jit:DeprecationWarning"]
@@ -46,3 +48,17 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     for words in PRINTED[name]:
         assert words in finished.stdout + finished.stderr
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_is_trained_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "schnet.safetensors"
+    command = [sys.executable, *WARNINGS, str(EXAMPLES / "own_model" / "train.py"), "--minutes", "0.03"]
+    finished = subprocess.run([*command, "--to", str(weights)], capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr
+    assert "molecules left out: energy " in finished.stdout
+    monkeypatch.syspath_prepend(EXAMPLES)
+    model = ["model=torch", "model.factory=own_model.schnet:make", "trust=[own_model]"]
+    words = [*model, f"+model.arguments.weights={weights}", "task=inference", "system=water", "device=cpu"]
+    result = run_here(tmp_path, *words, "task.min_calls=5", "task.min_time_s=0.01")
+    assert result.metrics["force_relative_rmse_vs_fp64_percent"] < 0.01
