@@ -13,11 +13,10 @@ from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.state import FloatArray, MDState
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines import Engine
-from mlff_exp.measure import detrended_std, linear_slope, slope_errors
+from mlff_exp.measure import LARGEST_MOVE_ANG, detrended_std, energy_rounding, gradient_errors, linear_slope
 from mlff_exp.results import Estimate
 from mlff_exp.structures import collate, rebuild_neighbors, uses_all_pairs
 
-DIFFERENCE_STEP_ANG = 1e-3
 MAX_DIFFERENCED_COORDINATES = 36
 MAX_TEACHER_FRAMES = 200
 PROBE_FS = 100.0  # length of the trajectories that compare timesteps: many periods of the fastest vibration
@@ -30,22 +29,24 @@ def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Gene
     """Compare forces with central differences of the energy at a displaced geometry.
 
     Args:
-        reference: engine in FP64.
+        reference: engine in FP64, or a calculator in its own precision.
         atoms: a structure near a minimum, which is displaced at random.
         rng: draws the displacement, and chooses the coordinates if there are many.
 
     Returns:
-        The largest difference, eV/Å.
+        The largest of `measure.gradient_errors`, eV/Å.
     """
     start = atoms.copy()
     start.positions += rng.normal(scale=0.05, size=start.positions.shape)
     chosen = rng.permutation(3 * len(start))[:MAX_DIFFERENCED_COORDINATES]
-    errors = []
+    errors, rounding_ev = [], None
     for part in np.array_split(chosen, min(len(chosen), -(-len(chosen) * len(start) // SLOTS_AT_ONCE))):
-        batch = collate([start] * len(part), reference.cutoff, device=reference.device)
+        batch = collate([start] * len(part), reference.cutoff, skin=2 * LARGEST_MOVE_ANG, device=reference.device)
         directions = torch.zeros(len(part), 3 * len(start), dtype=torch.float64, device=reference.device)
         directions[torch.arange(len(part)), torch.from_numpy(part)] = 1
-        errors.append(float(slope_errors(reference, batch, directions.view(-1, 3), DIFFERENCE_STEP_ANG).max()))
+        along = directions.view(-1, 3)
+        rounding_ev = energy_rounding(reference, batch, along) if rounding_ev is None else rounding_ev
+        errors.append(float(gradient_errors(reference, batch, along, rounding_ev).max()))
     return max(errors)
 
 

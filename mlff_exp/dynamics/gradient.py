@@ -7,7 +7,7 @@ import torch
 
 from mlff_exp.dynamics.checks import MAX_DIFFERENCED_COORDINATES
 from mlff_exp.engines import Engine
-from mlff_exp.measure import circulation_error, loop_work, slope_errors
+from mlff_exp.measure import circulation_error, energy_rounding, gradient_errors, loop_work
 from mlff_exp.structures import AtomicBatch
 
 DISPLACEMENT_ANG = 0.05
@@ -32,16 +32,13 @@ def circulation_errors(engine: Engine, batch: AtomicBatch, n_starts: int, rng: n
     return [circulation_error(work[:, index], moved[:, index]) for index in range(work.shape[1])]
 
 
-def own_difference_errors(
-    engine: Engine, batch: AtomicBatch, n_starts: int, step_ang: float, rng: np.random.Generator
-) -> Errors:
-    """Largest difference of forces and central differences of the engine's own energy for each system, eV/Å.
+def own_difference_errors(engine: Engine, batch: AtomicBatch, n_starts: int, rng: np.random.Generator) -> Errors:
+    """Largest of the `measure.gradient_errors` of each system, by the engine's own energy, eV/Å.
 
     Args:
         engine: gives energies and forces.
         batch: as for `circulation_errors`.
         n_starts: copies of each system.
-        step_ang: of the differences, Å: large enough for the precision of the energy.
         rng: draws displacements and coordinates.
     """
     is_atom = batch.is_atom.unsqueeze(-1)
@@ -51,11 +48,13 @@ def own_difference_errors(
         rng.permutation(3 * int(number)) for number in batch.per_system(batch.is_atom).sum(dim=1)[::n_starts]
     ]
     n_chosen = min(MAX_DIFFERENCED_COORDINATES, max(map(len, coordinates)))
-    errors = []
+    errors, rounding_ev = [], None
     for first in range(0, n_chosen, n_starts):
         chosen = [own[(first + start) % len(own)] for own in coordinates for start in range(n_starts)]
         directions = torch.zeros(batch.n_systems, 3 * batch.n_slots, dtype=torch.float64)
         directions[torch.arange(batch.n_systems), torch.tensor(chosen)] = 1
         along = directions.view(-1, 3).to(batch.positions.device)
-        errors.append(slope_errors(engine, displaced, along, step_ang).view(-1, n_starts).amax(dim=1).cpu().numpy())
+        rounding_ev = energy_rounding(engine, displaced, along) if rounding_ev is None else rounding_ev
+        found = gradient_errors(engine, displaced, along, rounding_ev)
+        errors.append(found.view(-1, n_starts).amax(dim=1).cpu().numpy())
     return [float(error) for error in np.max(errors, axis=0)]

@@ -5,7 +5,9 @@ from .correctness import FORCE_FLOOR_EV_PER_ANG as FORCE_FLOOR_EV_PER_ANG
 from .correctness import TOLERANCES as TOLERANCES
 from .correctness import require_correct as require_correct
 from .correctness import require_same_forces as require_same_forces
-from .correctness import slope_errors as slope_errors
+from .differences import LARGEST_MOVE_ANG as LARGEST_MOVE_ANG
+from .differences import energy_rounding as energy_rounding
+from .differences import gradient_errors as gradient_errors
 from .machine import DisturbanceMonitor as DisturbanceMonitor
 from .machine import describe_machine as describe_machine
 from .machine_load import LoadMonitor as LoadMonitor

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mlff_exp.config import Precision
 from mlff_exp.engines import Engine, EngineError, check_finite
+from mlff_exp.measure.differences import slope_errors
 from mlff_exp.structures import AtomicBatch
 
 FORCE_FLOOR_EV_PER_ANG = 0.1  # the relative error of nearly zero forces has no meaning
@@ -125,29 +126,6 @@ def require_same_forces(engine: Engine, reference: Engine, batch: AtomicBatch) -
     error = float((forces - expected).norm()) / max(float(expected.norm()), FORCE_FLOOR_EV_PER_ANG)
     if not error <= OTHER_FORCE:
         raise EngineError(f"{engine.name}: forces are {error:.2g} off eager FP64, relative, allowed {OTHER_FORCE:g}")
-
-
-def slope_errors(engine: Engine, batch: AtomicBatch, directions: Tensor, step: float) -> Tensor:
-    """Return the difference between the force along a direction and central differences of the energy.
-
-    Fourth order: E′ = (E(−2h) − 8 E(−h) + 8 E(h) − E(2h)) / 12h.
-
-    Args:
-        engine: any engine.
-        batch: its neighbours must be valid within two steps.
-        directions: [n_rows, 3], of length 1 for each system.
-        step: h, Å.
-
-    Returns:
-        [n_systems] eV/Å.
-    """
-    minus_two, minus, plus, plus_two = (
-        engine(batch.with_positions(batch.positions + multiple * step * directions)).energy
-        for multiple in (-2, -1, 1, 2)
-    )
-    slope = (minus_two - 8 * minus + 8 * plus - plus_two) / (12 * step)
-    along = batch.per_system(engine(batch).forces * directions).sum(dim=(1, 2))
-    return (slope + along).abs()
 
 
 def strain_errors(engine: Engine, batch: AtomicBatch, strain: Tensor, step: float = STRAIN_STEP) -> Tensor:

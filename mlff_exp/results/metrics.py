@@ -235,15 +235,16 @@ NVE = (
            "a slash stands the group: `element/C`, or `stretch/XH` for all bonds of hydrogen to another element",
            statistic="mean"),
     Metric("finite_difference_error_ev_per_ang", "eV/Å", "lower",
-           "largest error of forces against differences of the energy, in FP64",
+           "largest error of forces against differences of the energy that the rounding of the energy does not explain, "
+           "in FP64, or in the precision of a model that runs as it is",
            advice=_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
     Metric("circulation_error", "", "lower",
            "work of the forces around a small closed loop in configuration space, |∮ F·dr| over ∮ |F·dr|, in FP64; "
            "largest of several loops",
            advice=_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
     Metric("engine_finite_difference_error_ev_per_ang", "eV/Å", "lower",
-           "largest error of the engine's forces against differences of its own energy, in FP64 and FP32; lower "
-           "precisions are too coarse", advice=_ENGINE_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
+           "the same of the engine's own energies and forces, in FP64 and FP32; lower precisions are too coarse",
+           advice=_ENGINE_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
     Metric("engine_circulation_error", "", "lower",
            "`circulation_error` of the engine's own forces, in FP64 and FP32; lower precisions are too coarse",
            advice=_ENGINE_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),

@@ -12,9 +12,7 @@ from mlff_exp.config import NATIVE, Config
 from mlff_exp.dynamics import Dynamics, circulation_errors, finite_difference_error, own_difference_errors
 from mlff_exp.engines import Engine
 
-# Steps of differences of the engine's own energy, Å: rounding of an FP32 energy makes some 3e-4 eV/Å of them. Other
-# precisions are too coarse.
-STEPS_ANG = {"fp64": 1e-3, "fp32": 4e-3}
+FINE = ("fp64", "fp32")  # precisions in which an engine can be held against its own energy; others are too coarse
 DIFFERENCES, CIRCULATION = "finite_difference_error_ev_per_ang", "circulation_error"
 # The same of the engine itself, by its own energies and forces.
 ENGINE_DIFFERENCES, ENGINE_CIRCULATION = f"engine_{DIFFERENCES}", f"engine_{CIRCULATION}"
@@ -45,8 +43,8 @@ def gradient_metrics(
         rng = np.random.default_rng(config.seed)
         measured[ENGINE_CIRCULATION] = circulation_errors(engine, batch, n_starts, rng)
     if ENGINE_DIFFERENCES in asked and ENGINE_DIFFERENCES not in excused:
-        rng, step_ang = np.random.default_rng(config.seed), STEPS_ANG[config.precision.name]
-        measured[ENGINE_DIFFERENCES] = own_difference_errors(engine, batch, n_starts, step_ang, rng)
+        rng = np.random.default_rng(config.seed)
+        measured[ENGINE_DIFFERENCES] = own_difference_errors(engine, batch, n_starts, rng)
     for metric, values in measured.items():
         for name, value in zip(relaxed, values, strict=True):
             found[name][metric] = value
@@ -64,7 +62,7 @@ def inapplicable_metrics(precision: str) -> dict[str, str]:
     """
     if precision == NATIVE:
         reason = "the model runs as it is, so the criterion without engine_ says it"
-    elif precision in STEPS_ANG:
+    elif precision in FINE:
         return {}
     else:
         reason = f"{precision} is too coarse to tell a curl of the forces from rounding"

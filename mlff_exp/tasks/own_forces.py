@@ -10,18 +10,15 @@ import torch
 from ase import Atoms
 
 from mlff_exp.engines import Engine
-from mlff_exp.measure import circulation_error, loop_work, slope_errors
+from mlff_exp.measure import circulation_error, energy_rounding, gradient_errors, loop_work
 from mlff_exp.results import CONSERVATIVE, NON_CONSERVATIVE
 from mlff_exp.structures import collate
 from mlff_exp.tasks.gradient import CIRCULATION, DIFFERENCES
 
 DISPLACEMENT_ANG = 0.05
 N_DRAWN = 4  # loops and directions in the space of all coordinates; nearly every direction has a part of an error
-STEP_ANG = 1e-2  # along a direction; the differences are of fourth order
 SKIN_ANG = 1.0  # atoms move by some tenths of an Å
-# A calculator may compute in FP32. The limits of gate=strict on an engine in FP32 allow for its forces.
-DIFFERENCES_LIMIT, CIRCULATION_LIMIT = 5e-3, 2e-5
-FP32_ROUNDING = float(torch.finfo(torch.float32).eps)
+LIMITS = {DIFFERENCES: 1e-4, CIRCULATION: 2e-5}  # as in gate=strict
 
 
 def check_own_forces(engine: Engine, atoms: Atoms, seed: int) -> tuple[dict[str, float], str]:
@@ -43,20 +40,19 @@ def check_own_forces(engine: Engine, atoms: Atoms, seed: int) -> tuple[dict[str,
     drawn = torch.from_numpy(rng.normal(size=tuple(batch.positions.shape))).to(batch.positions.device)
     moves = batch.per_system(drawn * batch.is_atom.unsqueeze(-1))
     directions = (moves / moves.square().sum(dim=(1, 2), keepdim=True).sqrt()).flatten(0, 1)
-    energy = float(engine(batch).energy.abs().max())
+    rounding_ev = energy_rounding(engine, batch, directions)
     centred = collate([atoms] * N_DRAWN, engine.cutoff, skin=SKIN_ANG, device=engine.device)
     metrics = {
-        DIFFERENCES: float(slope_errors(engine, batch, directions, STEP_ANG).max()),
+        DIFFERENCES: float(gradient_errors(engine, batch, directions, rounding_ev).max()),
         CIRCULATION: circulation_error(*loop_work(engine, centred, rng)),
     }
-    limits = {DIFFERENCES: DIFFERENCES_LIMIT + FP32_ROUNDING * energy / STEP_ANG, CIRCULATION: CIRCULATION_LIMIT}
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}, _said(metrics, limits)
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}, _said(metrics)
 
 
-def _said(metrics: Mapping[str, float], limits: Mapping[str, float]) -> str:
+def _said(metrics: Mapping[str, float]) -> str:
     exceeded = [
-        f"{name} is {value:.2g}, allowed is ≤ {limits[name]:.2g}"
+        f"{name} is {value:.2g}, allowed is ≤ {LIMITS[name]:.2g}"
         for name, value in metrics.items()
-        if value > limits[name]
+        if value > LIMITS[name]
     ]
     return f"{NON_CONSERVATIVE}: {'; '.join(exceeded)}" if exceeded else CONSERVATIVE

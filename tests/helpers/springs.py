@@ -55,3 +55,14 @@ class Swirl(Springs):
     def spoil(self) -> None:
         arms = self.atoms.positions - self.atoms.positions.mean(axis=0)
         self.results["forces"] += np.cross([0.0, 0.0, 0.01], arms)
+
+
+class RoundedSprings(Springs):
+    """Springs whose energy and forces are numbers of FP32, as of a network that computes in FP32."""
+
+    total = -1000.0  # eV
+
+    def spoil(self) -> None:
+        super().spoil()
+        self.results["energy"] = float(np.float32(self.results["energy"] + 300 + self.total))
+        self.results["forces"] = self.results["forces"].astype(np.float32).astype(float)

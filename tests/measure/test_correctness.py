@@ -11,7 +11,8 @@ from torch import Tensor
 from mlff_exp.config.words import PRECISIONS
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.prediction import EngineError, Prediction
-from mlff_exp.measure.correctness import TOLERANCES, require_correct, slope_errors
+from mlff_exp.measure.correctness import TOLERANCES, require_correct
+from mlff_exp.measure.differences import slope_errors
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import AtomicBatch, collate
 from tests.conftest import rattled

@@ -20,7 +20,7 @@ from mlff_exp.calculator import StudentForceFieldCalculator
 from mlff_exp.config.checkpoints import shipped_checkpoints
 from mlff_exp.config.systems import N_UNSEEN
 from mlff_exp.engines.eager import EagerEngine, energy_and_forces
-from mlff_exp.measure.correctness import slope_errors
+from mlff_exp.measure.differences import slope_errors
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate

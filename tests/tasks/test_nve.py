@@ -35,6 +35,7 @@ from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
 from tests.helpers.here import configured, run_here, undocumented
+from tests.helpers.springs import RoundedSprings as RoundedSprings
 from tests.helpers.springs import ScaledForces as ScaledForces
 from tests.helpers.springs import Springs
 from tests.helpers.springs import Swirl as Swirl
@@ -87,6 +88,14 @@ def test_atoms_that_feel_nothing_are_refused(tmp_path: Path, text: str, named: s
     words = ["device=cpu", "engine=eager", "model.checkpoint=student_small", "task=nve", "gate=off", "system=file"]
     with pytest.raises(ConfigError, match=f"far.xyz': {named} no force of the others, so task=nve can't judge it"):
         run(configured(*words, f"system.path={tmp_path}/far.xyz"), tmp_path)
+
+
+def test_a_calculator_in_fp32_is_not_called_non_conservative(tmp_path: Path) -> None:
+    result = run(configured(*of_calculator("RoundedSprings")), tmp_path)
+    assert not result.non_conservative
+    held = judged(result)
+    assert held["finite_difference_error_ev_per_ang"]
+    assert held["circulation_error"]
 
 
 def test_scaled_forces_are_no_go(tmp_path: Path) -> None:

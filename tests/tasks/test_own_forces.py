@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -109,14 +108,6 @@ def test_own_forces_are_held_against_energies(atoms) -> None:
 def test_calculators_are_held_against_their_energies() -> None:
     for kind, found in ((Springs, CONSERVATIVE), (ScaledForces, "finite_difference"), (Swirl, "circulation")):
         assert found in check_own_forces(AseEngine(kind()), Springs.start, 0)[1], kind
-
-
-def test_an_energy_in_fp32_is_no_fault_of_the_forces() -> None:
-    class Rounded(Springs):
-        def spoil(self) -> None:
-            self.results["energy"] = float(np.float32(self.results["energy"] - 2e4))
-
-    assert check_own_forces(AseEngine(Rounded()), Springs.start, 0)[1] == CONSERVATIVE
 
 
 def test_inference_calls_a_direct_force_model_non_conservative(tmp_path: Path) -> None:
