@@ -235,7 +235,7 @@ NVE = (
            "a slash stands the group: `element/C`, or `stretch/XH` for all bonds of hydrogen to another element",
            statistic="mean"),
     Metric("finite_difference_error_ev_per_ang", "eV/Å", "lower",
-           "largest error of forces against differences of the energy that the rounding of the energy does not explain, "
+           "largest error of forces against differences of the energy that the energy's rounding does not explain, "
            "in FP64, or in the precision of a model that runs as it is",
            advice=_NON_CONSERVATIVE, fault=NON_CONSERVATIVE),
     Metric("circulation_error", "", "lower",
