@@ -102,6 +102,8 @@ def _what_helps(timed: Sequence[RunResult], moved: Sequence[RunResult], results:
             said.append(f"task.replicas={starts} for {label(result.config)}")
     if any(result.config["task"].get("duration_ps", DECIDING_PS) < ENOUGH_PS for result in moved):
         said.append(f"task.duration_ps={DECIDING_PS:g}")
+    if any(not result.has_usual_timestep for result in moved):
+        said.append("the usual task.timestep_fs")
     unknown = dict.fromkeys(
         f"{choice(result, 'engine')} {choice(result, 'precision')}"
         for result in timed

@@ -65,7 +65,7 @@ def validity(result: RunResult, results: Results) -> str:
 def stability(result: RunResult, results: Results) -> Decision | None:
     """Return the verdict of NVE runs on a run's force field and system: GO only if all say GO; None without any.
 
-    A GO over less than `ENOUGH_PS` says nothing of stability.
+    A GO over less than `ENOUGH_PS`, or in shorter steps than the system's usual ones, says nothing of stability.
     """
     (system,) = systems_of(result)
     decisions = {_decision(other, system) for other in _same(result, results)}
@@ -79,12 +79,13 @@ def _same(result: RunResult, results: Results) -> list[RunResult]:
 
 
 def _decision(result: RunResult, system: Mapping[str, Any]) -> Decision | None:
-    """Return a run's verdict on one system; None if the run had another one, or if its GO is based on little data."""
+    """Return a run's verdict on one system; None if the run had another one, or if its GO is worth little."""
     verdict, systems = result.verdict, systems_of(result)
     if verdict is None or system not in systems:
         return None
     own = verdict.on(system["name"]) if len(systems) > 1 else verdict
-    worth = own.criteria and result.config["task"].get("duration_ps", 0.0) >= ENOUGH_PS
+    long_enough = result.config["task"].get("duration_ps", 0.0) >= ENOUGH_PS
+    worth = own.criteria and long_enough and result.has_usual_timestep
     return own.decision if worth or own.decision == "NO-GO" else None
 
 

@@ -17,6 +17,18 @@ DECIDING_PS = 100.0
 SEVERAL = 8  # starts to recommend where there is one, which has no spread
 
 
+def is_usual_timestep(timestep_fs: float, usual_fs: float) -> bool:
+    """Return whether a GO at a timestep says that a system is stable: at its usual timestep, or at a longer one.
+
+    A shorter timestep hides that an energy is not smooth, and nobody runs dynamics with it.
+
+    Args:
+        timestep_fs: of the trajectory, fs.
+        usual_fs: the usual timestep of the system, fs.
+    """
+    return timestep_fs >= usual_fs
+
+
 def qualified(verdict: Verdict, duration_ps: float) -> Verdict:
     """Add a reason to a GO if the trajectory is too short for a decision.
 

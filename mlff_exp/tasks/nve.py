@@ -39,6 +39,7 @@ from mlff_exp.measure import describe_machine, require_correct
 from mlff_exp.report import plot_nve
 from mlff_exp.results import (
     STATE_FILE,
+    USUAL_TIMESTEP,
     Estimate,
     Fault,
     FaultKind,
@@ -55,6 +56,7 @@ from mlff_exp.tasks.nve_files import REPORT_FILE, TRAJECTORY_FILE, frame_files, 
 from mlff_exp.tasks.options import NveTask
 from mlff_exp.tasks.setup import ModelUnderTest, load_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
+from mlff_exp.tasks.timestep import timestep_of
 
 MAX_NAMED = 5  # bonds in a message
 DISPLACEMENT_ANG = 0.05
@@ -71,6 +73,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     """Relax, prepare the start, integrate and judge. Files are written after ``keep`` has the verdict."""
     task, subject = config.task, prepare_model(config)
     engine, checkpoint = subject.engine, subject.checkpoint
+    tags = subject.tags | {USUAL_TIMESTEP: f"{timestep_of(config.system, task.systems).fs:g}"}
     reference = _reference(subject)
     # Before anything else, because it may not be installed.
     teacher = AseEngine(teacher_calculator()) if task.teacher_check else None
@@ -132,7 +135,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                     metrics=_flat(found, config),
                     environment=describe_machine(subject.device),
                     verdict=_one(verdicts, task),
-                    tags=subject.tags,
+                    tags=tags,
                 )
                 keep(result)
                 report = partial(write_report, None, verdicts, found, {}, config, relaxed_systems)
@@ -194,7 +197,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         series=series(judged, engine_potential),
         environment=describe_machine(subject.device),
         verdict=_one(verdicts, task),
-        tags=subject.tags,
+        tags=tags,
     )
     keep(result)
     result = with_files(

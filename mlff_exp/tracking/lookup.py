@@ -11,7 +11,7 @@ from typing import Any
 
 from mlff_exp.common import expand_home
 from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options, shown
-from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult
+from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult, is_usual_timestep
 from mlff_exp.tracking.describe import as_params as as_params
 from mlff_exp.tracking.faults import first_line, store_must_answer
 from mlff_exp.tracking.heartbeat import DIRECTORY_TAG
@@ -28,7 +28,7 @@ class RequiredGo:
         weights: their hash.
         gate: with these very limits.
         system: plain values of the configuration's ``system``; None for any.
-        timestep_fs: the least timestep, fs; None for any. A shorter one hides that an energy is not smooth.
+        timestep_fs: the usual timestep of the system, fs, see `results.is_usual_timestep`; None for any.
     """
 
     weights: str
@@ -45,9 +45,10 @@ class RequiredGo:
         """Return whether a run was judged by this gate, for long enough, with this system and a usual timestep."""
         held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
         long_enough = float(params.get("task.duration_ps", 0)) >= DECIDING_PS
-        fine = self.timestep_fs is not None and float(params.get("task.timestep_fs", 0)) < self.timestep_fs
+        ran_fs = float(params.get("task.timestep_fs", 0))
+        usual = self.timestep_fs is None or is_usual_timestep(ran_fs, self.timestep_fs)
         same_gate = held_against == as_params({"gate": asdict(self.gate)})
-        return same_gate and long_enough and not fine and self._moved_in(params)
+        return same_gate and long_enough and usual and self._moved_in(params)
 
     def _moved_in(self, params: Mapping[str, str]) -> bool:
         """Return whether the run simulated the system, as its only system or as a molecule of ``task.systems``."""

@@ -278,6 +278,7 @@ def test_a_metal_is_judged_by_its_lattice(tmp_path: Path) -> None:
     assert bonds.inapplicable == "the system has no covalent bonds, and lindemann_ratio judges it"
     absent = {metric for metric, each in by_metric.items() if each.value is None and not each.inapplicable}
     assert absent == {"energy_walk_percent_of_thermal"}, "one start says nothing of it"
+    assert result.tags["timestep.usual_fs"] == "2"
     (recorded,) = load_ensembles(tmp_path / "trajectory_data.npz")
     assert recorded.metrics(300)["lindemann_ratio"] == lattice.value
 
