@@ -8,7 +8,7 @@ picoseconds. The fitted slope of one start then scatters by √(6/5) s/√T abou
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from mlff_exp.measure.physics import Array, linear_slope, root_mean_square
 from mlff_exp.results import Estimate, mean_of_starts, spread_of_starts
@@ -16,9 +16,10 @@ from mlff_exp.results import Estimate, mean_of_starts, spread_of_starts
 HEATING = "energy_drift_mean_mev_per_atom_per_ps"
 HEATING_OF_THERMAL = "energy_drift_mean_percent_of_thermal"
 WALK = "energy_walk_percent_of_thermal"
-DRIFT_K = "temperature_drift_k"
+DRIFT_K, ERROR_K = "temperature_drift_k", "temperature_error_k"
 
 N_BLOCKS = 10  # of one trajectory
+FIFTHS_OF_WALK = 11 / 15  # variance of the last fifth's average less that of the first, in units of s²T
 SLOPE_OF_WALK = 6 / 5  # variance of the least-squares slope of a Brownian motion, in units of s²/T
 
 
@@ -38,24 +39,28 @@ def ensemble_conservation(
     Returns:
         Finite metrics: statistics over the starts, and the drift of the start that drifts most. Percentages of the
         thermal energy E − E_min are absent if a start has none, those of the total energy if that is zero. The walk is
-        absent with one start.
+        absent with one start; other statistics over the starts have an interval of their own there.
     """
     duration_ps, n_starts, per_atom = float(times_ps[-1] - times_ps[0]), total.shape[1], 1e3 / n_atoms
     slopes, intercepts = np.polyfit(times_ps - times_ps.mean(), total, 1)  # [n_starts] eV/ps and eV
     fluctuations = np.std(total - np.outer(times_ps - times_ps.mean(), slopes) - intercepts, axis=0)
     steepest = int(np.argmax(np.abs(slopes)))
-    fifth = max(1, len(times_ps) // 5)
+    fifth = len(times_ps) // 5
     heating = mean_of_starts(slopes) if n_starts > 1 else slope_of_one_start(times_ps, total[:, 0])
     metrics = {
         **linear_slope(times_ps, total[:, steepest]).scaled(per_atom).as_metrics("energy_drift_mev_per_atom_per_ps"),
         **heating.scaled(per_atom).as_metrics(HEATING),
         "energy_fluctuation_mev_per_atom": per_atom * root_mean_square(fluctuations),
         "temperature_mean_k": float(temperatures.mean()),
-        "temperature_error_k": float(temperatures.mean()) - temperature_k,
     }
+    errors_k = temperatures.mean(axis=0) - temperature_k  # [n_starts]
     drifts_k = temperatures[-fifth:].mean(axis=0) - temperatures[:fifth].mean(axis=0)  # [n_starts]
-    drift_k = mean_of_starts(drifts_k).as_metrics(DRIFT_K) if n_starts > 1 else {DRIFT_K: float(drifts_k[0])}
-    metrics |= drift_k
+    if n_starts > 1:
+        error_k, drift_k = mean_of_starts(errors_k), mean_of_starts(drifts_k)
+    else:
+        error_k = error_of_one_start(float(errors_k[0]), n_atoms, temperature_k)
+        drift_k = drift_of_one_start(temperatures[:, 0], float(drifts_k[0]))
+    metrics |= error_k.as_metrics(ERROR_K) | drift_k.as_metrics(DRIFT_K)
     if total[0].all():
         metrics["energy_drift_percent"] = _largest(100 * (total[-1] - total[0]) / np.abs(total[0]))
     if total.mean(axis=0).all():
@@ -89,10 +94,45 @@ def slope_of_one_start(times_ps: Array, energy: Array) -> Estimate:
     """
     duration_ps = float(times_ps[-1] - times_ps[0])
     slope = float(np.polyfit(times_ps - times_ps.mean(), energy, 1)[0])
-    blocks = np.array([block.mean() for block in np.array_split(energy, N_BLOCKS)])
-    steps = np.diff(blocks)
-    walk_variance = 1.5 * float(steps.var(ddof=1)) / (duration_ps / N_BLOCKS)  # s²
-    spread = float(np.sqrt(SLOPE_OF_WALK * walk_variance / duration_ps))
-    dof = (len(steps) - 1) / (1 + 2 * 0.25**2)  # of a variance of correlated steps
-    half_width = float(stdtrit(dof, 0.975)) * spread
+    half_width = _student_t_of_walk() * float(np.sqrt(SLOPE_OF_WALK * _walk_over_run(energy))) / duration_ps
     return Estimate(slope, slope - half_width, slope + half_width)
+
+
+def drift_of_one_start(temperatures: Array, drift_k: float) -> Estimate:
+    """Drift of the temperature of one trajectory with a 95% interval that allows for slow changes of any length, K.
+
+    The interval is that of `slope_of_one_start` for the difference of two averages. A temperature that forgets itself
+    within a block makes it too wide; one that changes as slowly as the run is long does not make it too narrow.
+
+    Args:
+        temperatures: [n_frames] K, at least `N_BLOCKS`.
+        drift_k: mean of the last fifth less that of the first fifth, K.
+    """
+    half_width = _student_t_of_walk() * float(np.sqrt(FIFTHS_OF_WALK * _walk_over_run(temperatures)))
+    return Estimate(drift_k, drift_k - half_width, drift_k + half_width)
+
+
+def error_of_one_start(error_k: float, n_atoms: int, temperature_k: float) -> Estimate:
+    """Error of the mean temperature of one trajectory with a 95% interval by the canonical ensemble, K.
+
+    How far the mean of one start is off by chance can't be seen within it. The temperature of f degrees of freedom has
+    a standard deviation of T √(2/f); the mean of a short trajectory has no less, and of a long one about 0.7 of it.
+
+    Args:
+        error_k: mean temperature less the one asked for, K.
+        n_atoms: of the system.
+        temperature_k: asked for, K.
+    """
+    half_width = float(ndtri(0.975)) * temperature_k * float(np.sqrt(2 / max(1, 3 * n_atoms - 6)))
+    return Estimate(error_k, error_k - half_width, error_k + half_width)
+
+
+def _walk_over_run(values: Array) -> float:
+    """Variance s²T that a walk reaches over the run, from the steps between `N_BLOCKS` block averages."""
+    blocks = np.array([block.mean() for block in np.array_split(values, N_BLOCKS)])
+    return 1.5 * N_BLOCKS * float(np.diff(blocks).var(ddof=1))
+
+
+def _student_t_of_walk() -> float:
+    """Student's t of 97.5% for a variance of the correlated steps between blocks."""
+    return float(stdtrit((N_BLOCKS - 2) / (1 + 2 * 0.25**2), 0.975))

@@ -203,7 +203,9 @@ NVE = (
            brief="fluctuation / % of thermal"),
     Metric("temperature_mean_k", "K", "", "mean temperature of the internal degrees of freedom, over all starts",
            advice=_TEMPERATURE, brief="mean / K"),
-    Metric("temperature_error_k", "K", "zero", "mean temperature less the one that was asked for", advice=_TEMPERATURE),
+    Metric("temperature_error_k", "K", "zero",
+           "mean temperature less the one that was asked for; mean over the starts, with its interval",
+           advice=_TEMPERATURE, statistic="mean"),
     Metric("temperature_drift_k", "K", "zero",
            "mean temperature of the last fifth less that of the first fifth; mean over the starts, with its interval",
            advice="Energy enters or leaves: see the drift. Over a few ps it may only move between modes: lengthen "

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from mlff_exp.config.gate import Gate, Limit
-from mlff_exp.measure.conservation import HEATING, HEATING_OF_THERMAL, SLOPE_OF_WALK, WALK, ensemble_conservation
+from mlff_exp.measure.conservation import (
+    DRIFT_K,
+    ERROR_K,
+    HEATING,
+    HEATING_OF_THERMAL,
+    SLOPE_OF_WALK,
+    WALK,
+    ensemble_conservation,
+)
 from mlff_exp.results.ensemble import is_within, mean_of_starts, spread_of_starts, starts_that_decide
 from mlff_exp.results.estimate import Estimate
 from mlff_exp.results.gate import SEVERAL, judge_gate
@@ -78,6 +86,70 @@ def test_the_interval_of_a_spread_covers_the_truth() -> None:
     spreads = [spread_of_starts(rng.normal(0.003, 0.01, n)) for n in (2, 3, 8) for _ in range(500)]
     covered = np.mean([spread.low <= 0.01 <= spread.high for spread in spreads])
     assert 0.93 <= covered <= 0.97
+
+
+BY_TEMPERATURE = {
+    ERROR_K: Gate("mean", {ERROR_K: Limit(-20, 20)}),
+    DRIFT_K: Gate("drift", {DRIFT_K: Limit(-10, 10)}),
+}
+
+
+def decided_by_temperature(
+    metric: str, wrong_by_k: float, memory: float, n_starts: int, n_tried: int
+) -> list[Decision]:
+    """Verdicts on twelve atoms at 300 K whose temperatures have the canonical spread.
+
+    Args:
+        metric: the criterion.
+        wrong_by_k: its true value.
+        memory: time in which a temperature forgets itself, as a share of the run.
+        n_starts: starts of each ensemble.
+        n_tried: number of ensembles.
+    """
+    rng, n_frames = np.random.default_rng(n_starts), 101
+    spread_k, kept = 300 * np.sqrt(2 / (3 * N_ATOMS - 6)), np.exp(-1 / (n_frames * memory))
+    frames = [rng.normal(size=(n_tried, n_starts))]
+    for _ in range(n_frames - 1):
+        frames.append(kept * frames[-1] + np.sqrt(1 - kept**2) * rng.normal(size=(n_tried, n_starts)))
+    times = np.linspace(0, 1, n_frames)
+    trend = 300 + (wrong_by_k * (times - 0.5) / 0.8 if metric == DRIFT_K else np.full(n_frames, wrong_by_k))
+    temperatures = trend[:, None, None] + spread_k * np.array(frames)
+    found = []
+    for tried in range(n_tried):
+        total = np.ones((n_frames, n_starts))
+        metrics = ensemble_conservation(times, total, temperatures[:, tried], N_ATOMS, 0.0, 300.0)
+        found.append(judge_gate(metrics, BY_TEMPERATURE[metric], n_starts=n_starts).decision)
+    return found
+
+
+@pytest.mark.parametrize("n_starts", [1, 2, 3, 8, 32])
+@pytest.mark.parametrize("memory", [0.001, 0.1, 1.0, 10.0])  # from runs of many picoseconds to very short ones
+@pytest.mark.parametrize(
+    ("metric", "wrong_by_k", "wrong"),
+    [
+        (ERROR_K, 0.0, "NO-GO"),
+        (ERROR_K, 18.0, "NO-GO"),
+        (ERROR_K, 25.0, "GO"),
+        (DRIFT_K, 0.0, "NO-GO"),
+        (DRIFT_K, -9.0, "NO-GO"),
+        (DRIFT_K, 12.0, "GO"),
+    ],
+)
+def test_a_temperature_is_judged_wrongly_at_most_once_in_twenty(
+    metric: str, wrong_by_k: float, wrong: Decision, memory: float, n_starts: int
+) -> None:
+    n_tried = 80
+    n_wrong = decided_by_temperature(metric, wrong_by_k, memory, n_starts, n_tried).count(wrong)
+    assert n_wrong <= n_tried * (0.05 + 2 * np.sqrt(0.05 * 0.95 / n_tried))
+
+
+@pytest.mark.parametrize("metric", list(BY_TEMPERATURE))
+def test_more_starts_decide_on_the_temperature(metric: str) -> None:
+    rates = [decided_by_temperature(metric, 0.0, 0.001, n, 40).count("GO") for n in (1, 2, 8, 200)]
+    assert rates == sorted(rates)
+    assert rates[0] == 0
+    assert rates[-1] == 40
+    assert decided_by_temperature(metric, 60.0, 0.001, 32, 40).count("NO-GO") == 40
 
 
 def test_one_start_is_never_go_because_nothing_is_known_of_the_walk() -> None:
