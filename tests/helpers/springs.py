@@ -9,6 +9,9 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
+from ase.geometry import find_mic
+
+from mlff_exp.structures.systems import water_box
 
 
 class Springs(Calculator):
@@ -16,7 +19,7 @@ class Springs(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
     start = molecule("CH3CH2OH")
-    pairs = np.triu_indices(len(start), k=1)
+    pairs: tuple[np.ndarray, ...] = np.triu_indices(len(start), k=1)
     lengths = start.get_all_distances()[pairs]
     stiffness = np.where(lengths < 1.6, 30.0, 1.0)  # eV/Å²; bonds, and what holds their angles
 
@@ -29,7 +32,7 @@ class Springs(Calculator):
     ) -> None:
         super().calculate(atoms, properties, changes)
         i, j = self.pairs
-        arrows = self.atoms.positions[j] - self.atoms.positions[i]
+        arrows = self.arrows()
         self.distances = np.linalg.norm(arrows, axis=1)
         longer = self.distances - self.lengths
         pulls = (self.stiffness * longer / self.distances)[:, None] * arrows
@@ -39,6 +42,11 @@ class Springs(Calculator):
         # As large as the total energy of a real one.
         self.results = {"energy": 0.5 * (self.stiffness * longer**2).sum() - 300, "forces": forces}
         self.spoil()
+
+    def arrows(self) -> np.ndarray:
+        i, j = self.pairs
+        arrows: np.ndarray = self.atoms.positions[j] - self.atoms.positions[i]
+        return arrows
 
     def spoil(self) -> None:
         pass
@@ -66,3 +74,17 @@ class RoundedSprings(Springs):
         super().spoil()
         self.results["energy"] = float(np.float32(self.results["energy"] + 300 + self.total))
         self.results["forces"] = self.results["forces"].astype(np.float32).astype(float)
+
+
+class BoxOfSprings(Springs):
+    """Springs between near atoms of a box of eight water molecules, across its boundaries too; its bonds want 1 Å."""
+
+    start = water_box(8)
+    distances = start.get_all_distances(mic=True)
+    pairs = np.nonzero(np.triu(distances < 3.0, k=1))
+    lengths = distances[pairs]
+    stiffness = np.where(lengths < 1.1, 30.0, 1.0)
+    lengths = np.where(lengths < 1.1, 1.0, lengths)
+
+    def arrows(self) -> np.ndarray:
+        return find_mic(super().arrows(), self.start.cell, pbc=True)[0]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase import units
 from ase.build import molecule
 from ase.io import read
 
@@ -35,6 +36,7 @@ from mlff_exp.tasks.setup import ModelUnderTest, prepare_model
 from tests.conftest import rattled
 from tests.helpers.engines import Faulty
 from tests.helpers.here import configured, run_here, undocumented
+from tests.helpers.springs import BoxOfSprings as BoxOfSprings
 from tests.helpers.springs import RoundedSprings as RoundedSprings
 from tests.helpers.springs import ScaledForces as ScaledForces
 from tests.helpers.springs import Springs
@@ -281,6 +283,26 @@ def test_a_metal_is_judged_by_its_lattice(tmp_path: Path) -> None:
     assert result.tags["timestep.usual_fs"] == "2"
     (recorded,) = load_ensembles(tmp_path / "trajectory_data.npz")
     assert recorded.metrics(300)["lindemann_ratio"] == lattice.value
+
+
+def test_a_box_of_water_is_relaxed_in_its_cell_and_judged_by_its_bonds(tmp_path: Path) -> None:
+    words = [word for word in of_calculator("BoxOfSprings") if not word.startswith("system")]
+    result = run(configured(*words, "system=water_box", "system.n_molecules=8", "task.replicas=2"), tmp_path)
+    report = (tmp_path / "validation_report.txt").read_text()
+    assert "24 atoms with 69 degrees of freedom; E_min is the energy of its minimum in the given cell, which" in report
+    held = judged(result)
+    assert held["max_bond_change_ang"]
+    assert held["finite_difference_error_ev_per_ang"]
+    assert "lindemann_ratio" not in held
+    assert "rotation_percent_of_kinetic" not in held
+    assert result.verdict is not None
+    assert result.verdict.decision in ("GO", "UNDECIDED"), result.verdict.reasons
+    (recorded,) = load_ensembles(tmp_path / "trajectory_data.npz")
+    given = BoxOfSprings.start.copy()
+    given.calc = BoxOfSprings()
+    assert recorded.minimum_energy < given.get_potential_energy() - 0.1, "bonds of 0.97 Å want 1 Å"
+    kinetic, temperature = recorded.kinetic[0, 0], recorded.temperature[0, 0]
+    assert temperature == pytest.approx(2 * kinetic / (69 * units.kB))
 
 
 def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
