@@ -190,7 +190,8 @@ class StudentForceFieldCalculator(BatchCalculator):
                 except ValueError as error:
                     raise ValueError(f"{error}; ignore_charge=True takes it for that") from error
         # Every new shape is a compilation, so a compiled engine gets few of them.
-        return collate(systems, self._model.cutoff, bucketed=self._compiles, device=self.device)
+        near = self._engine.shorter_cutoffs
+        return collate(systems, self._model.cutoff, near=near, bucketed=self._compiles, device=self.device)
 
     def _evaluate(self, systems: Sequence[Atoms], wanted: Iterable[str]) -> list[dict[str, Any]]:
         batch = self._batch(systems)

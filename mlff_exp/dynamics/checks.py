@@ -41,7 +41,13 @@ def finite_difference_error(reference: Engine, atoms: Atoms, rng: np.random.Gene
     chosen = rng.permutation(3 * len(start))[:MAX_DIFFERENCED_COORDINATES]
     errors, rounding_ev = [], None
     for part in np.array_split(chosen, min(len(chosen), -(-len(chosen) * len(start) // SLOTS_AT_ONCE))):
-        batch = collate([start] * len(part), reference.cutoff, skin=2 * LARGEST_MOVE_ANG, device=reference.device)
+        batch = collate(
+            [start] * len(part),
+            reference.cutoff,
+            near=reference.shorter_cutoffs,
+            skin=2 * LARGEST_MOVE_ANG,
+            device=reference.device,
+        )
         directions = torch.zeros(len(part), 3 * len(start), dtype=torch.float64, device=reference.device)
         directions[torch.arange(len(part)), torch.from_numpy(part)] = 1
         along = directions.view(-1, 3)
@@ -65,7 +71,7 @@ def unbound_atoms(atoms: Atoms, reference: Engine, rng: np.random.Generator) -> 
     moved.positions += rng.normal(scale=0.05, size=moved.positions.shape)
     if not np.isfinite(moved.positions).all():
         return []
-    batch = collate([moved], reference.cutoff, device=reference.device)
+    batch = collate([moved], reference.cutoff, near=reference.shorter_cutoffs, device=reference.device)
     forces = reference(batch).forces.norm(dim=-1)[: len(atoms)]
     unbound: list[int] = (forces < UNBOUND_EV_PER_ANG).nonzero().flatten().tolist()
     return unbound
@@ -140,7 +146,7 @@ def potential_along(reference: Engine, dynamics: Dynamics, trajectory: Trajector
     systems = dynamics.systems
     n_frames, _, n_slots, _ = trajectory.positions.shape
     at_once = min(max(1, SLOTS_AT_ONCE // (len(systems) * n_slots)), n_frames)
-    batch = collate(systems * at_once, reference.cutoff, device=reference.device)
+    batch = collate(systems * at_once, reference.cutoff, near=reference.shorter_cutoffs, device=reference.device)
     listed = [not uses_all_pairs(atoms) for atoms in systems * at_once]
     energies = []
     for first in range(0, n_frames, at_once):

@@ -165,7 +165,13 @@ def _hessian_times(vectors: Array, atoms: Atoms, reference: Engine) -> Array:
     for part in np.array_split(asked, -(-len(asked) // at_once)) if len(asked) else ():
         steps = DIFFERENCE_ANG / largest[part]
         displaced = steps[:, None, None] * moves[part]
-        batch = collate([atoms] * (2 * len(part)), reference.cutoff, skin=4 * DIFFERENCE_ANG, device=reference.device)
+        batch = collate(
+            [atoms] * (2 * len(part)),
+            reference.cutoff,
+            near=reference.shorter_cutoffs,
+            skin=4 * DIFFERENCE_ANG,
+            device=reference.device,
+        )
         away = batch.per_system(torch.zeros_like(batch.positions))
         away[:, :n_atoms] = torch.from_numpy(np.concatenate([displaced, -displaced])).to(away.device)
         prediction = reference(batch.with_positions(batch.positions + away.flatten(0, 1)))
@@ -206,7 +212,7 @@ def _optimised(atoms: Atoms, reference: Engine, made: Callable[[Atoms], Optimize
 
 
 def _point(atoms: Atoms, reference: Engine) -> _Point:
-    prediction = reference(collate([atoms], reference.cutoff, device=reference.device))
+    prediction = reference(collate([atoms], reference.cutoff, near=reference.shorter_cutoffs, device=reference.device))
     return _Point(atoms, float(prediction.energy), float(prediction.forces.norm(dim=-1).max()))
 
 

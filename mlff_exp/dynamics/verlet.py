@@ -55,7 +55,7 @@ class Dynamics:
         self.engine, self.systems, self.timestep_fs, self.advance = engine, systems, timestep_fs, advance
         self.names = [f"replica {index}" for index in range(len(systems))] if names is None else names
         self.dof = np.array([internal_degrees_of_freedom(atoms.positions, atoms.pbc) for atoms in systems])
-        self.batch = collate(systems, engine.cutoff, skin=SKIN_ANG, device=engine.device)
+        self.batch = collate(systems, engine.cutoff, near=engine.shorter_cutoffs, skin=SKIN_ANG, device=engine.device)
         self._start = self.batch.positions.cpu()
         self._needs_list = [not uses_all_pairs(atoms) for atoms in systems]
         self._list_positions = self.batch.positions.clone()
@@ -242,7 +242,8 @@ class Dynamics:
         Args:
             positions: [n_rows, 3] Å.
         """
-        found = rebuild_neighbors(self.batch.with_positions(positions), self._needs_list, self.engine.cutoff + SKIN_ANG)
+        moved = self.batch.with_positions(positions)
+        found = rebuild_neighbors(moved, self._needs_list, self.engine.cutoff, skin=SKIN_ANG)
         self._list_positions.copy_(positions)
         self._farthest_squared.zero_()
         if found.shape_key == self.batch.shape_key:

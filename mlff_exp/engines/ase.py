@@ -31,6 +31,7 @@ class AseEngine:
 
     precision = "native"
     cutoff = 5.0  # Å, of the neighbour lists in batches; the calculator makes lists of its own
+    shorter_cutoffs = ()
     device = torch.device("cpu")
     uses_cuda_graphs = False
     capturable = None
@@ -114,5 +115,6 @@ class EngineCalculator(BatchCalculator):
 
     def find_results(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
         """Energy in eV and forces in eV/Å."""
-        prediction = self._engine(collate([atoms], self._engine.cutoff, device=self._engine.device))
+        engine = self._engine
+        prediction = engine(collate([atoms], engine.cutoff, near=engine.shorter_cutoffs, device=engine.device))
         return {"energy": prediction.energy.item(), "forces": prediction.forces.cpu().numpy()}

@@ -15,7 +15,8 @@ from mlff_exp.engines.inductor import count_graphs, dynamo_counters, import_comp
 from mlff_exp.engines.memory import is_out_of_memory
 from mlff_exp.engines.prediction import EngineError, Prediction
 from mlff_exp.engines.protocol import ForceField
-from mlff_exp.structures import AtomicBatch
+from mlff_exp.models import shorter_cutoffs
+from mlff_exp.structures import AtomicBatch, ShapeKey
 
 
 class CompiledEngine:
@@ -40,12 +41,12 @@ class CompiledEngine:
     ) -> None:
         import_compiler()  # before the first call, which is timed
         self.model, self.precision, self.device, self.mode = model, precision, device, mode
-        self.cutoff, self.stress = model.cutoff, stress
+        self.cutoff, self.shorter_cutoffs, self.stress = model.cutoff, shorter_cutoffs(model), stress
         self.compile_s, self.evaluations = 0.0, 0
         self.capturable = None
         # Inductor's CUDA graphs return the same output buffers at every call.
         self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
-        self._graphs: dict[tuple[int, int, int, bool, bool], Callable[..., tuple[Tensor, ...]]] = {}
+        self._graphs: dict[ShapeKey, Callable[..., tuple[Tensor, ...]]] = {}
 
     @property
     def name(self) -> str:
@@ -94,8 +95,8 @@ class CompiledEngine:
 
         def from_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
             if self.stress and batch.fully_periodic:
-                return energy_forces_and_stress(self.model, AtomicBatch(*tensors), self.precision)
-            return energy_and_forces(self.model, AtomicBatch(*tensors), self.precision)
+                return energy_forces_and_stress(self.model, batch.with_tensors(*tensors), self.precision)
+            return energy_and_forces(self.model, batch.with_tensors(*tensors), self.precision)
 
         module = trace(from_tensors, batch.tensors())
         replace_scatters(module, batch)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.engines.protocol import Engine
-from mlff_exp.structures import AtomicBatch
+from mlff_exp.structures import AtomicBatch, ShapeKey
 
 T = TypeVar("T")
 
@@ -33,9 +33,10 @@ class CudaGraphEngine:
 
     def __init__(self, name: str, compiled: Engine) -> None:
         self.name, self._compiled = name, compiled
-        self.precision, self.device, self.cutoff = compiled.precision, compiled.device, compiled.cutoff
+        self.precision, self.device = compiled.precision, compiled.device
+        self.cutoff, self.shorter_cutoffs = compiled.cutoff, compiled.shorter_cutoffs
         self._capture_s, self.evaluations = 0.0, 0
-        self._captures: dict[tuple[int, int, int, bool, bool], _Capture] = {}
+        self._captures: dict[ShapeKey, _Capture] = {}
 
     @property
     def capturable(self) -> Engine:
@@ -69,7 +70,7 @@ class CudaGraphEngine:
         return Prediction(output.energy.clone(), output.forces.clone(), stress)
 
     def _capture(self, batch: AtomicBatch) -> _Capture:
-        inputs = AtomicBatch(*(tensor.clone() for tensor in batch.tensors()), fully_periodic=batch.fully_periodic)
+        inputs = batch.with_tensors(*(tensor.clone() for tensor in batch.tensors()))
         self._compiled(inputs)
         started = time.perf_counter()
 

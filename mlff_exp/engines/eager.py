@@ -13,7 +13,7 @@ from torch import Tensor
 from mlff_exp.config import Precision
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.engines.protocol import ForceField
-from mlff_exp.models import has_own_forces, stress_of_gradients
+from mlff_exp.models import has_own_forces, shorter_cutoffs, stress_of_gradients
 from mlff_exp.structures import AtomicBatch
 
 AUTOCAST_DTYPES: dict[Precision, torch.dtype] = {"fp16_autocast": torch.float16, "bf16_autocast": torch.bfloat16}
@@ -79,7 +79,8 @@ class EagerEngine:
 
     def __init__(self, model: ForceField, precision: Precision, device: torch.device, *, stress: bool = False) -> None:
         self.model, self.precision, self.device, self.stress = model, precision, device, stress
-        self.cutoff, self.evaluations = model.cutoff, 0
+        self.cutoff, self.shorter_cutoffs = model.cutoff, shorter_cutoffs(model)
+        self.evaluations = 0
 
     def has_graph(self, batch: AtomicBatch) -> bool:
         """Return True: nothing is compiled."""

@@ -4,7 +4,8 @@ A network that is a function of edges adds messages to their receivers, and its 
 additions at an index, which a GPU makes one by one in an order that differs from call to call. So do the last bits of
 the result, and in half precision the additions are slow. The edges of an `AtomicBatch` form a matrix
 [n_rows, max_neighbors]: a sum by receiver is a sum over its columns. ``reverse`` says where each pair stands in its
-neighbour's row: a sum by sender is a gather and then the same sum. An addition of few terms to few places, such as that
+neighbour's row: a sum by sender is a gather and then the same sum. The edges within a shorter cutoff are the smaller
+matrix that `first_columns` makes, with a ``reverse`` of its own. An addition of few terms to few places, such as that
 of atoms to systems, is written as one sum over all terms for each place, with zero for the terms of other places.
 """
 
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
-from mlff_exp.structures import AtomicBatch
+from mlff_exp.engines.tracing import trace
+from mlff_exp.structures import AtomicBatch, first_columns
 
 aten = torch.ops.aten
 _SCATTERS = (aten.scatter_add.default, aten.scatter_reduce.two, aten.index_add.default)
@@ -36,6 +38,14 @@ class _End(Enum):
     SENDER = auto()
 
 
+@dataclass(frozen=True)
+class _Target:
+    """Where an index points: to one end of the edges of the matrix, or of its first columns."""
+
+    end: _End
+    n_columns: int
+
+
 def replace_scatters(module: GraphModule, batch: AtomicBatch) -> int:
     """Replace additions at an index by dense sums, in place.
 
@@ -50,20 +60,24 @@ def replace_scatters(module: GraphModule, batch: AtomicBatch) -> int:
     for node in module.graph.nodes:
         if node.op == "get_attr" and "val" not in node.meta:  # a constant that was computed after tracing
             node.meta["val"] = attrgetter(str(node.target))(module)
-    known: dict[Node, _End | None] = {}
+    known: dict[Node, _Target | None] = {}
+    reversed_slots = {batch.neighbors.shape[1]: inputs["reverse"]}
     left = 0
     for node in list(module.graph.nodes):
         addition = _addition(node)
         if addition is None:
             continue
-        end = None
+        target = None
         if addition.axis == 0:
             if addition.index not in known:
-                known[addition.index] = _end(module, addition.index, inputs["neighbors"], batch)
-            end = known[addition.index]
+                known[addition.index] = _target(module, addition.index, inputs, batch)
+            target = known[addition.index]
         with module.graph.inserting_before(node):
-            if end is not None:
-                _sum_columns(module.graph, addition, inputs["reverse"] if end is _End.SENDER else None)
+            if target is not None:
+                if target.end is _End.SENDER and target.n_columns not in reversed_slots:
+                    reversed_slots[target.n_columns] = _insert_reverse(module.graph, inputs, batch, target.n_columns)
+                reverse = reversed_slots[target.n_columns] if target.end is _End.SENDER else None
+                _sum_columns(module.graph, addition, reverse)
             elif addition.has_few_terms:
                 _sum_for_each_place(module.graph, addition)
             else:
@@ -130,20 +144,42 @@ def _tensor(node: Node) -> Tensor:
     return cast(Tensor, node.meta["val"])
 
 
-def _end(module: GraphModule, index: Node, neighbors: Node, batch: AtomicBatch) -> _End | None:
-    """Find out which atom of an edge an index points to, by computing it for neighbours that are chosen at random."""
-    history = _history(index)
-    if history is None or any(node.op == "placeholder" and node is not neighbors for node in history):
+def _target(module: GraphModule, index: Node, inputs: dict[str, Node], batch: AtomicBatch) -> _Target | None:
+    """Find out which atom of an edge an index points to, by computing it for pairs that are chosen at random."""
+    history, given = _history(index), {inputs["neighbors"], inputs["reverse"]}
+    if history is None or any(node.op == "placeholder" and node not in given for node in history):
         return None
-    n_rows, columns = batch.neighbors.shape
-    device = batch.neighbors.device
-    random = torch.randint(n_rows, (n_rows, columns), generator=torch.Generator().manual_seed(0)).to(device)
-    rows = _first_column(cast(Tensor, _Part(module, history, neighbors, random).value_of(index)))
-    if rows is None or rows.shape != (n_rows * columns,):
+    n_rows, width = batch.neighbors.shape
+    device, generator = batch.neighbors.device, torch.Generator().manual_seed(0)
+    neighbors = torch.randint(n_rows, (n_rows, width), generator=generator).to(device)
+    reverse = torch.randint(n_rows * width, (n_rows, width), generator=generator).to(device)
+    values = {inputs["neighbors"]: neighbors, inputs["reverse"]: reverse}
+    rows = _first_column(cast(Tensor, _Part(module, history, values).value_of(index)))
+    if rows is None:
         return None
-    if torch.equal(rows, torch.arange(n_rows, device=device).repeat_interleave(columns)):
-        return _End.RECEIVER
-    return _End.SENDER if torch.equal(rows, random.flatten()) else None
+    for n_columns in {width, *(columns for _, columns in batch.near_columns if columns < width)}:
+        if rows.shape != (n_rows * n_columns,):
+            continue
+        if torch.equal(rows, torch.arange(n_rows, device=device).repeat_interleave(n_columns)):
+            return _Target(_End.RECEIVER, n_columns)
+        senders = neighbors
+        if n_columns < width:
+            senders, *_ = first_columns(neighbors, reverse, batch.mask, n_columns)
+        if torch.equal(rows, senders.flatten()):
+            return _Target(_End.SENDER, n_columns)
+    return None
+
+
+def _insert_reverse(graph: Graph, inputs: dict[str, Node], batch: AtomicBatch, n_columns: int) -> Node:
+    """Insert what computes the ``reverse`` of the first columns, and return the node of the result."""
+    names = ("neighbors", "reverse", "mask")
+
+    def reverse_of(neighbors: Tensor, reverse: Tensor, mask: Tensor) -> Tensor:
+        return first_columns(neighbors, reverse, mask, n_columns)[1]
+
+    part = trace(reverse_of, [getattr(batch, name) for name in names])
+    placed = dict(zip(_inputs(part), (inputs[name] for name in names), strict=True))
+    return cast(Node, graph.graph_copy(part.graph, placed))
 
 
 def _history(node: Node) -> set[Node] | None:
@@ -162,10 +198,10 @@ def _history(node: Node) -> set[Node] | None:
 class _Part(Interpreter):
     """Computes some nodes of a graph."""
 
-    def __init__(self, module: GraphModule, nodes: set[Node], neighbors: Node, value: Tensor) -> None:
+    def __init__(self, module: GraphModule, nodes: set[Node], values: dict[Node, Tensor]) -> None:
         super().__init__(module, garbage_collect_values=False)
         self._nodes = nodes
-        self.env[neighbors] = value
+        self.env.update(values)
 
     def value_of(self, wanted: Node) -> object:
         """Compute a node from those before it."""

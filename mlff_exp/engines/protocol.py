@@ -29,7 +29,11 @@ class Engine(Protocol):
 
     @property
     def cutoff(self) -> float:
-        """Cutoff of the model, Å."""
+        """Cutoff of the model, Å; the longest if it has several."""
+
+    @property
+    def shorter_cutoffs(self) -> tuple[float, ...]:
+        """The other cutoffs of the model, Å, for which `collate` makes shorter lists."""
 
     @property
     def uses_cuda_graphs(self) -> bool:

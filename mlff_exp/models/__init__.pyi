@@ -27,5 +27,6 @@ from .registry import MODELS as MODELS
 from .spec import Capabilities as Capabilities
 from .spec import ModelSpec as ModelSpec
 from .spec import has_own_forces as has_own_forces
+from .spec import shorter_cutoffs as shorter_cutoffs
 from .stress import stress_of_gradients as stress_of_gradients
 from .torch_files import read_torch_file as read_torch_file

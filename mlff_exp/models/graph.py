@@ -171,9 +171,11 @@ def edges_within(batch: AtomicBatch, cutoff: float, dtype: torch.dtype) -> tuple
         dtype: of the vectors.
 
     Returns:
-        index [2, n_rows · max_neighbors] of receivers and senders, sorted by receiver, and the vectors
-        [n_rows · max_neighbors, 3] Å between them, by the rule of `pair_vectors`.
+        index [2, n_rows · n_columns] of receivers and senders, sorted by receiver, and the vectors
+        [n_rows · n_columns, 3] Å between them, by the rule of `pair_vectors`. The columns are those of
+        `AtomicBatch.within`.
     """
+    batch = batch.within(cutoff)
     receivers = torch.arange(batch.neighbors.shape[0], device=batch.neighbors.device)
     receivers = receivers.repeat_interleave(batch.neighbors.shape[1])
     index = torch.stack([receivers, batch.neighbors.flatten()])

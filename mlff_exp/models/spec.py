@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -41,6 +42,12 @@ def has_own_forces(model: object) -> bool:
     """Return whether a force field returns energies and forces, as its attribute ``capabilities`` says."""
     capabilities = getattr(model, "capabilities", None)
     return isinstance(capabilities, Capabilities) and capabilities.forces == "own"
+
+
+def shorter_cutoffs(model: object) -> tuple[float, ...]:
+    """Return the cutoffs (Å) of a force field that are shorter than its longest, as its attribute ``cutoffs`` says."""
+    cutoffs: Sequence[float] = getattr(model, "cutoffs", ())
+    return tuple(sorted(set(cutoffs)))[:-1]
 
 
 @dataclass(frozen=True)

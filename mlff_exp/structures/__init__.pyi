@@ -2,6 +2,7 @@ from .arrays import Expected as Expected
 from .arrays import array_names as array_names
 from .arrays import read_arrays as read_arrays
 from .batch import AtomicBatch as AtomicBatch
+from .batch import ShapeKey as ShapeKey
 from .batch import collate as collate
 from .batch import rebuild_neighbors as rebuild_neighbors
 from .checks import check_all_apart as check_all_apart
@@ -22,6 +23,7 @@ from .electrons import copy_without_labels as copy_without_labels
 from .electrons import refuse_charge_and_spin as refuse_charge_and_spin
 from .identity import calculator_identity as calculator_identity
 from .identity import structure_identity as structure_identity
+from .neighbors import first_columns as first_columns
 from .neighbors import gather_neighbors as gather_neighbors
 from .neighbors import uses_all_pairs as uses_all_pairs
 from .packing import Bucket as Bucket

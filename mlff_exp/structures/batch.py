@@ -11,11 +11,13 @@ from ase import Atoms
 from torch import Tensor
 
 from mlff_exp.structures.checks import check_neighbors, check_structure
-from mlff_exp.structures.neighbors import NeighborMatrix, all_pairs, neighbor_list, uses_all_pairs
+from mlff_exp.structures.neighbors import NeighborMatrix, all_pairs, first_columns, neighbor_list, uses_all_pairs
 
 # Rows of a system are padded to a multiple of these: of the first where all atoms of a system are neighbours, of the
 # second where there is a neighbour list. Few shapes need few compiled graphs; small steps need little padding.
 SLOT_STEP, LIST_SLOT_STEP = 4, 64
+NearColumns = tuple[tuple[float, int], ...]
+ShapeKey = tuple[int, int, int, bool, bool, NearColumns]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class AtomicBatch:
             charges and tags from them; their positions are not used.
         fully_periodic: whether every system with atoms is periodic in all three directions, so that it has a volume
             and a stress. It is also in ``pbc``, but reading it from there would wait for the GPU.
+        near_columns: shorter cutoffs (Å) of the model, each with the number of first columns that hold all pairs within
+            it and the skin. Empty if the model has none, or if all atoms of all systems are neighbours.
     """
 
     positions: Tensor
@@ -55,6 +59,7 @@ class AtomicBatch:
     shifts: Tensor | None = None
     sources: tuple[Atoms, ...] | None = field(default=None, repr=False, compare=False, kw_only=True)
     fully_periodic: bool = field(default=False, kw_only=True)
+    near_columns: NearColumns = field(default=(), kw_only=True)
 
     @property
     def n_systems(self) -> int:
@@ -84,11 +89,11 @@ class AtomicBatch:
         return volumes
 
     @property
-    def shape_key(self) -> tuple[int, int, int, bool, bool]:
+    def shape_key(self) -> ShapeKey:
         """What a compiled graph is specialised for.
 
-        It is the numbers of systems, of rows per system and of neighbours, whether there are shifts, and whether every
-        system has a stress.
+        It is the numbers of systems, of rows per system and of neighbours, whether there are shifts, whether every
+        system has a stress, and the columns of shorter cutoffs.
         """
         return (
             self.n_systems,
@@ -96,6 +101,7 @@ class AtomicBatch:
             self.neighbors.shape[1],
             self.shifts is not None,
             self.fully_periodic,
+            self.near_columns,
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -108,8 +114,20 @@ class AtomicBatch:
 
     def to(self, device: torch.device | str) -> AtomicBatch:
         """Return the same batch on another device."""
-        moved = AtomicBatch(*(tensor.to(device) for tensor in self.tensors()))
-        return replace(moved, sources=self.sources, fully_periodic=self.fully_periodic)
+        return replace(self.with_tensors(*(tensor.to(device) for tensor in self.tensors())), sources=self.sources)
+
+    def with_tensors(self, *tensors: Tensor) -> AtomicBatch:
+        """Return a batch of the same ``shape_key`` and other tensors, in the order of `tensors`, without sources."""
+        return AtomicBatch(*tensors, fully_periodic=self.fully_periodic, near_columns=self.near_columns)
+
+    def within(self, cutoff: float) -> AtomicBatch:
+        """Return the same batch with as few columns of neighbours as hold all pairs within a cutoff, Å."""
+        n_columns = min((n for near, n in self.near_columns if near >= cutoff), default=self.neighbors.shape[1])
+        if n_columns >= self.neighbors.shape[1]:
+            return self
+        neighbors, reverse, mask, stays = first_columns(self.neighbors, self.reverse, self.mask, n_columns)
+        shifts = None if self.shifts is None else self.shifts[:, :n_columns] * stays.unsqueeze(-1)
+        return replace(self, neighbors=neighbors, reverse=reverse, mask=mask, shifts=shifts, near_columns=())
 
     def with_positions(self, positions: Tensor) -> AtomicBatch:
         """Return the same batch and neighbours with other positions, [n_rows, 3] Å."""
@@ -128,6 +146,7 @@ def collate(
     systems: Sequence[Atoms],
     cutoff: float,
     *,
+    near: Sequence[float] = (),
     skin: float = 0.0,
     n_slots: int | None = None,
     bucketed: bool = False,
@@ -138,7 +157,8 @@ def collate(
     Args:
         systems: at least one; each has at least one atom.
         cutoff: cutoff of the model, Å.
-        skin: distance that is added to the cutoff of systems with a neighbour list, Å. The list stays complete until an
+        near: shorter cutoffs of the model, Å. Each gets a list of its own: the first columns of the longest.
+        skin: distance that is added to the cutoffs of systems with a neighbour list, Å. A list stays complete until an
             atom has moved by half of it.
         n_slots: rows per system; the size of the largest system if not given.
         bucketed: whether to pad rows, neighbours and the number of systems to one of few shapes.
@@ -177,7 +197,9 @@ def collate(
     at, element, cells, periodic = (torch.from_numpy(array).to(where) for array in (positions, numbers, cell, pbc))
     uses_list = [not uses_all_pairs(atoms) for atoms in systems] + [False] * (n_systems - len(systems))
     width = n_slots - 1 if bucketed and no_list else 0
-    neighbors = _neighbors(at, element, cells, periodic, uses_list, cutoff + skin, width)
+    near = () if no_list else tuple(near)
+    radii = tuple(shorter + skin for shorter in near)
+    neighbors = _neighbors(at, element, cells, periodic, uses_list, cutoff + skin, width, radii)
     return AtomicBatch(
         positions=at.flatten(0, 1),
         atomic_numbers=element.flatten(),
@@ -189,18 +211,23 @@ def collate(
         shifts=neighbors.shifts if pbc.any() else None,
         sources=tuple(systems),
         fully_periodic=bool(pbc[: len(systems)].all()),
+        near_columns=tuple(zip(near, neighbors.near_columns, strict=True)),
     ).to(device)
 
 
-def rebuild_neighbors(batch: AtomicBatch, uses_list: Sequence[bool], radius: float) -> AtomicBatch:
+def rebuild_neighbors(
+    batch: AtomicBatch, uses_list: Sequence[bool], cutoff: float, *, skin: float = 0.0
+) -> AtomicBatch:
     """Find the neighbours of a batch at its present positions, on its device.
 
-    The shape stays the same unless an atom has more neighbours than the matrix has columns. Then columns are added.
+    The shape stays the same unless an atom has more neighbours than the matrix, or the part of it for a shorter cutoff,
+    has columns. Then columns are added.
 
     Args:
         batch: a batch of `collate`, with new positions.
         uses_list: [n_systems]; True for systems with a neighbour list, False where all atoms are neighbours.
-        radius: sum of cutoff and skin, Å.
+        cutoff: cutoff of the model, Å.
+        skin: distance that is added to all cutoffs, Å.
 
     Returns:
         The same batch with new neighbours.
@@ -211,11 +238,19 @@ def rebuild_neighbors(batch: AtomicBatch, uses_list: Sequence[bool], radius: flo
         batch.cell,
         batch.pbc,
         uses_list,
-        radius,
+        cutoff + skin,
         batch.neighbors.shape[1],
+        tuple(shorter + skin for shorter, _ in batch.near_columns),
     )
-    shifts = None if batch.shifts is None else found.shifts
-    return replace(batch, neighbors=found.neighbors, reverse=found.reverse, mask=found.mask, shifts=shifts)
+    grown = zip(batch.near_columns, found.near_columns, strict=True)
+    return replace(
+        batch,
+        neighbors=found.neighbors,
+        reverse=found.reverse,
+        mask=found.mask,
+        shifts=None if batch.shifts is None else found.shifts,
+        near_columns=tuple((shorter, max(columns, needed)) for (shorter, columns), needed in grown),
+    )
 
 
 def _neighbors(
@@ -226,17 +261,18 @@ def _neighbors(
     uses_list: Sequence[bool],
     radius: float,
     min_columns: int,
+    near: tuple[float, ...],
 ) -> NeighborMatrix:
     """Find the neighbours of each system, and stack them; the arguments are those of `AtomicBatch` per system."""
     n_slots = numbers.shape[1]
     matrices = []
     for system, n_atoms in enumerate((numbers > 0).sum(dim=1).tolist()):
         if uses_list[system]:
-            matrices.append(neighbor_list(positions[system, :n_atoms], cell[system], pbc[system], radius))
-        elif n_atoms > 0:
-            matrices.append(all_pairs(n_atoms).to(positions.device))
-        else:
-            matrices.append(NeighborMatrix.empty(n_slots, 1, positions.device))
+            matrices.append(neighbor_list(positions[system, :n_atoms], cell[system], pbc[system], radius, near))
+            continue
+        device = positions.device
+        matrix = all_pairs(n_atoms).to(device) if n_atoms > 0 else NeighborMatrix.empty(n_slots, 1, device)
+        matrices.append(replace(matrix, near_columns=(matrix.max_neighbors,) * len(near)))
     max_neighbors = max(min_columns, *(matrix.max_neighbors for matrix in matrices))
     return NeighborMatrix.stack([matrix.padded(n_slots, max_neighbors) for matrix in matrices])
 

@@ -4,6 +4,9 @@ Every pair has two slots: (i, k) in the row of atom i and (j, l) in the row of a
 other. An empty slot points at its own atom and is its own reverse. ``reverse`` is therefore an involution, and the
 adjoint of gathering from neighbours is again a gather followed by a sum over the neighbour axis. Nothing is scattered:
 there are no atomics, the same input gives the same bits, and the compiler can fuse both directions.
+
+For a model that has shorter cutoffs besides the longest, each row of a list is in order of distance. The pairs within a
+shorter cutoff are then in the first columns, and `first_columns` makes a matrix of the same layout of them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +26,8 @@ from mlff_exp.structures.sizes import ALL_PAIRS_MAX_ATOMS
 
 # The number of columns of a list is a multiple of this, so that its shape and the compiled graph rarely change.
 LIST_COLUMNS = 16
+# The same for the first columns of a list, which hold the pairs within a shorter cutoff.
+NEAR_COLUMNS = 8
 CANDIDATES_AT_ONCE = 4_000_000  # pairs and images whose distances are computed at a time, to bound memory
 
 
@@ -35,17 +40,19 @@ class NeighborMatrix:
         reverse: [n_rows, max_neighbors], flat index of the slot of the same pair in the neighbour's row.
         mask: [n_rows, max_neighbors], False where the slot is empty.
         shifts: [n_rows, max_neighbors, 3], integer multiples of the cell vectors, added to the neighbour's position.
+        near_columns: for each shorter radius that was asked for, how many of the first columns hold all pairs within.
     """
 
     neighbors: Tensor
     reverse: Tensor
     mask: Tensor
     shifts: Tensor
+    near_columns: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> NeighborMatrix:
         """Return the same matrix on another device."""
-        tensors = (self.neighbors, self.reverse, self.mask, self.shifts)
-        return NeighborMatrix(*(tensor.to(device) for tensor in tensors))
+        tensors = {name: getattr(self, name).to(device) for name in ("neighbors", "reverse", "mask", "shifts")}
+        return replace(self, **tensors)
 
     @property
     def max_neighbors(self) -> int:
@@ -60,7 +67,7 @@ class NeighborMatrix:
         larger.reverse[:rows, :columns] = self.reverse // columns * max_neighbors + self.reverse % columns
         larger.mask[:rows, :columns] = self.mask
         larger.shifts[:rows, :columns] = self.shifts
-        return larger
+        return replace(larger, near_columns=self.near_columns)
 
     @staticmethod
     def empty(n_atoms: int, max_neighbors: int, device: torch.device | str = "cpu") -> NeighborMatrix:
@@ -83,6 +90,7 @@ class NeighborMatrix:
             (torch.stack([matrix.reverse for matrix in matrices]) + offsets * max_neighbors).flatten(0, 1),
             torch.cat([matrix.mask for matrix in matrices]),
             torch.cat([matrix.shifts for matrix in matrices]),
+            tuple(max(columns) for columns in zip(*(matrix.near_columns for matrix in matrices), strict=True)),
         )
 
 
@@ -100,7 +108,9 @@ def all_pairs(n_atoms: int) -> NeighborMatrix:
     return _from_pairs(n_atoms, source, target, torch.zeros(len(source), 3, dtype=torch.int64), 1)
 
 
-def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -> NeighborMatrix:
+def neighbor_list(
+    positions: Tensor, cell: Tensor, pbc: Tensor, radius: float, near: Sequence[float] = ()
+) -> NeighborMatrix:
     """Find all pairs and images nearer than a radius, on the device of the positions.
 
     Args:
@@ -108,6 +118,7 @@ def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -
         cell: [3, 3] Å, FP64; rows of directions that are not periodic may be zero.
         pbc: [3] bool.
         radius: Å; it may exceed the size of the cell.
+        near: shorter radii, Å. If there are any, each row is in order of distance.
 
     Returns:
         A matrix of n_atoms rows.
@@ -124,27 +135,62 @@ def neighbor_list(positions: Tensor, cell: Tensor, pbc: Tensor, radius: float) -
     forward = torch.arange(len(images), device=device) > len(images) // 2
     atoms = torch.arange(n_atoms, device=device)
 
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for first in atoms.split(max(1, CANDIDATES_AT_ONCE // (n_atoms * len(images)))):
         difference = positions - positions[first].unsqueeze(1)
         nearest = torch.where(pbc, -(difference @ inverse).round(), 0.0)
         shift = nearest.unsqueeze(2) + images
-        near = (difference.unsqueeze(2) + shift @ full_cell).square().sum(dim=-1) < radius**2
+        squared = (difference.unsqueeze(2) + shift @ full_cell).square().sum(dim=-1)
         once = (first.unsqueeze(1) < atoms).unsqueeze(2) | (first.unsqueeze(1) == atoms).unsqueeze(2) & forward
-        row, second, image = (near & once).nonzero(as_tuple=True)
-        found.append((first[row], second, shift[row, second, image].long()))
-    source, target, shift = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return _from_pairs(
-        n_atoms,
-        torch.cat([source, target]),
-        torch.cat([target, source]),
-        torch.cat([shift, -shift]),
-        LIST_COLUMNS,
+        row, second, image = ((squared < radius**2) & once).nonzero(as_tuple=True)
+        found.append((first[row], second, shift[row, second, image].long(), squared[row, second, image]))
+    source, target, shift, squared = (torch.cat(parts) for parts in zip(*found, strict=True))
+    source, target, shift = torch.cat([source, target]), torch.cat([target, source]), torch.cat([shift, -shift])
+    if not near:
+        return _from_pairs(n_atoms, source, target, shift, LIST_COLUMNS)
+    squared = squared.repeat(2)  # both directions of a pair have the same bits, and are near or not together
+    matrix = _from_pairs(n_atoms, source, target, shift, LIST_COLUMNS, squared)
+    counts = [int(torch.bincount(source[squared < shorter**2], minlength=n_atoms).max()) for shorter in near]
+    return replace(matrix, near_columns=tuple(NEAR_COLUMNS * max(1, math.ceil(n / NEAR_COLUMNS)) for n in counts))
+
+
+def first_columns(
+    neighbors: Tensor, reverse: Tensor, mask: Tensor, n_columns: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Make a matrix of the first columns of a matrix of neighbours.
+
+    A pair stays if both of its slots are in these columns. Other slots become empty.
+
+    Args:
+        neighbors: [n_rows, max_neighbors].
+        reverse: [n_rows, max_neighbors].
+        mask: [n_rows, max_neighbors].
+        n_columns: how many columns to keep.
+
+    Returns:
+        ``neighbors``, ``reverse`` and ``mask`` [n_rows, n_columns] of the smaller matrix, and where a slot stayed.
+    """
+    n_rows, width = neighbors.shape
+    rows = torch.arange(n_rows, device=neighbors.device).unsqueeze(1)
+    slots = rows * n_columns + torch.arange(n_columns, device=neighbors.device)
+    reverse = reverse[:, :n_columns]
+    column = reverse % width
+    stays = column < n_columns
+    return (
+        torch.where(stays, neighbors[:, :n_columns], rows),
+        torch.where(stays, reverse // width * n_columns + column, slots),
+        mask[:, :n_columns] & stays,
+        stays,
     )
 
 
-def _from_pairs(n_atoms: int, source: Tensor, target: Tensor, shift: Tensor, columns: int) -> NeighborMatrix:
-    """Lay out directed pairs, both directions present, as a matrix whose width is a multiple of ``columns``."""
+def _from_pairs(
+    n_atoms: int, source: Tensor, target: Tensor, shift: Tensor, columns: int, squared: Tensor | None = None
+) -> NeighborMatrix:
+    """Lay out directed pairs, both directions present, as a matrix whose width is a multiple of ``columns``.
+
+    Rows are in order of the neighbours, or of squared distances where those are given.
+    """
     # One number for each pair and image. Sorting by it puts pairs in order of rows, and finds the reversed pair.
     span = 2 * shift.abs().amax(dim=0) + 1 if len(shift) else torch.ones(3, dtype=torch.int64, device=shift.device)
     offset = shift + span // 2
@@ -155,7 +201,12 @@ def _from_pairs(n_atoms: int, source: Tensor, target: Tensor, shift: Tensor, col
 
     counts = torch.bincount(source, minlength=n_atoms)
     max_neighbors = columns * max(1, math.ceil(int(counts.max()) / columns))
-    column = torch.arange(len(source), device=source.device) - (counts.cumsum(0) - counts)[source]
+    place = torch.arange(len(source), device=source.device)
+    if squared is not None:
+        nearest_first = squared[order].argsort(stable=True)
+        nearest_first = nearest_first[source[nearest_first].argsort(stable=True)]
+        place[nearest_first] = place.clone()
+    column = place - (counts.cumsum(0) - counts)[source]
     slot = source * max_neighbors + column
     matrix = NeighborMatrix.empty(n_atoms, max_neighbors, source.device)
     matrix.neighbors[source, column] = target

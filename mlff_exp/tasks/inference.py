@@ -224,7 +224,7 @@ def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
 def _batch(config: Config, subject: ModelUnderTest, n_systems: int) -> AtomicBatch:
     structures = list(described_systems(config, subject).values())
     filled = [structures[index % len(structures)] for index in range(n_systems)]
-    batch = collate(filled, subject.engine.cutoff, device=subject.device)
+    batch = collate(filled, subject.engine.cutoff, near=subject.engine.shorter_cutoffs, device=subject.device)
     if config.task.stress == "required" and not batch.fully_periodic:
         raise ConfigError(
             "task.stress=required: there is no stress, because a system is not periodic in all three directions; "

@@ -36,12 +36,14 @@ def check_own_forces(engine: Engine, atoms: Atoms, seed: int) -> tuple[dict[str,
     rng = np.random.default_rng(seed)
     moved = atoms.copy()
     moved.positions += rng.normal(scale=DISPLACEMENT_ANG, size=moved.positions.shape)
-    batch = collate([moved] * N_DRAWN, engine.cutoff, skin=SKIN_ANG, device=engine.device)
+    batch = collate([moved] * N_DRAWN, engine.cutoff, near=engine.shorter_cutoffs, skin=SKIN_ANG, device=engine.device)
     drawn = torch.from_numpy(rng.normal(size=tuple(batch.positions.shape))).to(batch.positions.device)
     moves = batch.per_system(drawn * batch.is_atom.unsqueeze(-1))
     directions = (moves / moves.square().sum(dim=(1, 2), keepdim=True).sqrt()).flatten(0, 1)
     rounding_ev = energy_rounding(engine, batch, directions)
-    centred = collate([atoms] * N_DRAWN, engine.cutoff, skin=SKIN_ANG, device=engine.device)
+    centred = collate(
+        [atoms] * N_DRAWN, engine.cutoff, near=engine.shorter_cutoffs, skin=SKIN_ANG, device=engine.device
+    )
     metrics = {
         DIFFERENCES: float(gradient_errors(engine, batch, directions, rounding_ev).max()),
         CIRCULATION: circulation_error(*loop_work(engine, centred, rng)),

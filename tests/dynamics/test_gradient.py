@@ -31,6 +31,7 @@ class Analytic:
     """Springs between all pairs of atoms, and what else acts on them; no network."""
 
     cutoff, device = 5.0, CPU
+    shorter_cutoffs = ()
 
     def __init__(self, lengths: Tensor, extra: Callable[[Tensor], Tensor] = torch.zeros_like) -> None:
         self.lengths, self.extra = lengths, extra

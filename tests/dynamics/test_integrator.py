@@ -30,6 +30,7 @@ class Springs:
     """Every atom tied to its place: a force field whose canonical ensemble can be drawn exactly."""
 
     cutoff, device, capturable = 5.0, CPU, None
+    shorter_cutoffs = ()
 
     def __init__(self, places: torch.Tensor, n_systems: int) -> None:
         self.places, self.n_systems = places, n_systems

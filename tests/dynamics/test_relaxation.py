@@ -38,6 +38,7 @@ class Analytic:
     """An energy that is a function of one system's positions, [n_atoms, 3] Å."""
 
     cutoff, device, precision, name = 5.0, CPU, "fp64", "analytic"
+    shorter_cutoffs = ()
 
     def __init__(self, energy: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._energy, self.evaluations = energy, 0

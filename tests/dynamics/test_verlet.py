@@ -26,10 +26,12 @@ from mlff_exp.engines.registry import engine_options
 from mlff_exp.measure.correctness import require_correct
 from mlff_exp.measure.physics import internal_degrees_of_freedom
 from mlff_exp.models.checkpoint import load_checkpoint
+from mlff_exp.models.graph import GraphModel
 from mlff_exp.models.painn import PaiNN, pair_vectors
 from mlff_exp.structures.batch import AtomicBatch, collate
 from mlff_exp.structures.systems import water_box
 from tests.helpers.engines import AUTOTUNED, GPU_ENGINES
+from tests.helpers.networks import TwoRanges
 from tests.helpers.shapes import assert_state
 
 CPU = torch.device("cpu")
@@ -245,7 +247,7 @@ class Watched:
         return getattr(self.inner, name)
 
     def __call__(self, batch: AtomicBatch) -> Prediction:
-        self.seen.append(AtomicBatch(*(tensor.clone() for tensor in batch.tensors())))
+        self.seen.append(batch.with_tensors(*(tensor.clone() for tensor in batch.tensors())))
         return self.inner(batch)
 
 
@@ -287,6 +289,30 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
         looked_at += 1
     assert looked_at == 80 // record_every
     assert np.abs(total - total[0]).max() < 0.3
+
+
+def test_a_model_with_two_cutoffs_moves_on_two_lists() -> None:
+    """Atoms gather, so that the list and its part for the shorter cutoff are found anew and grow."""
+    box, engine = water_box(8), EagerEngine(GraphModel(TwoRanges()).double(), "fp64", CPU)
+    wide = box.copy()
+    wide.set_cell(box.cell * 2, scale_atoms=True)
+    watched = Watched(engine)
+    dynamics = Dynamics(watched, [wide], timestep_fs=0.5)
+    ((cutoff, few),) = dynamics.batch.near_columns
+    assert cutoff == 2.5
+    assert few < dynamics.batch.neighbors.shape[1]
+    together = torch.from_numpy(box.positions)
+    state = dynamics.state(together, torch.full_like(together, 0.6))
+    many = dynamics.batch.near_columns[0][1]
+    assert many > few
+    for _ in range(30):
+        dynamics.step(state)
+    assert dynamics.batch.near_columns[0][1] >= many
+    assert watched.seen[-1].near_columns == dynamics.batch.near_columns
+    wide.positions = state.positions.numpy()
+    expected = engine(collate([wide], engine.cutoff))
+    assert float(state.energy) == pytest.approx(float(expected.energy), abs=1e-10)
+    np.testing.assert_allclose(state.forces.numpy(), expected.forces.numpy(), rtol=0, atol=1e-11)
 
 
 @pytest.mark.gpu

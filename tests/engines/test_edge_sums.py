@@ -61,11 +61,12 @@ def index_put(to: Tensor, index: Tensor, values: Tensor) -> Tensor:
 
 def traced(network: nn.Module, batch: AtomicBatch) -> GraphModule:
     model = GraphModel(network).cast(torch.float64)
-    return trace(lambda *tensors: energy_and_forces(model, AtomicBatch(*tensors), "fp64"), batch.tensors())
+    return trace(lambda *tensors: energy_and_forces(model, batch.with_tensors(*tensors), "fp64"), batch.tensors())
 
 
-def two_systems(cutoff: float, periodic: bool) -> AtomicBatch:
-    return collate([random_structure(seed, periodic=periodic) for seed in (3, 5)], cutoff, skin=0.5, bucketed=True)
+def two_systems(cutoffs: tuple[float, ...], periodic: bool) -> AtomicBatch:
+    systems = [random_structure(seed, periodic=periodic) for seed in (3, 5)]
+    return collate(systems, max(cutoffs), near=sorted(cutoffs)[:-1], skin=0.5, bucketed=True)
 
 
 def additions(graph: GraphModule) -> int:
@@ -83,7 +84,7 @@ def additions(graph: GraphModule) -> int:
 )  # fmt: skip
 def test_dense_sums_give_the_same_energies_and_forces(network: Callable[[], nn.Module], periodic: bool) -> None:
     made = network()
-    batch = two_systems(max(made.cutoffs), periodic)  # type: ignore[arg-type]
+    batch = two_systems(made.cutoffs, periodic)  # type: ignore[arg-type]
     graph = traced(made, batch)
     assert additions(graph) > 0
     expected = graph(*batch.tensors())
@@ -96,7 +97,7 @@ def test_dense_sums_give_the_same_energies_and_forces(network: Callable[[], nn.M
 @pytest.mark.parametrize("network", [lambda: Pairs(4.0, 8), TwoRanges, lambda: Charged(index_add)])
 def test_nothing_is_added_at_an_index_afterwards(network: Callable[[], nn.Module]) -> None:
     made = network()
-    batch = two_systems(max(made.cutoffs), True)  # type: ignore[arg-type]
+    batch = two_systems(made.cutoffs, True)  # type: ignore[arg-type]
     graph = traced(made, batch)
     assert replace_scatters(graph, batch) == 0
     assert additions(graph) == 0
@@ -120,7 +121,7 @@ class Elsewhere(nn.Module):
 
 @pytest.mark.parametrize(("width", "left"), [(1, 0), (100_000, 1)])
 def test_an_index_that_is_no_end_of_an_edge_is_not_taken_for_one(width: int, left: int) -> None:
-    batch = two_systems(3.0, False)
+    batch = two_systems((3.0,), False)
     graph = traced(Elsewhere(width), batch)
     expected = graph(*batch.tensors())
     assert replace_scatters(graph, batch) == left

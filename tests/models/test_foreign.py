@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mlff_exp.common.registry import load_object
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.engines.eager import energy_and_forces
+from mlff_exp.engines.edge_sums import replace_scatters
 from mlff_exp.engines.factory import make_engine
 from mlff_exp.engines.tracing import trace
 from mlff_exp.models.adapters.sevennet import SevenNetModel
@@ -32,7 +33,7 @@ from mlff_exp.models.foreign.truth import UntrueError, check_truth
 from mlff_exp.models.graph import GraphModel
 from mlff_exp.models.loading import LoadedModel, load_model
 from mlff_exp.models.registry import MODELS
-from mlff_exp.structures.batch import AtomicBatch, collate
+from mlff_exp.structures.batch import collate
 from tests.helpers.networks import with_more_columns
 from tests.helpers.predictions import moved, predicted
 from tests.helpers.process import settings_of_the_process
@@ -198,7 +199,8 @@ def test_autocast_costs_what_half_precision_rounds(name: str, precision: str, er
 def test_padding_and_skin_and_the_batch_change_nothing(name: str, precision: str) -> None:
     engine = engine_of(name, precision)
     energy, force = (1e-9, 1e-9) if precision == "fp64" else (2e-4, 2e-4)
-    padded = with_more_columns(collate(MIXED, engine.cutoff, skin=0.7, n_slots=9), 5)
+    padded = collate(MIXED, engine.cutoff, near=engine.shorter_cutoffs, skin=0.7, n_slots=9)
+    padded = with_more_columns(padded, 5)
     together = predicted(engine, padded)
     assert not together[1][0, len(MIXED[0]) :].any()  # exactly nothing on padding
     for at, atoms in enumerate(MIXED):
@@ -271,13 +273,36 @@ def test_forces_and_stress_are_the_derivatives_of_the_energy(name: str) -> None:
 def test_its_graph_computes_the_same_at_other_positions(name: str) -> None:
     engine = engine_of(name, "fp32")
     batch = collate([molecule("H2O")], engine.cutoff, n_slots=4)
-    graph = trace(lambda *tensors: energy_and_forces(engine.model, AtomicBatch(*tensors), "fp32"), batch.tensors())
+
+    def function(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return energy_and_forces(engine.model, batch.with_tensors(*tensors), "fp32")
+
+    graph = trace(function, batch.tensors())
     for one in (batch, moved(batch)):
         with torch.no_grad():
             found = graph(*one.tensors())
         expected = engine(one)
         assert torch.equal(found[0], expected.energy)
         assert torch.equal(found[1], expected.forces)
+
+
+@pytest.mark.slow
+@every
+def test_its_graph_adds_nothing_at_an_index(name: str) -> None:
+    engine = engine_of(name, "fp64")
+    batch = collate([two_waters()], engine.cutoff, near=engine.shorter_cutoffs, skin=0.5)
+    assert len(batch.near_columns) == len(engine.shorter_cutoffs)
+
+    def function(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return energy_and_forces(engine.model, batch.with_tensors(*tensors), "fp64")
+
+    graph = trace(function, batch.tensors())
+    with torch.no_grad():
+        expected = graph(*batch.tensors())
+        assert replace_scatters(graph, batch) == 0
+        found = graph(*batch.tensors())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @every

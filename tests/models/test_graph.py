@@ -18,7 +18,8 @@ from torch import nn
 from mlff_exp.engines.eager import EagerEngine
 from mlff_exp.engines.factory import make_engine
 from mlff_exp.models.graph import GraphModel, edges_within
-from mlff_exp.structures.batch import collate
+from mlff_exp.structures.batch import collate, rebuild_neighbors
+from mlff_exp.structures.neighbors import uses_all_pairs
 from tests.helpers.networks import TwoRanges, random_structure, with_more_columns
 from tests.helpers.predictions import moved, predicted
 from tests.helpers.shapes import assert_edges
@@ -55,8 +56,8 @@ def test_padding_and_skin_change_nothing(
     network: str, precision: str, atoms: Atoms, rows: int, columns: int, skin: float
 ) -> None:
     engine = engine_of(network, precision)
-    plain = predicted(engine, collate([atoms], engine.cutoff))
-    padded = collate([atoms], engine.cutoff, skin=skin, n_slots=len(atoms) + rows)
+    plain = predicted(engine, collate([atoms], engine.cutoff, near=engine.shorter_cutoffs))
+    padded = collate([atoms], engine.cutoff, near=engine.shorter_cutoffs, skin=skin, n_slots=len(atoms) + rows)
     energy, forces = predicted(engine, with_more_columns(padded, columns))
     assert np.isfinite(energy).all()
     assert np.isfinite(forces).all()
@@ -68,9 +69,9 @@ def test_padding_and_skin_change_nothing(
 @given(systems=st.lists(structures, min_size=2, max_size=4))
 def test_a_system_in_a_batch_is_as_by_itself(network: str, systems: list[Atoms]) -> None:
     engine = engine_of(network)
-    energies, forces = predicted(engine, collate(systems, engine.cutoff, bucketed=True))
+    energies, forces = predicted(engine, collate(systems, engine.cutoff, near=engine.shorter_cutoffs, bucketed=True))
     for index, atoms in enumerate(systems):
-        alone = predicted(engine, collate([atoms], engine.cutoff))
+        alone = predicted(engine, collate([atoms], engine.cutoff, near=engine.shorter_cutoffs))
         assert_same((energies[index : index + 1], forces[index : index + 1, : len(atoms)]), alone, fp32=False)
 
 
@@ -89,8 +90,8 @@ def test_turned_mirrored_moved_and_renumbered_it_is_the_same(
     if atoms.pbc.any():  # another image of each atom
         images = rng.integers(-1, 2, size=(len(atoms), 3)) * atoms.pbc
         other.positions += images @ other.cell[:]
-    energy, forces = predicted(engine, collate([atoms], engine.cutoff))
-    found = predicted(engine, collate([other], engine.cutoff))
+    energy, forces = predicted(engine, collate([atoms], engine.cutoff, near=engine.shorter_cutoffs))
+    found = predicted(engine, collate([other], engine.cutoff, near=engine.shorter_cutoffs))
     np.testing.assert_allclose(found[0], energy, rtol=0, atol=ENERGY_EV)
     np.testing.assert_allclose(found[1][0], forces[0][order] @ turn.T, rtol=0, atol=1e-9)
 
@@ -100,8 +101,8 @@ def test_turned_mirrored_moved_and_renumbered_it_is_the_same(
 @given(seed=st.integers(0, 2**32 - 1))
 def test_two_cells_have_twice_the_energy(network: str, seed: int) -> None:
     engine, atoms = engine_of(network), random_structure(seed, periodic=True)
-    energy, forces = predicted(engine, collate([atoms], engine.cutoff))
-    twice, both = predicted(engine, collate([atoms.repeat((2, 1, 1))], engine.cutoff))
+    energy, forces = predicted(engine, collate([atoms], engine.cutoff, near=engine.shorter_cutoffs))
+    twice, both = predicted(engine, collate([atoms.repeat((2, 1, 1))], engine.cutoff, near=engine.shorter_cutoffs))
     np.testing.assert_allclose(twice, 2 * energy, rtol=0, atol=4 * ENERGY_EV)
     np.testing.assert_allclose(both[0], np.concatenate([forces[0], forces[0]]), rtol=0, atol=1e-11)
 
@@ -110,11 +111,11 @@ def test_two_cells_have_twice_the_energy(network: str, seed: int) -> None:
 @pytest.mark.parametrize("periodic", [False, True])
 def test_forces_are_the_derivatives_of_the_energy(network: str, periodic: bool) -> None:
     engine, atoms, step = engine_of(network), random_structure(7, periodic=periodic), 1e-4
-    _, forces = predicted(engine, collate([atoms], engine.cutoff))
+    _, forces = predicted(engine, collate([atoms], engine.cutoff, near=engine.shorter_cutoffs))
 
     def energy(positions: np.ndarray, cell: np.ndarray) -> float:
         moved = Atoms(atoms.numbers, positions, cell=cell, pbc=atoms.pbc)
-        return float(engine(collate([moved], engine.cutoff)).energy)
+        return float(engine(collate([moved], engine.cutoff, near=engine.shorter_cutoffs)).energy)
 
     direction = np.random.default_rng(0).normal(size=atoms.positions.shape)
     ahead, behind = (energy(atoms.positions + sign * step * direction, atoms.cell[:]) for sign in (1, -1))
@@ -125,11 +126,11 @@ def test_forces_are_the_derivatives_of_the_energy(network: str, periodic: bool) 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_each_cutoff_has_its_own_edges(seed: int) -> None:
     atoms = random_structure(seed, periodic=True)
-    batch = collate([atoms], 4.7, skin=0.5, n_slots=len(atoms) + 2)
+    batch = collate([atoms], 4.7, near=(2.5,), skin=0.5, n_slots=len(atoms) + 2)
     for cutoff in (2.5, 4.7):
-        assert_edges(edges_within(batch, cutoff, torch.float32), batch, torch.float32)
+        assert_edges(edges_within(batch, cutoff, torch.float32), batch.within(cutoff), torch.float32)
         edges = edges_within(batch, cutoff, torch.float64)
-        assert_edges(edges, batch, torch.float64)
+        assert_edges(edges, batch.within(cutoff), torch.float64)
         (receivers, senders), vectors = edges
         real = vectors.norm(dim=1) < cutoff
         assert (vectors[~real] == torch.tensor([cutoff, 0, 0], dtype=torch.float64)).all()
@@ -140,6 +141,38 @@ def test_each_cutoff_has_its_own_edges(seed: int) -> None:
         first, second, by_ase = primitive_neighbor_list("ijD", atoms.pbc, atoms.cell, atoms.positions, cutoff)
         expected = sorted((int(i), int(j), *v) for i, j, v in zip(first, second, by_ase.round(6).tolist(), strict=True))
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+@some
+@given(
+    systems=st.lists(structures, min_size=1, max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+    skin=st.sampled_from([0.4, 1.0]),
+)
+def test_a_list_for_each_cutoff_gives_what_one_list_gives(systems: list[Atoms], seed: int, skin: float) -> None:
+    """With padding, after moves within the skin, and after far moves and a new list."""
+    engine, rng = engine_of("two cutoffs"), np.random.default_rng(seed)
+    n_slots, listed = 10, [not uses_all_pairs(atoms) for atoms in systems]
+    one = collate(systems, engine.cutoff, skin=skin, n_slots=n_slots)
+    two = collate(systems, engine.cutoff, near=engine.shorter_cutoffs, skin=skin, n_slots=n_slots)
+    assert bool(two.near_columns) == any(listed)
+
+    def assert_equal() -> None:
+        found, expected = predicted(engine, two), predicted(engine, one)
+        np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=ENERGY_EV)
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-13, atol=1e-11)
+
+    assert_equal()
+    directions = rng.normal(size=(len(one.positions), 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    moves = torch.from_numpy(directions * rng.uniform(0, skin / 2, size=(len(directions), 1)))
+    one, two = (batch.with_positions(batch.positions + moves) for batch in (one, two))
+    assert_equal()
+    near = two.near_columns
+    one, two = (batch.with_positions(batch.positions + 2 * moves) for batch in (one, two))
+    one, two = (rebuild_neighbors(batch, listed, engine.cutoff, skin=skin) for batch in (one, two))
+    assert all(new >= old for (_, old), (_, new) in zip(near, two.near_columns, strict=True))
+    assert_equal()
 
 
 def test_energies_of_isolated_atoms_are_added_in_fp64() -> None:
@@ -161,7 +194,8 @@ def test_a_network_without_elements_takes_any() -> None:
 def test_compiled_it_computes_the_same() -> None:
     """One shape, which holds all: two cutoffs, a cell and a skin, a molecule beside it, padding rows and columns."""
     cell, free = random_structure(3, periodic=True), random_structure(4, periodic=False)
-    batch = collate([cell, free], 4.7, skin=0.5, n_slots=9)
+    batch = collate([cell, free], 4.7, near=(2.5,), skin=0.5, n_slots=9)
+    assert batch.near_columns[0][1] < batch.neighbors.shape[1]
     compiled, eager = engine_of("two cutoffs", name="compile"), engine_of("two cutoffs")
     for one in (batch, moved(batch)):
         assert_same(predicted(compiled, one), predicted(eager, one), fp32=False)
@@ -175,7 +209,7 @@ def test_compiled_it_computes_the_same() -> None:
 def test_on_a_gpu_it_computes_the_same(network: str, name: str, precision: str) -> None:
     reference, engine = engine_of(network), engine_of(network, precision, name, CUDA)
     systems = [random_structure(3, periodic=True), random_structure(4, periodic=False)]
-    batch = with_more_columns(collate(systems, engine.cutoff, skin=0.5, n_slots=9), 3)
+    batch = with_more_columns(collate(systems, engine.cutoff, near=engine.shorter_cutoffs, skin=0.5, n_slots=9), 3)
     for one in (batch, moved(batch)):  # the second replays
         found, expected = predicted(engine, one.to(CUDA)), predicted(reference, one)
         if precision == "fp64":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.geometry import complete_cell
 from ase.neighborlist import primitive_neighbor_list
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.prediction import Prediction
 from mlff_exp.models.painn import pair_vectors
 from mlff_exp.structures import neighbors
-from mlff_exp.structures.batch import AtomicBatch, collate
+from mlff_exp.structures.batch import AtomicBatch, collate, rebuild_neighbors
 from mlff_exp.structures.neighbors import gather_neighbors, neighbor_list
 from mlff_exp.structures.sizes import ALL_PAIRS_MAX_ATOMS
 from tests.conftest import rattled
@@ -58,6 +60,51 @@ def test_every_pair_within_the_cutoff_is_there_once(seed: int) -> None:
     assert len(first) == len(expected)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, thin=st.booleans(), skin=st.sampled_from([0.0, 0.5]), others=st.integers(0, 1))
+def test_the_first_columns_hold_every_pair_within_a_shorter_cutoff(
+    seed: int, thin: bool, skin: float, others: int
+) -> None:
+    systems = [random_cell(seed + index) for index in range(1 + others)]
+    if thin:
+        systems[0].set_cell(systems[0].cell * [[0.4], [1], [1]], scale_atoms=True)
+    batch = collate(systems, 5.0, near=(2.0, 3.5), skin=skin)
+    assert_batch(batch)
+    for cutoff in (2.0, 3.5):
+        part = batch.within(cutoff)
+        assert_batch(part)
+        assert_involution(part)
+        assert listed(part, cutoff) == listed(batch, cutoff)
+        assert listed(part, cutoff + skin) == listed(batch, cutoff + skin)
+        first, *_ = primitive_neighbor_list(
+            "ij", systems[0].pbc, complete_cell(systems[0].cell), systems[0].positions, cutoff
+        )
+        assert len(first) == sum(row < batch.n_slots for row, *_ in listed(part, cutoff))
+
+
+def test_columns_of_a_shorter_cutoff_are_few_grow_and_never_shrink() -> None:
+    """A crystal that is compressed and then expanded."""
+    crystal = bulk("Cu", cubic=True).repeat(2)
+    batch = collate([crystal], 8.0, near=(3.0,), skin=0.5)
+    assert batch.near_columns == ((3.0, 16),)  # 12 neighbours
+    compressed = collate([scaled(crystal, 0.8)], 8.0, near=(3.0,), skin=0.5)
+    assert compressed.near_columns == ((3.0, 24),)  # 18 neighbours
+    keys = {batch.shape_key, compressed.shape_key}
+    assert len(keys) == 2
+    narrow = replace(compressed, near_columns=((3.0, 8),))
+    again = rebuild_neighbors(narrow, [True], 8.0, skin=0.5)
+    assert again.near_columns == ((3.0, 24),)
+    wide = replace(again, cell=batch.cell, positions=batch.positions)
+    assert rebuild_neighbors(wide, [True], 8.0, skin=0.5).near_columns == ((3.0, 24),)
+    assert again.to("cpu").near_columns == again.with_tensors(*again.tensors()).near_columns == ((3.0, 24),)
+
+
+def scaled(atoms: Atoms, by: float) -> Atoms:
+    other = atoms.copy()
+    other.set_cell(atoms.cell * by, scale_atoms=True)
+    return other
+
+
 @pytest.mark.parametrize("at_once", [1, 1000])
 def test_looking_at_few_pairs_at_a_time_finds_the_same(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     atoms = random_cell(3)
@@ -95,6 +142,7 @@ class FreeFlight:
     """An engine without forces that compares every list it is given with ASE's."""
 
     cutoff, device, capturable = 3.0, torch.device("cpu"), None
+    shorter_cutoffs = ()
 
     def __init__(self) -> None:
         self.lists: set[bytes] = set()
@@ -115,7 +163,10 @@ class FreeFlight:
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, others=st.integers(0, 2))
 def test_reverse_is_an_involution_that_swaps_the_atoms_of_a_pair(seed: int, others: int) -> None:
-    batch = collate([random_cell(seed + index) for index in range(1 + others)], 4.0)
+    assert_involution(collate([random_cell(seed + index) for index in range(1 + others)], 4.0))
+
+
+def assert_involution(batch: AtomicBatch) -> None:
     slots = torch.arange(batch.reverse.numel())
     reverse = batch.reverse.flatten()
     assert (reverse[reverse] == slots).all()

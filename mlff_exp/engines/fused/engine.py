@@ -191,6 +191,7 @@ class FusedEngine:
     """
 
     name = "fused"
+    shorter_cutoffs = ()
     uses_cuda_graphs = False
     capturable = None
 

@@ -19,7 +19,7 @@ from ase import Atoms
 from mlff_exp.common import atomic_write
 from mlff_exp.models.foreign.settings import quiet
 from mlff_exp.models.protocol import ForceField
-from mlff_exp.models.spec import has_own_forces
+from mlff_exp.models.spec import has_own_forces, shorter_cutoffs
 from mlff_exp.models.stress import stress_of_gradients
 from mlff_exp.structures import collate
 
@@ -99,7 +99,7 @@ def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray |
 
     A model with forces of its own gives no stress.
     """
-    batch = collate([atoms], model.cutoff)
+    batch = collate([atoms], model.cutoff, near=shorter_cutoffs(model))
     if has_own_forces(model):
         energy, forces = model(batch)
         return float(energy), forces[batch.is_atom].detach().numpy(), None
