@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from mlff_exp.config import ConfigError, rename_keys, rename_option
+from mlff_exp.config import ConfigError, rename_keys, rename_option, shown
 
 MAX_BYTES = 2**20
+MAX_NESTED = 100
 MAX_VALUES = 50_000  # an alias counts with all the values that it stands for
 
 
@@ -29,9 +32,17 @@ class BoundedRepository(ConfigRepository):
         config_path = self._renamed(config_path)
         source = self._find_object_source(config_path=config_path, object_type=ObjectType.CONFIG)
         is_file = source is not None and source.scheme() == "file"
-        if source is not None and is_file:
-            refuse_large(Path(source.path) / source._normalize_file_name(config_path))
-        found = super().load_config(config_path)
+        if source is None or not is_file:
+            found = super().load_config(config_path)
+        else:
+            path = Path(source.path) / source._normalize_file_name(config_path)
+            refuse_large(path)
+            try:
+                found = super().load_config(config_path)
+            except OmegaConfBaseException:
+                raise
+            except (ValueError, OSError) as error:  # these do not name the file
+                raise ConfigError(f"{path} can't be read: {shown(error)}") from error
         if found is not None and is_file and isinstance(found.config, DictConfig):
             # Otherwise Hydra would merge the file with the registered option of the same name, and warn.
             found.is_schema_source = found.is_schema_source or not config_path.startswith("hydra/")
@@ -65,12 +76,32 @@ def refuse_large(path: Path) -> None:
     try:
         with path.open("rb") as file:
             n_values = _n_values(file.read())
+    except _NestedError as error:
+        raise ConfigError(f"{path} is nested in more than {MAX_NESTED} levels") from error
     except (yaml.YAMLError, UnicodeDecodeError):
         return
     if n_values > MAX_VALUES:
         raise ConfigError(
             f"{path} stands for more than {MAX_VALUES:,} values, aliases counted with what they stand for"
         )
+
+
+class _NestedError(Exception):
+    """Mappings, lists or interpolations are nested so deeply that reading them takes long, and fails."""
+
+
+def _refuse_nested(depth: int) -> None:
+    if depth > MAX_NESTED:
+        raise _NestedError
+
+
+def _depth(text: str) -> int:
+    """Return how deeply ``${…}`` are nested in a text, at most."""
+    depth = deepest = 0
+    for bracket in re.findall(r"\$\{|\}", text):
+        depth = max(depth + (1 if bracket != "}" else -1), 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _n_values(text: bytes) -> int:
@@ -86,10 +117,12 @@ def _n_values(text: bytes) -> int:
                 count += MAX_VALUES + 1 if is_open else sizes.get(event.anchor, 1)
             case yaml.ScalarEvent():
                 count += 1
+                _refuse_nested(_depth(event.value))
                 if event.anchor is not None:
                     sizes[event.anchor] = 1
             case yaml.CollectionStartEvent():
                 open_nodes.append((event.anchor, count))
+                _refuse_nested(len(open_nodes))
                 count += 1
             case yaml.CollectionEndEvent():
                 anchor, began = open_nodes.pop()

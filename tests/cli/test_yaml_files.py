@@ -34,6 +34,8 @@ def test_a_bomb_is_refused_where_hydra_composes(tmp_path: Path) -> None:
         ("x: &a {y: *a}", "50,000 values"),
         ("x: [" + "1," * 60_000 + "]", "50,000 values"),
         ("#" * (MAX_BYTES + 1), "1,048,576 bytes"),
+        ("x: " + "[" * 20_000 + "]" * 20_000, "nested in more than 100 levels"),
+        ("x: '" + "${" * 3_000 + "}" * 3_000 + "'", "nested in more than 100 levels"),
     ],
 )
 def test_what_is_too_large_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -46,6 +48,20 @@ def test_what_is_too_large_is_named(tmp_path: Path, text: str, message: str) -> 
 def test_what_is_small_or_no_yaml_is_left_to_others(tmp_path: Path, text: str) -> None:
     (tmp_path / "sent.yaml").write_text(text)
     refuse_large(tmp_path / "sent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed: 1\n".encode("utf-16"), "codec can't decode"),
+        (b"seed: " + b"9" * 5000, "Exceeds the limit"),
+        (b"5", "int"),
+    ],
+)
+def test_a_file_that_hydra_cannot_read_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "main.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"main\.yaml can't be read: .*{message}"):
+        GuardedLoader(create_config_search_path(str(tmp_path))).load_configuration("main", [], run_mode=RunMode.RUN)
 
 
 def test_our_own_files_are_small() -> None:
