@@ -15,6 +15,7 @@ from typing import NoReturn
 from mlff_exp.cli.surroundings import settle_surroundings
 from mlff_exp.common import (
     DISK_ERRORS,
+    STREAMS,
     HungUp,
     Terminated,
     free_space,
@@ -59,6 +60,8 @@ def command_boundary(program: str) -> Iterator[None]:
             _refuse_undecodable(program)
             yield
         except OSError as error:
+            if error.filename in STREAMS.values():
+                end_command(program, f"{error.strerror}: {error.filename}; what had finished is kept", EXIT_FAILED)
             if error.errno in DISK_ERRORS:
                 path = Path(error.filename or Path.cwd())
                 where = f"{path}; {free_space(path if path.is_dir() else path.parent)}"

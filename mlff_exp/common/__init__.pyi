@@ -28,6 +28,7 @@ from .signals import HungUp as HungUp
 from .signals import Terminated as Terminated
 from .signals import interrupts_postponed as interrupts_postponed
 from .signals import raise_on_signals as raise_on_signals
+from .streams import STREAMS as STREAMS
 from .streams import printable_streams as printable_streams
 from .typed_json import parse_json as parse_json
 from .typed_json import read_json as read_json

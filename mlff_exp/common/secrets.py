@@ -48,6 +48,10 @@ def _hide_learned(text: str) -> str:
     return text
 
 
+# Names of environment variables that a text of a configuration asks for.
+ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?([^,}\s'\"]+)")
+
+
 def remember_secret(values: Iterable[str]) -> None:
     """Hide these values from now on, wherever they stand in a text, if they are long enough."""
     _learned.update(value for value in values if len(value) >= _SHORTEST and not value.startswith("${"))
@@ -66,7 +70,7 @@ def learn_secrets(values: Any, key: str = "") -> None:
             remember_secret([values])
         elif found := URI.match(values):
             remember_secret([found[1]])
-        remember_secret(os.environ[name] for name in re.findall(r"\$\{oc\.env:([^,}]+)", values) if name in os.environ)
+        remember_secret(os.environ[name] for name in ENVIRONMENT.findall(values) if name in os.environ)
 
 
 def learn_overrides(overrides: Iterable[str]) -> None:

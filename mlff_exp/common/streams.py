@@ -12,16 +12,23 @@ from typing import Any, TextIO
 # Errors of a pipe without a reader, as after `| head`, and of a closed terminal.
 NO_READER = (errno.EPIPE, errno.EIO)
 
+STREAMS = {1: "standard output", 2: "standard error"}
+
 
 class _Unread(io.FileIO):
-    """A file that drops its text once nobody reads it."""
+    """A file that drops its text once nobody reads it, or after an error of writing, which is raised."""
+
+    is_broken = False
 
     def write(self, data: Any) -> int:
+        if self.is_broken:
+            return len(data)
         try:
             written = super().write(data)
         except OSError as error:
+            self.is_broken = True
             if error.errno not in NO_READER:
-                raise
+                raise OSError(error.errno, error.strerror, STREAMS.get(self.fileno())) from None
             return len(data)
         return written or 0
 

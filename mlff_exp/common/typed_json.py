@@ -106,7 +106,9 @@ def _made(kind: Any, value: Any, where: str) -> Any:
         _wrong(where or "it", value, "a mapping")
     fields, hints = dataclasses.fields(kind), get_type_hints(kind)
     if unknown := sorted(set(value) - {item.name for item in fields}):
-        raise ValueError(f"{where + ': ' if where else ''}unknown keys: {', '.join(unknown)[:200]}")
+        # A few, cut short: a file that is something else may hold what is not to be repeated in a log.
+        named = ", ".join(str(key)[:20] for key in unknown[:3])
+        raise ValueError(f"{where + ': ' if where else ''}unknown keys: {named}{' …' if len(unknown) > 3 else ''}")
     missing = [
         item.name
         for item in fields

@@ -75,3 +75,4 @@ from .words import Precision as Precision
 from .words import is_native as is_native
 from .words import learn_native as learn_native
 from .words import learn_words as learn_words
+from .yaml_bounds import refuse_yaml as refuse_yaml

@@ -16,11 +16,12 @@ from mlff_exp.structures import AtomicBatch, collate
 # Å, no two distances alike; the largest is 1.6, so it is scaled down for a shorter cutoff.
 PLACES = ((0.0, 0.0, 0.0), (1.0, 0.1, 0.0), (-0.3, 1.1, 0.2), (0.2, -0.4, 0.9))
 LONGEST_ANG = 2.0
+LARGEST_WEIGHT = 1e6  # training leaves weights below 100; in larger ones energies of atoms lose all their digits
 WEAKEST_EV_PER_ANG, STRONGEST_EV_PER_ANG = 1e-9, 1e9
 
 
 def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
-    """Refuse weights with which atoms at the distance of a bond feel no force, or an impossibly large one.
+    """Refuse weights that are too large, or with which atoms feel no force, or an impossibly large one.
 
     Args:
         model: FP32 weights, on the CPU.
@@ -28,6 +29,11 @@ def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
     Raises:
         ValueError: saying which.
     """
+    for name, weight in model.named_parameters():
+        if (largest := float(weight.abs().max())) > LARGEST_WEIGHT:
+            raise ValueError(
+                f"its weights are no force field: {name} holds {largest:.3g}, more than {LARGEST_WEIGHT:g}"
+            )
     symbols = [model.elements[index % len(model.elements)] for index in range(len(PLACES))]
     atoms = Atoms(symbols, PLACES)
     atoms.positions *= min(1.0, model.cutoff / LONGEST_ANG)

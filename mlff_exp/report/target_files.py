@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mlff_exp.common import expand_home, refuse_irregular, typed_value
-from mlff_exp.config import ConfigError
+from mlff_exp.config import ConfigError, refuse_yaml
 from mlff_exp.report.targets import TargetList
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -44,8 +45,14 @@ def load_targets(names: Iterable[str] = USUAL_TARGETS) -> list[TargetList]:
         path = _path(name)
         try:
             refuse_irregular(path, MAX_BYTES)
-            content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=False)
+            refuse_yaml(path)
+            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(held, dict):
+                raise TypeError("it holds no mapping with the key lists")
+            content = OmegaConf.to_container(OmegaConf.create(held), resolve=False)
             found += typed_value(TargetFile, _normal(content)).lists
+        except ConfigError as error:
+            raise ConfigError(f"targets: {error}") from error
         except OSError as error:
             raise ConfigError(f"targets: {name} can't be read: {error.strerror}") from error
         except (ValueError, TypeError, YAMLError, OmegaConfBaseException) as error:

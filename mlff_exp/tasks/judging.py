@@ -18,6 +18,7 @@ from mlff_exp.tasks.gradient import (
     ENGINE_DIFFERENCES,
     inapplicable_metrics,
 )
+from mlff_exp.tasks.machine import check_criteria
 from mlff_exp.tasks.nve_files import TRAJECTORY_FILE
 from mlff_exp.tasks.registry import TASKS
 
@@ -76,6 +77,9 @@ def judge_recorded(directory: Path, gate: Gate | None = None, n_starts: int | No
         raise ResultError(f"{directory / RESULT_FILE} is not a result of this version: {error}") from error
     if gate is not None:
         settings = replace(settings, gate=gate)
+    check_criteria(settings.gate)
+    if not settings.gate.criteria:
+        raise ConfigError(f"gate={settings.gate.name} has no criteria: nothing can be judged by it")
     return {each.name: _judge(_first(each, n_starts), result, settings) for each in ensembles}
 
 

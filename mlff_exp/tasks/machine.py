@@ -16,13 +16,16 @@ from mlff_exp.config import (
     Config,
     ConfigError,
     Crystal,
+    Gate,
     UnavailableError,
     WaterBox,
+    did_you_mean,
     is_cuda,
     n_gpus,
 )
 from mlff_exp.engines import ENGINES, EngineSpec, SystemFacts, engine_spec
 from mlff_exp.models import MODELS, Capabilities
+from mlff_exp.results import METRICS, find_metric
 from mlff_exp.tasks.registry import TASKS
 
 
@@ -57,6 +60,18 @@ def engines_of(config: Config) -> Iterator[tuple[str, EngineSpec]]:
                 raise ConfigError(f"{key}={name}: {error}") from error
 
 
+def check_criteria(gate: Gate) -> None:
+    """Refuse a criterion whose metric does not exist, before anything is measured for it.
+
+    Raises:
+        ConfigError: naming the criterion.
+    """
+    for metric in gate.criteria:
+        if find_metric(metric) is None:
+            hint = did_you_mean(metric, METRICS.names())
+            raise ConfigError(f"gate.criteria.{metric}: no metric has this name{hint}; docs/metrics.md lists them")
+
+
 def on_this_machine(config: Config) -> Config:
     """Resolve ``device=auto``, and refuse a combination that this machine can't run.
 
@@ -70,6 +85,7 @@ def on_this_machine(config: Config) -> Config:
         UnavailableError: the machine can't run it; the message says what is missing.
         ConfigError: an engine does not exist.
     """
+    check_criteria(config.gate)
     if config.engine.name == NATIVE:
         check_stress(config)
         # The calculator chooses its own device; it gets its batches on the CPU.

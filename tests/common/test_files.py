@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mlff_exp.cli.yaml_files import refuse_large
 from mlff_exp.common.files import atomic_file, atomic_write, expand_home, refuse_irregular
 from mlff_exp.common.typed_json import read_json
 from mlff_exp.config import ConfigError
 from mlff_exp.config.systems import FileSystem
+from mlff_exp.config.yaml_bounds import refuse_yaml
 from mlff_exp.report.target_files import load_targets
 from mlff_exp.results import ResultError
 from mlff_exp.structures.arrays import read_arrays
@@ -74,7 +74,7 @@ def test_no_pipe_device_directory_or_large_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="not a regular file"):
         load_ensembles(pipe)
     with pytest.raises(ConfigError, match="not a regular file"):
-        refuse_large(pipe)
+        refuse_yaml(pipe)
     with pytest.raises(ConfigError, match="nor a file"):
         load_targets([str(pipe)])
 

@@ -241,7 +241,8 @@ def test_tensors_without_numbers_are_refused(saved: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("factor", "message"), [(0.0, "feel no force"), (1e-42, "feel no force"), (1e30, "more than 1e\\+09")]
+    ("factor", "message"),
+    [(0.0, "feel no force"), (1e-42, "feel no force"), (1e4, "more than 1e\\+09"), (1e30, "more than 1e\\+06")],
 )
 def test_weights_that_are_no_force_field_are_refused(saved: Path, tmp_path: Path, factor: float, message: str) -> None:
     path = tmp_path / "scaled.safetensors"

@@ -59,7 +59,11 @@ def test_selectors_of_the_gpu_and_the_model_select() -> None:
     [
         ("lists: 3", "lists=3 is not a list"),
         ("nothing: []", "unknown keys: nothing"),
-        ("- 1", "is not a mapping"),
+        ("- 1", "it holds no mapping with the key lists"),
+        ("5", "it holds no mapping with the key lists"),
+        ("a: &a [*a]", "stands for more than 50,000 values"),
+        ("a: " + "[" * 101 + "]" * 101, "nested in more than 100 levels"),
+        ("root:x:0:0:root:/root:/bin/sh: 1", "unknown keys: root:x:0:0:root:/roo"),
         ("{", "is no file of targets"),
         (MINE.replace("max: 1.0", "max: soon"), "max='soon' is not float"),
         (MINE.replace("max: 1.0", "max: .nan"), "max=nan is not finite"),

@@ -127,6 +127,10 @@ def test_what_can_not_be_judged_is_refused_with_its_reason(tmp_path: Path) -> No
     recorded(tmp_path, ensemble("benzene", 0.0, np.random.default_rng(0)))
     with pytest.raises(ConfigError, match="--starts 9: the run has 1 to 6 starts"):
         judge_recorded(tmp_path, GATE, 9)
+    with pytest.raises(ConfigError, match="gate=off has no criteria: nothing can be judged by it"):
+        judge_recorded(tmp_path, Gate())
+    with pytest.raises(ConfigError, match=r"criteria.energy_walk_percent: no metric .*did you mean 'energy_walk_perc"):
+        judge_recorded(tmp_path, Gate("mine", {"energy_walk_percent": Limit(max=1)}))
     path = tmp_path / "trajectory_data.npz"
     with np.load(path) as file:
         columns = {name: file[name] for name in file.files}
