@@ -83,9 +83,11 @@ def _recorded(directory: Path) -> dict[Any, Any]:
     """Read the record of a sweep.
 
     Raises:
-        ValueError: the file is empty, can't be read or is no YAML.
+        ValueError: the file can't be read or is no YAML.
     """
     path = directory / SWEEP_FILE
+    if path.is_file() and path.stat().st_size == 0:  # the sweep was killed before its first run
+        return {}
     try:
         refuse_irregular(path)
         recorded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mlff_exp.common import hydra_override, mask_secrets, shell_command
+from mlff_exp.common import atomic_write, hydra_override, mask_secrets, shell_command
 from mlff_exp.config import ConfigError
 from mlff_exp.measure import LoadMonitor
 from mlff_exp.report import load_targets, write_report
@@ -59,7 +59,8 @@ def run_sweep(host: SweepHost, prepared: PreparedSweep, load: LoadMonitor) -> in
     directory.mkdir(parents=True, exist_ok=True)
     if resume is None:
         claim_directory(directory)
-    OmegaConf.save({**mask_secrets(host.settings()), N_JOBS: len(jobs)}, directory / SWEEP_FILE)
+    record = OmegaConf.create({**mask_secrets(host.settings()), N_JOBS: len(jobs)})
+    atomic_write(directory / SWEEP_FILE, OmegaConf.to_yaml(record))
 
     timed = [job for number, job in enumerate(jobs) if number not in done and TASKS[job.config.task.name].is_timed]
     if timed and host.here:

@@ -26,14 +26,14 @@ ADDITIONS = {
 class Charged(nn.Module):
     """Charges along edges, of which each system has none in all: sums by receiver, by sender and by system."""
 
-    def __init__(self, add: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, add: Callable[[Tensor, Tensor, Tensor], Tensor], *longer: float) -> None:
         super().__init__()
         torch.manual_seed(2)
-        self.cutoffs, self.elements, self.add = (3.0,), {1: -13.6, 6: -1030.0, 8: -2040.0}, add
+        self.cutoffs, self.elements, self.add = (3.0, *longer), {1: -13.6, 6: -1030.0, 8: -2040.0}, add
         self.charge = nn.Embedding(9, 3)
 
     def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Edges) -> Tensor:
-        ((index, vectors),) = edges
+        (index, vectors), *_ = edges
         receivers, senders = index
         near = envelope(vectors, 3.0)
         charges = self.charge(numbers)
@@ -78,9 +78,9 @@ def additions(graph: GraphModule) -> int:
     "network",
     [
         lambda: Pairs(4.0, 8), TwoRanges, lambda: Charged(index_add), lambda: Charged(scatter_add),
-        lambda: Charged(scatter_reduce), lambda: Charged(index_put),
+        lambda: Charged(scatter_reduce), lambda: Charged(index_put), lambda: Charged(index_put, 5.0),
     ],
-    ids=["pairs", "two ranges", "index_add", "scatter_add", "scatter_reduce", "index_put"],
+    ids=["pairs", "two ranges", "index_add", "scatter_add", "scatter_reduce", "index_put", "shorter list"],
 )  # fmt: skip
 def test_dense_sums_give_the_same_energies_and_forces(network: Callable[[], nn.Module], periodic: bool) -> None:
     made = network()
@@ -94,7 +94,9 @@ def test_dense_sums_give_the_same_energies_and_forces(network: Callable[[], nn.M
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("network", [lambda: Pairs(4.0, 8), TwoRanges, lambda: Charged(index_add)])
+@pytest.mark.parametrize(
+    "network", [lambda: Pairs(4.0, 8), TwoRanges, lambda: Charged(index_add), lambda: Charged(index_add, 5.0)]
+)
 def test_nothing_is_added_at_an_index_afterwards(network: Callable[[], nn.Module]) -> None:
     made = network()
     batch = two_systems(made.cutoffs, True)  # type: ignore[arg-type]

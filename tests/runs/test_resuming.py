@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlff_exp.config.errors import ConfigError
-from mlff_exp.runs.directories import refuse_used_by_run, refuse_used_by_sweep
-from mlff_exp.runs.resuming import refuse_other_number
+from mlff_exp.runs.directories import claim_directory, refuse_used_by_run, refuse_used_by_sweep
+from mlff_exp.runs.resuming import find_done_jobs, refuse_other_number
 from mlff_exp.tracking.sweeps import SWEEP_FILE
 from tests.helpers.results import full_result
 
@@ -31,6 +31,12 @@ def test_more_jobs_than_a_sweep_began_with_are_refused(tmp_path: Path) -> None:
     (tmp_path / SWEEP_FILE).write_text("[")
     with pytest.raises(ConfigError, match=f"{SWEEP_FILE} can't be read"):
         refuse_other_number(4, tmp_path)
+
+
+def test_a_sweep_that_was_killed_before_it_was_recorded_goes_on(tmp_path: Path) -> None:
+    claim_directory(tmp_path)
+    refuse_other_number(4, tmp_path)
+    assert find_done_jobs([], tmp_path) == set()
 
 
 @pytest.mark.parametrize("name", ["0", "00", "mine"])

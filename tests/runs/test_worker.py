@@ -72,18 +72,18 @@ def test_an_interrupt_while_the_worker_starts_stops_it(
     monkeypatch.setattr(InterruptedWhileStarting, "number", number, raising=False)
     monkeypatch.setattr(InterruptedWhileStarting, "started", [])
     # A shell starts what it puts into the background deaf to interrupts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
         with pytest.raises(KeyboardInterrupt), raise_on_signals():
             run_task(Config(task=InferenceTask()), {}, tmp_path)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     (pid,) = InterruptedWhileStarting.started
     assert not Path(f"/proc/{pid}").exists()
     failure = RunResult.load(tmp_path).failure
     assert failure is not None
     assert failure.kind == kind
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
 
 
 @pytest.fixture
