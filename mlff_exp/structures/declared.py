@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from ase.data import atomic_numbers
 from ase.io.cif import parse_cif
 from ase.io.formats import open_with_compression
 
@@ -19,6 +21,15 @@ MOL_CHARGES = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
 MOL_RADICAL = 4
 MOL_ATOM = re.compile(r"(?:\s*-?\d+\.\d+){3}\s+[A-Za-z*].*")
 SDF_FIELD = re.compile(r"(?m)^>.*<([^>]*)>.*\n(.*)")
+# Lines of a molfile that change neither atoms nor charges, beside those that are read.
+MOL_HARMLESS = re.compile(r"M  (?:END|S[A-Z]{2}|CHG|ISO|RAD)\b")
+COUNTS = re.compile(r"[ \d]{2}\d[ \d]{2}\d")
+CIF_TYPE = re.compile(r"([A-Z][a-z]?)(?:\d*[+-]|[+-]\d*)?")
+CIF_NAMES = ("_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt")
+CIF_NUMBERS = ("_symmetry_int_tables_number", "_space_group_it_number")
+CIF_OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
+TRICLINIC = {"P1": 1, "P-1": 2}
+SAME_PLACE = 1e-3  # of a cell vector
 CIF_SPECIES = ("_atom_site_type_symbol", "_atom_site_label")
 EMPTY = {"", ".", "?", "0", "None"}
 
@@ -54,7 +65,11 @@ def _read_mol(text: str) -> Declared:
         )
     lines = molecules[0].splitlines() if molecules else []
     by_property: list[int] = []
-    n_atoms = int(lines[3][:3]) if len(lines) > 3 and lines[3][:3].strip().isdigit() else 0
+    if len(lines) < 4 or not COUNTS.match(lines[3]) or "V3000" in lines[3].upper():
+        raise ValueError("its fourth line does not begin with two counts of three columns, or is not of V2000")
+    if lines[1][20:22].upper() == "2D":
+        raise ValueError("it is a drawing (2D in its second line) and no geometry: make three-dimensional positions")
+    n_atoms = int(lines[3][:3])
     atoms = lines[4 : 4 + n_atoms]
     for number, line in enumerate(atoms):
         if line[34:36].strip() not in ("", "0"):
@@ -64,7 +79,15 @@ def _read_mol(text: str) -> Declared:
         raise ValueError(f"the line of atom {fields.index(MOL_RADICAL)} is a radical, and {ADVICE}")
     for line in lines[4:]:
         words = line.upper().split()
+        if line.startswith("M  ") and not MOL_HARMLESS.match(line):
+            raise ValueError(f"its line {line.strip()[:30]!r} is not read, and {ADVICE}")
         if words[:2] == ["M", "CHG"]:
+            if (
+                len(words) < 3
+                or not all(re.fullmatch(r"[+-]?\d+", word) for word in words[2:])
+                or (len(words) != 3 + 2 * int(words[2]))
+            ):
+                raise ValueError(f"its line {line.strip()[:30]!r} does not give as many charges as it says")
             by_property += [int(word) for word in words[4::2]]
         elif words[:2] in (["M", "ISO"], ["M", "RAD"]):
             raise ValueError(f"a line 'M  {words[1]}' gives isotopes or radicals, and {ADVICE}")
@@ -80,6 +103,9 @@ def _read_pdb(text: str) -> Declared:
     if len(models) > 1 and re.search(r"(?m)^(?:ATOM|HETATM)", models[-1]):
         raise ValueError("it has atoms after the last line END, which ASE leaves out")
     for line in models[0].splitlines():
+        group = line[55:66].replace(" ", "")
+        if line.startswith("CRYST1") and group not in ("", "P1"):
+            raise ValueError(f"its space group is {line[55:66].strip()}, and ASE makes no atoms by symmetry: write all")
         if not line.startswith(("ATOM", "HETATM")):
             if re.match(r"(?i)\s*(?:atom|hetatm)\b", line):
                 raise ValueError(f"ASE leaves out the line {line.strip()[:30]!r}: it has to begin with ATOM or HETATM")
@@ -92,6 +118,8 @@ def _read_pdb(text: str) -> Declared:
                 f"the line of atom {line[6:11].strip()} has no element in columns 77 and 78, and its name "
                 f"{line[12:16]!r} may mean several: write the element, or convert the file to extxyz"
             )
+        if element.capitalize() not in atomic_numbers:
+            raise ValueError(f"the line of atom {line[6:11].strip()} has {element!r} in columns 77 and 78: no element")
         alternatives.add(line[16:17].strip())
         given = line[78:].split(None, 1)[0] if line[78:80].strip() else ""
         field = re.fullmatch(r"(\d)([+-])|([+-])(\d)", line[78:80])
@@ -112,11 +140,14 @@ def _read_cif(name: str) -> Declared:
     with open_with_compression(name, "rb") as file:
         blocks = list(parse_cif(file))
     for block in blocks:
+        _refuse_cif_types(block)
+        _refuse_cif_symmetry(block)
+        _refuse_cif_same_place(block)
         species = _column(block, *CIF_SPECIES)
         for symbol in species:
             if re.match(r"\W*\d+\W*[A-Za-z]|[A-Z][a-z]?[-(^]\d+\)?$", symbol):
                 raise ValueError(f"it has atoms of the isotope {symbol}, and {ADVICE}")
-        if "dum" in _column(block, "_atom_site_calc_flag"):
+        if "dum" in [flag.lower() for flag in _column(block, "_atom_site_calc_flag")]:
             raise ValueError("it has dummy atoms (_atom_site_calc_flag dum): remove them")
         groups = set(_column(block, "_atom_site_disorder_group")) - EMPTY
         if len(groups) > 1 or any(group.startswith("-") for group in groups):
@@ -127,6 +158,52 @@ def _read_cif(name: str) -> Declared:
         if set(_column(block, "_atom_site_attached_hydrogens")) - EMPTY:
             raise ValueError("it has hydrogen atoms without positions (_atom_site_attached_hydrogens): add them")
     return Declared()
+
+
+def _refuse_cif_types(block: Any) -> None:
+    """Refuse types of atoms that ASE would cut: OH to O, CA to C."""
+    for symbol in _column(block, "_atom_site_type_symbol"):
+        found = CIF_TYPE.fullmatch(symbol)
+        isotope = re.match(r"\W*\d+\W*[A-Za-z]|[A-Z][a-z]?[-(^]\d+\)?$|[DT]$", symbol)
+        if (found is None or found[1] not in atomic_numbers) and not isotope:
+            raise ValueError(f"its _atom_site_type_symbol {symbol[:20]!r} is no element, with or without a charge")
+
+
+def _refuse_cif_symmetry(block: Any) -> None:
+    """Refuse a space group without inversion or with it alone that the number or the operations contradict."""
+    names = {"".join(name.split()).upper() for name in _column(block, *CIF_NAMES)} - EMPTY
+    numbers = {int(number) for number in _column(block, *CIF_NUMBERS) if number.isdigit()}
+    operations = _column(block, *CIF_OPERATIONS)
+    for operation in operations:
+        if not re.fullmatch(r"(?i)\s*(?:[-+xyz\d/.\s]+,){2}[-+xyz\d/.\s]+", operation):
+            raise ValueError(f"its operation {operation[:30]!r} can't be read")
+    for name, number in TRICLINIC.items():
+        said, counted = name in names, number in numbers
+        others = (numbers - {number}) if said else (names - {name}) if counted else set()
+        if others:
+            raise ValueError(f"its space group is both {name} and {', '.join(map(str, sorted(others)))}")
+        if (said or counted) and len(operations) not in (0, number):
+            raise ValueError(f"its space group {name} has {number} operations, and {len(operations)} are listed")
+
+
+def _refuse_cif_same_place(block: Any) -> None:
+    """Refuse two atoms in one place, of which ASE keeps the first; with occupancies they are refused elsewhere."""
+    if set(_column(block, "_atom_site_occupancy")) - EMPTY - {"1", "1.0"}:
+        return
+    from scipy.spatial import cKDTree  # it takes longer to import than most files to read
+
+    columns = [_column(block, f"_atom_site_fract_{axis}") for axis in "xyz"]
+    try:
+        places = np.array([[float(text) for text in column] for column in columns]).T
+    except ValueError:  # ASE says what is wrong with a number
+        return
+    if len(places) < 2 or not np.isfinite(places).all():
+        return
+    inside = places % 1.0
+    inside[inside >= 1.0] = 0.0
+    if pairs := cKDTree(inside, boxsize=1.0).query_pairs(SAME_PLACE):
+        first, second = min(pairs)
+        raise ValueError(f"its atoms {first} and {second} are in one place")
 
 
 def _column(block: Any, *names: str) -> list[str]:

@@ -128,7 +128,8 @@ def take_calculated_electrons(atoms: Atoms, results: Mapping[str, Any]) -> None:
     for name, initial in (("charges", "initial_charges"), ("magmoms", "initial_magmoms")):
         values = np.asarray(results.get(name, ()), dtype=np.float64)
         total = abs(values.sum(axis=0)) if name == "charges" else np.abs(values)
-        if len(values) == len(atoms) and initial not in atoms.arrays and (total >= TOLERANCE).any():
+        # NaN is not below the tolerance, and is refused later.
+        if len(values) == len(atoms) and initial not in atoms.arrays and not (total < TOLERANCE).all():
             atoms.set_array(initial, values)
     moment: Any = results.get("magmom", 0.0)
     says = any(_is_multiplicity(plain_key(key)) or _is_unpaired(plain_key(key)) for key in atoms.info)

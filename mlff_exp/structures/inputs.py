@@ -7,7 +7,7 @@ import re
 from mlff_exp.structures.text import ADVICE, Declared
 
 TURBOMOLE_GROUPS = {"coord", "end", "eht", "user-defined", "intdef", "redundant", "title"}
-GAUSSIAN_ROUTE = re.compile(r"\bunits\b[^\n]*|\bread-?iso\w*|\bgeom\b[^\n]*|\bcharge\b")
+GAUSSIAN_ROUTE = re.compile(r"\bunits?\b[^\n]*|\bmassage\b|\bread-?iso\w*|\bgeom\b[^\n]*|\bcharge\b")
 
 
 def read_turbomole(text: str) -> Declared:

@@ -9,6 +9,7 @@ import pytest
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.systems import FileSystem
+from mlff_exp.structures.declared import read_declared
 from mlff_exp.structures.electrons import read_electrons
 from mlff_exp.structures.systems import build_systems
 from tests.helpers.structures import WATER
@@ -41,6 +42,23 @@ def pdb(element: str) -> str:
     [
         ("x.pdb", pdb("D"), "isotope D"),
         ("x.pdb", pdb("T"), "isotope T"),
+        ("x.pdb", pdb("Q"), "'Q' in columns 77 and 78: no element"),
+        (
+            "x.pdb",
+            "CRYST1    5.000    5.000    5.000  90.00  90.00  90.00 P 21 21 21    4\n" + pdb("H"),
+            "its space group is P 21 21 21, and ASE makes no atoms by symmetry",
+        ),
+        ("x.cif", CIF.format("OH"), "_atom_site_type_symbol 'OH' is no element"),
+        ("x.cif", CIF.format("CA"), "'CA' is no element"),
+        ("x.cif", CIF.format("H").replace("0 0 0.2", "1.0 0 1e-5"), " 0 and 1 are "),
+        ("x.cif", CIF.format("H").replace("loop_", "_symmetry_Int_Tables_number 2\nloop_", 1), "both P1 and 2"),
+        ("x.cif", CIF_WITH.format("_atom_site_calc_flag", "d", "Dum"), "it has dummy atoms"),
+        ("x.mol", MOL.format(" 0", "  0", "").replace("  2  0", " +2  0"), "does not begin with two counts"),
+        ("x.mol", MOL.format(" 0", "  0", "").replace("V2000", "V3000"), "is not of V2000"),
+        ("x.mol", MOL.format(" 0", "  0", "").replace("\n\n", "\n     RDKit          2D\n", 1), "is a drawing"),
+        ("x.mol", MOL.format(" 0", "  0", "M  CHG  1   1\n"), "does not give as many charges as it says"),
+        ("x.mol", MOL.format(" 0", "  0", "M  ALS   1  2 F O   N\n"), "'M  ALS"),
+        ("x.com", GAUSSIAN.format(" unit=bohr", ""), "'unit=bohr'"),
         ("x.cif", CIF.format("2H"), "isotope 2H"),
         ("x.cif", CIF.format("3H"), "isotope 3H"),
         ("x.mol", MOL.format(" 2", "  0", ""), "atom 0 has a mass difference '2'"),
@@ -180,3 +198,20 @@ def test_a_count_of_atoms_takes_no_memory(tmp_path: Path) -> None:
 def test_a_file_of_the_kernel_is_refused() -> None:
     with pytest.raises(ConfigError, match="it is empty"):
         build_systems(FileSystem(path="/proc/self/mounts", name="x"))
+
+
+@pytest.mark.parametrize(("place", "same"), [("1.0 0 1e-5", True), ("0.99999 0 0", True), ("0.02 0 0", False)])
+def test_atoms_in_one_place_of_a_crystal_are_refused(tmp_path: Path, place: str, same: bool) -> None:
+    path = tmp_path / "x.cif"
+    path.write_text(CIF.format("H").replace("0 0 0.2", place))
+    if same:
+        with pytest.raises(ValueError, match="its atoms 0 and 1 are in one place"):
+            read_declared(str(path), "cif")
+    else:
+        read_declared(str(path), "cif")
+
+
+def test_a_column_of_charges_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    text = "1\nProperties=species:S:1:pos:R:3:charge:R:1\nO 0 0 0 NaN\n"
+    with pytest.raises(ConfigError, match=r"NaN|nan|finite"):
+        read(tmp_path, "x.xyz", text)
