@@ -31,7 +31,7 @@ def refuse_other_shapes(config: DictConfig) -> None:
         if found and not (isinstance(value, DictConfig) and is_dataclass(OmegaConf.get_type(value))):
             raise ConfigError(
                 f"{group}={_shown(value)} has no schema: the file of an option of one's own begins with "
-                f"'defaults: [/schema/{group}/<kind>]', and extends that"
+                f"'defaults: [/schema/{group}/<kind>@_here_, _self_]', and extends that"
             )
     _check_fields(config, "")
 
