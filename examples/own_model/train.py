@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -79,4 +78,4 @@ energy, force = errors(test, learn=False)
 print(f"{steps} steps; molecules left out: energy {1000 * energy.abs().mean():.1f} meV/atom, "
       f"forces {1000 * force.abs().mean():.0f} meV/Å")  # fmt: skip
 save_file(model.network.state_dict(), arguments.to, metadata={"elements": json.dumps(elements)})
-print(f"weights: {arguments.to}; elements: {dict(Counter(elements))}")
+print(f"weights: {arguments.to}; elements: {', '.join(reference_energies(labels))}")

@@ -12,14 +12,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mlff_exp.common import expand_home, refuse_irregular, typed_value
+from mlff_exp.common import expand_home, typed_value
 from mlff_exp.config import ConfigError, refuse_yaml
 from mlff_exp.report.targets import TargetList
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (PACKAGE / "conf" / "targets", PACKAGE.parent / "conf" / "targets")  # of a wheel and of a checkout
 USUAL_TARGETS = ("plan", "ours")
-MAX_BYTES = 2**20
 SELECTORS = ("about", "where")
 LISTS = ("task", "model", "system", "engine", "mode", "precision", "batch_size")  # selectors that take several
 
@@ -44,7 +43,6 @@ def load_targets(names: Iterable[str] = USUAL_TARGETS) -> list[TargetList]:
     for name in names:
         path = _path(name)
         try:
-            refuse_irregular(path, MAX_BYTES)
             refuse_yaml(path)
             held = yaml.safe_load(path.read_text(encoding="utf-8"))
             if not isinstance(held, dict):

@@ -120,10 +120,9 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
             require_correct(workload.engine, reference, workload.geometries[0], one, config.seed)
         calculator = package_calculator(config.model, subject.device.type, stress)
         if calculator is not None:
-            workloads["ase_calculator"] = _Workload(AseEngine(calculator), _batch(config, subject, 1), config.seed)
-            require_same_forces(
-                workloads["ase_calculator"].engine, reference, workloads["ase_calculator"].geometries[0]
-            )
+            single = _Workload(AseEngine(calculator), _batch(config, subject, 1), config.seed)
+            require_same_forces(single.engine, reference, single.geometries[0])
+            workloads["ase_calculator"] = single
 
     task = config.task
     full = (task.min_calls, task.min_time_s, task.max_time_s)
