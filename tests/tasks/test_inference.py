@@ -247,8 +247,8 @@ def package_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 def test_the_calculator_of_the_package_is_timed_beside_the_engine(package_model: str) -> None:
     loaded, calculator = load_model(PackageModel(), []), package_calculator(PackageModel(), "cpu", False)
     engine = EagerEngine(loaded.model, "fp32", CPU)
-    own = _Workload(AseEngine(calculator), collate([rattled("H2O", 0)], 4.0), 0)
     before = settings_of_the_process()
+    own = _Workload(AseEngine(calculator), collate([rattled("H2O", 0)], 4.0), 0)
     with all_evaluated([own]):
         require_same_forces(own.engine, engine, own.geometries[0])
     assert settings_of_the_process() == before
