@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import tomllib
@@ -172,3 +173,24 @@ def test_the_headline_of_the_readme_is_that_of_its_results() -> None:
     readme = (ROOT / "README.md").read_text()
     (directory,) = set(re.findall(r"docs/results/[^/)]+-phase1", readme))
     assert (ROOT / directory / "headline.md").read_text() in readme
+
+
+def test_the_verdicts_by_number_of_starts_are_those_of_their_results() -> None:
+    """Every row of the table is a run of the published results, with the same numbers."""
+    with (ROOT / "docs" / "results" / "2026-12-01-h200-nve-starts" / "runs.csv").open() as file:
+        runs = {(run["precision"], run["run"].split("×")[1].split()[0]): run for run in csv.DictReader(file)}
+
+    def shown(run: dict[str, str], metric: str, digits: int) -> str:
+        if not run[metric]:
+            return ""
+        value, low, high = (f"{float(run[metric + end]):.{digits}f}" for end in ("", "_ci_low", "_ci_high"))
+        zero = f"{0:.{digits}f}"
+        return f"{value} [{low}, {high}]".replace(f"-{zero}", zero).replace("-", "−")
+
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*?) \|(.*?)\| (.*?) \|$", PAGES["nve_validation"], re.MULTILINE)
+    assert {row[:2] for row in rows} == set(runs)
+    for precision, starts, heating, walk, verdict in rows:
+        run = runs[precision, starts]
+        assert heating == shown(run, "energy_drift_mean_mev_per_atom_per_ps", 4)
+        assert walk.strip() == shown(run, "energy_walk_percent_of_thermal", 2)
+        assert verdict.strip("*") == run["verdict"]

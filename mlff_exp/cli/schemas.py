@@ -28,7 +28,7 @@ from mlff_exp.config import (
 )
 from mlff_exp.engines import ENGINES, fast_engine
 from mlff_exp.models import MODELS
-from mlff_exp.tasks import TASKS, timestep_by_system
+from mlff_exp.tasks import TASKS, usual_by_system
 
 
 def option_types() -> dict[str, dict[str, type]]:
@@ -63,7 +63,7 @@ def register_schemas() -> None:
     OmegaConf.register_new_resolver("low_precision", low_precision, replace=True)
     OmegaConf.register_new_resolver("fast_engine", fast_engine, replace=True)
     OmegaConf.register_new_resolver("is_cuda", is_cuda, replace=True)
-    OmegaConf.register_new_resolver("timestep_by_system", timestep_by_system, replace=True)
+    OmegaConf.register_new_resolver("usual_by_system", usual_by_system, replace=True)
     OmegaConf.register_new_resolver("oc.env", env_resolver, replace=True)
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)

@@ -41,6 +41,7 @@ from .renamed import rename_keys as rename_keys
 from .renamed import rename_option as rename_option
 from .renamed import rename_recorded as rename_recorded
 from .renamed import rename_word as rename_word
+from .systems import COLD_CRYSTALS_K as COLD_CRYSTALS_K
 from .systems import CRYSTALS as CRYSTALS
 from .systems import G2_MOLECULES as G2_MOLECULES
 from .systems import MOLECULES as MOLECULES

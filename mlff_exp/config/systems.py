@@ -27,6 +27,7 @@ OWN_MOLECULES = ("aspirin", "paracetamol", "alanine_dipeptide")
 MOLECULES = (*G2_MOLECULES, *OWN_MOLECULES)
 # Crystals, with the number of atoms in their cubic or, for ice, orthorhombic cell.
 CRYSTALS = {"silicon": 8, "copper": 4, "nacl": 8, "ice": 24}
+COLD_CRYSTALS_K = {"ice": 200.0}  # that melt below 300 K, and the temperature at which they move by default
 # Relaxed molecules of the shipped validation set, which no student was trained on: unseen_0, unseen_1, …
 N_UNSEEN = 200
 UNSEEN = "unseen_"

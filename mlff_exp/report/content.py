@@ -269,8 +269,8 @@ def _verdict(result: RunResult) -> str:
     assert verdict is not None, "the row has one"
     duration_ps = result.config["task"].get("duration_ps", ENOUGH_PS)
     short = f" over {duration_ps:g} ps, too short" if verdict.decision == "GO" and duration_ps < ENOUGH_PS else ""
-    if verdict.decision == "GO" and not result.has_usual_timestep:
-        short += " in shorter steps than usual"
+    if verdict.decision == "GO" and result.easier_than_usual:
+        short += f" {' and '.join(result.easier_than_usual)} than usual"
     fault = f", {NON_CONSERVATIVE}" if result.non_conservative else ""
     return f"{verdict.decision}{fault}{short} ({verdict.gate})"
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlff_exp.report.text import format_number, format_ratio
-from mlff_exp.report.validity import VALID, choice, systems_of, validity
-from mlff_exp.results import DECIDING_PS, ENOUGH_PS, NON_CONSERVATIVE, RunResult, label, model_word
+from mlff_exp.report.validity import VALID, choice, stability, systems_of, validity
+from mlff_exp.results import DECIDING_PS, ENOUGH_PS, NON_CONSERVATIVE, Decision, RunResult, label, model_word
 
 SPEEDUP = "speedup_vs_baseline"
 FORCE_ERROR = "force_relative_rmse_vs_fp64_percent"
 STRESS_ERROR = "stress_relative_rmse_vs_fp64_percent"
 MAX_NAMED = 4  # of one kind in a sentence
+DECISIONS: tuple[Decision, ...] = ("GO", "NO-GO", "UNDECIDED")  # in the order of their mention
 ASKED, SAFE, SURE, HELP = "Asked", "Safe to use", "How sure", "What would make it surer"
 
 
@@ -47,9 +48,8 @@ def _safe(timed: Sequence[RunResult], moved: Sequence[RunResult], results: Seque
     """Return the fastest setting for each model and system among those whose speedup is valid."""
     if not timed:
         said = [
-            f"{label(result.config)} is {result.verdict.decision}{f' ({NON_CONSERVATIVE})' * result.non_conservative}"
-            for result in moved
-            if result.verdict is not None
+            f"{label(result.config)} is {decision}{f' ({NON_CONSERVATIVE})' * result.non_conservative}"
+            for result, decision in sorted(_open(moved, results), key=lambda pair: DECISIONS.index(pair[1]))
         ]
         return f"{_shortened(said)}; nothing was timed"
     judged = [(validity(result, results), result) for result in timed]
@@ -64,6 +64,16 @@ def _safe(timed: Sequence[RunResult], moved: Sequence[RunResult], results: Seque
     why = Counter(said_of for said_of, _ in judged if said_of)
     reasons = ", ".join(f"{count} × {reason}" for reason, count in why.items())
     return f"no optimisation is known to be safe ({reasons})" if reasons else "eager FP32: nothing else was timed"
+
+
+def _open(moved: Sequence[RunResult], results: Sequence[RunResult]) -> list[tuple[RunResult, Decision]]:
+    """Return runs with their verdicts, without an UNDECIDED where a run with more starts has decided."""
+    found = [(result, result.verdict.decision) for result in moved if result.verdict is not None]
+    return [
+        (result, decision)
+        for result, decision in found
+        if decision != "UNDECIDED" or len(systems_of(result)) != 1 or stability(result, results) in (None, decision)
+    ]
 
 
 def _per_structure(result: RunResult) -> float:
@@ -95,15 +105,14 @@ def _sure(timed: Sequence[RunResult], moved: Sequence[RunResult]) -> str:
 
 def _what_helps(timed: Sequence[RunResult], moved: Sequence[RunResult], results: Sequence[RunResult]) -> str:
     said = []
-    for result in moved:
-        assert result.verdict is not None, "it is one of those that moved"
-        starts = result.verdict.starts_that_decide
-        if result.verdict.decision == "UNDECIDED" and starts is not None:
+    for result, decision in _open(moved, results):
+        starts = result.verdict.starts_that_decide if result.verdict is not None else None
+        if decision == "UNDECIDED" and starts is not None:
             said.append(f"task.replicas={starts} for {label(result.config)}")
     if any(result.config["task"].get("duration_ps", DECIDING_PS) < ENOUGH_PS for result in moved):
         said.append(f"task.duration_ps={DECIDING_PS:g}")
-    if any(not result.has_usual_timestep for result in moved):
-        said.append("the usual task.timestep_fs")
+    if any(result.easier_than_usual for result in moved):
+        said.append("the usual task.timestep_fs and task.temperature_k")
     unknown = dict.fromkeys(
         f"{choice(result, 'engine')} {choice(result, 'precision')}"
         for result in timed

@@ -63,14 +63,16 @@ def validity(result: RunResult, results: Results) -> str:
 
 
 def stability(result: RunResult, results: Results) -> Decision | None:
-    """Return the verdict of NVE runs on a run's force field and system: GO only if all say GO; None without any.
+    """Return the verdict of NVE runs on a run's force field and system; None without any.
 
-    A GO over less than `ENOUGH_PS`, or in shorter steps than the system's usual ones, says nothing of stability.
+    A NO-GO counts most. A GO counts more than an UNDECIDED, which had too few starts.
+
+    A GO over less than `ENOUGH_PS`, or under conditions that are easier than usual, says nothing of stability.
     """
     (system,) = systems_of(result)
     decisions = {_decision(other, system) for other in _same(result, results)}
-    worst_first: tuple[Decision, ...] = ("NO-GO", "UNDECIDED", "GO")
-    return next((decision for decision in worst_first if decision in decisions), None)
+    strongest_first: tuple[Decision, ...] = ("NO-GO", "GO", "UNDECIDED")
+    return next((decision for decision in strongest_first if decision in decisions), None)
 
 
 def _same(result: RunResult, results: Results) -> list[RunResult]:
@@ -85,7 +87,7 @@ def _decision(result: RunResult, system: Mapping[str, Any]) -> Decision | None:
         return None
     own = verdict.on(system["name"]) if len(systems) > 1 else verdict
     long_enough = result.config["task"].get("duration_ps", 0.0) >= ENOUGH_PS
-    worth = own.criteria and long_enough and result.has_usual_timestep
+    worth = own.criteria and long_enough and not result.easier_than_usual
     return own.decision if worth or own.decision == "NO-GO" else None
 
 

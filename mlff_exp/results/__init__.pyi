@@ -9,10 +9,10 @@ from .failure import Failure as Failure
 from .failure import FailureKind as FailureKind
 from .gate import DECIDING_PS as DECIDING_PS
 from .gate import ENOUGH_PS as ENOUGH_PS
+from .gate import Conditions as Conditions
 from .gate import advice_for as advice_for
 from .gate import combine_verdicts as combine_verdicts
 from .gate import format_limits as format_limits
-from .gate import is_usual_timestep as is_usual_timestep
 from .gate import judge_gate as judge_gate
 from .gate import qualified as qualified
 from .metrics import INTERVAL as INTERVAL
@@ -47,6 +47,7 @@ from .result import NOT_WRITTEN as NOT_WRITTEN
 from .result import RESULT_FILE as RESULT_FILE
 from .result import STATE_FILE as STATE_FILE
 from .result import STRESS_LEFT_OUT as STRESS_LEFT_OUT
+from .result import USUAL_TEMPERATURE as USUAL_TEMPERATURE
 from .result import USUAL_TIMESTEP as USUAL_TIMESTEP
 from .result import ResultError as ResultError
 from .result import RunResult as RunResult

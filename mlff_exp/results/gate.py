@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mlff_exp.config import Gate, Limit
 from mlff_exp.results.ensemble import is_within, starts_that_decide
@@ -17,16 +17,28 @@ DECIDING_PS = 100.0
 SEVERAL = 8  # starts to recommend where there is one, which has no spread
 
 
-def is_usual_timestep(timestep_fs: float, usual_fs: float) -> bool:
-    """Return whether a GO at a timestep says that a system is stable: at its usual timestep, or at a longer one.
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of dynamics on which the worth of a GO depends.
 
-    A shorter timestep hides that an energy is not smooth, and nobody runs dynamics with it.
-
-    Args:
-        timestep_fs: of the trajectory, fs.
-        usual_fs: the usual timestep of the system, fs.
+    Attributes:
+        timestep_fs: the timestep, fs.
+        temperature_k: the temperature, K.
     """
-    return timestep_fs >= usual_fs
+
+    timestep_fs: float
+    temperature_k: float
+
+    def easier_than(self, usual: Conditions) -> list[str]:
+        """Return in words what makes a GO under these conditions worth less than one under the usual conditions.
+
+        A shorter timestep hides that an energy is not smooth. At a lower temperature atoms see less of the energy.
+        """
+        words = {
+            "in shorter steps": self.timestep_fs < usual.timestep_fs,
+            "at a lower temperature": self.temperature_k < usual.temperature_k,
+        }
+        return [word for word, holds in words.items() if holds]
 
 
 def qualified(verdict: Verdict, duration_ps: float) -> Verdict:

@@ -13,7 +13,7 @@ from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.results.checks import check_environment, refuse_impossible, refuse_non_finite
 from mlff_exp.results.earlier import SCHEMA, needed_keys, upgrade
 from mlff_exp.results.failure import Failure
-from mlff_exp.results.gate import is_usual_timestep
+from mlff_exp.results.gate import Conditions
 from mlff_exp.results.metrics import NON_CONSERVATIVE, find_metric
 from mlff_exp.results.naming import RunKey, make_run_key
 from mlff_exp.results.recorded_config import check_recorded, refuse_missing
@@ -26,7 +26,8 @@ NOT_COMPUTED = "metrics.not_computed"  # tag: which metrics of other packages ar
 STRESS_LEFT_OUT = "stress.left_out"  # tag: why no stress was computed of systems that have one
 FORCES_TAG = "forces"  # tag of forces that no engine of ours took as a gradient: what was found about them
 USUAL_TIMESTEP = "timestep.usual_fs"  # tag of dynamics: the usual timestep of the systems that moved, fs
-EARLIER_TIMESTEP = "0.5"  # of all systems in versions that did not record it
+USUAL_TEMPERATURE = "temperature.usual_k"  # likewise the usual temperature, K
+EARLIER = Conditions(0.5, 300.0)  # usual for all systems in versions that did not record it
 CONSERVATIVE = "the gradient of the energy"
 
 
@@ -107,15 +108,20 @@ class RunResult:
         return self.tags.get("timing.trust", "ok") == "ok"
 
     @property
-    def has_usual_timestep(self) -> bool:
-        """Whether dynamics took the usual timestep of its systems or a longer one; True where none is recorded."""
-        ran_fs = self.config["task"].get("timestep_fs")
-        if ran_fs is None:
-            return True
+    def easier_than_usual(self) -> list[str]:
+        """What made dynamics easier than usual for its systems, in words; empty if nothing did."""
+        task = self.config["task"]
+        if "timestep_fs" not in task:
+            return []
         try:
-            return is_usual_timestep(ran_fs, float(self.tags.get(USUAL_TIMESTEP, EARLIER_TIMESTEP)))
-        except (TypeError, ValueError):  # a result from elsewhere
-            return False
+            ran = Conditions(float(task["timestep_fs"]), float(task.get("temperature_k", EARLIER.temperature_k)))
+            usual = Conditions(
+                float(self.tags.get(USUAL_TIMESTEP, EARLIER.timestep_fs)),
+                float(self.tags.get(USUAL_TEMPERATURE, EARLIER.temperature_k)),
+            )
+        except (TypeError, ValueError):
+            return ["under conditions that can't be read"]
+        return ran.easier_than(usual)
 
     @property
     def non_conservative(self) -> bool:

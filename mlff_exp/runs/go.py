@@ -31,13 +31,15 @@ def gate_decision(host: SweepHost, prepared: PreparedSweep, store: Store | None)
     # The command line has allowed the code that this runs, or nothing was composed.
     weights = load_model(master.model, master.trust).weights_sha256
     named = model_word(asdict(master.model))
-    wanted = [RequiredGo(weights, master.gate, one.values, one.timestep_fs) for one in prepared.systems]
+    wanted = [RequiredGo(weights, master.gate, one.values, one.usual) for one in prepared.systems]
     wanted = wanted or [RequiredGo(weights, master.gate)]
     missing = next((one for one in wanted if not find_go(store, one, host.roots)), None)
     if missing is None:
         return "GO"
     of = "" if missing.system is None else f" on system {missing.system_words}"
-    steps = "" if missing.timestep_fs is None else f" in steps of {missing.timestep_fs:g} fs"
+    steps = ""
+    if missing.usual is not None:
+        steps = f" in steps of {missing.usual.timestep_fs:g} fs at {missing.usual.temperature_k:g} K"
     raise ConfigError(
         f"{master.sweep.name} wants a GO of gate={master.gate.name} for {named} "
         f"({weights[:12]}){of}, over {DECIDING_PS:g} ps{steps}, with these limits, and none is recorded: "

@@ -18,7 +18,7 @@ from mlff_exp.config import (
     parse_config,
     refuse_ignored,
 )
-from mlff_exp.results import find_varied_keys, recorded_varied
+from mlff_exp.results import Conditions, find_varied_keys, recorded_varied
 from mlff_exp.runs.host import SweepHost
 from mlff_exp.tasks import (
     check_engines,
@@ -26,7 +26,7 @@ from mlff_exp.tasks import (
     refuse_unused,
     requested_values,
     resolve_config,
-    timestep_by_system,
+    usual_by_system,
     what_runs,
 )
 
@@ -66,11 +66,11 @@ class NamedSystem:
 
     Attributes:
         values: plain values of the configuration's ``system``.
-        timestep_fs: the timestep that suits it, fs.
+        usual: the usual conditions of its dynamics.
     """
 
     values: Mapping[str, Any]
-    timestep_fs: float
+    usual: Conditions
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,13 @@ def _systems(host: SweepHost, words: list[Any]) -> list[NamedSystem]:
     found: dict[str, NamedSystem] = {}
     for chosen in host.products(swept):
         composed = host.compose([*others, *chosen])
-        ran, timestep_fs = what_runs(requested_values(composed)), timestep_by_system(_root_=composed)
+        ran = what_runs(requested_values(composed))
+        usual = Conditions(
+            usual_by_system("timestep_fs", _root_=composed), usual_by_system("temperature_k", _root_=composed)
+        )
         named = [{"name": name} for name in ran["task"].get("systems") or ()]
         for system in named or [ran[key] for key in ran if key == "system"]:
-            found.setdefault(repr(system), NamedSystem(system, timestep_fs))
+            found.setdefault(repr(system), NamedSystem(system, usual))
     return list(found.values())
 
 

@@ -23,6 +23,10 @@ from .electrons import copy_without_labels as copy_without_labels
 from .electrons import refuse_charge_and_spin as refuse_charge_and_spin
 from .identity import calculator_identity as calculator_identity
 from .identity import structure_identity as structure_identity
+from .motion import BOND_TOLERANCE as BOND_TOLERANCE
+from .motion import Motion as Motion
+from .motion import together as together
+from .motion import usual_motion as usual_motion
 from .neighbors import first_columns as first_columns
 from .neighbors import gather_neighbors as gather_neighbors
 from .neighbors import uses_all_pairs as uses_all_pairs
@@ -34,6 +38,3 @@ from .packing import pack_batches as pack_batches
 from .packing import slots_per_batch as slots_per_batch
 from .sizes import ALL_PAIRS_MAX_ATOMS as ALL_PAIRS_MAX_ATOMS
 from .systems import build_systems as build_systems
-from .timestep import BOND_TOLERANCE as BOND_TOLERANCE
-from .timestep import Timestep as Timestep
-from .timestep import usual_timestep as usual_timestep

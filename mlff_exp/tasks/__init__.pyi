@@ -3,6 +3,8 @@ from .machine import check_engines as check_engines
 from .machine import compiles as compiles
 from .machine import engines_of as engines_of
 from .machine import on_this_machine as on_this_machine
+from .motion import motion_of as motion_of
+from .motion import usual_by_system as usual_by_system
 from .nve_files import verdict_lines as verdict_lines
 from .recorded import requested_values as requested_values
 from .recorded import resolve_config as resolve_config
@@ -12,6 +14,4 @@ from .registry import TASKS as TASKS
 from .registry import Task as Task
 from .registry import precisions as precisions
 from .setup import prepare_model as prepare_model
-from .timestep import timestep_by_system as timestep_by_system
-from .timestep import timestep_of as timestep_of
 from .unused import refuse_unused as refuse_unused

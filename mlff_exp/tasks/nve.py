@@ -39,6 +39,7 @@ from mlff_exp.measure import describe_machine, require_correct
 from mlff_exp.report import plot_nve
 from mlff_exp.results import (
     STATE_FILE,
+    USUAL_TEMPERATURE,
     USUAL_TIMESTEP,
     Estimate,
     Fault,
@@ -52,11 +53,11 @@ from mlff_exp.results import (
 from mlff_exp.structures import AtomicBatch, calculator_identity, structure_identity
 from mlff_exp.tasks.ensemble import MIN_FRAMES, Ensemble
 from mlff_exp.tasks.gradient import gradient_metrics, inapplicable_metrics
+from mlff_exp.tasks.motion import motion_of
 from mlff_exp.tasks.nve_files import REPORT_FILE, TRAJECTORY_FILE, frame_files, series, write_report, write_trajectory
 from mlff_exp.tasks.options import NveTask
 from mlff_exp.tasks.setup import ModelUnderTest, load_systems, prepare_model
 from mlff_exp.tasks.showing import Keep, keep_nothing, with_files
-from mlff_exp.tasks.timestep import timestep_of
 
 MAX_NAMED = 5  # bonds in a message
 DISPLACEMENT_ANG = 0.05
@@ -73,7 +74,8 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     """Relax, prepare the start, integrate and judge. Files are written after ``keep`` has the verdict."""
     task, subject = config.task, prepare_model(config)
     engine, checkpoint = subject.engine, subject.checkpoint
-    tags = subject.tags | {USUAL_TIMESTEP: f"{timestep_of(config.system, task.systems).fs:g}"}
+    usual = motion_of(config.system, task.systems)
+    tags = subject.tags | {USUAL_TIMESTEP: f"{usual.timestep_fs:g}", USUAL_TEMPERATURE: f"{usual.temperature_k:g}"}
     reference = _reference(subject)
     # Before anything else, because it may not be installed.
     teacher = AseEngine(teacher_calculator()) if task.teacher_check else None

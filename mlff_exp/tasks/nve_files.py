@@ -19,7 +19,7 @@ from mlff_exp.measure import internal_degrees_of_freedom
 from mlff_exp.results import ENOUGH_PS, HIGH, INTERVAL, LOW, Verdict, advice_for, format_limits, model_word
 from mlff_exp.structures import copy_without_labels
 from mlff_exp.tasks.ensemble import Ensemble, ensemble_columns
-from mlff_exp.tasks.timestep import timestep_of
+from mlff_exp.tasks.motion import motion_of
 
 TRAJECTORY_FILE = "trajectory_data.npz"
 REPORT_FILE = "validation_report.txt"
@@ -130,8 +130,8 @@ def write_report(
     how = "as it is" if native else f"{config.engine.name}, {config.precision.name}"
     lines = [
         f"NVE validation of {model_word(asdict(config.model))} on {', '.join(verdicts)}",
-        f"{0 if trajectory is None else trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps, "
-        f"{_timestep(config)}, {task.replicas} replica{'s' * (task.replicas > 1)}, {how}",
+        f"{0 if trajectory is None else trajectory.times_ps[-1]:g} ps of {task.duration_ps:g} ps"
+        f"{_conditions(config)}; {task.replicas} replica{'s' * (task.replicas > 1)}, {how}",
     ]
     if trajectory is None:
         lines.append("The start could not be prepared, so there is no trajectory.")
@@ -177,12 +177,17 @@ def _other_lines(verdict: Verdict, found: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def _timestep(config: Config) -> str:
-    """Return the timestep with the reason for it, or with the usual one if it is another."""
-    usual, given = timestep_of(config.system, config.task.systems), config.task.timestep_fs
-    if given == usual.fs:
-        return f"{given:g} fs steps, {usual.reason}"
-    return f"{given:g} fs steps (usual are {usual.fs:g} fs, {usual.reason})"
+def _conditions(config: Config) -> str:
+    """Return timestep, temperature and length, each with what is usual, and why, if it is another."""
+    task, usual = config.task, motion_of(config.system, config.task.systems)
+    steps = f"{task.timestep_fs:g} fs steps, {usual.reason}"
+    if task.timestep_fs != usual.timestep_fs:
+        steps = f"{task.timestep_fs:g} fs steps (usual are {usual.timestep_fs:g} fs, {usual.reason})"
+    heat = f"{task.temperature_k:g} K" + f", {usual.cold}" * bool(usual.cold)
+    if task.temperature_k != usual.temperature_k:
+        heat = f"{task.temperature_k:g} K (usual are {usual.temperature_k:g} K{f', {usual.cold}' * bool(usual.cold)})"
+    length = "" if task.duration_ps == usual.duration_ps else f" (usual are {usual.duration_ps:g} ps)"
+    return f"{length}; {steps}; {heat}"
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

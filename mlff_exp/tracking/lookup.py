@@ -11,7 +11,7 @@ from typing import Any
 
 from mlff_exp.common import expand_home
 from mlff_exp.config import ConfigError, Gate, flatten, new_option, old_options, shown
-from mlff_exp.results import DECIDING_PS, RESULT_FILE, ResultError, RunResult, is_usual_timestep
+from mlff_exp.results import DECIDING_PS, RESULT_FILE, Conditions, ResultError, RunResult
 from mlff_exp.tracking.describe import as_params as as_params
 from mlff_exp.tracking.faults import first_line, store_must_answer
 from mlff_exp.tracking.heartbeat import DIRECTORY_TAG
@@ -28,13 +28,13 @@ class RequiredGo:
         weights: their hash.
         gate: with these very limits.
         system: plain values of the configuration's ``system``; None for any.
-        timestep_fs: the usual timestep of the system, fs, see `results.is_usual_timestep`; None for any.
+        usual: the usual conditions of its dynamics; easier ones are not enough. None for any.
     """
 
     weights: str
     gate: Gate
     system: Mapping[str, Any] | None = None
-    timestep_fs: float | None = None
+    usual: Conditions | None = None
 
     @property
     def system_words(self) -> str:
@@ -42,11 +42,11 @@ class RequiredGo:
         return ", ".join(f"{key}={value}" for key, value in flatten(self.system or {}).items())
 
     def is_met_by(self, params: Mapping[str, str]) -> bool:
-        """Return whether a run was judged by this gate, for long enough, with this system and a usual timestep."""
+        """Return whether a run was judged by this gate, for long enough, with this system, as usual or harder."""
         held_against = {key: value for key, value in params.items() if key.startswith("gate.")}
         long_enough = float(params.get("task.duration_ps", 0)) >= DECIDING_PS
-        ran_fs = float(params.get("task.timestep_fs", 0))
-        usual = self.timestep_fs is None or is_usual_timestep(ran_fs, self.timestep_fs)
+        ran = Conditions(*(float(params.get(f"task.{key}", 0)) for key in ("timestep_fs", "temperature_k")))
+        usual = self.usual is None or not ran.easier_than(self.usual)
         same_gate = held_against == as_params({"gate": asdict(self.gate)})
         return same_gate and long_enough and usual and self._moved_in(params)
 

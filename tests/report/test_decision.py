@@ -60,6 +60,21 @@ def test_a_short_trajectory_asks_for_a_longer_one() -> None:
     assert said[HELP] == "task.duration_ps=100"
 
 
+def test_a_run_of_more_starts_decides_what_few_starts_left_open() -> None:
+    walk = Criterion("energy_walk_percent_of_thermal", 0.7, None, 1.0, None, 0.5, 1.4, True, 44)
+    few = replace(moved("fused", "fp32", "UNDECIDED"), verdict=Verdict("UNDECIDED", "strict", (walk,), (), n_starts=3))
+    many = changed(moved("fused", "fp32", "GO"), task={**few.config["task"], "replicas": 44})
+    fast = timed("fused", "fp32", 1, 40.0)
+    for order in ([few, many], [many, few]):
+        assert validity(fast, [fast, *order]) == "yes"
+        said = decide(order)
+        assert said[SAFE] == "nve · benzene · fused · fp32 · ×44 is GO; nothing was timed"
+        assert HELP not in said
+    broken = moved("fused", "fp32", "NO-GO")
+    assert validity(fast, [fast, few, many, broken]) == "no: unstable", "a NO-GO counts most"
+    assert decide([few])[HELP] == "task.replicas=44 for nve · benzene · fused · fp32 · ×3"
+
+
 def test_nothing_is_decided_where_nothing_was_measured() -> None:
     assert decide([]) == {}
     assert "Safe to use" not in markdown("a sweep", report_content([]))

@@ -326,12 +326,13 @@ def test_without_mlflow_a_go_is_found_where_the_sweep_leaves_its_runs(tmp_path: 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plan = prepare_sweep(host, words[:3])
         task = {"name": "nve", "replicas": 1, "duration_ps": 100.0, "timestep_fs": 0.5, "systems": []}
+        task["temperature_k"] = 300.0
         config = host.settings() | {"task": task}
         config["gate"] = asdict(plan.master.gate)
         host.roots = place_sweep(host.config)
     run = tmp_path / "gate" / "0"
     run.mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"name=benzene, over 100 ps in steps of 0\.5 fs, with these limits"):
+    with pytest.raises(ConfigError, match=r"name=benzene, over 100 ps in steps of 0\.5 fs at 300 K, with these limits"):
         gate_decision(host, plan, None)
     del config["hydra"]
     RunResult(config, verdict=verdict, tags={"checkpoint.sha256": weights}).save(run)

@@ -25,6 +25,7 @@ from mlff_exp.config.config import Tracking
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate, Limit
 from mlff_exp.results.failure import Failure
+from mlff_exp.results.gate import Conditions
 from mlff_exp.results.progress import Progress
 from mlff_exp.results.result import RunResult
 from mlff_exp.results.verdict import Verdict
@@ -342,7 +343,7 @@ WATER = {"name": "water"}
 def went(directory: Path, duration_ps: float = 100.0, timestep_fs: float = 0.5, **groups: Any) -> Path:
     """A run with a GO, of the gate above."""
     task = {"name": "nve", "replicas": 1, "systems": groups.pop("systems", []), "duration_ps": duration_ps}
-    task["timestep_fs"] = timestep_fs
+    task |= {"timestep_fs": timestep_fs, "temperature_k": 300.0}
     gate = {"name": "strict", "criteria": {"drift": {"min": -1.0, "max": None}}}
     config = {**CONFIG, "task": task, "gate": gate, "precision": {"name": "fp32"}, **groups}
     verdict = Verdict("GO", "strict", (), ())
@@ -370,13 +371,22 @@ def test_a_go_is_of_the_system_that_it_is_asked_for(
         assert find_go(where, RequiredGo("ab" * 32, GATE, wanted), [tmp_path]) == expected
 
 
-@pytest.mark.parametrize(("wanted_fs", "expected"), [(0.5, True), (1.0, True), (2.0, False), (None, True)])
-def test_a_go_at_a_shorter_timestep_is_another(
-    store: Store, tmp_path: Path, wanted_fs: float | None, *, expected: bool
+@pytest.mark.parametrize(
+    ("usual", "expected"),
+    [
+        (Conditions(0.5, 300.0), True),
+        (Conditions(1.0, 200.0), True),
+        (Conditions(2.0, 300.0), False),
+        (Conditions(1.0, 301.0), False),
+        (None, True),
+    ],
+)
+def test_a_go_under_easier_conditions_is_another(
+    store: Store, tmp_path: Path, usual: Conditions | None, *, expected: bool
 ) -> None:
     log_run(store, went(tmp_path / "run", system=WATER, timestep_fs=1.0))
     for where in (store, None):
-        assert find_go(where, RequiredGo("ab" * 32, GATE, WATER, wanted_fs), [tmp_path]) == expected
+        assert find_go(where, RequiredGo("ab" * 32, GATE, WATER, usual), [tmp_path]) == expected
 
 
 def test_a_go_that_an_earlier_version_recorded_is_found_under_the_new_name_of_its_gate(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The default of ``task.timestep_fs``: it depends on the system, and the number that ran is recorded."""
+"""The defaults of ``task=nve`` that depend on the system: the numbers that ran are recorded."""
 
 from __future__ import annotations
 
@@ -42,3 +42,18 @@ def test_a_file_is_read_again_if_it_changes(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigError, match="is not a file"):
         configured(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "ps", "kelvin"),
+    [
+        (["system=benzene"], 100.0, 300.0),
+        (["system=ice"], 100.0, 200.0),
+        (["system=silicon"], 400.0, 300.0),
+        (["system=silicon", "task.systems=[benzene]"], 100.0, 300.0),
+        (["system=ice", "task.temperature_k=250", "task.duration_ps=3"], 3.0, 250.0),
+    ],
+)
+def test_length_and_temperature_are_recorded(words: list[str], ps: float, kelvin: float) -> None:
+    recorded = resolved_of("task=nve", *words)["task"]
+    assert (recorded["duration_ps"], recorded["temperature_k"]) == (ps, kelvin)

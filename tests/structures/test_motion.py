@@ -1,4 +1,4 @@
-"""The timestep that suits what moves."""
+"""Timestep, length and temperature that suit what moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from mlff_exp.structures.timestep import usual_timestep
+from mlff_exp.structures.motion import usual_motion
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,22 @@ from mlff_exp.structures.timestep import usual_timestep
     ids=str,
 )
 def test_the_fastest_motion_decides(atoms: Atoms, fs: float, reason: str) -> None:
-    chosen = usual_timestep([atoms])
-    assert chosen.fs == fs
+    chosen = usual_motion([atoms])
+    assert chosen.timestep_fs == fs
+    assert chosen.duration_ps == pytest.approx(200 * fs), "200,000 steps"
+    assert (chosen.temperature_k, chosen.cold) == (300.0, "")
     assert reason in chosen.reason
 
 
 def test_systems_of_one_batch_share_the_shortest() -> None:
     copper = bulk("Cu", "fcc", a=3.615)
-    assert usual_timestep([copper, molecule("SO2")]).fs == 1.0
-    assert usual_timestep([copper, molecule("SO2"), molecule("H2O")]).fs == 0.5
+    assert usual_motion([copper, molecule("SO2")]).timestep_fs == 1.0
+    assert usual_motion([copper, molecule("SO2"), molecule("H2O")]).timestep_fs == 0.5
+
+
+def test_noble_gases_move_below_their_melting_points() -> None:
+    argon, copper = bulk("Ar", "fcc", a=5.26), bulk("Cu", "fcc", a=3.615)
+    assert usual_motion([argon]).temperature_k == 50.0
+    assert "noble gases" in usual_motion([argon]).cold
+    assert usual_motion([copper, argon]).temperature_k == 50.0, "one batch has the lowest temperature"
+    assert usual_motion([Atoms("ArH", [[0, 0, 0], [0, 0, 2]])]).temperature_k == 300.0
