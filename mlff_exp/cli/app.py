@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.cli.boundary import command_boundary, end_command
+from mlff_exp.cli.checked import loader_of_command
 from mlff_exp.cli.errors import Ended, composing_errors, ending, explain_error
 from mlff_exp.cli.flags import flags, flags_first, is_job, parser
-from mlff_exp.cli.guard import guarded
 from mlff_exp.cli.overrides import refuse_control_characters
 from mlff_exp.cli.schemas import register_schemas
 from mlff_exp.cli.words import clear_message, refuse_command_line, refuse_package
@@ -208,7 +208,7 @@ def _errors_handed_over() -> Iterator[None]:
         with redirect_stderr(None if sys.stderr is None else cast(TextIO, MaskedStream(sys.stderr))):
             said = _said()
             learn_overrides(said)
-            with replace_attribute(hydra._internal.hydra, "ConfigLoaderImpl", guarded(said)):
+            with replace_attribute(hydra._internal.hydra, "ConfigLoaderImpl", loader_of_command(said)):
                 yield
     finally:
         # Restored for processes that are started from this one later.

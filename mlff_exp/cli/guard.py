@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -303,11 +302,6 @@ class GuardedLoader(ConfigLoaderImpl):
                     "to allow it say trust=[hydra.searchpath] on the command line"
                 )
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
-
-
-def guarded(words: Sequence[str]) -> Any:
-    """Return a factory of the loader that Hydra uses instead of its own, for these words of the command line."""
-    return partial(GuardedLoader, words=tuple(words))
 
 
 def _mask_dirname(job: DictConfig) -> None:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path
@@ -24,6 +25,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
+from mlff_exp.cli.checked import CheckedLoader
 from mlff_exp.cli.errors import composing_errors
 from mlff_exp.cli.logging_trial import refuse_logging
 from mlff_exp.cli.overrides import refuse_words
@@ -48,6 +50,8 @@ OF_SWEEPS = (
     "hydra.launcher",
     "hydra/launcher",
 )
+# Hydra names a job after the module of its function, which is `app.job`.
+JOB_NAME = "app"
 HYDRAS = tuple(item.name for item in fields(HydraConf))
 
 
@@ -172,18 +176,21 @@ def _composed(given: argparse.Namespace, conf: Path, config_name: str) -> DictCo
         if not directory.is_dir():
             raise ConfigError(f"-cd {given.config_dir}: Additional config directory '{directory}' not found")
         search_path.prepend("command-line", f"file://{directory}", SearchPathQuery(provider="schema"))
-    hydra = Hydra.create_main_hydra2("mlff_exp", search_path)
+    loader = cast(CheckedLoader, Hydra.create_main_hydra2(JOB_NAME, search_path).config_loader)
     try:
-        refuse_words(given.overrides, hydra.config_loader)
+        refuse_words(given.overrides, loader)
         name = given.config_name or config_name
         mode = RunMode.MULTIRUN if given.multirun else None
+        words = list(given.overrides)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="provider=.* is not available")
-            if mode is None:
-                # Hydra finds the mode in the same way: the file of an experiment may say that it is a sweep.
-                asked = hydra.compose_config(name, given.overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
-                mode = asked.hydra.mode or RunMode.RUN
-            return hydra.compose_config(name, [*given.overrides, f"hydra.mode={mode.name}"], mode)
+            # Everything here is as Hydra does it afterwards, so that Hydra need not compose again.
+            if mode is None:  # the file of an experiment may say that it is a sweep
+                mode = loader.compose_to_check(name, words, RunMode.MULTIRUN, is_mode_asked=True).hydra.mode
+            if mode is None or given.multirun:
+                mode = mode or RunMode.RUN
+                words.append(f"hydra.mode={mode.name}")
+            return loader.compose_to_check(name, words, mode)
     finally:
         GlobalHydra.instance().clear()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
@@ -16,6 +18,12 @@ from mlff_exp.config import ConfigError, refuse_yaml, rename_keys, rename_option
 
 class BoundedRepository(ConfigRepository):
     """Hydra's repository of configurations, with a bound on the size of files."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BoundedRepository:
+        """Copy the list of sources, which Hydra changes, and share the sources, which hold all registered schemas."""
+        copied = copy.copy(self)
+        copied.sources = list(self.sources)
+        return copied
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Load as Hydra does, but take a file instead of an option of our own of the same name, and merge nothing.

@@ -6,6 +6,7 @@ from .files import atomic_write as atomic_write
 from .files import expand_home as expand_home
 from .files import free_space as free_space
 from .files import refuse_irregular as refuse_irregular
+from .imports import imports_that_stay as imports_that_stay
 from .progress import ProgressBar as ProgressBar
 from .progress import progress_bar as progress_bar
 from .progress import write_below_bars as write_below_bars

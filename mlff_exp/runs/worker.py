@@ -35,8 +35,8 @@ from mlff_exp.tasks import TASKS, compiles
 
 GRACE_S = 5.0
 POLL_EVERY_S = 5.0
-# These modules are imported once and inherited by every worker: importing them takes longer than many runs.
-PRELOAD = ["mlff_exp.tasks.inference", "mlff_exp.tasks.nve"]
+# What these modules import is inherited by every worker.
+PRELOAD = ["mlff_exp.tasks.preloading"]
 PRELOAD_TO_COMPILE = ["mlff_exp.engines.preloading"]
 
 INTERRUPT_KINDS = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
-from ase.neighborlist import natural_cutoffs, neighbor_list
 
 HYDROGEN = 1
 # Non-metals of the second period. Their bonds with each other have periods from 14 fs (CO2, N2) on, and those with
@@ -78,6 +77,9 @@ def _by_timestep(atoms: Atoms) -> Motion:
     light = np.isin(atoms.numbers, list(LIGHT))
     if not light.any():
         return Motion(SLOW_FS, "because neither hydrogen nor B, C, N, O or F moves")
+    # Imported here: it takes a third of a second, and hydrogen moves in most systems.
+    from ase.neighborlist import natural_cutoffs, neighbor_list
+
     among = atoms[light]
     first, second = neighbor_list("ij", among, natural_cutoffs(among, mult=BOND_TOLERANCE))
     if len(first):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.common import expand_home
 from mlff_exp.config import COLD_CRYSTALS_K, ConfigError, Crystal, FileSystem, MoleculeSystem, System, WaterBox
-from mlff_exp.structures import Motion, build_systems, together, usual_motion
 from mlff_exp.tasks.options import NveTask
+
+if TYPE_CHECKING:
+    from mlff_exp.structures import Motion
 
 Key = Literal["timestep_fs", "duration_ps", "temperature_k"]
 
@@ -46,6 +48,9 @@ def motion_of(system: Any, names: Sequence[str] = ()) -> Motion:
     Raises:
         ConfigError: there is no such system, or it can't be read.
     """
+    # Imported here: ASE takes half a second, and only task=nve asks for what is usual.
+    from mlff_exp.structures import together
+
     samples: list[System] = [MoleculeSystem(name) for name in names] if names else [_smallest(system)]
     return together(_of_one(sample) for sample in samples)
 
@@ -80,4 +85,6 @@ def _cached(
     kind: Callable[..., System], options: tuple[tuple[str, Any], ...], changed: tuple[int, int] | None
 ) -> Motion:
     """Choose the motion of a system once, because a configuration asks several times. ``changed`` is of its file."""
+    from mlff_exp.structures import build_systems, usual_motion
+
     return usual_motion(build_systems(kind(**dict(options))).values())

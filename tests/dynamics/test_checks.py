@@ -27,8 +27,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def exact(student: PaiNN) -> EagerEngine:
-    return EagerEngine(copy.deepcopy(student).cast(torch.float64), "fp64", CPU)
+def exact(student_small: PaiNN) -> EagerEngine:
+    return EagerEngine(copy.deepcopy(student_small).cast(torch.float64), "fp64", CPU)
 
 
 def changed(exact: EagerEngine, change: Callable[[torch.Tensor], torch.Tensor]) -> Faulty:

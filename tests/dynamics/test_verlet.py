@@ -38,8 +38,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def engine(student: PaiNN) -> Engine:
-    return make_engine(student, "eager", "fp64", CPU)
+def engine(student_small: PaiNN) -> Engine:
+    return make_engine(student_small, "eager", "fp64", CPU)
 
 
 def moving(dynamics: Dynamics, seed: int = 0) -> MDState:
@@ -55,7 +55,7 @@ def test_same_trajectory_as_ase(engine: Engine) -> None:
     dynamics = Dynamics(engine, [atoms.copy()], timestep_fs=0.5)
     state = moving(dynamics)
     atoms.set_velocities(state.velocities.numpy())
-    atoms.calc = StudentForceFieldCalculator(device="cpu", engine="eager", precision="fp64")
+    atoms.calc = StudentForceFieldCalculator("student_small", device="cpu", engine="eager", precision="fp64")
     VelocityVerlet(atoms, timestep=0.5 * units.fs).run(40)
     trajectory = dynamics.run(state, 40, record_every=10)
     np.testing.assert_allclose(state.positions.numpy(), atoms.positions, atol=1e-9)
@@ -158,7 +158,7 @@ def test_replicas_do_not_feel_each_other(engine: Engine) -> None:
 @pytest.mark.parametrize(("name", "dof"), [("H2O", 3), ("CO2", 4), ("C6H6", 30)])
 def test_the_start_reaches_its_temperature_without_drifting_or_spinning(engine: Engine, name: str, dof: int) -> None:
     atoms = molecule(name)
-    atoms.calc = StudentForceFieldCalculator(device="cpu", engine="eager", precision="fp64")
+    atoms.calc = StudentForceFieldCalculator("student_small", device="cpu", engine="eager", precision="fp64")
     LBFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
     assert internal_degrees_of_freedom(atoms.positions, atoms.pbc) == dof
     dynamics = Dynamics(engine, [atoms.copy(), molecule("NH3")], timestep_fs=1.0)
