@@ -22,7 +22,7 @@ from mlff_exp.config import (
 )
 from mlff_exp.structures.datasets import ORIGINS, VALIDATION, Dataset
 from mlff_exp.structures.electrons import make_neutral_singlet
-from mlff_exp.structures.files import StructureError, read_frames
+from mlff_exp.structures.reading.frames import StructureError, read_frames
 
 STANDARD = Path(__file__).resolve().parent / "standard"  # its README.md says where the structures come from
 WATER_SPACING_ANG = 3.104  # edge of the cube that one molecule fills at 1 g/cm³

@@ -16,7 +16,7 @@ from mlff_exp.distill.sampling import Sampling
 from mlff_exp.report.publish import _kernels
 from mlff_exp.results.progress import PROGRESS_FILE, Progress
 from mlff_exp.results.result import ResultError
-from mlff_exp.structures.files import StructureError, read_frames
+from mlff_exp.structures.reading.frames import StructureError, read_frames
 from mlff_exp.tracking.files import read_own
 from mlff_exp.tracking.markers import OPENED_FILE, UPLOADED_FILE, read_opened, uploaded_ids
 

@@ -16,9 +16,9 @@ from ase.io import write
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.systems import FileSystem
-from mlff_exp.structures import files
 from mlff_exp.structures.batch import collate
 from mlff_exp.structures.checks import check_apart, check_neighbors, check_period
+from mlff_exp.structures.reading import frames
 from mlff_exp.structures.systems import build_systems
 from tests.helpers.structures import CASES, WATER, three_frames
 
@@ -298,7 +298,7 @@ def malformed(path: Path) -> list[Path]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_whatever_is_no_structure_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "READ_S", 0.3)
+    monkeypatch.setattr(frames, "READ_S", 0.3)
     for path in malformed(tmp_path):
         with pytest.raises(ConfigError) as refused:
             read(path)

@@ -14,13 +14,13 @@ from ase.io.formats import UnknownFileTypeError, filetype
 
 from mlff_exp.common import refuse_irregular
 from mlff_exp.structures.checks import check_apart, check_period, check_structure
-from mlff_exp.structures.deadline import DeadlineError, deadline
-from mlff_exp.structures.declared import read_declared
 from mlff_exp.structures.electrons import add_declared, set_initial_electrons, take_calculated_electrons
 from mlff_exp.structures.keys import plain_key
-from mlff_exp.structures.masses import set_masses
-from mlff_exp.structures.memory import limit_memory
-from mlff_exp.structures.text import Declared
+from mlff_exp.structures.reading.deadline import DeadlineError, deadline
+from mlff_exp.structures.reading.declared import read_declared
+from mlff_exp.structures.reading.masses import set_masses
+from mlff_exp.structures.reading.memory import limit_memory
+from mlff_exp.structures.reading.text import Declared
 
 # Readers of these formats find a frame by its number without keeping the other frames.
 BY_NUMBER = ("extxyz", "traj")
@@ -192,12 +192,25 @@ def _prepare(atoms: Atoms, kind: str, declared: Declared) -> None:
         atoms.pbc = False
     _refuse_occupancy(atoms)
     _refuse_spellings(atoms)
+    _add_site_charges(atoms, declared.site_charges)
     set_masses(atoms)
     add_declared(atoms, declared.charge, declared.multiplicity)
     check_structure(atoms)
     check_period(atoms)
     check_apart(atoms)
     set_initial_electrons(atoms)
+
+
+def _add_site_charges(atoms: Atoms, charges: tuple[float, ...]) -> None:
+    """Give each atom of a crystal the charge of its site, in place."""
+    if not charges:
+        return
+    sites = np.asarray(atoms.arrays.get("spacegroup_kinds", np.arange(len(atoms))))
+    if sites.max(initial=0) >= len(charges):
+        raise ValueError(f"it has charges of {len(charges)} sites, and ASE reads {int(sites.max()) + 1} sites")
+    total = float(np.asarray(charges)[sites].sum())
+    if total:
+        atoms.info["charge"] = total
 
 
 def _refuse_occupancy(atoms: Atoms) -> None:

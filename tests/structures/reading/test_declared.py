@@ -9,8 +9,8 @@ import pytest
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.systems import FileSystem
-from mlff_exp.structures.declared import read_declared
-from mlff_exp.structures.electrons import read_electrons
+from mlff_exp.structures.electrons import read_electrons, refuse_charge_and_spin
+from mlff_exp.structures.reading.declared import read_declared
 from mlff_exp.structures.systems import build_systems
 from tests.helpers.structures import WATER
 
@@ -98,11 +98,11 @@ def pdb(element: str) -> str:
         ("coord", COORD.format("", "$isotopes\n h 2\n"), r"the group '\$isotopes'"),
         ("x.com", GAUSSIAN.format(" units=(au,rad)", ""), r"its route has 'units=\(au,rad\)'"),
         ("x.com", GAUSSIAN.format(" freq=readisotopes", ""), "its route has 'readisotopes'"),
-        ("x.com", GAUSSIAN.format("", " 0"), "it has 2 lines of atoms, and ASE reads 1 of them"),
+        ("x.com", GAUSSIAN.format("", " 0"), "is not the symbol of an element with three"),
         ("x.sdf", MOL.format(" 0", "  0", "") + "> <total charge>\n1\n\n$$$$\n", "its key 'total charge'"),
         ("x.pdb", pdb(" H+"), r"has '\+' in columns 79 and 80, which is no charge"),
         ("x.pdb", pdb(""), "has no element in columns 77 and 78"),
-        ("x.pdb", pdb("H").replace("HETATM    2", "hetatm    2"), "ASE leaves out the line"),
+        ("x.pdb", pdb("H").replace("HETATM    2", "hetatm    2"), "does not begin with the name of a record"),
         ("x.cif", CIF_WITH.format("_atom_site_calc_flag", "d", "dum"), "it has dummy atoms"),
         ("x.cif", CIF_WITH.format("_atom_site_disorder_group", 1, 2), "alternative positions of atoms"),
         ("x.cif", CIF_WITH.format("_atom_site_attached_hydrogens", 1, 0), "hydrogen atoms without positions"),
@@ -215,3 +215,82 @@ def test_a_column_of_charges_that_are_no_numbers_is_refused(tmp_path: Path) -> N
     text = "1\nProperties=species:S:1:pos:R:3:charge:R:1\nO 0 0 0 NaN\n"
     with pytest.raises(ConfigError, match=r"NaN|nan|finite"):
         read(tmp_path, "x.xyz", text)
+
+
+def xyz(comment: str, *lines: str) -> str:
+    return "\n".join([str(len(lines)), comment, *lines]) + "\n"
+
+
+POSCAR = "x\n{}\n{}\n0 9 0\n0 0 9\n{}\n{}\nDirect\n0 0 0\n0 0 .2\n"
+CHARGED = CIF.replace("O1 O 0 0 0\nH1 {} 0 0 0.2\n", "O1 {} 0 0 0\nH1 {} 0 0 0.2\n")
+BARE = CIF.replace("_atom_site_type_symbol\n", "").replace("O1 O 0 0 0\nH1 {} 0 0 0.2\n", "{} 0 0 0\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.xyz", xyz("", "O 0 0 1_0"), "number '1_0' is not written in plain digits"),
+        ("x.xyz", xyz("", "O 0 0 １"), "is not written in plain digits"),
+        ("x.xyz", xyz('Lattice="9_0 0 0 0 9 0 0 0 9"', "O 0 0 1"), "number '9_0'"),
+        ("x.xyz", xyz("", "O 0 0 1 -0.8"), "has 5 words, and 4 are named"),
+        ("x.xyz", xyz("Properties=species:S:1:pos:R:3:coords:R:3", "O 0 0 1 0 0 2"), "give different positions"),
+        ("x.xyz", xyz("Properties=species:S:1:pos:R:3:element:S:1", "O 0 0 1 N"), "species and element differ"),
+        ("x.xyz", xyz("Properties=species:S:1:pos:R:3:Z:I:1", "O 0 0 1 7"), "species and Z differ"),
+        ("x.xyz", xyz("Properties=species:S:1:pos", "O 0 0 1"), "is not of the form"),
+        ("x.xyz", xyz('cell="9 0 0 0 9 0 0 0 9"', "O 0 0 1"), "the key 'cell', which ASE does not know"),
+        ("x.xyz", xyz("periodic=true", "O 0 0 1"), "the key 'periodic'"),
+        ("x.xyz", xyz("picometres", "O 0 0 1"), "'picometres', and ASE reads positions in Å"),
+        ("POSCAR", POSCAR.format("1", "9 0 0 0", "O H", "1 1"), "a vector of its cell is '9 0 0 0'"),
+        ("POSCAR", POSCAR.format("1", "9 0 0", "O H", "2"), "is not a number of atoms for each element"),
+        ("x.cif", CHARGED.format("O2-", "H+"), "a total charge of -1"),
+        ("x.cif", CIF_WITH.format("_atom_site_magn_moment", 1, 2), "_atom_site_magn_moment, which is not read"),
+        ("x.cif", CIF_WITH.format("_atom_site_charge_model", 1, 2), "_atom_site_charge_model, which is not read"),
+        ("x.cif", BARE.format("OW1"), "its label 'OW1' does not begin with the symbol of an element"),
+        ("x.cif", BARE.format("CA1"), "its label 'CA1'"),
+        ("x.cif", CIF.format("H").replace("0 0 0.2", "0 0 0_0.2"), "plain digits|can't read"),
+        ("x.pdb", pdb("H").replace("HOH", "DOD"), "in the residue 'DOD'"),
+        ("x.pdb", pdb("H").replace(" H1 ", " D1 "), "is that of an isotope"),
+        ("x.pdb", "MTRIX1   2  1.000000  0.000000  0.000000        0.00000\n" + pdb("H"), "makes atoms by symmetry"),
+        ("x.pdb", "LATTIC 1 2 3\n" + pdb("H"), "does not begin with the name of a record"),
+        ("x.com", GAUSSIAN.format("", "").replace("H 0.0 0.0 1.0", "H 1 1.0"), "is not the symbol of an element"),
+        ("coord", COORD.format("", "").replace("1.8 h", "1_8 h"), "number '1_8'"),
+        ("coord", COORD.format("", "").replace("1.8 h", "1.8 h x"), "is not three numbers and the symbol"),
+    ],
+)  # fmt: skip
+def test_what_stands_outside_the_known_words_of_a_format_is_refused(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    def take() -> None:
+        for atoms in read(tmp_path, name, text):
+            refuse_charge_and_spin(atoms)
+
+    with pytest.raises((ConfigError, ValueError), match=message):
+        take()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.xyz", xyz("Properties=species:S:1:pos:R:3:coords:R:3:Z:I:1:tag:S:1", "O 0 0 1 0 0 1 8 1_0")),
+        ("x.xyz", xyz("periodic=false id=mol_1_0", "O 0 0 1")),
+        ("POSCAR", POSCAR.format("1.0 1.0 1.0", "9 0 0", "O_s/abc H", "1 1")),
+        ("x.cif", CHARGED.format("H1+", "H1-")),
+        ("x.cif", CIF_WITH.format("_atom_site_Wyckoff_symbol", "a", "b")),
+        ("x.cif", CIF_WITH.format("_atom_site_U_iso_or_equiv", 0.01, 0.02)),
+        ("x.cif", BARE.format("O1A")),
+        ("x.pdb", "REMARK 1 some\nMTRIX1   1  1.000000  0.000000  0.000000        0.00000    1\n" + pdb("H")),
+        ("coord", COORD.format("", "").replace("1.8 h", "1.8 h f")),
+    ],
+)  # fmt: skip
+def test_known_words_of_a_format_are_taken(tmp_path: Path, name: str, text: str) -> None:
+    (atoms,) = read(tmp_path, name, text)
+    refuse_charge_and_spin(atoms)
+    assert len(atoms) in (1, 2)
+
+
+def test_formal_charges_of_a_crystal_are_those_of_all_its_atoms(tmp_path: Path) -> None:
+    """Each site stands for as many atoms as the symmetry makes of it."""
+    text = CHARGED.format("Na+", "Cl-").replace("'P 1'", "'P -1'").replace("H1 Cl- 0 0 0.2", "H1 Cl- 0.1 0.2 0.3")
+    (atoms,) = read(tmp_path, "x.cif", text)
+    assert sorted(atoms.symbols) == ["Cl", "Cl", "Na"]
+    assert read_electrons(atoms).charge == -1.0
