@@ -22,12 +22,18 @@ import torch._inductor.config
 from ase import Atoms
 from ase.build import molecule
 
+from mlff_exp.common import secrets
 from mlff_exp.engines import compiled
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.embedded import Architecture
 from mlff_exp.models.painn import PaiNN
 
 REFERENCE_ENERGIES = {"H": -13.6, "C": -1030.0, "N": -1480.0, "O": -2040.0}
+
+
+def pytest_configure() -> None:
+    """Objects that modules and compositions of configurations make are hardly ever garbage: look for it less often."""
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,6 +60,14 @@ def _leave_the_gpu_to_others(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("gpu") and torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
+
+
+@pytest.fixture(autouse=True)
+def _forget_secrets() -> Iterator[None]:
+    """What a test teaches to be a secret is none for the next test; thousands of them would make each message slow."""
+    before = set(secrets._learned)
+    yield
+    secrets._learned.intersection_update(before)
 
 
 @pytest.fixture

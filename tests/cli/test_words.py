@@ -38,6 +38,7 @@ from mlff_exp.tasks.options import InferenceTask, NveTask
 from mlff_exp.tasks.registry import TASKS
 from mlff_exp.tracking.recovery import open_store
 from tests.helpers.here import configured
+from tests.helpers.refused import said_against
 
 LONG = "9" * 5000
 BAD = {
@@ -146,19 +147,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(app, "run_task", work)
-
-
-def said_against(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
-    """The one line with which a command is refused."""
-    monkeypatch.setattr(sys, "argv", ["mlff-exp", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    assert ended.value.code == 2, said.err
-    assert said.out == ""
-    (line,) = said.err.splitlines()
-    assert line.startswith("mlff-exp: ")
-    return line
 
 
 def test_flags_may_stand_behind_overrides() -> None:

@@ -16,6 +16,7 @@ from mlff_exp.models.painn import PaiNN
 from mlff_exp.structures.batch import collate
 from tests.conftest import rattled
 from tests.helpers.command import NVE, mlff_exp, results
+from tests.helpers.refused import said_against
 
 EMT_MODEL = ["model=ase", "model.calculator={_target_:ase.calculators.emt.EMT}", "system=water", "tracking=offline"]
 
@@ -63,19 +64,27 @@ def test_a_calculator_is_timed_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "code", "message"),
+    ("overrides", "message"),
     [
-        (["engine=eager"], 2, "engine=eager: model=ase runs as it is and takes no engine and no precision"),
-        (["precision=fp32,fp64", "-m"], 2, "precision=fp32: model=ase runs as it is"),
-        (["model.calculator._target_=ase.nowhere.Calculator"], 2, "model.calculator._target_=ase.nowhere.Calculator: "),
+        (["engine=eager"], "engine=eager: model=ase runs as it is and takes no engine and no precision"),
+        (["precision=fp32,fp64", "-m"], "precision=fp32: model=ase runs as it is"),
     ],
 )
 def test_words_that_a_calculator_does_not_support_are_refused(
-    tmp_path: Path, overrides: list[str], code: int, message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    message: str,
 ) -> None:
-    finished = mlff_exp(tmp_path, *EMT_MODEL, *overrides)
-    assert finished.returncode == code
-    assert message in finished.stdout + finished.stderr
+    monkeypatch.chdir(tmp_path)
+    assert message in said_against(capsys, monkeypatch, *EMT_MODEL, *overrides)
+
+
+def test_a_calculator_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    finished = mlff_exp(tmp_path, *EMT_MODEL, "model.calculator._target_=ase.nowhere.Calculator")
+    assert finished.returncode == 2
+    assert "model.calculator._target_=ase.nowhere.Calculator: " in finished.stdout + finished.stderr
 
 
 @pytest.mark.slow

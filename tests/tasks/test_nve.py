@@ -382,7 +382,7 @@ QUICK = [*SHORT, "gate=off", "system=water", "task.settle_ps=0.05", "task.probe_
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [*QUICK, "task.duration_ps=0.3", "task.replicas=2"]
+    words = [*QUICK, "task.duration_ps=0.15", "task.replicas=2"]
     whole, killed, resumed = (tmp_path / name for name in ("whole", "killed", "resumed"))
     for directory in (whole, killed, resumed):
         directory.mkdir()
@@ -393,7 +393,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
 
     def save_and_die(*arguments: Any) -> None:
         saved(*arguments)
-        if arguments[1].state.step >= 200:
+        if arguments[1].state.step >= 120:
             raise KilledError
 
     monkeypatch.setattr(nve, "save_state", save_and_die)
@@ -402,7 +402,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(nve, "save_state", saved)
     result = run(configured(*words, f"task.resume={killed}"), resumed)
     with np.load(whole / "trajectory_data.npz") as expected, np.load(resumed / "trajectory_data.npz") as found:
-        assert len(found["steps"]) == 61
+        assert len(found["steps"]) == 31
         for name in expected.files:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     assert not (resumed / "state.npz").is_file()
