@@ -55,13 +55,13 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         ConfigError: the model or the dataset can't be used.
         FloatingPointError: an energy or a force is NaN or infinite.
     """
-    subject = prepare_model(config)
-    engine, checkpoint = subject.engine, subject.checkpoint
-    dataset = _dataset(config, subject)
+    tested = prepare_model(config)
+    engine, checkpoint = tested.engine, tested.checkpoint
+    dataset = _dataset(config, tested)
     energy, forces = _evaluate(engine, dataset, config)
     exact = None
     if checkpoint is not None:
-        reference = make_engine(checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device)
+        reference = make_engine(checkpoint.model, REFERENCE_ENGINE, "fp64", tested.device)
         exact = _evaluate(reference, dataset, config)
         of_atoms = isolated_energies(reference, np.unique(dataset.atomic_numbers))[dataset.atomic_numbers]
         isolated = np.add.reduceat(of_atoms, dataset.starts)
@@ -91,22 +91,22 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
     result = RunResult(
         config={},
         metrics={"structures": float(len(dataset)), "graph_count": float(engine.compiled_graphs), **flat},
-        environment=describe_machine(subject.device),
-        tags={**subject.tags, "dataset.sha256": dataset.sha256},
+        environment=describe_machine(tested.device),
+        tags={**tested.tags, "dataset.sha256": dataset.sha256},
     )
     keep(result)
     plot = partial(plot_accuracy, dataset, energy, forces, reference_energies(dataset))
     return with_files(result, directory, {TABLE_FILE: partial(_write, table), "accuracy.png": plot})
 
 
-def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
+def batches(config: Config, tested: ModelUnderTest) -> Iterator[AtomicBatch]:
     """Yield every batch that the engine evaluates.
 
     Args:
         config: the configuration.
-        subject: the model under test.
+        tested: the model under test.
     """
-    for _, batch in _packed(config, subject.engine, _dataset(config, subject)):
+    for _, batch in _packed(config, tested.engine, _dataset(config, tested)):
         yield batch
 
 
@@ -116,8 +116,8 @@ def _packed(config: Config, engine: Engine, dataset: Dataset) -> Iterator[tuple[
     )
 
 
-def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
-    name, known = config.task.dataset, None if subject.checkpoint is None else subject.checkpoint.model.elements
+def _dataset(config: Config, tested: ModelUnderTest) -> Dataset:
+    name, known = config.task.dataset, None if tested.checkpoint is None else tested.checkpoint.model.elements
     path = VALIDATION if name == "validation" else expand_home(name)
     try:
         dataset = Dataset.load(path)
@@ -130,7 +130,7 @@ def _dataset(config: Config, subject: ModelUnderTest) -> Dataset:
             f"task.dataset={name!r} holds {', '.join(unknown)}, which the model {model_word(asdict(config.model))} was "
             f"not trained on; it knows {', '.join(known)}"
         )
-    refuse_no_force_field(subject, dataset.atoms(0), f"the first structure of task.dataset={name!r}")
+    refuse_no_force_field(tested, dataset.atoms(0), f"the first structure of task.dataset={name!r}")
     return dataset
 
 

@@ -72,19 +72,19 @@ ENGINE_METRICS = ("energy_drift_mev_per_atom_per_ps", "energy_fluctuation_mev_pe
 
 def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult:
     """Relax, prepare the start, integrate and judge. Files are written after ``keep`` has the verdict."""
-    task, subject = config.task, prepare_model(config)
-    engine, checkpoint = subject.engine, subject.checkpoint
+    task, tested = config.task, prepare_model(config)
+    engine, checkpoint = tested.engine, tested.checkpoint
     usual = motion_of(config.system, task.systems)
-    tags = subject.tags | {USUAL_TIMESTEP: f"{usual.timestep_fs:g}", USUAL_TEMPERATURE: f"{usual.temperature_k:g}"}
-    reference = _reference(subject)
+    tags = tested.tags | {USUAL_TIMESTEP: f"{usual.timestep_fs:g}", USUAL_TEMPERATURE: f"{usual.temperature_k:g}"}
+    reference = _reference(tested)
     # Before anything else, because it may not be installed.
     teacher = AseEngine(teacher_calculator()) if task.teacher_check else None
-    given, minima, faults = _minima(config, subject, reference)
+    given, minima, faults = _minima(config, tested, reference)
     dynamics = _dynamics(config, engine, minima)
     rng = np.random.default_rng(config.seed)
     if checkpoint is not None:
         away = DISPLACEMENT_ANG * torch.from_numpy(rng.normal(size=dynamics.batch.positions.shape))
-        displaced = dynamics.batch.with_positions(dynamics.batch.positions + away.to(subject.device))
+        displaced = dynamics.batch.with_positions(dynamics.batch.positions + away.to(tested.device))
         require_correct(engine, reference, displaced, cast(Precision, config.precision.name), config.seed)
     relaxed_systems = {name: relaxed for name, (relaxed, _) in minima.items()}
     found = gradient_metrics(config, engine, reference, dynamics, relaxed_systems)
@@ -98,11 +98,11 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         "engine": engine.name,
         "precision": engine.precision,
         "seed": config.seed,
-        "force field": _force_field(config, subject),
+        "force field": _force_field(config, tested),
     }
     since = None
     if task.resume is not None:
-        since, start = load_state(Path(task.resume), same, subject.device)
+        since, start = load_state(Path(task.resume), same, tested.device)
         state = since.state
         if state.step > task.n_steps:
             reached_ps = state.step * task.timestep_fs / 1000
@@ -135,7 +135,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
                 result = RunResult(
                     config={},
                     metrics=_flat(found, config),
-                    environment=describe_machine(subject.device),
+                    environment=describe_machine(tested.device),
                     verdict=_one(verdicts, task),
                     tags=tags,
                 )
@@ -197,7 +197,7 @@ def run(config: Config, directory: Path, keep: Keep = keep_nothing) -> RunResult
         config={},
         metrics=speed | _flat(found, config),
         series=series(judged, engine_potential),
-        environment=describe_machine(subject.device),
+        environment=describe_machine(tested.device),
         verdict=_one(verdicts, task),
         tags=tags,
     )
@@ -246,28 +246,28 @@ def _flat(found: Mapping[str, Mapping[str, float]], config: Config) -> dict[str,
     return dict(next(iter(found.values())))
 
 
-def batches(config: Config, subject: ModelUnderTest) -> Iterator[AtomicBatch]:
+def batches(config: Config, tested: ModelUnderTest) -> Iterator[AtomicBatch]:
     """Yield the batches that are evaluated. ASE's integrator evaluates each system by itself too."""
-    _, minima, _ = _minima(config, subject, _reference(subject))
-    yield _dynamics(config, subject.engine, minima).batch
+    _, minima, _ = _minima(config, tested, _reference(tested))
+    yield _dynamics(config, tested.engine, minima).batch
 
 
-def _reference(subject: ModelUnderTest) -> Engine:
+def _reference(tested: ModelUnderTest) -> Engine:
     """Eager FP64 of the weights, so that E − E_min is exact; an ASE calculator is its own reference."""
-    if subject.checkpoint is None:
-        return subject.engine
-    return make_engine(subject.checkpoint.model, REFERENCE_ENGINE, "fp64", subject.device)
+    if tested.checkpoint is None:
+        return tested.engine
+    return make_engine(tested.checkpoint.model, REFERENCE_ENGINE, "fp64", tested.device)
 
 
-def _force_field(config: Config, subject: ModelUnderTest) -> str:
+def _force_field(config: Config, tested: ModelUnderTest) -> str:
     """Return what identifies the force field of a resumed run: the weights, or the calculator with its arguments."""
-    if subject.checkpoint is not None:
-        return subject.checkpoint.weights_sha256
+    if tested.checkpoint is not None:
+        return tested.checkpoint.weights_sha256
     return calculator_identity(config.model.calculator)
 
 
 def _minima(
-    config: Config, subject: ModelUnderTest, reference: Engine
+    config: Config, tested: ModelUnderTest, reference: Engine
 ) -> tuple[dict[str, Atoms], dict[str, tuple[Atoms, float]], dict[str, list[Fault]]]:
     """Systems as they are given, at their minima with the energy, eV, and what is wrong with each; by name.
 
@@ -275,7 +275,7 @@ def _minima(
         ConfigError: a single atom, or a file with atoms that feel no force or with a structure that relaxing makes
             another molecule of.
     """
-    given = load_systems(config, subject)
+    given = load_systems(config, tested)
     minima: dict[str, tuple[Atoms, float]] = {}
     faults: dict[str, list[Fault]] = {}
     for name, atoms in given.items():

@@ -91,78 +91,78 @@ def gives_stress(config: Config, can: Capabilities) -> bool:
     return asks_for_stress(config) and engine_spec(config.engine.name).stress
 
 
-def described_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
+def described_systems(config: Config, tested: ModelUnderTest) -> dict[str, Atoms]:
     """Build the systems of a configuration, by name: one system, or several frames of a file.
 
     Args:
         config: the configuration.
-        subject: the model under test.
+        tested: the model under test.
 
     Raises:
         ConfigError: a system can't be read, has an element or a charge that the model does not know, or has more
             neighbours than memory holds.
     """
-    return _built(config, config.system, subject)
+    return _built(config, config.system, tested)
 
 
-def load_systems(config: Config, subject: ModelUnderTest) -> dict[str, Atoms]:
+def load_systems(config: Config, tested: ModelUnderTest) -> dict[str, Atoms]:
     """Build the systems of an NVE run, by name: those of ``task.systems``, or else those of ``system``.
 
     Args:
         config: the configuration.
-        subject: the model under test.
+        tested: the model under test.
 
     Raises:
         ConfigError: as `described_systems`.
     """
     if not config.task.systems:
-        return described_systems(config, subject)
+        return described_systems(config, tested)
     return {
         name: atoms
         for one in config.task.systems
-        for name, atoms in _built(config, MoleculeSystem(one), subject).items()
+        for name, atoms in _built(config, MoleculeSystem(one), tested).items()
     }
 
 
-def _built(config: Config, described: System, subject: ModelUnderTest) -> dict[str, Atoms]:
+def _built(config: Config, described: System, tested: ModelUnderTest) -> dict[str, Atoms]:
     found = build_systems(described)
     where = f"path={described.path!r}" if isinstance(described, FileSystem) else f"name={described.name}"
     for name, atoms in found.items():
         at = f"system.{where}: " + (f"{name}: " if len(found) > 1 else "")
         try:
             check_system(config, name, SystemFacts(len(atoms), bool(atoms.pbc.any())))
-            if atoms.pbc.any() and not subject.capabilities.periodic:
+            if atoms.pbc.any() and not tested.capabilities.periodic:
                 raise ValueError("the model takes no periodic systems")
             if not uses_all_pairs(atoms):
-                check_neighbors(atoms, subject.engine.cutoff)
-            if subject.checkpoint is not None:
-                subject.checkpoint.model.check_elements(atoms.symbols)
+                check_neighbors(atoms, tested.engine.cutoff)
+            if tested.checkpoint is not None:
+                tested.checkpoint.model.check_elements(atoms.symbols)
         except ValueError as error:
             raise ConfigError(f"{at}{error}") from error
-        if not subject.capabilities.charged:
+        if not tested.capabilities.charged:
             try:
                 refuse_charge_and_spin(atoms)
             except ValueError as error:
                 raise ConfigError(f"{at}{error}; system.ignore_charge=true takes it for that") from error
     if found:
         name, atoms = next(iter(found.items()))
-        refuse_no_force_field(subject, atoms, f"system.{where}" + f": {name}" * (len(found) > 1))
+        refuse_no_force_field(tested, atoms, f"system.{where}" + f": {name}" * (len(found) > 1))
     return found
 
 
-def refuse_no_force_field(subject: ModelUnderTest, atoms: Atoms, what: str) -> None:
+def refuse_no_force_field(tested: ModelUnderTest, atoms: Atoms, what: str) -> None:
     """Refuse an ASE calculator that is no force field for a structure.
 
     Args:
-        subject: the model under test; one with weights was tried out when they were loaded.
+        tested: the model under test; one with weights was tried out when they were loaded.
         atoms: the structure.
         what: the words for it in a message.
 
     Raises:
         ConfigError: the message names the structure and the reason.
     """
-    if isinstance(subject.engine, AseEngine):
+    if isinstance(tested.engine, AseEngine):
         try:
-            try_out(subject.engine.calculator, atoms)
+            try_out(tested.engine.calculator, atoms)
         except ValueError as error:
             raise ConfigError(f"model.calculator: {what}: {error}") from error

@@ -26,7 +26,7 @@ from mlff_exp.models.loading import LoadedModel
 from mlff_exp.structures.batch import collate
 from mlff_exp.structures.electrons import read_electrons, refuse_charge_and_spin
 from mlff_exp.structures.systems import build_systems
-from mlff_exp.tasks.inference import _batch
+from mlff_exp.tasks.inference import make_batch
 from mlff_exp.tasks.nve_files import frame_files
 from mlff_exp.tasks.options import InferenceTask
 from mlff_exp.tasks.setup import ModelUnderTest, described_systems
@@ -201,7 +201,7 @@ def test_a_batch_is_filled_with_the_frames_in_turn(tmp_path: Path) -> None:
     path = three_frames(tmp_path / "three.extxyz")
     system = FileSystem(path=str(path), index="all")
     config = Config(task=InferenceTask(), engine=EagerOptions(), system=system, batch_size=5)
-    batch = _batch(config, subject(), 5)
+    batch = make_batch(config, subject(), 5)
     lengths = [float((one[0] - one[1]).norm()) for one in batch.per_system(batch.positions)]
     assert lengths == pytest.approx([1.0, 1.1, 1.2, 1.0, 1.1])
 

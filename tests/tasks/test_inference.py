@@ -27,8 +27,9 @@ from mlff_exp.report.content import warned
 from mlff_exp.report.terminal import describe_result
 from mlff_exp.results.result import Timing
 from mlff_exp.structures.batch import AtomicBatch, collate
-from mlff_exp.tasks.inference import N_GEOMETRIES, _speedups, _Workload, all_evaluated
 from mlff_exp.tasks.machine import on_this_machine
+from mlff_exp.tasks.speedups import speedup_metrics
+from mlff_exp.tasks.workload import N_GEOMETRIES, Workload, all_evaluated
 from tests.conftest import rattled
 from tests.helpers.here import configured, run_here, undocumented
 from tests.helpers.networks import crystal
@@ -51,8 +52,8 @@ class Cached(EagerEngine):
         return self.kept
 
 
-def workload(engine: EagerEngine | AseEngine, *systems: Atoms) -> _Workload:
-    return _Workload(engine, collate(systems, 5.0), 0)
+def workload(engine: EagerEngine | AseEngine, *systems: Atoms) -> Workload:
+    return Workload(engine, collate(systems, 5.0), 0)
 
 
 def test_no_two_calls_in_turn_are_at_the_same_positions(random_model: PaiNN) -> None:
@@ -112,13 +113,13 @@ def test_a_baseline_is_never_paid_back() -> None:
     slow = Timing((3.0,) * 100, (), 1.0, (2,) * 50)
     words = ["task=inference", "system=water", "precision=fp32"]
     timing = {"engine": fast, "eager_fp32": slow}
-    found = _speedups(timing, configured(*words, "engine=compile"))
+    found = speedup_metrics(timing, configured(*words, "engine=compile"))
     assert found["speedup_vs_baseline"] == pytest.approx(3)
     assert found["break_even_calls"] == pytest.approx(1 + 1.0 / 0.002)
-    assert "break_even_calls" not in _speedups(timing, configured(*words, "engine=eager"))
-    assert "break_even_calls" not in _speedups({"engine": slow, "eager_fp32": fast}, configured(*words))
+    assert "break_even_calls" not in speedup_metrics(timing, configured(*words, "engine=eager"))
+    assert "break_even_calls" not in speedup_metrics({"engine": slow, "eager_fp32": fast}, configured(*words))
     quick = {"engine": replace(fast, first_call_s=0.5), "eager_fp32": slow}
-    assert _speedups(quick, configured(*words, "engine=compile"))["break_even_calls"] == 1
+    assert speedup_metrics(quick, configured(*words, "engine=compile"))["break_even_calls"] == 1
 
 
 def test_an_engine_that_is_named_is_timed_beside_it(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_engines_beside_and_baselines_are_checked_before_they_are_timed(
     def note(engine: EagerEngine, *rest: object) -> None:
         checked.append((engine.name, engine.precision))
 
-    monkeypatch.setattr("mlff_exp.tasks.inference.require_correct", note)
+    monkeypatch.setattr("mlff_exp.tasks.baselines.require_correct", note)
     words = ["task=inference", "engine=eager", "precision=fp64", "model.checkpoint=student_small", "system=water"]
     run_here(tmp_path, *words, "device=cpu", "task.min_calls=2", "task.min_time_s=0.01", "task.baselines=[eager]")
     assert checked == [("eager", "fp64"), *[("eager", "fp32")] * 3, ("eager", "fp64")]
@@ -161,7 +162,7 @@ def test_the_stress_of_a_crystal_is_computed_by_all_that_are_timed(
     def note(engine: EagerEngine, reference: EagerEngine, batch: AtomicBatch, *rest: object) -> None:
         gave.append(engine(batch).stress is not None is not reference(batch).stress)
 
-    monkeypatch.setattr("mlff_exp.tasks.inference.require_correct", note)
+    monkeypatch.setattr("mlff_exp.tasks.baselines.require_correct", note)
     metrics = run_here(tmp_path, *crystal_words, "precision=bf16_autocast").metrics
     assert gave == [True] * 4
     assert 1e-4 < metrics["stress_relative_rmse_vs_fp64_percent"] < 5
@@ -248,7 +249,7 @@ def test_the_calculator_of_the_package_is_timed_beside_the_engine(package_model:
     loaded, calculator = load_model(PackageModel(), []), package_calculator(PackageModel(), "cpu", False)
     engine = EagerEngine(loaded.model, "fp32", CPU)
     before = settings_of_the_process()
-    own = _Workload(AseEngine(calculator), collate([rattled("H2O", 0)], 4.0), 0)
+    own = Workload(AseEngine(calculator), collate([rattled("H2O", 0)], 4.0), 0)
     with all_evaluated([own]):
         require_same_forces(own.engine, engine, own.geometries[0])
     assert settings_of_the_process() == before
@@ -265,5 +266,5 @@ def test_forces_of_another_model_are_no_baseline(package_model: str) -> None:
 def test_a_speedup_over_the_calculator_is_per_structure() -> None:
     one, ten = Timing((1.0,) * 100, (), 1.0, (2,) * 50), Timing((10.0,) * 100, (), 1.0, (2,) * 50)
     words = ["task=inference", "system=water", "engine=compile", "batch_size=4"]
-    found = _speedups({"engine": one, "eager_fp32": ten, "ase_calculator": ten}, configured(*words))
+    found = speedup_metrics({"engine": one, "eager_fp32": ten, "ase_calculator": ten}, configured(*words))
     assert found["speedup_vs_calculator"] == pytest.approx(40)
