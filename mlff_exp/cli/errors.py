@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import ConfigCompositionException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from mlff_exp.cli.schemas import option_types
@@ -25,6 +26,18 @@ from mlff_exp.config import (
 
 # Lines of Hydra's messages that do not help the user of a command.
 UNHELPFUL = re.compile(r"append to your config use \+|^(object_type|reference_type)=|^See https?:|^\^+$")
+IN_FILE = re.compile(r"^In '([^']*)': \w+ raised while composing config:\n")
+# Hydra's and OmegaConf's own words, and what they mean to a user of a command.
+PLAIN_WORDS = {
+    r"^field '([^']*)' is not Optional$": r"\1 can't be null",
+    r"Incompatible value 'None' for field of type '\w+'$": "it can't be null",
+    r"Invalid value assigned: \w+ is not a ListConfig, list or tuple\.?$": "it must be a list: [a,b]",
+    r"Cannot assign \w+ to Dict\[.*\]$": "it must be a mapping",
+    r"Cannot merge DictConfig with ListConfig$": "a mapping and a list can't stand for each other",
+    r"Cannot convert '\w+' to string: .*$": "it must be a single value",
+    r"Invalid type assigned: \w+ is not a subclass of (\w+)\. value: .*$": r"it must be of type \1",
+    r"\w+ \(DictConfig\) does not support deletion$": "it can't be left out; give it another value",
+}
 
 
 class Ended(BaseException):
@@ -77,15 +90,15 @@ def explain_error(error: BaseException) -> str:
     current: BaseException | None = error
     while current is not None:
         # The search path does not help a user who mistyped a name.
-        text = _text(current).partition("Config search path:")[0]
+        text = IN_FILE.sub(r"\1: ", _text(current).partition("Config search path:")[0])
         told = message_lines(text)
         if told and told[0].startswith("Ambiguous value for argument"):
             told = [told[0], "to sweep over these values add -m; to give a list, write [a,b]"]
         if isinstance(current, MissingMandatoryValue):
             told = [f"{current.full_key} has no default: {current.full_key}=… has to be given"]
-        if not told and not lines:
+        if not told and not lines and not isinstance(current, ConfigCompositionException):
             told = [type(current).__name__]
-        lines += [line for line in told if line not in lines]
+        lines += [line for line in told if not any(had.endswith(line) for had in lines)]
         if mistyped := re.search(r"Could not find '[^']*/([^'/]*)'", text):
             options = [line.strip() for line in text.splitlines() if line.startswith("\t")]
             if hint := did_you_mean(mistyped[1], options):
@@ -97,7 +110,8 @@ def explain_error(error: BaseException) -> str:
             names = [item.name for item in fields(kind)]
             lines.append(f"legal keys: {', '.join(names)}{did_you_mean(str(current.key), names)}")
             lines += _of_another_kind(kind, str(current.key))
-        current = current.__cause__
+        # Hydra hands on an error of a file without naming it as the cause.
+        current = current.__context__ if isinstance(current, ConfigCompositionException) else current.__cause__
     if merged := re.match("Error merging override (.*)", lines[0]):
         lines[:2] = [f"{shown(merged[1])}: {' '.join(lines[1:2])}"]
     # The first line names the key already.
@@ -113,7 +127,7 @@ def _text(error: BaseException) -> str:
         return f"{text.partition(', possible')[0]}: {reason}"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.strerror}: {shown(error.filename)}"
-    return re.sub(r"^ConfigError raised while resolving interpolation: ", "", text)
+    return re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
 
 
 def message_lines(text: str) -> list[str]:
@@ -121,6 +135,8 @@ def message_lines(text: str) -> list[str]:
     told: list[str] = []
     for line in text.splitlines():
         stripped = re.sub(r"^full_key: ?", "in ", line.strip())
+        for theirs, plain in PLAIN_WORDS.items():
+            stripped = re.sub(theirs, plain, stripped)
         if not stripped or stripped == "in" or UNHELPFUL.search(stripped):
             continue
         if line.startswith("\t") and told:

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mlff_exp.cli.file_shapes import refuse_misshapen
 from mlff_exp.cli.hydra_rules import RECORDS, RULES, Parts
 from mlff_exp.cli.interpolations import merged, refuse_bomb
 from mlff_exp.cli.overrides import n_values
@@ -137,6 +138,7 @@ class GuardedLoader(ConfigLoaderImpl):
         if str(loaded.path).startswith("file://"):
             self._in_files += _leaves(loaded.config)
             refuse_bomb(self._unresolved)
+            refuse_misshapen(loaded.config, default.config_path)
         return loaded
 
     def _judge_types(self, composed: DictConfig, overrides: Sequence[str]) -> None:
@@ -178,6 +180,8 @@ class GuardedLoader(ConfigLoaderImpl):
         """Refuse in files what Hydra overwrites."""
         for parts, value in self._in_files:
             name = ".".join(parts)
+            if f"{name}.".startswith("sweep.varied."):
+                raise ConfigError(f"{name}={value} comes from a file: only a sweep sets sweep.varied, for its own runs")
             if f"{name}.".startswith(tuple(f"{record}." for record in RECORDS)):
                 raise ConfigError(f"{name}={value} comes from a file, and Hydra finds it out: leave it out")
 

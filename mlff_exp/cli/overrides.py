@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,29 +14,37 @@ from hydra.errors import HydraException
 
 from mlff_exp.cli.errors import message_lines
 from mlff_exp.config import (
+    Config,
     ConfigError,
     shown,
 )
 
 MAX_JOBS = 10_000
+LONGEST_NAME = 150  # characters of a key or an option; no name of ours is as long
+KEYS = tuple(item.name for item in fields(Config))
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def refuse_words(words: Sequence[str], loader: Any) -> None:
+def refuse_words(words: Sequence[str], loader: Any) -> list[Override]:
     """Refuse words that Hydra can't read, or about which its own message says too little.
 
     Args:
-        words: overrides of the command line.
+        words: overrides of the command line or of a stage.
         loader: Hydra's loader of configurations.
+
+    Returns:
+        The words as Hydra's overrides.
 
     Raises:
         ConfigError: a word is wrong; the message names it.
     """
     groups = set(loader.list_groups(""))
-    for parsed in parse_words(words, loader):
+    overrides = parse_words(words, loader)
+    for parsed in overrides:
         n_values([parsed])
         _refuse_empty(parsed)
         _refuse_group(parsed, groups, loader)
+    return overrides
 
 
 def refuse_control_characters(words: Iterable[str]) -> None:
@@ -81,8 +90,14 @@ def _refuse_empty(word: Override) -> None:
 def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
     """Refuse a word about a group that does not choose one of its options."""
     group = word.key_or_group
-    if group not in groups or group in ("hydra", "schema"):
-        if word.is_delete() and re.fullmatch(r"\w+(\.\w+)?", group) and not group.startswith("hydra"):
+    if group in ("hydra", "schema"):
+        raise ConfigError(
+            f"{word.input_line}: {group} holds groups and keys, and is none to choose from: say one of them"
+        )
+    if len(group) > LONGEST_NAME:  # Hydra looks for a file of this name
+        raise ConfigError(f"{shown(word.input_line)}: there is no key of {len(group):,} characters")
+    if group not in groups:
+        if word.is_delete() and re.fullmatch(r"\w+(\.\w+)?", group) and group.partition(".")[0] in KEYS:
             raise ConfigError(f"{word.input_line}: {group} can't be left out; give it another value")
         return
     options = ", ".join(sorted(loader.get_group_options(group)))
@@ -94,8 +109,9 @@ def _refuse_group(word: Override, groups: set[str], loader: Any) -> None:
         raise ConfigError(f"{word.input_line}: {group} has one place: say {group}=…; it is one of: {options}")
     values = list(word.sweep_iterator()) if word.is_sweep_override() else [word.value()]
     for value in values:
-        if not str(getattr(value, "text", value if isinstance(value, str) else "")).strip():
-            raise ConfigError(f"{word.input_line}: {group} is one of: {options}")
+        name = str(getattr(value, "text", value if isinstance(value, str) else "")).strip()
+        if not name or len(name) > LONGEST_NAME:
+            raise ConfigError(f"{shown(word.input_line)}: {group} is one of: {options}")
 
 
 def _unread(word: str, error: Exception) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlff_exp.cli.errors import composing_errors
 from mlff_exp.cli.guard import GuardedLoader
-from mlff_exp.cli.overrides import n_values, parse_words
+from mlff_exp.cli.overrides import n_values, refuse_words
 from mlff_exp.cli.words import without_hydra
 from mlff_exp.config import rename_word
 from mlff_exp.measure import LoadMonitor
@@ -62,8 +62,12 @@ class HydraHost:
         return OmegaConf.to_container(self.config)
 
     def parse(self, words: Sequence[str]) -> list[Any]:
-        """Parse words of the command line into Hydra's overrides."""
-        return parse_words(map(rename_word, words), self.loader)
+        """Parse words of the command line or of a stage into Hydra's overrides.
+
+        Raises:
+            ConfigError: a word can't be read, or changes nothing.
+        """
+        return refuse_words(list(map(rename_word, words)), self.loader)
 
     def products(self, words: list[Any], planned: int = 0) -> list[list[str]]:
         """Return the overrides of each job of a product of words.

@@ -21,7 +21,6 @@ from hydra._internal.utils import create_automatic_config_search_path
 from hydra.conf import HydraConf
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
@@ -31,9 +30,12 @@ from mlff_exp.cli.logging_trial import refuse_logging
 from mlff_exp.cli.overrides import refuse_words
 from mlff_exp.common import DISK_ERRORS
 from mlff_exp.config import (
+    Config,
     ConfigError,
+    Sweep,
     parse_config,
     refuse_ignored,
+    refuse_missing,
     shown,
 )
 from mlff_exp.tasks import check_engines, on_this_machine, refuse_unused
@@ -52,6 +54,8 @@ OF_SWEEPS = (
 )
 # Hydra names a job after the module of its function, which is `app.job`.
 JOB_NAME = "app"
+# Fields of a sweep that change no run: a file may have them for the sweeps that it is also used for.
+OF_REPORTS = ("name", "targets")
 HYDRAS = tuple(item.name for item in fields(HydraConf))
 
 
@@ -91,15 +95,14 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
             _refuse_ignored(None, given)
         _refuse_params(given.overrides)
         composed = _composed(given, conf, config_name)
+        refuse_missing(composed.trust, Path.cwd())
         _refuse_log_levels(composed.hydra)
         _refuse_verbose(composed.hydra)
         several = composed.hydra.mode is RunMode.MULTIRUN
         _refuse_ignored(composed if several else None, given)
         if not several:
             config = parse_config(without_hydra(composed))
-            if config.sweep.stages:
-                name = config.sweep.name
-                raise ConfigError(f"hydra.mode=RUN: {name} has stages, which only a sweep runs: leave it out")
+            _refuse_of_sweeps(composed.hydra, config, given)
             refuse_ignored(config, given.overrides)
             refuse_unused([(config, given.overrides)])
             check_engines(config)
@@ -111,6 +114,36 @@ def refuse_command_line(given: argparse.Namespace, conf: Path, config_name: str)
         kept = _existing(key, directory)
         refuse_logging(composed)
         return Asked(several, composed.hydra, Path(directory).absolute(), kept)
+
+
+def _refuse_of_sweeps(hydra: DictConfig, config: Config, given: argparse.Namespace) -> None:
+    """Refuse a single run of a file that describes a sweep: what the file says of the sweep would have no effect.
+
+    Args:
+        hydra: Hydra's own part of the composed configuration.
+        config: the rest of it.
+        given: as from `flags`.
+
+    Raises:
+        ConfigError: the message names the first key, and how the sweep is run.
+    """
+    instead = "for a sweep add -m"
+    if said := next((word for word in given.overrides if _key(word) == "hydra.mode"), None):
+        instead = f"leave out {said}"
+    if config.sweep.stages:
+        raise ConfigError(f"{config.sweep.name} has stages, which only a sweep runs: {instead}")
+    usual = Sweep()
+    found = {
+        f"sweep.{item.name}": getattr(config.sweep, item.name)
+        for item in fields(Sweep)
+        if item.name not in OF_REPORTS and getattr(config.sweep, item.name) != getattr(usual, item.name)
+    }
+    launcher = OmegaConf.select(hydra, "runtime.choices")["hydra/launcher"]
+    found |= {"gate_required": True} if config.gate_required else {}
+    found |= {"hydra.sweeper.params": dict(hydra.sweeper.params)} if hydra.sweeper.get("params") else {}
+    found |= {"hydra/launcher": launcher} if launcher != "basic" else {}
+    for key, value in found.items():
+        raise ConfigError(f"{key}={shown(value)} comes from a file, and changes nothing in a single run: {instead}")
 
 
 def _refuse_log_levels(hydra: DictConfig) -> None:
@@ -220,11 +253,8 @@ def _refuse_ignored(sweep: DictConfig | None, given: argparse.Namespace) -> None
             raise ConfigError(f"{word} and -m exclude each other")
         if key == "hydra/sweeper" and not word.endswith("=staged"):
             raise ConfigError(f"{word}: only hydra/sweeper=staged records the results of its runs")
-        if key.startswith("sweep.parameters."):
-            if not sweep.sweep.stages:
-                raise ConfigError(f"{word} changes nothing: only the stages of an experiment refer to sweep.parameters")
-        elif key.startswith("sweep.") and OverridesParser.create().parse_override(word).is_sweep_override():
-            raise ConfigError(f"{word}: a sweep has one {key}, which its jobs share")
+        if key.startswith("sweep.parameters.") and not sweep.sweep.stages:
+            raise ConfigError(f"{word} changes nothing: only the stages of an experiment refer to sweep.parameters")
 
 
 def _refuse_params(words: Iterable[str]) -> None:

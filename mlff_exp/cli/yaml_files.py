@@ -9,7 +9,7 @@ from typing import Any
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mlff_exp.common import learn_secrets
@@ -48,6 +48,9 @@ class BoundedRepository(ConfigRepository):
             except (ValueError, OSError) as error:  # these do not name the file
                 raise ConfigError(f"{path} can't be read: {shown(error)}") from error
         if found is not None and is_file and isinstance(found.config, DictConfig):
+            hydra = found.config._get_node("hydra")  # Hydra looks into it before it composes
+            if isinstance(hydra, ListConfig):
+                raise ConfigError(f"{config_path}: hydra={shown(hydra)} must be a mapping")
             # Otherwise Hydra would merge the file with the registered option of the same name, and warn.
             found.is_schema_source = found.is_schema_source or not config_path.startswith("hydra/")
             rename_keys(found.config, config_path.rpartition("/")[0])

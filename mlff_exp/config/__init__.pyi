@@ -59,6 +59,7 @@ from .trust import is_installed as is_installed
 from .trust import judge_factory as judge_factory
 from .trust import judge_import_path as judge_import_path
 from .trust import make_importable as make_importable
+from .trust import refuse_missing as refuse_missing
 from .trust import top_level as top_level
 from .words import COMPILE_MODES as COMPILE_MODES
 from .words import DAY_S as DAY_S

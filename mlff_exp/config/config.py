@@ -135,6 +135,8 @@ class Sweep:
     def __post_init__(self) -> None:
         check_sweep_name(self.name)
         within_limits(self, "sweep.")
+        if self.resume is not None and not self.resume.strip():
+            raise ConfigError(f"sweep.resume={self.resume!r} must be the directory or the MLflow id of a sweep")
 
 
 @dataclass

@@ -58,6 +58,23 @@ def check_trust(trust: Iterable[str]) -> None:
             )
 
 
+def refuse_missing(trust: Iterable[str], directory: Path) -> None:
+    """Refuse words of ``trust`` that allow nothing, because there is no such package.
+
+    Args:
+        trust: the words, as `check_trust` allows them.
+        directory: the directory that is searched besides the places of Python.
+
+    Raises:
+        ConfigError: the message names the word.
+    """
+    for word in trust:
+        if word not in FEATURES and _found(word) is None and not _lies_in(directory, word):
+            raise ConfigError(
+                f"trust=[{shown(word)}]: no package {shown(word)} is installed, and none is in the current directory"
+            )
+
+
 def top_level(path: str) -> str:
     """Return the package of an import path: ``mypkg`` for ``mypkg.module.Class`` and for ``mypkg.module:function``."""
     return re.split("[.:]", path, maxsplit=1)[0]

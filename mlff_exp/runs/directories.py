@@ -18,6 +18,8 @@ REPORT_FILE = "report.html"
 REFUSED = {
     "hydra.job.num": "the sweep numbers its jobs",
     "hydra.job.id": "the sweep numbers its jobs",
+    "hydra.job.override_dirname": "Hydra finds it out",
+    "hydra.job.config_name": "Hydra finds it out",
     "hydra.runtime.": "Hydra finds it out",
     "hydra.overrides.": "Hydra finds it out",
 }

@@ -20,6 +20,7 @@ from mlff_exp.config import (
 )
 from mlff_exp.results import Conditions, find_varied_keys, recorded_varied
 from mlff_exp.runs.host import SweepHost
+from mlff_exp.runs.shared_words import refuse_several, refuse_shared
 from mlff_exp.tasks import (
     check_engines,
     on_this_machine,
@@ -126,14 +127,13 @@ def join_parameters(host: SweepHost, arguments: Sequence[str]) -> list[str]:
     ``sweep.parameters.batch_sizes=1,4`` is a list for the stages, which sweep over it; the word itself is not swept.
 
     Raises:
-        ConfigError: another key of ``sweep`` has several values.
+        ConfigError: a word of which a sweep has one has several values.
     """
-    joined = []
-    for override in host.parse(arguments):
-        argument, key = str(override.input_line), override.key_or_group
-        if key.startswith("sweep.") and override.is_sweep_override():
-            if not key.startswith("sweep.parameters."):
-                raise ConfigError(f"{argument}: a sweep has one {key}, which its jobs share")
+    joined, overrides = [], host.parse(arguments)
+    refuse_several(overrides)
+    for override in overrides:
+        argument = str(override.input_line)
+        if override.key_or_group.startswith("sweep.parameters.") and override.is_sweep_override():
             left, value = argument.split("=", 1)
             argument = f"{left}='{value}'"
         joined.append(argument)
@@ -147,12 +147,16 @@ def prepare_jobs(host: SweepHost, arguments: Sequence[str], stages: Sequence[Sta
         ConfigError: a job is wrong, or a word changes nothing in any job.
         UnavailableError: a job of a sweep without stages can't run on this machine.
     """
-    given = host.parse([*(f"{key}={value}" for key, value in host.params.items()), *arguments])
+    params = host.parse([f"{key}={value}" for key, value in host.params.items()])
+    refuse_shared(params, "hydra.sweeper.params")
+    given = [*params, *host.parse(arguments)]
     keys = {override.get_key_element() for override in given}
     planned: list[tuple[Stage, list[str]]] = []
     for stage in stages or [Stage(name="sweep")]:
         # A word of the command line overrides a word of the stage.
-        own = [override for override in host.parse(stage.overrides) if override.get_key_element() not in keys]
+        words = host.parse(stage.overrides)
+        refuse_shared(words, f"stage {stage.name!r}")
+        own = [override for override in words if override.get_key_element() not in keys]
         planned += [(stage, overrides) for overrides in host.products(given + own, len(planned))]
     jobs: list[Job] = []
     every: list[DictConfig] = []

@@ -104,6 +104,8 @@ class NveTask:
                 raise ConfigError(
                     f"task.{key}={getattr(self, key)} is shorter than a step of task.timestep_fs={self.timestep_fs}"
                 )
+        if self.resume is not None and not self.resume.strip():
+            raise ConfigError(f"task.resume={self.resume!r} must be the directory or the MLflow id of a run")
         for name in self.systems:
             choose_molecule("task.systems", name)
         if len(set(self.systems)) < len(self.systems):

@@ -126,6 +126,15 @@ def test_what_files_and_groups_of_files_say_is_judged_where_it_is_composed(tmp_p
         sent(tmp_path, {}, "hydra/launcher=sent")
 
 
+def test_a_file_is_judged_where_it_is_composed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"experiment/sent: batch_size=\[1\] must be a single value"):
+        sent(tmp_path, {"batch_size": [1]})
+    with pytest.raises(ConfigError, match=r"experiment/sent: hydra=\[\] must be a mapping"):
+        sent(tmp_path, {"hydra": []})
+    with pytest.raises(ConfigError, match=r"sweep\.varied\.0=seed comes from a file: only a sweep sets sweep.varied"):
+        sent(tmp_path, {"sweep": {"varied": ["seed"]}})
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -42,6 +42,19 @@ from tests.helpers.refused import said_against
 
 LONG = "9" * 5000
 BAD = {
+    "hydra=null": "hydra holds groups and keys, and is none to choose from",
+    "~hydra.run.dir": "it can't be left out; give it another value",
+    "hydra.job.override_dirname=x": "hydra.job.override_dirname=x: Hydra finds it out",
+    "-m tracking=local,offline": "a sweep has one tracking, which its jobs share",
+    "-m gate_required=true,false": "a sweep has one gate_required, which its jobs share",
+    "-m seed=1 sweep.resume=": "sweep.resume='' must be the directory or the MLflow id of a sweep",
+    "task=nve task.resume=": "task.resume='' must be the directory or the MLflow id of a run",
+    "task.baselines=eager": "task.baselines=eager: it must be a list: [a,b]",
+    "task.baselines={a:1}": "a mapping and a list can't stand for each other",
+    "model.checkpoint=[a]": "model.checkpoint=[a]: it must be a single value",
+    f"engine={'a' * 300}": "…: engine is one of: compile",
+    f"{'a' * 300}=1": "…: there is no key of 300 characters",
+    "trust=[nosuchpackage]": "trust=[nosuchpackage]: no package nosuchpackage is installed",
     "hydra.run.dir=???": "hydra.run.dir=??? must name a directory",
     "hydra.verbose=5": "hydra.verbose=5 must be true, false, the name of a logger or a list of names",
     "hydra.job_logging.version=2": "hydra.job_logging can't be used: Unsupported version: 2",
@@ -89,7 +102,7 @@ BAD = {
     "batch_size=": "Value '' of type 'str' could not be converted to Integer",
     "batch_size=1.5": "could not be converted to Integer",
     "batch_size=true": "could not be converted to Integer",
-    "batch_size=null": "field 'batch_size' is not Optional",
+    "batch_size=null": "batch_size can't be null",
     "timeout_s=true": "could not be converted to Float",
     "timeout_s=nan": "timeout_s=nan must be a number",
     "seed=${nokey}": "Interpolation key 'nokey' not found; in seed",
@@ -190,6 +203,31 @@ def test_a_bad_file_of_ones_own_is_refused_in_one_line(
     path.write_text(text)
     group = name.partition("/")[0]
     assert message in said_against(capsys, monkeypatch, "-cd", "mine", f"{group}=mine")
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+
+
+ONLY_SWEEPS = [
+    (
+        "hydra: {sweeper: {params: {seed: '1,2'}}}",
+        "hydra.sweeper.params={'seed': '1,2'} comes from a file, and changes",
+    ),
+    ("gate_required: true", "gate_required=True comes from a file, and changes nothing in a single run"),
+    ("sweep: {budget_s: 5}", "sweep.budget_s=5.0 comes from a file, and changes nothing in a single run"),
+    ("defaults: [override /hydra/launcher: slurm_gpu]", "hydra/launcher=slurm_gpu comes from a file, and changes"),
+    ("sweep: {stages: [{name: a}]}", "sweep has stages, which only a sweep runs"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ONLY_SWEEPS)
+def test_what_a_file_says_of_a_sweep_is_not_ignored_in_a_single_run(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"# @package _global_\n{text}\n")
+    line = said_against(capsys, monkeypatch, "-cd", "mine", "experiment=mine")
+    assert message in line
+    assert line.endswith(": for a sweep add -m")
     assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
 
 
