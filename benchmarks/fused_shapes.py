@@ -2,7 +2,7 @@
 
 As in molecular dynamics, a CUDA graph with several evaluations is timed, and compared with the shape that `shape_for`
 chooses. A shape is SLOTS,MOLECULES,COLUMNS,WARPS,SPLIT,PAIR_COLUMNS,PAIR_WARPS,EARLY or
-WARPS,REGISTERS: the attributes of `StagedShape` or `MoleculeShape` in `mlff_exp/engines/fused/engine.py`.
+WARPS,REGISTERS: the attributes of `StagedShape` or `MoleculeShape` in `mlff_exp/engines/fused/shapes.py`.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from .eager import matmul_precision as matmul_precision
 from .factory import check_finite as check_finite
 from .factory import make_engine as make_engine
 from .fused.engine import FusedEngine as FusedEngine
-from .fused.engine import MoleculeShape as MoleculeShape
-from .fused.engine import Shape as Shape
-from .fused.engine import StagedShape as StagedShape
+from .fused.shapes import MoleculeShape as MoleculeShape
+from .fused.shapes import Shape as Shape
+from .fused.shapes import StagedShape as StagedShape
 from .inductor import compiling_ahead as compiling_ahead
 from .inductor import count_graph_breaks as count_graph_breaks
 from .inductor import count_graphs as count_graphs

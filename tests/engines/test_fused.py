@@ -23,8 +23,9 @@ from mlff_exp.config.words import Precision
 from mlff_exp.dynamics.verlet import Dynamics
 from mlff_exp.engines.cuda_graph import CudaGraphEngine
 from mlff_exp.engines.factory import make_engine
-from mlff_exp.engines.fused.engine import FusedEngine, Shape, StagedShape, shape_for
+from mlff_exp.engines.fused.engine import FusedEngine
 from mlff_exp.engines.fused.kernels import _add_4
+from mlff_exp.engines.fused.shapes import Shape, StagedShape, shape_for
 from mlff_exp.engines.prediction import EngineError
 from mlff_exp.engines.protocol import Engine
 from mlff_exp.engines.registry import ENGINES
@@ -196,7 +197,7 @@ def test_unsupported_systems_are_refused(small: PaiNN) -> None:
 
 
 def test_too_many_molecules_are_refused(small: PaiNN, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlff_exp.engines.fused.engine.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("mlff_exp.engines.fused.launchers.MAX_PROGRAMS", 2)
     with pytest.raises(EngineError, match="takes up to 2 molecules of this size at once, and this batch has 3: split"):
         fused_engine(small, "fp32")(on_device([molecule("H2O")] * 3))
 

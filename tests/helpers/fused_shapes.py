@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mlff_exp.engines.fused.engine import MoleculeShape, StagedShape
+from mlff_exp.engines.fused.shapes import MoleculeShape, StagedShape
 
 SPLIT = StagedShape(slots=16, molecules=1, columns=16, warps=4, split=True, pair_columns=8, pair_warps=8, early=True)
 JOINED = dataclasses.replace(SPLIT, pair_columns=16, pair_warps=4)
