@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from mlff_exp.cli.boundary import OneLineParser, command_boundary
-from mlff_exp.common import add_version
+from mlff_exp.common import add_version, mask_secrets
 from mlff_exp.config import ConfigError
 from mlff_exp.report import USUAL_TARGETS, load_targets, write_report
 from mlff_exp.results import RESULT_FILE, ResultError, run_directories
-from mlff_exp.runs import recorded_sweep_name
+from mlff_exp.runs import EXIT_FAILED, recorded_sweep_name
 
 
 @command_boundary("mlff-exp-report")
 def report_main() -> None:
-    """Command line of ``mlff-exp-report``."""
+    """Command line of ``mlff-exp-report``. It ends with exit code 1 if a result can't be read and is left out."""
     description = "Write the report of a sweep again: report.html and report.md in the sweep's directory."
     words = sweep_parser("mlff-exp-report", description)
     arguments = parsed_sweep(words)
@@ -25,6 +26,10 @@ def report_main() -> None:
     except (ConfigError, ResultError) as error:
         words.error(str(error))
     print(f"report: {written.page}")
+    for line in written.left_out:
+        print(f"{words.prog}: left out: {mask_secrets(line)}", file=sys.stderr)
+    if written.left_out:
+        sys.exit(EXIT_FAILED)
 
 
 def sweep_parser(program: str, description: str) -> argparse.ArgumentParser:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from mlff_exp.common import atomic_write
-from mlff_exp.report.content import named, report_content, untrusted
+from mlff_exp.report.content import Warned, named, report_content, untrusted
 from mlff_exp.report.html import html_page
 from mlff_exp.report.markdown import markdown
 from mlff_exp.report.targets import TargetList
@@ -31,16 +31,20 @@ class Written:
     Attributes:
         page: HTML, with everything in it.
         trust: "ok", or what disturbed the timings.
+        left_out: a line for each result that can't be read.
     """
 
     page: Path
     trust: str
+    left_out: Sequence[str] = ()
 
 
 def write_report(
     directory: Path, name: str, numbers: Iterable[int] | None = None, targets: Sequence[TargetList] | None = None
 ) -> Written:
     """Make ``report.html`` and ``report.md`` of the runs of a sweep, and print the table.
+
+    A result that can't be read is left out, and the report says so.
 
     Args:
         directory: of the sweep.
@@ -49,10 +53,15 @@ def write_report(
         targets: that the runs are held against; those that ship if None.
 
     Raises:
-        ResultError: a result that cannot be read, naming the file.
+        ResultError: no result can be read; the message names the first file.
     """
-    results = list(read_sweep(directory, numbers).values())
+    results, left_out = _readable(directory, numbers)
     found = report_content(results, targets)
+    if left_out:
+        warning = Warned(
+            f"left out, because they can't be read: {len(left_out)} of {len(left_out) + len(results)} results", left_out
+        )
+        found = replace(found, warnings=[warning, *found.warnings])
     atomic_write(directory / "report.md", markdown(name, found))
     page = directory / "report.html"
     atomic_write(page, html_page(name, found, results))
@@ -68,7 +77,21 @@ def write_report(
         console.print(warning.summary, style="yellow")
     if found.took:
         console.print(found.took)
-    return Written(page, "; ".join(untrusted(results)) or "ok")
+    return Written(page, "; ".join(untrusted(results)) or "ok", left_out)
+
+
+def _readable(directory: Path, numbers: Iterable[int] | None) -> tuple[list[RunResult], list[str]]:
+    """Return the results of a sweep in order, and a line for each that can't be read."""
+    loaded, left_out = [], []
+    runs = _directories(directory, numbers)
+    for path in runs.values():
+        try:
+            loaded.append(_load(path))
+        except ResultError as error:
+            left_out.append(one_line(str(error)))
+    if left_out and not loaded:
+        raise ResultError(left_out[0])
+    return named(loaded), left_out
 
 
 def read_sweep(directory: Path, numbers: Iterable[int] | None = None) -> dict[int, RunResult]:
@@ -81,13 +104,19 @@ def read_sweep(directory: Path, numbers: Iterable[int] | None = None) -> dict[in
     Raises:
         ResultError: a result that cannot be read, naming the file.
     """
-    runs = run_directories(directory)
-    found = {job: RunResult.load(path) for job, path in runs.items() if numbers is None or job in numbers}
-    for job, result in found.items():
-        try:
-            label(result.config)
-        except (KeyError, TypeError, AttributeError) as error:
-            path = runs[job] / RESULT_FILE
-            raise ResultError(f"{path} is not a result of this version: its config has no {error}") from error
-    named_results = named(list(found.values()))
-    return dict(zip(found, named_results, strict=True))
+    found = {job: _load(path) for job, path in _directories(directory, numbers).items()}
+    return dict(zip(found, named(list(found.values())), strict=True))
+
+
+def _directories(directory: Path, numbers: Iterable[int] | None) -> dict[int, Path]:
+    return {job: path for job, path in run_directories(directory).items() if numbers is None or job in numbers}
+
+
+def _load(directory: Path) -> RunResult:
+    result = RunResult.load(directory)
+    try:
+        label(result.config)
+    except (KeyError, TypeError, AttributeError) as error:
+        path = directory / RESULT_FILE
+        raise ResultError(f"{path} is not a result of this version: its config has no {error}") from error
+    return result

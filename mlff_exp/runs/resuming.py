@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mlff_exp.common import refuse_irregular
+from mlff_exp.common import mask_secrets, refuse_irregular
 from mlff_exp.config import ConfigError, changed_keys
-from mlff_exp.results import RESULT_FILE, RunResult, run_directories
+from mlff_exp.results import RESULT_FILE, ResultError, RunResult, run_directories
 from mlff_exp.runs.preparing import Job, refuse_gates_that_cannot_run
 from mlff_exp.tracking import SWEEP_FILE, Store, find_run_directory
 
@@ -97,7 +98,7 @@ def _recorded(directory: Path) -> dict[Any, Any]:
 
 
 def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
-    """Return the numbers of finished jobs; the directories of unfinished attempts are renamed.
+    """Return the numbers of finished jobs; the directories of unfinished and of damaged attempts are renamed.
 
     Raises:
         ConfigError: a finished job had another configuration.
@@ -108,7 +109,7 @@ def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
         run_directory = directory / str(number)
         if not run_directory.is_dir():
             continue
-        result = RunResult.load(run_directory) if (run_directory / RESULT_FILE).is_file() else None
+        result = _recorded_result(run_directory)
         if result is None or not _is_done(result, job):
             failed.append(run_directory)
             continue
@@ -120,6 +121,17 @@ def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
         attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
         run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
     return done
+
+
+def _recorded_result(directory: Path) -> RunResult | None:
+    """Return the result of a run; None if it left none, or none that can be read, which is said."""
+    if not (directory / RESULT_FILE).exists():
+        return None
+    try:
+        return RunResult.load(directory)
+    except ResultError as error:
+        print(f"mlff-exp: {mask_secrets(str(error))}; this run starts again", file=sys.stderr)
+        return None
 
 
 def _is_done(result: RunResult, job: Job) -> bool:

@@ -19,7 +19,7 @@ from mlff_exp.report import load_targets, write_report
 from mlff_exp.runs.directories import claim_directory, refuse_used_by_sweep
 from mlff_exp.runs.go import gate_decision
 from mlff_exp.runs.host import SweepHost
-from mlff_exp.runs.outcome import EXIT_INCOMPLETE, Outcome, exit_code, where_to_look
+from mlff_exp.runs.outcome import EXIT_FAILED, EXIT_INCOMPLETE, Outcome, exit_code, where_to_look
 from mlff_exp.runs.preparing import PreparedSweep, refuse_gates_that_cannot_run
 from mlff_exp.runs.recording import Recorder
 from mlff_exp.runs.resuming import N_JOBS, directory_to_resume, find_done_jobs, refuse_other_number
@@ -76,10 +76,12 @@ def run_sweep(host: SweepHost, prepared: PreparedSweep, load: LoadMonitor) -> in
         if store is not None and sweep_id is not None:
             set_run_tag(store, sweep_id, "timing.trust", written.trust)
     print(f"report: {written.page}")
+    for line in written.left_out:
+        print(f"left out of the report: {line}", file=sys.stderr)
     print(where_to_look(master.tracking))
     if left:
         print(f"{left} runs are left; to go on: {_command_to_go_on(directory)}")
-    return _code(stages.outcomes, left)
+    return _code(stages.outcomes, left) or (EXIT_FAILED if written.left_out else 0)
 
 
 def _code(outcomes: Sequence[tuple[Outcome, bool]], left: int) -> int:

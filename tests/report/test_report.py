@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from mlff_exp.report.text import format_number, markdown_table
 from mlff_exp.report.validity import validity
 from mlff_exp.results.failure import Failure
 from mlff_exp.results.gate import combine_verdicts
-from mlff_exp.results.result import RunResult
+from mlff_exp.results.result import ResultError, RunResult
 from mlff_exp.results.verdict import Criterion, Verdict
 from tests.helpers.results import full_result
 from tests.helpers.sweeps import CRITERIA, SWEEP, changed, config, evaluated, interval, moved, timed
@@ -649,6 +651,32 @@ def test_a_report_has_the_jobs_that_it_is_of(tmp_path: Path) -> None:
         result.save(tmp_path / str(job))
     assert list(read_sweep(tmp_path, range(2))) == [0, 1]
     assert write_report(tmp_path, "a sweep", range(2)).page.read_text().count("<td>FINISHED</td>") == 2
+
+
+def test_a_result_that_cannot_be_read_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job, result in enumerate(SWEEP[:3]):
+        (tmp_path / str(job)).mkdir()
+        result.save(tmp_path / str(job))
+    damaged = tmp_path / "1" / "result.json"
+    damaged.write_text(damaged.read_text()[:-40])
+    written = write_report(tmp_path, "a sweep")
+    page = written.page.read_text()
+    assert page.count("<td>FINISHED</td>") == 2
+    assert "left out, because they can't be read: 1 of 3 results" in unescape(page)
+    assert len(written.left_out) == 1
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-report", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        report_main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"mlff-exp-report: left out: {damaged} is not a result of this version")
+    with pytest.raises(ResultError, match="is not a result"):
+        read_sweep(tmp_path)
+    for path in tmp_path.glob("*/result.json"):
+        path.write_text("")
+    with pytest.raises(ResultError, match="is not a result"):
+        write_report(tmp_path, "a sweep")
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "SKIPPED"])

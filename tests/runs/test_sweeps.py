@@ -224,6 +224,22 @@ def test_submitit_loses_one_job_alone() -> None:
 NO_GPU = "engine=fused needs a CUDA GPU"
 
 
+@pytest.mark.parametrize("damage", [lambda text: text[:50], lambda _: "", lambda _: "\0garbage"])
+def test_a_run_whose_result_is_damaged_starts_again(
+    damage: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        full_result().save(directory_of(tmp_path, number))
+    path = tmp_path / "0" / "result.json"
+    path.write_text(damage(path.read_text()))
+    jobs = [Job("sweep", False, [], ANY_CONFIG, CONFIG, None)] * 2
+    assert find_done_jobs(jobs, tmp_path) == {1}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["0.attempt0", "1"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mlff-exp: {path} is not a result of this version")
+    assert line.endswith("; this run starts again")
+
+
 @pytest.mark.parametrize("before", [None, "SKIPPED", "KILLED"])
 def test_a_gate_that_cannot_run_here_is_refused_before_any_work(tmp_path: Path, before: Status | None) -> None:
     """In the first run, and where it is resumed."""
