@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mlff_exp.cli.boundary import command_boundary
-from mlff_exp.cli.report import parsed_sweep, sweep_parser
+from mlff_exp.cli.report import named_path, parsed_sweep, sweep_parser
 from mlff_exp.config import ConfigError
 from mlff_exp.report import load_targets, publish, read_sweep
 from mlff_exp.results import ResultError
@@ -19,7 +17,7 @@ def publish_main() -> None:
         "Write a sweep's report to keep in a repository: README.md with its figures, runs.csv and environment.json. "
         "A sweep of timings also gets headline.md (a line for each engine and precision) and kernels.csv.",
     )
-    program.add_argument("target", type=Path, help="the directory to write into; it is made if it does not exist")
+    program.add_argument("target", type=named_path, help="the directory to write into; it is made if it does not exist")
     program.add_argument(
         "--allow-dirty", action="store_true", help="publish runs that were made with uncommitted changes"
     )
@@ -39,4 +37,6 @@ def publish_main() -> None:
         page = publish(arguments.directory, found, arguments.name, arguments.target, targets)
     except ResultError as error:
         program.error(str(error))
+    except FileNotFoundError as error:
+        program.error(f"{arguments.target}: no such directory can be made: {error.strerror}")
     print(f"published: {page}")

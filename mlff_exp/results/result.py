@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mlff_exp.common import DISK_ERRORS, atomic_write, read_json, typed_value
+from mlff_exp.common import atomic_write, read_json, typed_value
 from mlff_exp.results.checks import check_environment, refuse_impossible, refuse_non_finite
 from mlff_exp.results.earlier import SCHEMA, needed_keys, upgrade
 from mlff_exp.results.failure import Failure
@@ -171,10 +171,6 @@ class RunResult:
             return result
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error
-        except OSError as error:
-            if error.errno in DISK_ERRORS:
-                raise
-            raise ResultError(f"{path} can't be read: {error.strerror}") from error
 
 
 def _check_key(recorded: RunKey, made: RunKey) -> None:

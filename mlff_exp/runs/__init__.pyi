@@ -15,6 +15,7 @@ from .outcome import Outcome as Outcome
 from .outcome import exit_code as exit_code
 from .outcome import where_to_look as where_to_look
 from .preparing import prepare_sweep as prepare_sweep
+from .resuming import number_of_jobs as number_of_jobs
 from .resuming import recorded_sweep_name as recorded_sweep_name
 from .sweep import run_sweep as run_sweep
 from .worker import recorded_if_interrupted as recorded_if_interrupted

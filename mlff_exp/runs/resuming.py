@@ -80,6 +80,18 @@ def recorded_sweep_name(directory: Path) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
+def number_of_jobs(directory: Path) -> int | None:
+    """Return the number of runs that a sweep began with; None if its record is missing, damaged or of earlier versions.
+
+    Args:
+        directory: directory of the sweep.
+    """
+    try:
+        return _began_with(directory) if (directory / SWEEP_FILE).is_file() else None
+    except ConfigError:
+        return None
+
+
 def _recorded(directory: Path) -> dict[Any, Any]:
     """Read the record of a sweep.
 

@@ -679,6 +679,29 @@ def test_a_result_that_cannot_be_read_is_left_out_and_named(
         write_report(tmp_path, "a sweep")
 
 
+def test_runs_without_a_result_and_directories_of_no_run_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job in (0, 1, 3):
+        (tmp_path / str(job)).mkdir()
+        SWEEP[job].save(tmp_path / str(job))
+    (tmp_path / "multirun.yaml").write_text("n_jobs: 3\n")
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-report", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        report_main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"mlff-exp-report: left out: {tmp_path / '2'} has no result.json",
+        f"mlff-exp-report: left out: {tmp_path / '3'} is none of the 3 runs of this sweep",
+    ]
+    assert (tmp_path / "report.html").read_text().count("<td>FINISHED</td>") == 2
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-report", ""])
+    with pytest.raises(SystemExit) as ended:
+        report_main()
+    assert ended.value.code == 2
+    assert "'' must name a directory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("status", ["FAILED", "KILLED", "SKIPPED"])
 def test_a_sweep_of_which_nothing_finished_has_a_report(tmp_path: Path, status: Any) -> None:
     for job, result in enumerate(swept("timestep_fs", 0.25, 0.5)):
