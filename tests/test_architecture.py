@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mlff_exp"
 # A package may import those that stand after it. `calculator` is a module.
 ORDER = (
-    "cli", "runs", "tasks", "report", "tracking", "distill", "dynamics", "measure", "calculator", "testing",
+    "cli", "runs", "tasks", "report", "tracking", "distill", "dynamics", "testing", "measure", "calculator",
     "engines", "models", "structures", "results", "config", "common",
 )  # fmt: skip
 

@@ -100,6 +100,7 @@ PRINTED = {
     "README": "(12, 3) StudentForceFieldCalculator(checkpoint='student.safetensors'",
     "engines": "compile/",
     "extending": "StudentForceFieldCalculator(checkpoint='mine.safetensors', engine='eager'",
+    "models": "permutation  holds",
     "troubleshooting": "eager {'n_calls': 1,",
 }
 

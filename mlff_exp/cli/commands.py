@@ -8,6 +8,7 @@ import sys
 from mlff_exp.common import load_object
 
 COMMANDS = {
+    "check": "mlff_exp.cli.check:check_main",
     "judge": "mlff_exp.cli.judge:judge_main",
     "publish": "mlff_exp.cli.publish:publish_main",
     "relocate": "mlff_exp.cli.relocate:relocate_main",

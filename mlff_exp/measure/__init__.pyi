@@ -2,9 +2,14 @@ from .circulation import circulation_error as circulation_error
 from .circulation import loop_work as loop_work
 from .conservation import ensemble_conservation as ensemble_conservation
 from .correctness import FORCE_FLOOR_EV_PER_ANG as FORCE_FLOOR_EV_PER_ANG
+from .correctness import STRAIN_ERROR_GPA as STRAIN_ERROR_GPA
 from .correctness import TOLERANCES as TOLERANCES
+from .correctness import random_directions as random_directions
+from .correctness import random_strain as random_strain
 from .correctness import require_correct as require_correct
 from .correctness import require_same_forces as require_same_forces
+from .correctness import strain_errors as strain_errors
+from .differences import LARGEST_GRADIENT_ERROR_EV_PER_ANG as LARGEST_GRADIENT_ERROR_EV_PER_ANG
 from .differences import LARGEST_MOVE_ANG as LARGEST_MOVE_ANG
 from .differences import energy_rounding as energy_rounding
 from .differences import gradient_errors as gradient_errors

@@ -92,7 +92,7 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
             raise EngineError(
                 f"{where}: the stress is {float(errors.max()):.2g} GPa off eager FP64, allowed {allowed.stress_gpa:g}"
             )
-        strain_error = float(strain_errors(reference, batch, _strain(seed)).max())
+        strain_error = float(strain_errors(reference, batch, random_strain(seed)).max())
         if not strain_error <= STRAIN_ERROR_GPA:
             raise EngineError(
                 f"{where}: the stress of eager FP64 differs by {strain_error:.2g} GPa from differences of the energy "
@@ -100,7 +100,7 @@ def require_correct(engine: Engine, reference: Engine, batch: AtomicBatch, preci
             )
     if allowed.step_ang is None:
         return
-    directions = _directions(batch, seed)
+    directions = random_directions(batch, seed)
     # If the force field itself is not smooth, that is no error of the engine.
     own = float(slope_errors(reference, batch, directions, allowed.step_ang).max())
     slope_error = float(slope_errors(engine, batch, directions, allowed.step_ang).max())
@@ -158,13 +158,15 @@ def _gpa(stress: Tensor) -> Tensor:
     return sizes
 
 
-def _strain(seed: int) -> Tensor:
+def random_strain(seed: int) -> Tensor:
+    """Draw a symmetric strain of length 1, [3, 3]."""
     drawn = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     strain: Tensor = (drawn + drawn.T) / (drawn + drawn.T).norm()
     return strain
 
 
-def _directions(batch: AtomicBatch, seed: int) -> Tensor:
+def random_directions(batch: AtomicBatch, seed: int) -> Tensor:
+    """Draw a direction in the space of all coordinates, [n_rows, 3], of length 1 for each system of a batch."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(batch.positions.shape, generator=generator, dtype=torch.float64).to(batch.positions.device)
     moves = batch.per_system(drawn * batch.is_atom.unsqueeze(-1))

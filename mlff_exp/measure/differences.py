@@ -16,6 +16,7 @@ FINE_EV_PER_ANG = 1e-5  # rounding that makes no more than this of the differenc
 N_POINTS = 16  # on each line on which the energy's rounding is measured
 POINTS_ANG = 1e-3  # their distance: many times the rounding of a coordinate in FP32
 ORDER = 6  # of the differences that leave nothing of a smooth energy
+LARGEST_GRADIENT_ERROR_EV_PER_ANG = 1e-4  # that forces may have, as in gate=strict
 FP32_ROUNDING = float(torch.finfo(torch.float32).eps)
 # What is more than rounding in FP32 is a fault of the energy and excuses nothing. A calculator may have subtracted the
 # energies of isolated atoms.

@@ -7,6 +7,7 @@ from .embedded import check_elements as check_elements
 from .foreign.truth import Truth as Truth
 from .graph import GraphForceField as GraphForceField
 from .graph import GraphModel as GraphModel
+from .graph import as_force_field as as_force_field
 from .loading import LoadedModel as LoadedModel
 from .loading import load_calculator as load_calculator
 from .loading import load_model as load_model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mlff_exp.models.embedded import check_elements
 from mlff_exp.models.painn import pair_vectors
+from mlff_exp.models.protocol import ForceField
 from mlff_exp.models.spec import Capabilities, has_own_forces
 from mlff_exp.structures import AtomicBatch
 
@@ -160,6 +161,17 @@ class GraphModel(nn.Module):
                 f"expected {tuple(batch.positions.shape)}"
             )
         return energy, torch.where(batch.is_atom.unsqueeze(-1), forces.double(), 0.0)
+
+
+def as_force_field(model: nn.Module) -> ForceField:
+    """Return a module as a `ForceField`: a `GraphForceField` as a `GraphModel`, and what is one already as it is.
+
+    Raises:
+        TypeError: it is neither, naming what is missing.
+        ValueError: its cutoffs or its elements are wrong.
+    """
+    is_network = isinstance(model, GraphForceField) and not isinstance(model, GraphModel)
+    return model if isinstance(model, ForceField) and not is_network else GraphModel(model)
 
 
 def edges_within(batch: AtomicBatch, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from mlff_exp.common import load_object
 from mlff_exp.config import ConfigError, UnavailableError
 from mlff_exp.models.foreign.settings import default_dtype, quiet, settings_kept
 from mlff_exp.models.foreign.truth import UntrueError, check_truth
-from mlff_exp.models.graph import GraphForceField, GraphModel
+from mlff_exp.models.graph import as_force_field
 from mlff_exp.models.protocol import ForceField
 from mlff_exp.models.registry import MODELS
 from mlff_exp.models.spec import Capabilities, ModelSpec
@@ -68,11 +68,10 @@ def _as_force_field(made: Any, where: str) -> LoadedModel:
     """
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{where} returned {type(made).__name__}; expected a torch.nn.Module")
-    if isinstance(made, GraphForceField) or not isinstance(made, ForceField):
-        try:
-            made = GraphModel(made)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: {error}") from error
+    try:
+        made = as_force_field(made)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
     model: Any = made.cpu().eval().requires_grad_(False)
     return LoadedModel(model, _sha256(model.state_dict()))
 

@@ -13,5 +13,6 @@ from .recorded import what_runs as what_runs
 from .registry import TASKS as TASKS
 from .registry import Task as Task
 from .registry import precisions as precisions
+from .setup import described_systems as described_systems
 from .setup import prepare_model as prepare_model
 from .unused import refuse_unused as refuse_unused

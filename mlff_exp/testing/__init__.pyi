@@ -1,0 +1,12 @@
+from .checking import PropertyResult as PropertyResult
+from .checking import check as check
+from .checking import check_property as check_property
+from .checking import markdown_table as markdown_table
+from .properties import PROPERTIES as PROPERTIES
+from .properties import Property as Property
+from .subject import Subject as Subject
+from .subject import prepare as prepare
+from .suite import BatchTests as BatchTests
+from .suite import ForceFieldTests as ForceFieldTests
+from .suite import GradientTests as GradientTests
+from .suite import SymmetryTests as SymmetryTests
