@@ -63,9 +63,11 @@ def command_boundary(program: str) -> Iterator[None]:
             if error.filename in STREAMS.values():
                 end_command(program, f"{error.strerror}: {error.filename}; what had finished is kept", EXIT_FAILED)
             if error.errno in DISK_ERRORS:
-                path = Path(error.filename or Path.cwd())
-                where = f"{path}; {free_space(path if path.is_dir() else path.parent)}"
-                end_command(program, f"{error.strerror}: {where}; what had finished is kept", EXIT_FAILED)
+                where = ""  # the current directory may be on another disk than what could not be written
+                if error.filename is not None:
+                    path = Path(error.filename)
+                    where = f": {path}; {free_space(path if path.is_dir() else path.parent)}"
+                end_command(program, f"{error.strerror}{where}; what had finished is kept", EXIT_FAILED)
             if error.errno not in NO_PLACE or error.filename is None:
                 raise
             end_command(program, f"{error.strerror}: {os.fsdecode(error.filename)}", EXIT_REFUSED)

@@ -550,6 +550,16 @@ def test_a_full_disk_is_said_without_a_traceback(
     with pytest.raises(SystemExit, match="1"):
         main()
     assert f"mlff-exp: No space left on device: {tmp_path}/result.json; " in capsys.readouterr().err
+
+    def store_full() -> None:
+        raise OSError(errno.EIO, "MLflow's store: database or disk is full")
+
+    monkeypatch.setattr(app, "run", store_full)
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert capsys.readouterr().err == (
+        "mlff-exp: MLflow's store: database or disk is full; what had finished is kept\n"
+    ), "the current directory is on another disk"
     monkeypatch.setattr(app, "run", broken)
     with pytest.raises(FileNotFoundError):
         main()
