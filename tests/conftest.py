@@ -23,7 +23,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from mlff_exp.common import secrets
-from mlff_exp.engines import compiled
+from mlff_exp.engines import compiled, graph_cache
 from mlff_exp.models.checkpoint import load_checkpoint
 from mlff_exp.models.embedded import Architecture
 from mlff_exp.models.painn import PaiNN
@@ -79,8 +79,10 @@ def few_autotuning_choices() -> Iterator[None]:
 
 @pytest.fixture
 def traced_but_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`torch.compile` hands back what it is given, and counts as having compiled it: that takes seconds less."""
+    """What compiles hands back what it is given, and counts as having compiled it: that takes seconds less."""
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    monkeypatch.setattr(graph_cache, "compile_graph", lambda module, _: module)
+    monkeypatch.setattr(graph_cache, "cache_directory", lambda: None)
     monkeypatch.setattr(compiled, "count_graphs", itertools.count().__next__)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from mlff_exp.config import CompileMode, Precision
 from mlff_exp.engines.eager import energy_and_forces, energy_forces_and_stress, matmul_precision
@@ -18,9 +20,16 @@ from mlff_exp.engines.protocol import ForceField
 from mlff_exp.models import shorter_cutoffs
 from mlff_exp.structures import AtomicBatch, ShapeKey
 
+if TYPE_CHECKING:
+    from mlff_exp.engines.graph_cache import GraphCache
+
+Graph = Callable[..., tuple[Tensor, ...]]
+
 
 class CompiledEngine:
     """Energy, forces and stress as one graph, compiled by Inductor for each shape of batch, without graph breaks.
+
+    In mode ``default`` the graphs are kept on disk for the next start.
 
     Args:
         model: frozen, on the device.
@@ -46,7 +55,8 @@ class CompiledEngine:
         self.capturable = None
         # Inductor's CUDA graphs return the same output buffers at every call.
         self.uses_cuda_graphs = device.type == "cuda" and mode != "default"
-        self._graphs: dict[ShapeKey, Callable[..., tuple[Tensor, ...]]] = {}
+        self._graphs: dict[ShapeKey, Graph] = {}
+        self._cache: GraphCache | None = None
 
     @property
     def name(self) -> str:
@@ -84,14 +94,50 @@ class CompiledEngine:
         self.evaluations += batch.n_systems
         return Prediction(*found)
 
-    def _compile(self, batch: AtomicBatch) -> Callable[..., tuple[Tensor, ...]]:
+    def _compile(self, batch: AtomicBatch) -> Graph:
         import torch._inductor.config as inductor
 
+        started = time.perf_counter()
+        # On a CPU, explicit SIMD code takes a third of the compile time and makes these gathers no faster.
+        with inductor.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
+            # Inductor recommends TF32 wherever it is off, but the precision asks for IEEE products.
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+            # Without CUDA graphs both modes compile the same.
+            plain = self.mode == "default" or (self.mode == "reduce-overhead" and not self.uses_cuda_graphs)
+            graph = self._kept(batch) if plain else self._by_torch_compile(batch)
+        self._graphs[batch.shape_key] = graph
+        self.compile_s += time.perf_counter() - started
+        return graph
+
+    def _kept(self, batch: AtomicBatch) -> Graph:
+        """Return the graph of an earlier start, or compile and keep one."""
+        from mlff_exp.engines.graph_cache import GraphCache
+
+        if self._cache is None:
+            self._cache = GraphCache(self.model, [self.precision, f"stress={self.stress}", _device_name(self.device)])
+        graph = self._cache.find(batch) or self._cache.compile(batch, self._trace(batch))
+        graph(*batch.tensors())
+        return graph
+
+    def _by_torch_compile(self, batch: AtomicBatch) -> Graph:
+        skips, before = dynamo_counters()["inductor"]["cudagraph_skips"], count_graphs()
+        # Each shape has its own compiled callable: torch counts recompiles per callable and stops at eight.
+        graph: Graph = torch.compile(self._trace(batch), fullgraph=True, dynamic=False, mode=self.mode)
+        # CUDA graphs warm up on the first call and record on the second.
+        for _ in range(3 if self.uses_cuda_graphs else 1):
+            graph(*batch.tensors())
+        if count_graphs() == before:
+            raise EngineError(
+                f"{self.name} was asked for, but torch.compile compiled nothing: are TORCHDYNAMO_DISABLE, "
+                "TORCH_COMPILE_DISABLE or TORCHDYNAMO_SUPPRESS_ERRORS set?"
+            )
+        if self.uses_cuda_graphs and dynamo_counters()["inductor"]["cudagraph_skips"] > skips:
+            raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
+        return graph
+
+    def _trace(self, batch: AtomicBatch) -> GraphModule:
         from mlff_exp.engines.edge_sums import replace_scatters
         from mlff_exp.engines.tracing import trace
-
-        started = time.perf_counter()
-        skips, before = dynamo_counters()["inductor"]["cudagraph_skips"], count_graphs()
 
         def from_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
             if self.stress and batch.fully_periodic:
@@ -100,24 +146,11 @@ class CompiledEngine:
 
         module = trace(from_tensors, batch.tensors())
         replace_scatters(module, batch)
-        # Without CUDA graphs both modes compile the same, and share an entry of Inductor's cache.
-        mode = "default" if self.mode == "reduce-overhead" and not self.uses_cuda_graphs else self.mode
-        # Each shape has its own compiled callable: torch counts recompiles per callable and stops at eight.
-        graph: Callable[..., tuple[Tensor, ...]] = torch.compile(module, fullgraph=True, dynamic=False, mode=mode)
-        # On a CPU, explicit SIMD code takes a third of the compile time and makes these gathers no faster.
-        with inductor.patch({"cpp.simdlen": 1}), warnings.catch_warnings():
-            # Inductor recommends TF32 wherever it is off, but the precision asks for IEEE products.
-            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-            # CUDA graphs warm up on the first call and record on the second.
-            for _ in range(3 if self.uses_cuda_graphs else 1):
-                graph(*batch.tensors())
-        if count_graphs() == before:
-            raise EngineError(
-                f"{self.name} was asked for, but torch.compile compiled nothing: are TORCHDYNAMO_DISABLE, "
-                "TORCH_COMPILE_DISABLE or TORCHDYNAMO_SUPPRESS_ERRORS set?"
-            )
-        if self.uses_cuda_graphs and dynamo_counters()["inductor"]["cudagraph_skips"] > skips:
-            raise EngineError(f"{self.name} was asked for, but Inductor left CUDA graphs out for {batch.shape_key}")
-        self._graphs[batch.shape_key] = graph
-        self.compile_s += time.perf_counter() - started
-        return graph
+        return module
+
+
+def _device_name(device: torch.device) -> str:
+    """Return what compiled code of a device runs on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)} {torch.version.cuda}"
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
 
 from mlff_exp.common import replace_attribute
 
@@ -96,3 +99,31 @@ def discard_timed_choices() -> Iterator[None]:
 
     with replace_attribute(AutotuneCache, "save", save), replace_attribute(pad_mm, "get_do_bench", lambda: refuse):
         yield
+
+
+def compile_graph(module: GraphModule, inputs: Sequence[Tensor]) -> Any:
+    """Compile a graph for these inputs, without Dynamo, as what `save_compiled` can write.
+
+    Args:
+        module: a graph without attributes.
+        inputs: tensors of its shapes.
+    """
+    return torch._inductor.standalone_compile(module, list(inputs), dynamic_shapes="from_example_inputs")
+
+
+def save_compiled(compiled: Any, path: Path) -> None:
+    """Write a compiled graph to a file."""
+    compiled.save(path=str(path), format="binary")
+
+
+def load_compiled(path: Path) -> Any:
+    """Read a compiled graph. The file holds code: read only what this user has written."""
+    return torch._inductor.CompiledArtifact.load(path=str(path), format="binary")  # type: ignore[attr-defined]
+
+
+def cache_directory() -> Path | None:
+    """Return where Inductor keeps compiled kernels of this user; None if its caches are switched off."""
+    import torch._inductor.config as settings
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir()) if settings.fx_graph_cache and not settings.force_disable_caches else None

@@ -79,7 +79,7 @@ def test_what_would_change_a_run_is_taken_away_and_told_of(name: str, value: str
 def test_an_engine_that_compiled_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, random_model: PaiNN) -> None:
     """As torch.compile does where TORCHDYNAMO_DISABLE=1."""
     monkeypatch.setattr(torch, "compile", lambda module, **keywords: module)
-    engine = CompiledEngine(random_model, "fp64", torch.device("cpu"), "default")
+    engine = CompiledEngine(random_model, "fp64", torch.device("cpu"), "max-autotune")
     with pytest.raises(EngineError, match="compiled nothing: are TORCHDYNAMO_DISABLE"):
         engine(collate([molecule("H2O")], engine.cutoff))
 

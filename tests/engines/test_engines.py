@@ -17,8 +17,7 @@ from torch._inductor.async_compile import AsyncCompile
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mlff_exp.config.words import PRECISIONS, Precision
-from mlff_exp.engines import compiled as compiling
-from mlff_exp.engines import edge_sums, tracing
+from mlff_exp.engines import edge_sums, graph_cache, tracing
 from mlff_exp.engines.cuda_graph import _Capture
 from mlff_exp.engines.eager import energy_and_forces, matmul_precision
 from mlff_exp.engines.factory import check_finite, make_engine
@@ -112,13 +111,24 @@ def test_compiled_on_the_cpu_is_one_graph_per_shape(precision: Precision, mode: 
 
 
 @pytest.mark.slow
-def test_compiled_periodic_system_on_the_cpu() -> None:
+def test_compiled_periodic_system_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_random_model(16, 1)
     box = Atoms("OHHO", positions=np.diag([1.0, 2.2, 3.1, 0.0])[:4, :3] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 2, 2]])
     box.cell, box.pbc = [4.1, 4.3, 4.7], True
     engine = make_engine(model, "compile", "fp64", CPU, stress=True)
     assert_agrees(engine, model, [box], "fp64")
-    assert engine(collate([box], CUTOFF)).stress is not None
+    batch = collate([box], CUTOFF)
+    first = engine(batch)
+    assert first.stress is not None
+
+    # The next start takes the graph from the disk.
+    monkeypatch.setattr(tracing, "trace", pytest.fail)
+    again = make_engine(make_random_model(16, 1), "compile", "fp64", CPU, stress=True)(batch)
+    assert again.stress is not None
+    for found, expected in zip(
+        (again.energy, again.forces, again.stress), (first.energy, first.forces, first.stress), strict=True
+    ):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
@@ -278,8 +288,8 @@ def test_missing_memory_is_said_whatever_dynamo_makes_of_it(
 
     monkeypatch.setattr(tracing, "trace", lambda *arguments: None)
     monkeypatch.setattr(edge_sums, "replace_scatters", lambda *arguments: 0)
-    monkeypatch.setattr(torch, "compile", lambda *arguments, **more: compiled)
-    monkeypatch.setattr(compiling, "count_graphs", itertools.count().__next__)
+    monkeypatch.setattr(graph_cache, "cache_directory", lambda: None)
+    monkeypatch.setattr(graph_cache.GraphCache, "compile", lambda *arguments: compiled)
     engine = make_engine(random_model, "compile", "fp32", torch.device("cpu"))
     batch = collate([benzene], engine.cutoff)
     for _ in range(good_calls // 2):
