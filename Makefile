@@ -10,7 +10,7 @@ export MLRUNS
 # Without bytecode every process compiles all that it imports, and tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install env-sevennet env-so3lr run test lint format docs ui clean
+.PHONY: help install env-mace env-sevennet env-so3lr run test lint format docs ui clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # Packages of force fields have requirements that conflict, so each has an environment of its own.
+env-mace: .venv-mace/.installed  ## make .venv-mace, an environment with model=mace
+
 env-sevennet: .venv-sevennet/.installed  ## make .venv-sevennet, an environment with model=sevennet
 
 env-so3lr: .venv-so3lr/.installed  ## make .venv-so3lr, an environment with model=so3lr
@@ -61,4 +63,4 @@ ui: install  ## the MLflow UI on what mlruns/ holds, at http://127.0.0.1:5000 (P
 		--backend-store-uri "$$($(BIN)/python -c 'import os; from mlff_exp.tracking.address import store_url; print(store_url(os.environ["MLRUNS"]))')"
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .venv-sevennet .venv-so3lr .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .venv-mace .venv-sevennet .venv-so3lr .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -127,6 +127,7 @@ def test_tests_share_helpers_and_not_each_other(path: Path) -> None:
     [
         ("hydra", {"cli", "common.shell", "models.adapters.calculator"}),
         ("jinja2", {"report.html"}),
+        ("mace", {"models.foreign.mace"}),
         ("mlflow", {"tracking"}),
         ("pynvml", {"measure"}),
         ("rich", {"report"}),

@@ -1,12 +1,13 @@
 """Published weights of other packages, where these are installed: their own calculators, and the symmetries of space.
 
-`make env-sevennet` and `make env-so3lr` make environments in which these tests run.
+`make env-sevennet`, `make env-so3lr` and `make env-mace` make environments in which these tests run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from mlff_exp.engines.eager import energy_and_forces
 from mlff_exp.engines.edge_sums import replace_scatters
 from mlff_exp.engines.factory import make_engine
 from mlff_exp.engines.tracing import trace
+from mlff_exp.models.adapters.mace import MACEModel
 from mlff_exp.models.adapters.sevennet import SevenNetModel
 from mlff_exp.models.adapters.so3lr import SO3LRModel
 from mlff_exp.models.foreign.truth import UntrueError, check_truth
@@ -37,6 +39,7 @@ from mlff_exp.structures.batch import collate
 from tests.helpers.networks import with_more_columns
 from tests.helpers.predictions import moved, predicted
 from tests.helpers.process import settings_of_the_process
+from tests.helpers.small_mace import ENERGIES, make_network, small_mace
 
 CPU = torch.device("cpu")
 
@@ -46,7 +49,7 @@ class Family:
     """A kind of force field and what to try it with.
 
     Attributes:
-        options: of the model.
+        make_options: makes the options of the model.
         package: that it needs.
         cell: a periodic structure of elements that it knows.
         energy_ev_per_atom: difference from the calculator that FP32 explains.
@@ -55,9 +58,10 @@ class Family:
         calculator: arguments of the package's calculator with which it gives stress.
         mirrored_ev: least and greatest difference between a cell and its mirror image. SevenNet's published weights are
             of networks that know turns and no reflections.
+        trust: what the command line says.
     """
 
-    options: Any
+    make_options: Callable[[], Any]
     package: str
     cell: Atoms
     energy_ev_per_atom: float
@@ -65,6 +69,11 @@ class Family:
     stress_ev_per_ang3: float
     calculator: tuple[str, dict[str, Any]]
     mirrored_ev: tuple[float, float] = (0.0, 1e-6)
+    trust: tuple[str, ...] = ()
+
+    @cached_property
+    def options(self) -> Any:
+        return self.make_options()
 
 
 def rattled(atoms: Atoms, seed: int = 0) -> Atoms:
@@ -84,13 +93,18 @@ def two_waters() -> Atoms:
 SILICON = rattled(bulk("Si", "diamond", a=5.43, cubic=True))
 SEVENNET = ("sevenn.calculator:SevenNetCalculator", {"device": "cpu"})
 FAMILIES = {
-    "7net-0": Family(SevenNetModel(), "sevenn", SILICON, 5e-6, 5e-5, 1e-6, SEVENNET, (1e-5, 1e-2)),
+    "7net-0": Family(SevenNetModel, "sevenn", SILICON, 5e-6, 5e-5, 1e-6, SEVENNET, (1e-5, 1e-2)),
     "7net-l3i5": Family(
-        SevenNetModel(checkpoint="7net-l3i5"), "sevenn", SILICON, 5e-6, 5e-5, 1e-6, SEVENNET, (1e-5, 1e-2)
+        lambda: SevenNetModel(checkpoint="7net-l3i5"), "sevenn", SILICON, 5e-6, 5e-5, 1e-6, SEVENNET, (1e-5, 1e-2)
     ),
     "so3lr": Family(
-        SO3LRModel(), "so3krates_torch", rattled(two_waters()), 1e-4, 1e-4, 1e-6,
+        SO3LRModel, "so3krates_torch", rattled(two_waters()), 1e-4, 1e-4, 1e-6,
         ("so3krates_torch.calculator.so3:SO3LRCalculator", {"device": "cpu", "compute_stress": True}),
+    ),
+    # The calculator adds energies of 2,000 eV in FP32.
+    "mace": Family(
+        lambda: MACEModel(checkpoint=small_mace()), "mace", rattled(two_waters()), 1e-3, 5e-5, 1e-6,
+        ("tests.helpers.small_mace:calculator", {}), trust=("mace",),
     ),
 }  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("default")  # packages warn of what is older than they know
@@ -111,7 +125,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @cache
 def loaded(name: str) -> LoadedModel:
-    return load_model(FAMILIES[name].options, [])
+    return load_model(FAMILIES[name].options, FAMILIES[name].trust)
 
 
 @cache
@@ -123,7 +137,7 @@ def engine_of(name: str, precision: Any = "fp64") -> Any:
 def test_it_leaves_the_process_as_it_was(name: str) -> None:
     import_module(FAMILIES[name].package)
     before = settings_of_the_process()
-    load_model(FAMILIES[name].options, [])
+    load_model(FAMILIES[name].options, FAMILIES[name].trust)
     assert settings_of_the_process() == before
     for precision in ("fp64", "fp32"):
         engine_of(name, precision)(collate([molecule("H2O")], engine_of(name).cutoff))
@@ -187,6 +201,8 @@ def test_a_spoilt_adapter_does_not_run(name: str, mistake: str) -> None:
 @every
 @pytest.mark.parametrize(("precision", "error"), [("fp16_autocast", 4e-3), ("bf16_autocast", 4e-2)])
 def test_autocast_costs_what_half_precision_rounds(name: str, precision: str, error: float) -> None:
+    if precision not in loaded(name).capabilities.precisions:
+        pytest.skip(f"{name} has no {precision}")
     batch = collate([rattled(molecule("C6H6"))], engine_of(name).cutoff)
     energy, forces = predicted(engine_of(name, precision), batch)
     expected = predicted(engine_of(name), batch)
@@ -334,3 +350,75 @@ class TestCheckpointsOfSevenNet:
         (tmp_path / "evil.pth").rename("7net-0")
         assert load_model(SevenNetModel(), []).weights_sha256 == loaded("7net-0").weights_sha256
         assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(find_spec("mace") is None, reason="mace is not installed")
+class TestFilesOfMACE:
+    """Files of users run code, so that the command line has to trust them."""
+
+    def test_energies_of_isolated_atoms_are_added_outside(self) -> None:
+        model = loaded("mace").model
+        assert isinstance(model, GraphModel)
+        assert {number: float(model.reference_energies[number]) for number in ENERGIES} == ENERGIES
+        assert not model.network.net.atomic_energies_fn.atomic_energies.any()  # type: ignore[union-attr, operator]
+
+    @pytest.mark.parametrize(("head", "shift"), [(None, 0.0), ("Default", 0.0), ("other", 1.0)])
+    def test_a_head_is_chosen(self, head: str | None, shift: float) -> None:
+        path = small_mace(("Default", "other"))
+        model = load_model(MACEModel(checkpoint=path, head=head), ["mace"]).model
+        assert isinstance(model, GraphModel)
+        assert float(model.reference_energies[8]) == ENERGIES[8] + shift
+
+    @pytest.mark.parametrize(
+        ("heads", "head", "message"),
+        [
+            (("one", "two"), None, "it has several heads: give model.head, one of one, two"),
+            (("one", "two"), "three", "model.head='three' is not one of: one, two"),
+        ],
+    )
+    def test_no_head_is_guessed(self, heads: tuple[str, ...], head: str | None, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            load_model(MACEModel(checkpoint=small_mace(heads), head=head), ["mace"])
+
+    def test_what_is_no_network_of_energies_is_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "other.model"
+        for content, message in (
+            (torch.nn.Linear(1, 1), "it holds a Linear: only MACE and ScaleShiftMACE"),
+            (embedded(), "it wants to be told charge of a system"),
+        ):
+            torch.save(content, file)
+            with pytest.raises(ConfigError, match=message):
+                load_model(MACEModel(checkpoint=str(file)), ["mace"])
+        file.write_bytes(b"no file of PyTorch")
+        with pytest.raises(ConfigError, match=r"other\.model is no model of MACE: UnpicklingError"):
+            load_model(MACEModel(checkpoint=str(file)), ["mace"])
+
+
+def embedded() -> Any:
+    """A network that embeds the charge of a system."""
+    network = make_network()
+    network.joint_embedding, network.embedding_specs = nn.Identity(), {"charge": {}}
+    return network
+
+
+class Evil:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("trust", [[], ["another"]])
+def test_a_file_of_mace_is_not_run_without_trust(trust: list[str], tmp_path: Path) -> None:
+    torch.save(Evil(tmp_path / "ran"), tmp_path / "evil.model")
+    with pytest.raises(ConfigError, match=r"evil\.model: a file of MACE is a pickle, .* say trust=\[mace\]"):
+        load_model(MACEModel(checkpoint=str(tmp_path / "evil.model")), trust)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_mace_has_to_be_a_file() -> None:
+    with pytest.raises(ConfigError, match=r"model\.checkpoint='nowhere\.model' is no file"):
+        MACEModel(checkpoint="nowhere.model")
