@@ -131,7 +131,7 @@ def test_tests_share_helpers_and_not_each_other(path: Path) -> None:
         ("mlflow", {"tracking"}),
         ("pynvml", {"measure"}),
         ("rich", {"report"}),
-        ("safetensors", {"models"}),
+        ("safetensors", {"models", "engines.graph_cache"}),
         ("sevenn", {"models.foreign.sevennet"}),
         ("so3krates_torch", {"models.foreign.so3lr"}),
         ("tqdm", {"common.progress"}),

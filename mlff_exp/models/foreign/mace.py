@@ -98,7 +98,8 @@ def truth(options: MACEModel) -> Truth:
 
         heads = getattr(net, "heads", None)
         chosen = {} if heads is None else {"head": heads[head]}
-        return MACECalculator(models=[deepcopy(net).to(device)], device=device, default_dtype="float32", **chosen)
+        single = deepcopy(net).float().to(device)
+        return MACECalculator(models=[single], device=device, default_dtype="float32", **chosen)
 
     spacing = min(2.4 * float(covalent_radii[numbers].max()), 0.6 * float(net.r_max))
     corners = np.array([(0, 0, 0), (1, 0.2, 0.1), (0.1, 1.1, 0.2), (0.2, 0.1, 0.9)])
