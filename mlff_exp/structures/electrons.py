@@ -193,6 +193,8 @@ def _said(atoms: Atoms, is_wanted: Callable[[str], bool]) -> dict[str, float]:
     for key, value in atoms.info.items():
         if is_wanted(plain_key(key)):
             number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            if value is True:
+                raise ValueError(f"its word {key!r} has no value: write {str(key).rstrip(':')}=…, or leave it out")
             if not number or not np.isfinite(value):
                 raise ValueError(f"{key}={value!r} is no number")
             said[str(key)] = float(value)

@@ -43,6 +43,7 @@ SPELLINGS = {"lattice": "Lattice", "pbc": "pbc", "properties": "Properties"}
 OCCUPANCY = ("occupancy", "occupancies")
 HEAVY_HYDROGEN = ("D", "T")
 LONGEST_REASON = 300
+LONGEST_SYMBOL = 12
 READ_S, READ_S_PER_MIB = 10.0, 5.0
 READ_BYTES, READ_BYTES_PER_BYTE = 2**30, 100
 
@@ -163,6 +164,8 @@ def _refuse_short_file(name: str) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError) and error.args and error.args[0] in HEAVY_HYDROGEN:
         return f"ASE does not know {error.args[0]} as an element: write H, and give its mass in a column 'mass'"
+    if isinstance(error, KeyError) and error.args and len(str(error.args[0])) <= LONGEST_SYMBOL:
+        return f"{error.args[0]!r} is not the symbol of an element"
     text = " ".join(str(error).split())[:LONGEST_REASON]
     if isinstance(error, UnknownFileTypeError) and text:
         return text

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ase.data import atomic_numbers
+from ase.formula import Formula
 from ase.io.extxyz import key_val_str_to_dict
 
 from mlff_exp.structures.keys import plain_key, words_of
@@ -36,8 +37,12 @@ OF_OTHERS = ("energ", "forc", "stress", "virial", "charge", "dipole", "time", "t
 # Keys of a cell or of periodic directions that ASE does not know; Lattice and pbc are the ones that it reads.
 CELL_KEYS = {
     "cell", "cells", "unitcell", "box", "boxsize", "lattices", "latticevectors", "cellvectors", "cellparameters",
-    "latticeparameters", "cellpar", "abc", "periodic", "periodicity", "periodicboundary", "cellparams", "supercell",
+    "latticeparameters", "cellpar", "abc", "tv", "translationvectors", "periodic", "periodicity",
+    "periodicboundary", "cellparams", "supercell",
 }  # fmt: skip
+CELL_LENGTHS = {"a", "b", "c"}  # and angles have no meaning but that of a cell where all three are given
+GHOSTS = ("ghost", "dummy")
+ION = re.compile(r"\[?((?:[A-Z][a-z]?\d*)+)\]?(?:\d*[+-]|[+-]\d+)", re.ASCII)
 NO_CELL = {"", "none", "f", "false", "no", "0", "f f f", "false false false"}
 
 
@@ -73,7 +78,9 @@ def check_xyz(lines: Iterable[str]) -> None:
                 f"its comment {comment.strip()!r} may be charge and multiplicity: write charge={int(found[1])} "
                 f"spin={int(found[2])}, or leave it out"
             )
-        _check_columns(_columns(comment), atoms)
+        columns = _columns(comment)
+        _check_columns(columns, atoms)
+        _check_ion(comment, columns, atoms)
 
 
 def _frames(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -112,6 +119,11 @@ def _check_columns(columns: list[Column], lines: list[str]) -> None:
         raise ValueError(f"its Properties have the column {twice[0]!r} twice")
     width = sum(column.width for column in columns)
     starts = {column.name: sum(other.width for other in columns[:place]) for place, column in enumerate(columns)}
+    for column in columns:
+        if any(part in plain_key(column.name) for part in GHOSTS) and column.width == 1:
+            marked = [line.split()[starts[column.name]] for line in lines if len(line.split()) == width]
+            if set(marked) - {"F", "False", "false", "0"}:
+                raise ValueError(f"its column {column.name!r} marks atoms that are none: remove them and the column")
     numeric = [place for column in columns if column.kind in "RI" for place in _places(column, starts)]
     species = [
         column
@@ -134,6 +146,18 @@ def _check_columns(columns: list[Column], lines: list[str]) -> None:
             raise ValueError(f"its columns {' and '.join(said)} differ in the line {line.strip()[:60]!r}")
         if len(places) > 1:
             _check_places(places, starts, words)
+
+
+def _check_ion(comment: str, columns: list[Column], lines: list[str]) -> None:
+    """Refuse the formula of the structure with a charge, as H2O+ or [NH4]+."""
+    found = [word for word in comment.split() if ION.fullmatch(word)]
+    if not found or columns[0].name != "species":
+        return
+    species = Formula.from_list([line.split()[0].capitalize() for line in lines if line.split()])
+    for word in found:
+        formula = ION.fullmatch(word)
+        if formula and Formula(formula[1], strict=True).count() == species.count():
+            raise ValueError(f"its comment {word!r} gives a charge of the structure: write charge=…, or leave it out")
 
 
 def _places(column: Column, starts: dict[str, int]) -> range:
@@ -172,7 +196,10 @@ def _check_keys(comment: str) -> None:
 def _check_units(comment: str) -> None:
     bare = re.search(r"(?i)\batomic[ _-]units?\b", comment)
     found = [("", bare[0])] if bare else []
-    for key, value in key_val_str_to_dict(comment).items():
+    values = key_val_str_to_dict(comment)
+    if {plain_key(key) for key in values} >= CELL_LENGTHS and not LATTICE.search(comment):
+        raise ValueError("its comment has a, b and c, which may be a cell and which ASE does not read: write Lattice")
+    for key, value in values.items():
         plain = plain_key(key)
         said = re.sub(r"[^a-z0-9]+", " ", str(value).lower()).strip()
         if plain in CELL_KEYS and said not in NO_CELL and not LATTICE.search(comment):
