@@ -45,7 +45,10 @@ def moving(engine: Engine, systems: list[Atoms], timestep_fs: float = 0.5) -> tu
     return dynamics, dynamics.state(dynamics.batch.positions, velocities)
 
 
-def test_a_smooth_force_field_holds(exact: Engine) -> None:
+def test_a_smooth_force_field_holds(exact: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over four periods of the fastest vibration instead of ten."""
+    monkeypatch.setattr(checks, "PROBE_FS", 40.0)
+    monkeypatch.setattr(checks, "REVERSED_STEPS", 80)
     dynamics, state = moving(exact, [molecule("H2O")])
     before = state.positions.clone()
     assert 3.8 < fluctuation_ratio_dt(exact, dynamics, state) < 4.2
@@ -54,7 +57,8 @@ def test_a_smooth_force_field_holds(exact: Engine) -> None:
     assert torch.equal(state.positions, before), "the start that was checked has moved"
 
 
-def test_noise_is_seen_by_the_timestep_and_by_reversal(exact: EagerEngine) -> None:
+def test_noise_is_seen_by_the_timestep_and_by_reversal(exact: EagerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "REVERSED_STEPS", 80)
     generator = torch.Generator().manual_seed(0)
     noisy = changed(exact, lambda forces: forces + 0.3 * torch.randn(forces.shape, generator=generator).double())
     dynamics, state = moving(exact, [molecule("H2O")])

@@ -49,20 +49,29 @@ def compile_only(kernel: JITFunction[Any], arguments: tuple[Any, ...], keywords:
 
 
 def main() -> None:
+    """Compile for every case among the arguments, such as ``wide:fp32``, and print a line for each kernel."""
+    for case in sys.argv[1:]:
+        compile_case(case)
+
+
+def compile_case(case: str) -> None:
+    name, precision = case.split(":")
+
     def launch(kernel: JITFunction[Any], grid: tuple[int, ...]) -> Any:
-        return lambda *arguments, **keywords: compile_only(kernel, arguments, keywords)
+        def compile_this(*arguments: Any, **keywords: Any) -> None:
+            print(case, end=" ")
+            compile_only(kernel, arguments, keywords)
+
+        return compile_this
 
     JITFunction.__getitem__ = launch
     # One kernel with two layers takes the compiler six times as long, and tests nothing more.
-    n_interactions = 1 if sys.argv[1] == "molecules" else 2
+    n_interactions = 1 if name == "molecules" else 2
     model = PaiNN(Architecture(32, n_interactions, 8, 5.0), {"H": -13.6, "O": -2040.0})
-    shape, precision = (
-        {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES}[sys.argv[1]],
-        sys.argv[2],
-    )
+    shape = {"wide": WIDE, "shared": SHARED, "molecules": MOLECULES}[name]
     engine = FusedEngine(model, precision, torch.device("cpu"), shape)  # type: ignore[arg-type]
     batch = collate([molecule("H2O")] * 2, 5.0)
-    if sys.argv[1] == "molecules":  # steps, which hold all that one evaluation does
+    if name == "molecules":  # steps, which hold all that one evaluation does
         last = Prediction(torch.zeros(2, dtype=torch.float64), torch.zeros_like(batch.positions))
         moving = torch.zeros_like(batch.positions), last, torch.ones_like(batch.positions[:, :1])
         engine.integrate(batch, *moving, torch.ones(1, dtype=torch.float64), n_steps=10)

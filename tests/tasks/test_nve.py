@@ -16,7 +16,7 @@ from ase.io import read
 from mlff_exp.config.config import Config
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.config.gate import Gate
-from mlff_exp.dynamics import verlet
+from mlff_exp.dynamics import checks, start, verlet
 from mlff_exp.dynamics.checks import teacher_drift
 from mlff_exp.dynamics.recording import Trajectory
 from mlff_exp.dynamics.restart import save_state
@@ -45,6 +45,21 @@ from tests.helpers.springs import Swirl as Swirl
 SHORT = ["task=nve", "system=benzene", "gate=strict", "engine=eager", "precision=fp32", "device=cpu"]
 SHORT += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2", "model.checkpoint=student_small"]
 BROKEN = ["model=ase", "system=ethanol", *(w for w in SHORT if not w.startswith(("system", "engine", "prec", "model")))]
+
+
+@pytest.fixture(autouse=True)
+def _draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure takes as long as hundreds of steps; `tests/cli/test_commands.py` draws it."""
+    monkeypatch.setattr(nve, "plot_nve", lambda *arguments: arguments[-1].touch())
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any temperature will do, and checks take few steps: for tests that look at neither."""
+    monkeypatch.setattr(start, "TEMPERATURE_TOLERANCE", 10.0)
+    monkeypatch.setattr(checks, "PROBE_FS", 20.0)
+    monkeypatch.setattr(checks, "REVERSED_STEPS", 20)
+    monkeypatch.setattr(checks, "MAX_DIFFERENCED_COORDINATES", 3)
 
 
 def judged(result: RunResult) -> dict[str, bool | None]:
@@ -242,6 +257,7 @@ def test_a_structure_that_becomes_another_is_refused_and_is_no_verdict(tmp_path:
         run(of_file(tmp_path, "atom", "model=ase"), tmp_path)
 
 
+@pytest.mark.usefixtures("briefly")
 def test_a_molecule_across_the_boundary_is_judged_like_the_whole_one(tmp_path: Path) -> None:
     short = ("task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.03")
     whole, wrapped = (run(of_file(tmp_path, name, *short), tmp_path).metrics for name in ("whole", "wrapped"))
@@ -264,6 +280,7 @@ def test_a_molecule_in_a_box_that_becomes_another_is_named(tmp_path: Path) -> No
         run(configured(*words, "system=file", f"system.path={tmp_path / 'far.extxyz'}"), tmp_path)
 
 
+@pytest.mark.usefixtures("briefly")
 def test_a_metal_is_judged_by_its_lattice(tmp_path: Path) -> None:
     words = ["task=nve", "model=ase", "model.calculator={_target_:ase.calculators.emt.EMT}", "system=copper"]
     words += ["task.duration_ps=0.2", "task.settle_ps=0.1", "task.probe_ps=0.2"]
@@ -285,7 +302,11 @@ def test_a_metal_is_judged_by_its_lattice(tmp_path: Path) -> None:
     assert recorded.metrics(300)["lindemann_ratio"] == lattice.value
 
 
-def test_a_box_of_water_is_relaxed_in_its_cell_and_judged_by_its_bonds(tmp_path: Path) -> None:
+def test_a_box_of_water_is_relaxed_in_its_cell_and_judged_by_its_bonds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "REVERSED_STEPS", 50)
+    monkeypatch.setattr(checks, "MAX_DIFFERENCED_COORDINATES", 6)
     words = [word for word in of_calculator("BoxOfSprings") if not word.startswith("system")]
     result = run(configured(*words, "system=water_box", "system.n_molecules=8", "task.replicas=2"), tmp_path)
     report = (tmp_path / "validation_report.txt").read_text()
@@ -305,6 +326,7 @@ def test_a_box_of_water_is_relaxed_in_its_cell_and_judged_by_its_bonds(tmp_path:
     assert temperature == pytest.approx(2 * kinetic / (69 * units.kB))
 
 
+@pytest.mark.usefixtures("briefly")
 def test_the_verdict_is_safe_before_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[RunResult] = []
 
@@ -354,10 +376,11 @@ def energies(result: RunResult) -> np.ndarray:
     return np.array(result.series["total_energy_ev"])[:, 1]
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.slow
 def test_both_integrators_give_one_trajectory_and_its_files(tmp_path: Path) -> None:
     words = [*SHORT, "gate=off", "precision=fp64", "task.systems=[water,ammonia]", "task.temperature_k=50"]
-    words += ["task.duration_ps=0.1", "task.settle_ps=0.05", "task.probe_ps=0.1"]
+    words += ["task.duration_ps=0.05", "task.settle_ps=0.02", "task.probe_ps=0.02"]
     found: dict[str, Any] = {}
     for name in ("verlet", "ase"):
         directory = tmp_path / name
@@ -366,7 +389,7 @@ def test_both_integrators_give_one_trajectory_and_its_files(tmp_path: Path) -> N
         found[name] = energies(result)
         assert "frames_water.extxyz" in result.artifacts
         frames = read(directory / "frames_ammonia.extxyz", ":")
-        assert len(frames) == 21
+        assert len(frames) == 11
         assert frames[3].get_chemical_formula() == "H3N"
         with np.load(directory / "trajectory_data.npz") as data:
             assert frames[3].get_potential_energy() == pytest.approx(data["potential_energy_ev"][3, 1], abs=1e-6)
@@ -377,9 +400,10 @@ class KilledError(RuntimeError):
     pass
 
 
-QUICK = [*SHORT, "gate=off", "system=water", "task.settle_ps=0.05", "task.probe_ps=0.1", "task.temperature_k=50"]
+QUICK = [*SHORT, "gate=off", "system=water", "task.settle_ps=0.02", "task.probe_ps=0.02", "task.temperature_k=50"]
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*QUICK, "task.duration_ps=0.15", "task.replicas=2"]
@@ -415,8 +439,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     assert result.metrics[mean] == pytest.approx(np.mean(slopes))
     assert result.metrics[f"{mean}_ci_low"] < result.metrics[mean] < result.metrics[f"{mean}_ci_high"]
 
-    with pytest.raises(ConfigError, match=r"is at 0\.\d+ ps, beyond task\.duration_ps=0\.05"):
-        run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.05"), resumed)
+    with pytest.raises(ConfigError, match=r"is at 0\.\d+ ps, beyond task\.duration_ps=0\.02"):
+        run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.02"), resumed)
     with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
         run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)
     with pytest.raises(ConfigError, match=r"is another run: force field was [0-9a-f]+ and is [0-9a-f]+"):
@@ -430,6 +454,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
         run(configured(*words, f"task.resume={whole}"), resumed)
 
 
+@pytest.mark.usefixtures("briefly")
 def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
     words = ["gate=strict", "task.duration_ps=0.1", "task.teacher_check=true"]
     result = run(configured(*QUICK, *words), tmp_path)
@@ -441,6 +466,7 @@ def test_the_teacher_is_asked_along_the_way(tmp_path: Path) -> None:
     assert metrics["teacher_energy_drift_mean_mev_per_atom_per_ps"] == metrics[name], "of one start they are the same"
 
 
+@pytest.mark.usefixtures("briefly")
 def test_the_teacher_is_not_asked_about_what_blew_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = prepare_start
 
