@@ -59,6 +59,13 @@ def test_a_model_of_ones_own_is_trained_and_measured(tmp_path: Path, monkeypatch
     assert "molecules left out: energy " in finished.stdout
     monkeypatch.syspath_prepend(EXAMPLES)
     model = ["model=torch", "model.factory=own_model.schnet:make", "trust=[own_model]"]
-    words = [*model, f"+model.arguments.weights={weights}", "task=inference", "system=water", "device=cpu"]
+    words = [
+        *model,
+        f"+model.arguments.weights={weights}",
+        "task=inference",
+        "system=water",
+        "device=cpu",
+        "engine=eager",
+    ]
     result = run_here(tmp_path, *words, "task.min_calls=5", "task.min_time_s=0.01")
     assert result.metrics["force_relative_rmse_vs_fp64_percent"] < 0.01

@@ -201,6 +201,7 @@ def test_nve_exits_with_its_verdict(tmp_path: Path, moved: RunResult) -> None:
     no_go = mlff_exp(
         tmp_path,
         *NVE,
+        "system=water",
         "gate.criteria.temperature_mean_k.min=0",
         "gate.criteria.temperature_mean_k.max=10",
         "tracking=offline",
@@ -281,10 +282,12 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(
 ) -> None:
     (tmp_path / "mine").write_bytes(b"not a checkpoint")
     words = ["-m", *INFERENCE, "model.checkpoint=mine,student_small"]
-    first = mlff_exp(tmp_path, *words, "sweep.budget_s=1e-6")
-    assert first.returncode == 4, first.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mlff-exp", *words, "sweep.budget_s=1e-6"])
+    with pytest.raises(SystemExit, match="4"):
+        main()
     (directory,) = tmp_path.glob("outputs/*/*")
-    assert f"2 runs are left; to go on: sweep.resume={directory}" in first.stdout
+    assert f"2 runs are left; to go on: sweep.resume={directory}" in capsys.readouterr().out
     failed = mlff_exp(tmp_path, *words, f"sweep.resume={directory}")
     assert failed.returncode == 1, failed.stderr
     assert "neither a safetensors nor a PyTorch checkpoint" in failed.stderr
@@ -315,7 +318,6 @@ def test_a_sweep_goes_on_after_a_failure_and_later_with_what_is_missing(
     assert sorted(run.info.status for run in runs) == ["FAILED"] + ["FINISHED"] * 3
     assert {run.data.tags["mlflow.parentRunId"] for run in runs if run.info.run_id != parent} == {parent}
 
-    monkeypatch.chdir(tmp_path)
     for wrong, message in (
         (("seed=7", f"sweep.resume={parent}"), "run 0 was another one: seed: 0 → 7"),
         ((f"sweep.resume={tmp_path}",), f"sweep.resume={tmp_path}: no sweep began there"),
@@ -453,12 +455,15 @@ def test_files_of_ones_own_can_be_swept_over(tmp_path: Path) -> None:
     ]
 
 
-def test_an_experiment_that_wants_a_go_stops_without_one(tmp_path: Path) -> None:
-    finished = mlff_exp(tmp_path, "experiment=batch_scaling", "device=cpu", "tracking=offline")
-    assert finished.returncode == 2
-    assert "batch_scaling wants a GO of gate=strict for student (" in finished.stderr
-    assert "on system name=benzene, over 100 ps" in finished.stderr
-    assert "run experiment=nve_gate on this system first, or say gate=off" in finished.stderr
+def test_an_experiment_that_wants_a_go_stops_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["experiment=batch_scaling", "device=cpu", "tracking=offline", "sweep.parameters.batch_sizes=2"]
+    said = said_against(capsys, monkeypatch, *words)
+    assert "batch_scaling wants a GO of gate=strict for student (" in said
+    assert "on system name=benzene, over 100 ps" in said
+    assert "run experiment=nve_gate on this system first, or say gate=off" in said
     assert results(tmp_path) == []
 
 
@@ -491,15 +496,15 @@ def long_run(*overrides: str) -> list[str]:
 
 
 def test_a_timeout_is_a_result(tmp_path: Path) -> None:
-    finished = subprocess.run(long_run("timeout_s=4"), cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    finished = subprocess.run(long_run("timeout_s=1"), cwd=tmp_path, capture_output=True, text=True, timeout=90)
     assert finished.returncode == 1
     (result,) = results(tmp_path)
     assert result.status == "KILLED"
     assert result.duration_s is not None
-    assert result.duration_s >= 4
+    assert result.duration_s >= 1
     assert result.failure is not None
-    assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=4")
-    said = f"KILLED: {label(result.config)}: timeout: stopped after timeout_s=4"
+    assert (result.failure.kind, result.failure.message) == ("timeout", "stopped after timeout_s=1")
+    said = f"KILLED: {label(result.config)}: timeout: stopped after timeout_s=1"
     assert [line for line in finished.stdout.splitlines() if label(result.config) in line] == [said]
 
 

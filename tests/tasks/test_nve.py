@@ -439,8 +439,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     assert result.metrics[mean] == pytest.approx(np.mean(slopes))
     assert result.metrics[f"{mean}_ci_low"] < result.metrics[mean] < result.metrics[f"{mean}_ci_high"]
 
-    with pytest.raises(ConfigError, match=r"is at 0\.\d+ ps, beyond task\.duration_ps=0\.02"):
-        run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.02"), resumed)
+    with pytest.raises(ConfigError, match=r"is at 0\.\d+ ps, beyond task\.duration_ps=0\.05"):
+        run(configured(*words, f"task.resume={killed}", "task.duration_ps=0.05"), resumed)
     with pytest.raises(ConfigError, match=r"is another run: timestep_fs was 0\.5 and is 0\.25"):
         run(configured(*words, f"task.resume={killed}", "task.timestep_fs=0.25"), resumed)
     with pytest.raises(ConfigError, match=r"is another run: force field was [0-9a-f]+ and is [0-9a-f]+"):
