@@ -18,6 +18,7 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     UNAVAILABLE = "unavailable"
     REFUSED = "ConfigError"
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mlff_exp.common import mask_secrets, refuse_irregular
 from mlff_exp.config import ConfigError, changed_keys
 from mlff_exp.results import RESULT_FILE, ResultError, RunResult, run_directories
 from mlff_exp.runs.preparing import Job, refuse_gates_that_cannot_run
-from mlff_exp.tracking import SWEEP_FILE, Store, find_run_directory
+from mlff_exp.tracking import SWEEP_FILE, Store, fail_replaced_run, find_run_directory
 
 N_JOBS = "n_jobs"  # key in the file of a sweep: number of its runs
 
@@ -109,8 +109,13 @@ def _recorded(directory: Path) -> dict[Any, Any]:
     return recorded if isinstance(recorded, dict) else {}
 
 
-def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
+def find_done_jobs(jobs: Sequence[Job], directory: Path, store: Store | None = None) -> set[int]:
     """Return the numbers of finished jobs; the directories of unfinished and of damaged attempts are renamed.
+
+    Args:
+        jobs: all jobs of the sweep.
+        directory: directory of the sweep.
+        store: where damaged attempts may stand as finished runs, or None.
 
     Raises:
         ConfigError: a finished job had another configuration.
@@ -130,6 +135,8 @@ def find_done_jobs(jobs: Sequence[Job], directory: Path) -> set[int]:
         done.add(number)
     refuse_gates_that_cannot_run(job for number, job in enumerate(jobs) if number not in done)
     for run_directory in failed:
+        if store is not None:
+            fail_replaced_run(store, run_directory)
         attempt = len(list(directory.glob(f"{run_directory.name}.attempt*")))
         run_directory.rename(run_directory.with_name(f"{run_directory.name}.attempt{attempt}"))
     return done

@@ -55,7 +55,7 @@ def run_sweep(host: SweepHost, prepared: PreparedSweep, load: LoadMonitor) -> in
     decision = gate_decision(host, prepared, store)
     if resume is not None:
         refuse_other_number(len(jobs), directory)
-    done = find_done_jobs(jobs, directory)
+    done = find_done_jobs(jobs, directory, store)
     directory.mkdir(parents=True, exist_ok=True)
     if resume is None:
         claim_directory(directory)

@@ -6,6 +6,7 @@ from .lookup import RequiredGo as RequiredGo
 from .lookup import find_go as find_go
 from .lookup import find_run_directory as find_run_directory
 from .markers import OPENED_FILE as OPENED_FILE
+from .recovery import fail_replaced_run as fail_replaced_run
 from .recovery import open_store as open_store
 from .relocate import relocate as relocate
 from .store import Store as Store

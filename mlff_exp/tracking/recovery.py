@@ -12,7 +12,7 @@ from mlff_exp.tracking.faults import first_line, is_permanent, say_on_stderr
 from mlff_exp.tracking.heartbeat import DIRECTORY_TAG, FAILURE_TAGS, STATUS_TAG, is_alive
 from mlff_exp.tracking.limits import MAX_TAG, shorten
 from mlff_exp.tracking.local import open_local_store
-from mlff_exp.tracking.markers import belongs_to_directory, read_opened
+from mlff_exp.tracking.markers import belongs_to_directory, read_opened, uploaded_ids
 from mlff_exp.tracking.server import open_server_store
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.sweeps import end_sweep_late
@@ -64,6 +64,25 @@ def close_dead_runs(store: Store, running: list[Run]) -> None:
                 return
 
 
+def fail_replaced_run(store: Store, directory: Path) -> None:
+    """Mark the MLflow run of an attempt as failed if it finished: its result was lost, and another attempt replaces it.
+
+    Args:
+        store: the store of the run.
+        directory: directory of the attempt.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for run_id in uploaded_ids(directory):
+        try:
+            run = store.client.get_run(run_id)
+        except MlflowException:  # it is a run of another store
+            continue
+        if run.data.tags.get(STATUS_TAG) == "FINISHED" and belongs_to_directory(run, directory):
+            why = f"the {RESULT_FILE} of this run was damaged later, and another attempt replaces it"
+            _end(store, run_id, "FAILED", FailureKind.REPLACED, why)
+
+
 def _close(store: Store, run: Run) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -84,9 +103,11 @@ def _close(store: Store, run: Run) -> None:
             raise
         why = f"MLflow refuses the end of run {run.info.run_id}: {first_line(error)}"
         say_on_stderr(why)
-    values = dict(
-        zip((STATUS_TAG, *FAILURE_TAGS), ("KILLED", FailureKind.KILLED.value, shorten(why, MAX_TAG)), strict=True)
-    )
-    for name, value in values.items():
-        store.client.set_tag(run.info.run_id, name, value)
-    store.client.set_terminated(run.info.run_id, status="KILLED")
+    _end(store, run.info.run_id, "KILLED", FailureKind.KILLED, why)
+
+
+def _end(store: Store, run_id: str, status: str, kind: FailureKind, why: str) -> None:
+    """End a run without its result."""
+    for name, value in zip((STATUS_TAG, *FAILURE_TAGS), (status, kind.value, shorten(why, MAX_TAG)), strict=True):
+        store.client.set_tag(run_id, name, value)
+    store.client.set_terminated(run_id, status=status)

@@ -33,7 +33,7 @@ from mlff_exp.tasks.options import NveTask
 from mlff_exp.tracking import heartbeat, upload
 from mlff_exp.tracking.active import ActiveRun
 from mlff_exp.tracking.lookup import RequiredGo, find_go, find_run_directory
-from mlff_exp.tracking.recovery import open_store
+from mlff_exp.tracking.recovery import fail_replaced_run, open_store
 from mlff_exp.tracking.relocate import relocate
 from mlff_exp.tracking.store import Store
 from mlff_exp.tracking.sweeps import open_sweep, sweep_run
@@ -566,3 +566,25 @@ def test_four_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     with sqlite3.connect(database) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert experiment.artifact_location == (tmp_path / "mlruns" / "artifacts").as_uri()
+
+
+def test_a_run_whose_result_was_damaged_and_that_runs_again_is_no_finished_run(store: Store, tmp_path: Path) -> None:
+    """Otherwise the job would be in the store twice."""
+    whole, damaged = finished(tmp_path / "0"), finished(tmp_path / "1")
+    kept, lost = log_run(store, whole), log_run(store, damaged)
+    (damaged / "result.json").write_text("{")
+    for _ in range(2):
+        fail_replaced_run(store, damaged)
+    found = store.client.get_run(lost)
+    assert (found.info.status, found.data.tags["status"], found.data.tags["failure.kind"]) == (
+        "FAILED",
+        "FAILED",
+        "replaced",
+    )
+    assert store.client.get_run(kept).info.status == "FINISHED"
+
+    foreign = tmp_path / "2"
+    foreign.mkdir()
+    (foreign / "mlflow_run_id").write_text(kept)
+    fail_replaced_run(store, foreign)
+    assert store.client.get_run(kept).info.status == "FINISHED", "a file may name any run"
