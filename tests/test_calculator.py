@@ -103,7 +103,7 @@ def test_batch_of_different_molecules_equals_one_by_one() -> None:
 def test_mixed_molecules_reuse_few_graphs() -> None:
     """Graphs are traced and not compiled: what counts is how many there are."""
     rng = np.random.default_rng(0)
-    elements, sizes = ["H", "C", "N", "O"], rng.integers(1, 33, size=200)
+    elements, sizes = ["H", "C", "N", "O"], rng.integers(1, 33, size=100)
     walk = [Atoms(rng.choice(elements, n), rng.uniform(-4, 4, size=(n, 3))) for n in sizes]
     traced = StudentForceFieldCalculator("student_small", device="cpu", dtype=torch.float64)
     reference = StudentForceFieldCalculator("student_small", device="cpu", dtype=torch.float64, use_compile=False)

@@ -130,15 +130,15 @@ def test_time_reversal(engine: Engine) -> None:
     dynamics = Dynamics(engine, [molecule("H2O")], timestep_fs=0.5)
     state = moving(dynamics)
     start = state.positions.clone()
-    dynamics.run(state, 100, 10)
+    dynamics.run(state, 50, 10)
     state.velocities = -state.velocities
-    dynamics.run(state, 100, 10)
+    dynamics.run(state, 50, 10)
     assert (state.positions - start).abs().max() < 1e-9
 
 
 def test_energy_fluctuation_shrinks_with_the_square_of_the_timestep(engine: Engine) -> None:
     fluctuation = []
-    for timestep_fs, n_steps in ((0.5, 200), (0.25, 400)):
+    for timestep_fs, n_steps in ((0.5, 100), (0.25, 200)):
         dynamics = Dynamics(engine, [molecule("H2O")], timestep_fs)
         trajectory = dynamics.run(moving(dynamics), n_steps, 1)
         fluctuation.append(float((trajectory.potential + trajectory.kinetic).std()))
@@ -155,16 +155,19 @@ def test_replicas_do_not_feel_each_other(engine: Engine) -> None:
     np.testing.assert_allclose(state.positions[4:].numpy(), second.positions.numpy(), atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "dof"), [("H2O", 3), ("CO2", 4), ("C6H6", 30)])
-def test_the_start_reaches_its_temperature_without_drifting_or_spinning(engine: Engine, name: str, dof: int) -> None:
-    atoms = molecule(name)
-    atoms.calc = StudentForceFieldCalculator("student_small", device="cpu", engine="eager", precision="fp64")
-    LBFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
-    assert internal_degrees_of_freedom(atoms.positions, atoms.pbc) == dof
-    dynamics = Dynamics(engine, [atoms.copy(), molecule("NH3")], timestep_fs=1.0)
-    state = prepare_start(dynamics, 300.0, settle_ps=0.1, probe_ps=0.5, rng=np.random.default_rng(1))
+def test_the_start_reaches_its_temperature_without_drifting_or_spinning(engine: Engine) -> None:
+    """Of three molecules at once; all but the largest have padding."""
+    relaxed = []
+    for name, dof in {"H2O": 3, "CO2": 4, "C6H6": 30}.items():
+        atoms = molecule(name)
+        atoms.calc = StudentForceFieldCalculator("student_small", device="cpu", engine="eager", precision="fp64")
+        LBFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
+        assert internal_degrees_of_freedom(atoms.positions, atoms.pbc) == dof
+        relaxed.append(atoms.copy())
+    dynamics = Dynamics(engine, relaxed, timestep_fs=1.0)
+    state = prepare_start(dynamics, 300.0, settle_ps=0.1, probe_ps=0.25, rng=np.random.default_rng(1))
     trajectory = dynamics.run(state, 250, 2)
-    assert trajectory.temperature.mean() == pytest.approx(300, abs=60)
+    assert trajectory.temperature.mean(axis=0) == pytest.approx([300] * 3, abs=60)
     assert trajectory.momentum.max() < 1e-10
     for one, padded_positions, padded_velocities in zip(
         dynamics.systems,
@@ -262,7 +265,7 @@ def pairs_within(batch: AtomicBatch, cutoff: float) -> int:
     return int((lengths[batch.mask] < cutoff).sum())
 
 
-@pytest.mark.parametrize("record_every", [5, 40])
+@pytest.mark.parametrize("record_every", [5, 25])
 def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int) -> None:
     box, engine = water_box(8), make_engine(load_checkpoint("student_small").model, "eager", "fp64", CPU)
     watched = Watched(engine)
@@ -272,9 +275,9 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
     hot *= (units.kB * 1000 / dynamics.masses).sqrt()
     state = dynamics.state(dynamics.batch.positions, hot + torch.tensor([0.6, 0.0, 0.0], dtype=torch.float64))
     watched.seen.clear()
-    trajectory = dynamics.run(state, 80, record_every)
+    trajectory = dynamics.run(state, 50, record_every)
     assert trajectory.blow_up is None
-    assert state.step == trajectory.steps[-1] == 80
+    assert state.step == trajectory.steps[-1] == 50
     assert (dynamics._list_positions.cpu() - dynamics._start).abs().max() > SKIN_ANG / 2, "never listed anew"
     total = trajectory.potential + trajectory.kinetic
     # An interval whose list became stale is computed again; the last evaluation of each frame counts.
@@ -287,7 +290,7 @@ def test_no_pair_is_lost_in_hot_dynamics_of_a_periodic_system(record_every: int)
         expected = engine(collate([box], engine.cutoff)).energy
         assert energy == pytest.approx(float(expected), abs=1e-9)
         looked_at += 1
-    assert looked_at == 80 // record_every
+    assert looked_at == 50 // record_every
     assert np.abs(total - total[0]).max() < 0.3
 
 

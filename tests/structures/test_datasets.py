@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlff_exp.config.errors import ConfigError
 from mlff_exp.distill.labelling import label_structure, label_structures, make_jobs, teacher_calculator
-from mlff_exp.distill.molecules import SMALL, _described, molecule_library
+from mlff_exp.distill.molecules import SMALL, Molecule, Split, _described, molecule_library
 from mlff_exp.distill.sampling import Sampling, SamplingError, make_conformer, thermal_modes
 from mlff_exp.structures.datasets import (
     ORIGINS,
@@ -93,8 +93,14 @@ def test_values_that_16_bits_cannot_hold_are_refused() -> None:
         quantise(np.array([-33.0]))
 
 
-def test_no_molecule_and_no_scaffold_is_on_both_sides() -> None:
-    library = molecule_library()
+@pytest.fixture(scope="module")
+def library() -> dict[Split, list[Molecule]]:
+    """Takes RDKit six seconds; its tests are in one group, so that one worker makes it."""
+    return molecule_library()
+
+
+@pytest.mark.xdist_group("library")
+def test_no_molecule_and_no_scaffold_is_on_both_sides(library: dict[Split, list[Molecule]]) -> None:
     training, validation = library["training"] + library["analogues"], library["validation"]
     assert len(library["training"]) >= 2000
     assert len(library["analogues"]) >= 2000
@@ -109,9 +115,10 @@ def test_no_molecule_and_no_scaffold_is_on_both_sides() -> None:
     assert listed <= {one.key for one in training}
 
 
-def test_the_shipped_validation_set_is_of_unseen_molecules() -> None:
+@pytest.mark.xdist_group("library")
+def test_the_shipped_validation_set_is_of_unseen_molecules(library: dict[Split, list[Molecule]]) -> None:
     dataset = Dataset.load(VALIDATION)
-    unseen = {one.smiles for one in molecule_library()["validation"]}
+    unseen = {one.smiles for one in library["validation"]}
     assert set(dataset.molecules) <= unseen
     assert len(dataset.molecules) >= 150
     assert len(dataset) >= 1000

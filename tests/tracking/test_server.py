@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mlff_exp.cli.sync import sync_main
 from mlff_exp.config.config import Tracking
 from mlff_exp.results.result import RunResult
 from mlff_exp.tracking.recovery import open_store
@@ -153,7 +154,9 @@ def test_a_server_that_does_not_answer_is_said_before_any_work(tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) -> None:
+def test_a_server_lost_in_mid_run_loses_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mlflow import MlflowClient
 
     words = [
@@ -162,7 +165,6 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) 
         SMALL,
         "tracking=server",
         "tracking.experiment=lost",
-        "task.min_time_s=0.5",
         "batch_size=1,2",
     ]
     command = [sys.executable, "-m", "mlff_exp", *words]
@@ -186,10 +188,12 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: Server, tmp_path: Path) 
     missed = [path for path in tmp_path.glob("outputs/*/*/[01]") if not (path / "mlflow_run_id").is_file()]
     assert missed
     server.start()
-    sync = [sys.executable, "-c", "from mlff_exp.cli.sync import sync_main; sync_main(); sync_main()", "outputs"]
-    sync += ["--tracking", "server", "--experiment", "lost"]
-    uploaded = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert uploaded.stdout == f"{len(missed)} runs uploaded\n0 runs uploaded\n", uploaded.stderr
+    monkeypatch.chdir(tmp_path)
+    words = ["outputs", "--tracking", "server", "--experiment", "lost"]
+    monkeypatch.setattr(sys, "argv", ["mlff-exp-sync", *words])
+    sync_main()
+    sync_main()
+    assert capsys.readouterr().out == f"{len(missed)} runs uploaded\n0 runs uploaded\n"
     statuses = sorted(run.info.status for run in client.search_runs(_experiments(client)))
     assert statuses == ["FINISHED"] * 3
     for path in tmp_path.glob("outputs/*/*/[01]"):
