@@ -25,7 +25,7 @@ def refuse_misshapen(config: Any, source: str) -> None:
         source: name of the file.
 
     Raises:
-        ConfigError: naming the file, the key, the value and what is legal.
+        ConfigError: a value has another shape. The message names the file, the key, the value and what is legal.
     """
     values = OmegaConf.to_container(config, resolve=False)
     if isinstance(values, Mapping):

@@ -35,7 +35,8 @@ def refuse_bomb(values: Any) -> None:
         values: the configuration as plain values that are not resolved.
 
     Raises:
-        ConfigError: naming the value; its references lead back to it, or stand for more than `MAX_CHARACTERS`.
+        ConfigError: the references of a value lead back to it, or stand for more than `MAX_CHARACTERS`. The message
+            names the value.
     """
     tree = _tree(values)
     _Sizes(tree).of((), tree)

@@ -49,7 +49,7 @@ def refuse_lenient(composed: DictConfig, parts: tuple[str, ...], value: Any) -> 
         value: as it was given; an interpolation or None is left to OmegaConf.
 
     Raises:
-        ConfigError: naming the key, the value and what is legal.
+        ConfigError: there is such a value. The message names the key, the value and what is legal.
     """
     if value is None or (isinstance(value, str) and ("${" in value or value == "???")):
         return

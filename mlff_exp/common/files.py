@@ -59,7 +59,7 @@ def refuse_irregular(path: Path, most: int | None = MAX_BYTES, *, may_be_empty: 
         may_be_empty: whether an empty file passes, because nothing is read beyond its size.
 
     Raises:
-        ValueError: saying which.
+        ValueError: it is one of these. The message says which.
         OSError: the file can't be looked at.
     """
     found = path.stat()

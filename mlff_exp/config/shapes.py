@@ -24,7 +24,7 @@ def refuse_other_shapes(config: DictConfig) -> None:
     OmegaConf checks what is written, and single values behind interpolations, but no others.
 
     Raises:
-        ConfigError: naming the key, the value and what is legal.
+        ConfigError: a value has another shape. The message names the key, the value and what is legal.
     """
     for group in _GROUPS:
         found, value = _resolved(config, group)

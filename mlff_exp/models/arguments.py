@@ -11,8 +11,8 @@ from mlff_exp.config import PLAIN_ASE, did_you_mean
 if TYPE_CHECKING:
     from ase.calculators.calculator import BaseCalculator
 
-_EACH = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-# These read their arguments themselves, and refuse unknown ones.
+NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+# Classes that read their arguments themselves and refuse unknown ones.
 _REFUSES = ("ase.calculators.eam.EAM",)
 
 
@@ -24,7 +24,7 @@ def refuse_unknown_arguments(kind: type[BaseCalculator], given: Iterable[str]) -
         given: names of the arguments.
 
     Raises:
-        ValueError: naming the argument and the legal ones.
+        ValueError: an argument is unknown. The message names it and the legal ones.
     """
     legal = legal_arguments(kind)
     for name in given:
@@ -35,10 +35,11 @@ def refuse_unknown_arguments(kind: type[BaseCalculator], given: Iterable[str]) -
 
 
 def legal_arguments(kind: type[BaseCalculator]) -> tuple[str, ...] | None:
-    """The names of all arguments of a class of calculators; None if they can't be found out.
+    """Return the names of all arguments of a class of calculators; None if they can't be found out.
 
-    ASE keeps any keyword as a parameter. Only where it is known that nobody hands the parameters on to a program is an
-    unknown one useless: in ASE's calculators that calculate, and where a class leaves it to ASE to take arguments.
+    ASE keeps any keyword as a parameter, and some calculators pass their parameters on to a program. So the names are
+    known for two kinds of classes only: ASE's own calculators that start no program, and classes that leave the reading
+    of arguments to ASE.
     """
     from ase.calculators.calculator import Calculator, FileIOCalculator
 
@@ -50,9 +51,9 @@ def legal_arguments(kind: type[BaseCalculator]) -> tuple[str, ...] | None:
     if path in _REFUSES or not (is_plain or leaves_it_to_ase):
         return None
     names = list(kind.default_parameters)
-    for each in kind.__mro__:
-        parameters = list(inspect.signature(each.__init__).parameters.values())[1:]  # type: ignore[misc]
-        names += [parameter.name for parameter in parameters if parameter.kind in _EACH]
-        if each is Calculator or all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+    for base in kind.__mro__:
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+        names += [parameter.name for parameter in parameters if parameter.kind in NAMED_KINDS]
+        if base is Calculator or all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
     return tuple(dict.fromkeys(names))

@@ -43,7 +43,7 @@ class Header:
         architecture: sizes and cutoff.
         reference_energies: eV per atom by chemical symbol; its keys are the elements the model knows.
         teacher: where the labels came from.
-        training_data_sha256: of the training set.
+        training_data_sha256: SHA-256 of the training set.
     """
 
     architecture: Architecture
@@ -89,7 +89,7 @@ class Header:
                 raise ValueError(f"its reference energy of {symbol} is {energy!r}, not within ±{MAX_REFERENCE_EV:g} eV")
         for name in ("teacher", "training_data_sha256"):
             if not isinstance(values[name], str):
-                raise ValueError(f"its {name} is no text")
+                raise ValueError(f"its {name} is not a string")
         try:
             architecture = Architecture(**values.pop("architecture"))
         except TypeError as error:
@@ -107,8 +107,8 @@ class Checkpoint:
 
     Attributes:
         model: FP32 weights, frozen, in evaluation mode, on the CPU.
-        header: what the file says of itself.
-        path: of the file.
+        header: the header of the file.
+        path: path of the file.
         weights_sha256: identifies the weights whatever the container.
     """
 
@@ -147,7 +147,7 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
     """Load a shipped checkpoint by name or any file by path.
 
     Raises:
-        CheckpointError: no such file, or one that is corrupt, truncated or foreign, saying which.
+        CheckpointError: there is no such file, or it is corrupt, truncated or foreign. The message says which.
     """
     path = checkpoint_path(name_or_path)
     try:

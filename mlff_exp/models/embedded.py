@@ -31,7 +31,7 @@ class Architecture:
         """Refuse sizes that no file of weights fits, before a model is made of them.
 
         Raises:
-            ValueError: naming the size and what it may be.
+            ValueError: a size is illegal. The message names it and the legal ones.
         """
         for name, least, most in (("n_features", 2, 4096), ("n_interactions", 1, 64), ("n_rbf", 1, 1024)):
             value = getattr(self, name)
@@ -86,7 +86,7 @@ def check_elements(symbols: Iterable[str], known: Sequence[str]) -> None:
     """Refuse elements that are not known.
 
     Raises:
-        ValueError: naming them and the known ones.
+        ValueError: an element is unknown. The message names it and the known ones.
     """
     unknown = sorted(set(symbols) - set(known))
     if unknown:

@@ -167,7 +167,7 @@ def as_force_field(model: nn.Module) -> ForceField:
     """Return a module as a `ForceField`: a `GraphForceField` as a `GraphModel`, and what is one already as it is.
 
     Raises:
-        TypeError: it is neither, naming what is missing.
+        TypeError: it is neither. The message names what is missing.
         ValueError: its cutoffs or its elements are wrong.
     """
     is_network = isinstance(model, GraphForceField) and not isinstance(model, GraphModel)

@@ -27,7 +27,7 @@ class LoadedModel:
     Attributes:
         model: frozen, in evaluation mode, on the CPU.
         weights_sha256: identifies the weights.
-        capabilities: what the model says of itself, or what its spec says of every model of the kind.
+        capabilities: those that the model states, or those that its spec states for every model of the kind.
     """
 
     model: ForceField

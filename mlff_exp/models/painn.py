@@ -265,10 +265,17 @@ class Update(nn.Module):
 
 
 def pair_vectors(batch: AtomicBatch, cutoff: float) -> Tensor:
-    """r_ij = r_j + S·cell − r_i, [n_rows, max_neighbors, 3] Å, FP64.
+    """Return the vectors r_ij = r_j + S·cell − r_i from each row to its neighbours.
 
-    An empty slot, and a pair at the cutoff or beyond it as the skin of a list holds them, gets the vector
-    (cutoff, 0, 0) without a gradient. So what a model does beyond its cutoff never matters, and no vector is zero.
+    An empty slot, and a pair at the cutoff or beyond, gets the vector (cutoff, 0, 0) without a gradient: a list with a
+    skin holds such pairs. So the values of a model beyond its cutoff never matter, and no vector is zero.
+
+    Args:
+        batch: positions, cell and neighbours.
+        cutoff: Å.
+
+    Returns:
+        [n_rows, max_neighbors, 3] Å, FP64.
     """
     neighbors = gather_neighbors(batch.positions, batch.neighbors, batch.reverse)
     vectors = neighbors - batch.positions.unsqueeze(1)
@@ -281,7 +288,7 @@ def pair_vectors(batch: AtomicBatch, cutoff: float) -> Tensor:
 
 
 def smooth_envelope(x: Tensor) -> Tensor:
-    """1 at x = 0, and 0 from x = 1 on with two vanishing derivatives there.
+    """Return an envelope that is 1 at x = 0, and 0 from x = 1 on with two vanishing derivatives there.
 
     The polynomial of Gasteiger, Groß & Günnemann (arXiv:2003.03123, eq. 8) with p = 6, factored so that
     it is accurate near x = 1: 1 − 28x⁶ + 48x⁷ − 21x⁸ = (1 − x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵).
@@ -292,12 +299,22 @@ def smooth_envelope(x: Tensor) -> Tensor:
 
 
 def outside_core(contact: Tensor) -> Tensor:
-    """0 where atoms overlap, 1 from `CORE_OUTER` on, smooth between; of distances over covalent radii."""
+    """Return 0 where atoms overlap and 1 from `CORE_OUTER` on, smooth between.
+
+    Args:
+        contact: distances divided by the sums of the covalent radii.
+    """
     return 1 - smooth_envelope(((contact - CORE_INNER) / (CORE_OUTER - CORE_INNER)).clamp(min=0))
 
 
 def radial_basis(distances: Tensor, n_rbf: int, cutoff: float) -> Tensor:
-    """sin(nπ d / cutoff) / d for n = 1 … n_rbf, eq. 13, times √(2/cutoff): [..., n_rbf]."""
+    """Return √(2/cutoff) sin(nπ d / cutoff) / d for n = 1 … n_rbf (eq. 13 of the paper), as [..., n_rbf].
+
+    Args:
+        distances: d, Å.
+        n_rbf: number of functions.
+        cutoff: Å.
+    """
     n = torch.arange(1, n_rbf + 1, device=distances.device, dtype=distances.dtype)
     d = distances.unsqueeze(-1)
     return math.sqrt(2 / cutoff) * torch.sin(d * (n * (math.pi / cutoff))) / d

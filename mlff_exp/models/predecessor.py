@@ -37,11 +37,11 @@ def check_weights(weights: Mapping[str, Any]) -> None:
     """Refuse weights that are not FP32 tensors, because converted weights would be another model.
 
     Raises:
-        ValueError: naming the weight and what it is.
+        ValueError: a weight is something else. The message names it.
     """
     for name, weight in weights.items():
         if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_quantized:
-            raise ValueError(f"weight {name!r} is no plain tensor")
+            raise ValueError(f"weight {name!r} is not a dense tensor of plain numbers")
         if weight.dtype != torch.float32:
             raise ValueError(f"weight {name!r} is {str(weight.dtype).removeprefix('torch.')}, and weights are float32")
         if weight.device.type != "cpu":
@@ -54,12 +54,12 @@ def misfit(weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> s
     """Describe the weights that are missing, unknown or of another shape; None if all fit."""
     missing, unknown = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if missing or unknown:
-        told = [
+        faults = [
             f"{len(names)} {what}, as {names[0]}"
             for names, what in ((missing, "missing"), (unknown, "unknown"))
             if names
         ]
-        return "; ".join(told)
+        return "; ".join(faults)
     for name, shape in shapes.items():
         if weights[name].shape != shape:
             return f"{name} has the shape {tuple(weights[name].shape)}, not {tuple(shape)}"

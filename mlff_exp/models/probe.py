@@ -27,7 +27,7 @@ def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
         model: FP32 weights, on the CPU.
 
     Raises:
-        ValueError: saying which.
+        ValueError: the weights are one of these. The message says which.
     """
     for name, weight in model.named_parameters():
         if (largest := float(weight.abs().max())) > LARGEST_WEIGHT:
@@ -47,7 +47,7 @@ def refuse_no_force_field(model: PaiNN | PredecessorPaiNN) -> None:
     learned = gradient - _gradient(without, batch)
     strongest, shown = float(gradient.norm(dim=-1).max().nan_to_num(math.inf)), " ".join(symbols)
     if strongest < math.inf and float(learned.norm(dim=-1).max()) < WEAKEST_EV_PER_ANG:
-        raise ValueError(f"its weights are no force field: {shown} at the distance of a bond feel no force of them")
+        raise ValueError(f"its weights are no force field: {shown} at the distance of a bond feel no force from them")
     if strongest > STRONGEST_EV_PER_ANG:
         raise ValueError(
             f"its weights are no force field: the force on {shown} at the distance of a bond is {strongest:.3g} eV/Å, "

@@ -102,7 +102,7 @@ def read_sweep(directory: Path, numbers: Iterable[int] | None = None) -> dict[in
         numbers: of its jobs; those that left no result are left out. All that are there if None.
 
     Raises:
-        ResultError: a result that cannot be read, naming the file.
+        ResultError: a result can't be read. The message names the file.
     """
     found = {job: _load(path) for job, path in _directories(directory, numbers).items()}
     return dict(zip(found, named(list(found.values())), strict=True))

@@ -37,7 +37,7 @@ def load_targets(names: Iterable[str] = USUAL_TARGETS) -> list[TargetList]:
         names: of shipped files, such as ``plan``, or paths.
 
     Raises:
-        ConfigError: there is no such file, or it holds something else; naming it.
+        ConfigError: there is no such file, or it holds something else. The message names it.
     """
     found: list[TargetList] = []
     for name in names:

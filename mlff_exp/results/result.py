@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from mlff_exp.results.recorded_config import check_recorded, refuse_missing
 from mlff_exp.results.verdict import Verdict
 
 RESULT_FILE = "result.json"
+DIGEST = "sha256"  # key of the file: digest of all its other values
 STATE_FILE = "state.npz"  # state of an unfinished run that can be resumed
 NOT_WRITTEN = "files.not_written"  # tag: which figures and tables are missing, and why
 NOT_COMPUTED = "metrics.not_computed"  # tag: which metrics of other packages are missing, and why
@@ -142,7 +144,9 @@ class RunResult:
         # The key is in the file for other programs; this one makes it from the configuration.
         key = {"key": dataclasses.asdict(self.key)} if "task" in self.config else {}
         values = {"schema": SCHEMA, **key, **dataclasses.asdict(self)}
-        atomic_write(path, json.dumps(values, allow_nan=False, ensure_ascii=False, indent=1))
+        plain = json.loads(json.dumps(values, allow_nan=False))
+        whole = {DIGEST: _digest(plain), **plain}
+        atomic_write(path, json.dumps(whole, allow_nan=False, ensure_ascii=False, indent=1))
         return path
 
     @staticmethod
@@ -154,7 +158,7 @@ class RunResult:
         """
         path = directory / RESULT_FILE
         try:
-            values, key = upgrade(read_json(path)), None
+            values, key = _undamaged(read_json(path)), None
             if isinstance(values, dict):
                 values = {name: value for name, value in values.items() if name != "schema"}
                 recorded = values.pop("key", None)
@@ -171,6 +175,27 @@ class RunResult:
             return result
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ResultError(f"{path} is not a result of this version: {error}") from error
+
+
+def _undamaged(values: Any) -> Any:
+    """Return the values of a file in the form of this version, without their digest.
+
+    Raises:
+        ValueError: the file is of another version, or the digest is that of other values, because a digit was changed
+            on the disk, for example.
+    """
+    if not isinstance(values, dict) or DIGEST not in values:  # an earlier version wrote it
+        return upgrade(values)
+    rest = {name: value for name, value in values.items() if name != DIGEST}
+    digest, upgraded = _digest(rest), upgrade(rest)
+    if values[DIGEST] != digest:
+        raise ValueError(f"its {DIGEST} is that of other values: the file was damaged or changed after the run")
+    return upgraded
+
+
+def _digest(values: Any) -> str:
+    """Return the SHA-256 of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _check_key(recorded: RunKey, made: RunKey) -> None:

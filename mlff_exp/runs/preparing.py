@@ -192,7 +192,7 @@ def _refuse_doubles(jobs: Sequence[Job], every: Sequence[DictConfig]) -> None:
     """Refuse a value that is swept twice, however it is written: a second run would be a row that looks like the first.
 
     Raises:
-        ConfigError: naming the words.
+        ConfigError: there are such words. The message names them.
     """
     seen = set()
     for job, composed in zip(jobs, every, strict=True):

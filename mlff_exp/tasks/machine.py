@@ -64,7 +64,7 @@ def check_criteria(gate: Gate) -> None:
     """Refuse a criterion whose metric does not exist, before anything is measured for it.
 
     Raises:
-        ConfigError: naming the criterion.
+        ConfigError: a criterion is wrong. The message names it.
     """
     for metric in gate.criteria:
         if find_metric(metric) is None:
@@ -130,7 +130,8 @@ def check_stress(config: Config) -> None:
         config: the configuration.
 
     Raises:
-        UnavailableError: naming the engine, or the model that runs as it is, and the engines that give stress.
+        UnavailableError: it gives none. The message names the engine, or the model that runs as it is, and the engines
+            that give stress.
     """
     if getattr(config.task, "stress", "never") != "required":
         return
@@ -156,7 +157,7 @@ def check_system(config: Config, system: str, facts: SystemFacts) -> None:
         facts: properties of the system.
 
     Raises:
-        UnavailableError: naming the engine, the system and what to use instead.
+        UnavailableError: the engine does not take the system. The message names both and what to use instead.
     """
     for key, spec in engines_of(config):
         if reason := spec.takes(facts):

@@ -42,7 +42,7 @@ def open_local_store(tracking: Tracking) -> tuple[Store, list[Run]]:
     """Open the store in ``tracking.directory``, making it on first use, and return the runs that are RUNNING in it.
 
     Raises:
-        ConfigError: no database can be opened there, saying why and what to do.
+        ConfigError: no database can be opened there. The message says why and what to do.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

@@ -193,7 +193,7 @@ def test_a_missing_file_lists_the_shipped_names(tmp_path: Path) -> None:
         ),
         ({"reference_energies": {"H": 1e300}}, "its reference energy of H is 1e"),
         ({"reference_energies": {"H": "1"}}, "its reference energy of H is '1'"),
-        ({"teacher": 5}, "its teacher is no text"),
+        ({"teacher": 5}, "its teacher is not a string"),
     ],
 )
 def test_a_header_is_not_believed(saved: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:

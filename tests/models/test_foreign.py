@@ -384,7 +384,7 @@ class TestFilesOfMACE:
         file = tmp_path / "other.model"
         for content, message in (
             (torch.nn.Linear(1, 1), "it holds a Linear: only MACE and ScaleShiftMACE"),
-            (embedded(), "it wants to be told charge of a system"),
+            (embedded(), "it needs charge of a system"),
         ):
             torch.save(content, file)
             with pytest.raises(ConfigError, match=message):

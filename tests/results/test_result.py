@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlff_exp.common.files import MAX_BYTES
@@ -170,6 +171,30 @@ def test_the_interval_of_a_mean_may_reach_below_zero(tmp_path: Path) -> None:
         RunResult.load(tmp_path)
 
 
+def test_a_file_that_was_damaged_on_the_disk_is_refused(tmp_path: Path) -> None:
+    """Any changed byte: the file is refused, or it says the same."""
+    path = full_result().save(tmp_path)
+    whole, refused = path.read_bytes(), 0
+    rng = np.random.default_rng(0)
+    for offset in rng.integers(len(whole), size=200):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            assert RunResult.load(tmp_path) == full_result()
+        except ResultError:
+            refused += 1
+    assert refused > 150
+    values = json.loads(whole)
+    values["metrics"]["latency_median_ms"] = 0.5 * values["metrics"]["latency_median_ms"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ResultError, match="its sha256 is that of other values: the file was damaged or changed"):
+        RunResult.load(tmp_path)
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    assert RunResult.load(tmp_path).metrics == values["metrics"], "earlier versions wrote no digest"
+
+
 def test_a_time_that_the_clock_does_not_resolve_is_read(tmp_path: Path) -> None:
     (tmp_path / RESULT_FILE).write_text(
         spoilt(lambda values: values["timing"]["engine"].update(values_ms=[0, 0.5], blocks=[2], turns=[]))
@@ -212,7 +237,9 @@ def test_an_earlier_result_is_read_without_unused_keys(tmp_path: Path) -> None:
     ):
         file = RunResult(config).save(tmp_path)
         values = json.loads(file.read_text())
-        file.write_text(json.dumps({key: value for key, value in values.items() if key not in ("schema", "key")}))
+        file.write_text(
+            json.dumps({key: value for key, value in values.items() if key not in ("schema", "key", "sha256")})
+        )
         loaded = RunResult.load(tmp_path).config
         assert (loaded["engine"], loaded["precision"]) == ({"name": "native"}, {"name": "native"})
         assert set(config) - set(loaded) == absent
@@ -222,7 +249,7 @@ def test_an_earlier_result_is_read_without_unused_keys(tmp_path: Path) -> None:
 def test_a_result_without_a_part_of_its_key_is_refused(tmp_path: Path, lost: str) -> None:
     file = full_result().save(tmp_path)
     values = json.loads(file.read_text())
-    del values["config"][lost]
+    del values["config"][lost], values["sha256"]
     file.write_text(json.dumps(values))
     with pytest.raises(ResultError, match=f"config has no .*{lost}"):
         RunResult.load(tmp_path)

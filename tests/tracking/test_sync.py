@@ -195,8 +195,9 @@ def test_only_bare_file_names_are_uploaded(store: Store, tmp_path: Path, name: A
     (tmp_path / "secret").write_text("hunter2")
     directory = finished(tmp_path / "run", replace(full_result(), artifacts=("latency.png",)))
     (directory / "below").symlink_to(tmp_path)
-    text = (directory / "result.json").read_text().replace('"latency.png"', json.dumps(name))
-    (directory / "result.json").write_text(text)
+    values = json.loads((directory / "result.json").read_text()) | {"artifacts": [name]}
+    del values["sha256"]  # a hostile file has none, or the right one
+    (directory / "result.json").write_text(json.dumps(values))
     with contextlib.suppress(ResultError):
         log_run(store, directory)
     assert b"hunter2" not in contents(store)
@@ -273,7 +274,8 @@ def test_a_damaged_result_does_not_stop_other_uploads(
     for number, text in enumerate(damaged):
         (finished(tmp_path / "outputs" / str(number)) / "result.json").write_text(text, encoding="latin-1")
     empty = finished(tmp_path / "outputs" / "7") / "result.json"
-    empty.write_text(json.dumps({**json.loads(empty.read_text()), "config": {"task": {}}}))
+    whole = {key: value for key, value in json.loads(empty.read_text()).items() if key != "sha256"}
+    empty.write_text(json.dumps({**whole, "config": {"task": {}}}))
     (finished(tmp_path / "outputs" / "8") / "progress.jsonl").write_text("[]\n")
     finished(tmp_path / "outputs" / "9")
     words = ["mlff-exp-sync", str(tmp_path / "outputs"), "--mlruns", where.directory]

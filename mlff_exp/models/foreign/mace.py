@@ -20,7 +20,7 @@ from mlff_exp.models.foreign.settings import default_dtype, quiet, settings_kept
 from mlff_exp.models.foreign.truth import Truth
 from mlff_exp.models.graph import Edges
 
-# What a file that is none, or of another version, raises.
+# Errors of a file that holds no network, or one of another version.
 UNUSABLE = (AttributeError, EOFError, ImportError, KeyError, RuntimeError, TypeError, UnpicklingError)
 N_COMPARED = 4  # atoms of the structure that is compared with the calculator
 # Reference energies of thousands of eV are added in FP32 by the calculator.
@@ -31,11 +31,11 @@ class MACE(nn.Module):
     """A MACE of neutral systems, without the energies of isolated atoms.
 
     Args:
-        net: as in a file of ``mace-torch``.
-        head: which of its heads; None for the only one, or the one called default.
+        net: the network in a file of ``mace-torch``.
+        head: name of one of its heads; None for the only head, or the head called default.
 
     Raises:
-        ValueError: it is no network of energies alone, or there is no such head.
+        ValueError: the network needs more than atoms and edges, or there is no such head.
     """
 
     kind: Tensor
@@ -54,7 +54,7 @@ class MACE(nn.Module):
         self.register_buffer("kind", kind)
 
     def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Edges) -> Tensor:
-        """Energies of the atoms, as `GraphForceField.forward`."""
+        """Compute the energy of each atom, as `GraphForceField.forward` says."""
         ((index, vectors),) = edges
         # All atoms are at one place, so that the shifts are the vectors.
         data = {
@@ -72,10 +72,10 @@ class MACE(nn.Module):
 
 
 def make(options: MACEModel, trust: Sequence[str]) -> MACE:
-    """The network of a file, if the command line trusts it.
+    """Load the network of a file, if the command line trusts the file.
 
     Raises:
-        ConfigError: the command line does not say so.
+        ConfigError: the command line does not trust files of MACE.
         ImportError: ``mace-torch`` is not installed.
         ValueError: the file can't be used.
     """
@@ -88,7 +88,7 @@ def make(options: MACEModel, trust: Sequence[str]) -> MACE:
 
 
 def truth(options: MACEModel) -> Truth:
-    """The calculator of ``mace-torch`` with the same file, and a cell of the first elements that it knows."""
+    """Return the comparison with the calculator of ``mace-torch``: the same file, on a cell of its first elements."""
     net = _load(options)
     head = _head(net, options.head)
     numbers = [int(net.atomic_numbers[index % len(net.atomic_numbers)]) for index in range(N_COMPARED)]
@@ -129,11 +129,11 @@ def _refuse_other_networks(net: Any) -> None:
     if type(net) not in (modules.MACE, modules.ScaleShiftMACE):
         raise ValueError(f"it holds a {type(net).__name__}: only MACE and ScaleShiftMACE give energies alone")
     if hasattr(net, "joint_embedding"):
-        raise ValueError(f"it wants to be told {', '.join(net.embedding_specs)} of a system, which our engines don't")
+        raise ValueError(f"it needs {', '.join(net.embedding_specs)} of a system, which our engines do not pass on")
 
 
 def _head(net: Any, asked: str | None) -> int:
-    """The index of a head, chosen as the calculator of the package does."""
+    """Return the index of a head, chosen as the calculator of the package does."""
     heads = list(getattr(net, "heads", None) or ["Default"])
     if asked is not None and asked not in heads:
         raise ValueError(f"model.head={asked!r} is not one of: {', '.join(heads)}")

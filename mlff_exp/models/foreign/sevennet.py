@@ -18,9 +18,9 @@ from mlff_exp.models.foreign.settings import TensordotOfTwoTypes, quiet
 from mlff_exp.models.foreign.truth import Truth
 from mlff_exp.models.graph import Edges
 
-# What a file that is none, or of another network, raises.
+# Errors of a file that holds no network, or another one.
 UNUSABLE = (AssertionError, AttributeError, EOFError, KeyError, RuntimeError, UnpicklingError)
-# What a checkpoint holds besides tensors and plain values; PyTorch lets nothing else pass.
+# Types in a checkpoint besides tensors and plain values. PyTorch refuses all others.
 ARRAYS = [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8")), type(np.dtype("i8"))]
 MAKE_ARRAY = (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")  # type: ignore[attr-defined]
 
@@ -32,7 +32,7 @@ class SevenNet(nn.Module):
         net: as ``sevenn`` builds it of a checkpoint.
 
     Raises:
-        ValueError: it is a network of several data sets (modals), which needs to be told one.
+        ValueError: the network is one of several data sets (modals), which needs the name of one as an input.
     """
 
     kind: Tensor
@@ -44,18 +44,19 @@ class SevenNet(nn.Module):
         super().__init__()
         if net.modal_map:
             raise ValueError(
-                f"it was trained on several data sets ({', '.join(net.modal_map)}): give one of a single set"
+                f"it was trained on several data sets ({', '.join(net.modal_map)}), and our engines choose none: "
+                "use a network of one data set"
             )
         parts = dict(net.named_children())
         shift, scale = (
-            _by_number(of, net.type_map)
-            for of in get_resolved_shift_scale(parts["rescale_atomic_energy"], net.type_map)
+            _by_number(values, net.type_map)
+            for values in get_resolved_shift_scale(parts["rescale_atomic_energy"], net.type_map)
         )
         self.cutoffs = (float(net.cutoff),)
         self.elements = {number: shift[number] for number in sorted(net.type_map)}
         self.n_kinds = parts["onehot_idx_to_onehot"].num_classes
-        apart = ("onehot_idx_to_onehot", "rescale_atomic_energy", "reduce_total_enegy", "force_output")
-        self.layers = nn.ModuleList(part for name, part in parts.items() if name not in apart)
+        replaced = ("onehot_idx_to_onehot", "rescale_atomic_energy", "reduce_total_enegy", "force_output")
+        self.layers = nn.ModuleList(part for name, part in parts.items() if name not in replaced)
         basis = parts["edge_embedding"].basis_function
         if not isinstance(basis.coeffs, nn.Parameter):  # a plain attribute, which no cast and no device would reach
             coeffs = basis.__dict__.pop("coeffs")
@@ -64,7 +65,7 @@ class SevenNet(nn.Module):
         self.register_buffer("scale", torch.tensor(scale))
 
     def forward(self, numbers: Tensor, system: Tensor, n_systems: int, edges: Edges) -> Tensor:
-        """Energies of the atoms, as `GraphForceField.forward`."""
+        """Compute the energy of each atom, as `GraphForceField.forward` says."""
         import sevenn._keys as key
 
         ((index, vectors),) = edges
@@ -82,7 +83,7 @@ class SevenNet(nn.Module):
 
 
 def make(options: SevenNetModel, trust: Sequence[str]) -> SevenNet:
-    """The network with the weights of a checkpoint.
+    """Load the network with the weights of a checkpoint.
 
     Raises:
         ImportError: ``sevenn`` is not installed.
@@ -100,7 +101,7 @@ def make(options: SevenNetModel, trust: Sequence[str]) -> SevenNet:
 
 
 def truth(options: SevenNetModel) -> Truth:
-    """The calculator of ``sevenn`` with the same weights, and a cell of three elements."""
+    """Return the comparison with the calculator of ``sevenn``: the same weights, on a cell of four elements."""
 
     def calculator(device: str, stress: bool = True) -> Any:  # it always gives stress
         with _plain_files():
@@ -128,7 +129,7 @@ def _sums_of_any_type() -> Iterator[None]:
 
 
 def _path(options: SevenNetModel) -> str:
-    """The file of a checkpoint; a shipped name never means a file in the current directory."""
+    """Return the file of a checkpoint. A shipped name never means a file in the current directory."""
     from sevenn import _const as const
 
     shipped = dict(zip(SHIPPED, (const.SEVENNET_0_11Jul2024, const.SEVENNET_l3i5), strict=True))
@@ -138,9 +139,9 @@ def _path(options: SevenNetModel) -> str:
     return str(path.resolve())
 
 
-def _by_number(of: Any, type_map: dict[int, int]) -> list[float]:
-    """A value for each atomic number; a single one holds for all elements."""
-    return of if isinstance(of, list) else [float(of)] * (max(type_map) + 1)
+def _by_number(values: Any, type_map: dict[int, int]) -> list[float]:
+    """Return a value for each atomic number. A single value is that of all elements."""
+    return values if isinstance(values, list) else [float(values)] * (max(type_map) + 1)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Truth:
 
     Attributes:
         calculator: makes the ASE calculator of the force field's own package, FP32, on a device: ``cpu`` or ``cuda``.
-            With ``stress=True`` behind the device it makes one that also gives stress.
+            With the second argument ``stress=True`` it makes one that also gives stress.
         atoms: the structure to compare.
         packages: distributions on whose versions the numbers depend.
         energy_ev_per_atom: how far the energies may differ; what FP32 rounds.
@@ -59,13 +59,13 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
     Args:
         model: FP32, on the CPU.
         weights_sha256: identifies its weights and reference energies.
-        truth: with what, and how closely.
+        truth: what the force field is compared with, and how much it may differ.
 
     Raises:
-        UntrueError: they differ by more than FP32 rounds; the message says by how much.
+        UntrueError: the numbers differ by more than FP32 rounds. The message says by how much.
     """
-    known = _cache() / f"{_key(weights_sha256, truth)}.json"
-    if known.is_file():
+    cache_file = _cache() / f"{_key(weights_sha256, truth)}.json"
+    if cache_file.is_file():
         return
     with quiet():
         atoms = truth.atoms.copy()
@@ -74,13 +74,13 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
         expected = atoms.get_potential_energy(), atoms.get_forces()
         expected_stress = atoms.get_stress(voigt=False) if compares_stress else None
     energy, forces, stress = _evaluate(deepcopy(model), truth.atoms)
-    found = {
+    differences = {
         "energy_ev_per_atom": abs(energy - expected[0]) / len(atoms),
         "force_ev_per_ang": float(np.abs(forces - expected[1]).max()),
     }
     if expected_stress is not None and stress is not None:
-        found["stress_ev_per_ang3"] = float(np.abs(stress - expected_stress).max())
-    for name, value in found.items():
+        differences["stress_ev_per_ang3"] = float(np.abs(stress - expected_stress).max())
+    for name, value in differences.items():
         if not value <= getattr(truth, name):  # NaN is no agreement either
             raise UntrueError(
                 f"it does not compute what the calculator of {truth.packages[0]} {version(truth.packages[0])} does: "
@@ -88,16 +88,16 @@ def check_truth(model: ForceField, weights_sha256: str, truth: Truth) -> None:
                 f"the calculator's {expected[0]:.6f} eV for {atoms.get_chemical_formula()}"
             )
     try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(known, json.dumps(found))
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(cache_file, json.dumps(differences))
     except OSError:  # no home, no space or no permission: it is compared again next time
         return
 
 
 def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | None]:
-    """Energy, eV, forces [n_atoms, 3], eV/Å, and stress [3, 3], eV/Å³, which has a meaning for a periodic cell only.
+    """Return energy, eV, forces [n_atoms, 3], eV/Å, and stress [3, 3], eV/Å³.
 
-    A model with forces of its own gives no stress.
+    The stress has a meaning for a periodic cell only. A model with forces of its own gives none.
     """
     batch = collate([atoms], model.cutoff, near=shorter_cutoffs(model))
     if has_own_forces(model):
@@ -114,12 +114,12 @@ def _evaluate(model: Any, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray |
 
 
 def _cache() -> Path:
-    """Where comparisons that went well are remembered."""
+    """Return the directory of comparisons that went well."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlff_exp" / "truth"
 
 
 def _key(weights_sha256: str, truth: Truth) -> str:
-    """What the outcome depends on: weights, versions, the structure, the limits and our own code."""
+    """Return a hash of all that the outcome depends on: weights, versions, structure, limits and our own code."""
     digest = hashlib.sha256(weights_sha256.encode())
     for words in (*(f"{name} {version(name)}" for name in truth.packages), *_numbers(truth)):
         digest.update(f"{words}\n".encode())
